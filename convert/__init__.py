@@ -1,0 +1,1 @@
+"""PyTorch checkpoints to Flax classifiers, without PyTorch: reading the file, naming its parts, filling the network."""

@@ -1,0 +1,60 @@
+"""Opens any checkpoint: a converted directory, or a PyTorch file, which is converted on the fly."""
+
+import hashlib
+from pathlib import Path
+
+from qcrs_jax.checkpoint import CheckpointError, restore_classifier
+from qcrs_jax.models import Classifier
+
+from .layouts import NORMALIZATIONS, recognise, to_classifier
+from .torch_file import load
+
+
+def load_classifier(path: str | Path, normalization: str | None = None) -> Classifier:
+    """The classifier in `path`: its `classify` is the jit-compatible function, its `spec` the metadata.
+
+    Args:
+        path: a directory that `qcrs-jax convert` wrote, or a PyTorch file. No PyTorch is needed.
+        normalization: for a PyTorch file, "cifar10", "imagenet", "none", or "MEAN,.../STD,..." per channel;
+            None takes it from the file's layout where that tells.
+
+    Raises:
+        CheckpointError: names the file, what is wrong with it and the remedy.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such file or directory")
+    if path.is_dir():
+        if normalization is not None:
+            raise CheckpointError(f"{path}: a converted classifier has its normalisation; convert the file again")
+        return restore_classifier(path)
+    return convert_file(path, normalization)
+
+
+def convert_file(path: Path, normalization: str | None = None) -> Classifier:
+    """The classifier in the PyTorch file `path`. Arguments and errors as for `load_classifier`."""
+    found = recognise(load(path), path)
+    normalization = normalization or found.layout.normalization
+    if normalization is None:
+        raise CheckpointError(
+            f"{path}: the layout ({found.layout.name}) does not tell how images are normalised; say it with "
+            "--normalization cifar10, imagenet, none, or MEAN,MEAN,MEAN/STD,STD,STD"
+        )
+    mean, std = parse_normalization(normalization)
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    source = {"file": path.name, "sha256": digest, "layout": found.layout.name, "normalization": normalization}
+    return to_classifier(found, mean, std, source, path)
+
+
+def parse_normalization(text: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel: those of a name in NORMALIZATIONS, or of "MEAN,.../STD,..."."""
+    if text in NORMALIZATIONS:
+        return NORMALIZATIONS[text]
+    try:
+        mean, std = (tuple(float(v) for v in part.split(",")) for part in text.split("/"))
+        return mean, std
+    except ValueError:
+        raise CheckpointError(
+            f"normalisation {text!r} is neither one of {', '.join(NORMALIZATIONS)} nor MEAN,.../STD,..."
+        ) from None

@@ -1,0 +1,33 @@
+"""Randomized-smoothing certification in JAX: Cohen's RS and QCRS.
+
+Names are imported when first used, so that `qcrs-jax --help` answers at once.
+"""
+
+import importlib
+
+_HOME = {
+    "ABSTAIN": "certificate",
+    "Certificate": "certificate",
+    "certify": "certificate",
+    "predict": "certificate",
+    "QCRS": "sigma",
+    "SigmaSearch": "sigma",
+    "qcrs": "certificate",
+    "sample_counts": "sampling",
+    "save_classifier": "checkpoint",
+    "load_classifier": "convert.load",
+}
+
+__all__ = list(_HOME)
+
+
+def __getattr__(name):
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted([*globals(), *__all__])

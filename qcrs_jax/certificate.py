@@ -1,0 +1,280 @@
+"""Certify and predict with a smoothed classifier: Cohen's RS at a fixed sigma, QCRS at a sigma searched per input."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from . import bounds
+from .sampling import Classifier, as_pytree, default_batch_size, num_classes, sample_counts
+from .search import Search, run
+from .sigma import (
+    END,
+    ESTIMATION,
+    QCRS,
+    SEARCH,
+    SELECTION,
+    Query,
+    SigmaSearch,
+    fixed_policy,
+    qcrs_policy,
+)
+
+ABSTAIN = -1
+
+
+class Certificate(NamedTuple):
+    """What CERTIFY returns; NumPy scalars and arrays, or traced arrays inside jit. `*m` is () or (images,).
+
+    With probability at least 1 - alpha over the certification samples, for each image: the classifier smoothed
+    with this sigma, held fixed, predicts `prediction` everywhere within L2 distance `radius` of the image. A
+    sigma that QCRS chose belongs to this image: nothing is said of a classifier that would search sigma again
+    at the perturbed image.
+
+    prediction: the class, or ABSTAIN (-1).
+    radius: L2 radius in units of pixels in [0, 1]; 0 where it abstains.
+    pa_lower: lower bound of the probability of the selected class.
+    sigma: the noise level of the certificate.
+    counts: class counts of the n certification samples, (*m, num_classes).
+    counts0: class counts of the n0 samples that selected the class, (*m, num_classes).
+    search: how QCRS chose sigma; None at a fixed sigma.
+    """
+
+    prediction: Int[Array | np.ndarray, "*m"] | np.integer
+    radius: Float[Array | np.ndarray, "*m"] | np.floating
+    pa_lower: Float[Array | np.ndarray, "*m"] | np.floating
+    sigma: Float[Array | np.ndarray, "*m"] | np.floating
+    counts: Int[Array | np.ndarray, "*m num_classes"]
+    counts0: Int[Array | np.ndarray, "*m num_classes"]
+    search: SigmaSearch | None
+
+
+def certify(
+    classify: Classifier,
+    images: Float[Array, "*m h w c"],
+    sigma: float,
+    *,
+    key,
+    n0: int = 100,
+    n: int = 100_000,
+    alpha: float = 0.001,
+    qcrs: QCRS | None = None,
+    batch_size: int | None = None,
+) -> Certificate:
+    """A certified L2 radius for each image (CERTIFY of Cohen et al. 2019; with `qcrs`, of Kung and Chen 2024).
+
+    Selection, estimation and search each draw noise of their own. Counts are exact integers; from them the
+    bound and the radius are computed in float64 on the host. Inside jit they are float32, rounded down.
+
+    Args:
+        classify: images (batch, h, w, c) in [0, 1] to logits (batch, num_classes), jit-compatible, normalisation
+            inside. Weights bound with `jax.tree_util.Partial` are passed as arguments of the compiled program.
+        images: one image (h, w, c), or several (m, h, w, c), which are then certified together under vmap.
+        sigma: the noise level; with `qcrs`, the one the classifier was trained at, where the search starts.
+        key: a PRNG key, `jax.random.key(seed)`. Several images draw from `fold_in(key, position)`.
+        n0: samples that select the class.
+        n: samples that estimate its probability.
+        alpha: failure probability of each image's certificate.
+        qcrs: settings of the search for sigma; None keeps sigma fixed.
+        batch_size: noisy copies per forward pass (of each image); changes no count.
+
+    Raises:
+        ValueError: an argument out of its range, or an n at which no count can certify.
+    """
+    check_request(sigma, n0, n, alpha)
+    images = jnp.asarray(images, jnp.float32)
+    counts0, counts, sigma, search = _draw(
+        as_pytree(classify),
+        images,
+        jnp.asarray(sigma, jnp.float32),
+        _image_keys(key, images),
+        jnp.asarray([qcrs.search_n if qcrs else 0, n0, n], jnp.int32),
+        qcrs=qcrs,
+        batch_size=batch_size or default_batch_size(),
+    )
+    return make_certificate(counts0, counts, sigma, n, alpha)._replace(search=search)
+
+
+def make_certificate(counts0, counts, sigma, n: int, alpha: float) -> Certificate:
+    """The certificate that follows from raw counts: selection counts0, estimation counts of n samples at sigma."""
+    xp = jnp if isinstance(counts, jax.core.Tracer) else np
+    counts0, counts, sigma = xp.asarray(counts0), xp.asarray(counts), xp.asarray(sigma)
+    selected = xp.argmax(counts0, axis=-1)
+    successes = xp.take_along_axis(counts, selected[..., None], axis=-1)[..., 0]
+    pa_lower = bounds.look_up(bounds.pa_lower_table(n, alpha), successes)
+    radius = sigma * bounds.look_up(bounds.radius_table(n, alpha), successes)
+    abstains = pa_lower < 0.5
+    return Certificate(
+        prediction=xp.where(abstains, ABSTAIN, selected)[()],
+        radius=xp.where(abstains, 0.0, radius)[()],
+        pa_lower=pa_lower[()],
+        sigma=sigma[()],
+        counts=counts,
+        counts0=counts0,
+        search=None,
+    )
+
+
+def qcrs(
+    classify: Classifier,
+    images: Float[Array, "*m h w c"],
+    sigma: float,
+    settings: QCRS,
+    *,
+    key,
+    batch_size: int | None = None,
+) -> SigmaSearch:
+    """The sigma that QCRS chooses for each image, with the trace of its search; certifies nothing.
+
+    `certify(..., qcrs=settings)` with the same key chooses the same sigma. Arguments as there.
+    """
+    images = jnp.asarray(images, jnp.float32)
+    return _search(
+        as_pytree(classify),
+        images,
+        jnp.asarray(sigma, jnp.float32),
+        _image_keys(key, images),
+        qcrs=settings,
+        batch_size=batch_size or default_batch_size(),
+    )
+
+
+def predict(
+    classify: Classifier,
+    images: Float[Array, "*m h w c"],
+    sigma: float,
+    *,
+    key,
+    n: int = 100_000,
+    alpha: float = 0.001,
+    batch_size: int | None = None,
+) -> Int[Array | np.ndarray, "*m"] | np.integer:
+    """The smoothed classifier's class for each image, or ABSTAIN (PREDICT of Cohen et al. 2019).
+
+    With probability at least 1 - alpha for each image, the answer is ABSTAIN or the true top class of the
+    smoothed classifier. Arguments as for `certify`.
+    """
+    check_request(sigma, 1, n, alpha)
+    images = jnp.asarray(images, jnp.float32)
+    counts = _predict_counts(
+        as_pytree(classify),
+        images,
+        jnp.asarray(sigma, jnp.float32),
+        _image_keys(key, images),
+        jnp.asarray(n, jnp.int32),
+        batch_size=batch_size or default_batch_size(),
+    )
+    xp = jnp if isinstance(counts, jax.core.Tracer) else np
+    counts = xp.asarray(counts)
+    top, second = -xp.sort(-counts, axis=-1)[..., 0], -xp.sort(-counts, axis=-1)[..., 1]
+    accepted = top >= bounds.look_up(bounds.predict_table(n, alpha), top + second)
+    return xp.where(accepted, xp.argmax(counts, axis=-1), ABSTAIN)[()]
+
+
+def check_request(sigma, n0: int, n: int, alpha: float) -> None:
+    """Raises ValueError for a request that cannot be met, before anything is computed."""
+    bounds.check_alpha(alpha)
+    if not isinstance(sigma, jax.core.Tracer) and not np.all(np.asarray(sigma) > 0):
+        raise ValueError(f"sigma is the standard deviation of the noise and must be positive, not {sigma}")
+    if n0 < 1:
+        raise ValueError(f"n0 = {n0} samples select no class; it must be at least 1")
+    if n < bounds.smallest_n(alpha):
+        raise ValueError(
+            f"n = {n} samples can certify nothing at alpha = {alpha}: even if all agree the bound stays below "
+            f"1/2. The smallest n that could is {bounds.smallest_n(alpha)}"
+        )
+    if n >= 2**31:
+        raise ValueError(f"n = {n} overflows 32-bit counts; the largest is {2**31 - 1}")
+
+
+class _Stages(NamedTuple):
+    stage: Int[Array, ""]
+    policy: object
+    counts: Int[Array, "stages num_classes"]
+
+
+def _certification(policy: Search, ns: Int[Array, "stages"], classes: int) -> Search:
+    """CERTIFY as a search over queries: the policy's own, then selection and estimation at the sigma it chose.
+
+    All stages are turns of one loop, so that the network stands once in the compiled program.
+    """
+    first_stage = jnp.where(policy.done(policy.init), SELECTION, SEARCH).astype(jnp.int32)
+    init = _Stages(first_stage, policy.init, jnp.zeros((END, classes), jnp.int32))
+
+    def ask(state):
+        searching = state.stage == SEARCH
+        query = policy.ask(state.policy)
+        return Query(
+            sigma=jnp.where(searching, query.sigma, policy.best(state.policy)),
+            n=ns[state.stage],
+            stage=state.stage,
+            draw=jnp.where(searching, query.draw, 0),
+        )
+
+    def tell(state, counts):
+        searching = state.stage == SEARCH
+        told = policy.tell(state.policy, counts)
+        stays = searching & ~policy.done(told)
+        return _Stages(
+            stage=jnp.where(stays, SEARCH, state.stage + 1),
+            policy=jax.tree.map(lambda new, old: jnp.where(searching, new, old), told, state.policy),
+            counts=state.counts.at[state.stage].set(counts),
+        )
+
+    return Search(init, ask, tell, lambda state: state.stage == END, lambda state: policy.best(state.policy))
+
+
+def _policy(qcrs, sigma):
+    return fixed_policy(sigma) if qcrs is None else qcrs_policy(qcrs, sigma)
+
+
+def _oracle(classify, image, key, batch_size):
+    """The count oracle of one image: Query -> class counts."""
+
+    def answer(query):
+        stream = jax.random.fold_in(jax.random.fold_in(key, query.stage), query.draw)
+        return sample_counts(classify, image, query.sigma, stream, query.n, batch_size=batch_size)
+
+    return answer
+
+
+def _over_images(one_image):
+    """Jits a function of (classify, image, sigma, key, ...) and vmaps it over images and keys if there are several."""
+
+    @functools.partial(jax.jit, static_argnames=("qcrs", "batch_size"))
+    def many(classify, images, sigma, keys, *args, **static):
+        one = lambda image, key: one_image(classify, image, sigma, key, *args, **static)  # noqa: E731
+        return one(images, keys) if images.ndim == 3 else jax.vmap(one)(images, keys)
+
+    return many
+
+
+@_over_images
+def _draw(classify, image, sigma, key, ns, qcrs, batch_size):
+    oracle = _oracle(classify, image, key, batch_size)
+    procedure = _certification(_policy(qcrs, sigma), ns, num_classes(classify, image.shape))
+    final = run(procedure, oracle)
+    trace = None if qcrs is None else final.policy.trace
+    return final.counts[SELECTION], final.counts[ESTIMATION], procedure.best(final), trace
+
+
+@_over_images
+def _search(classify, image, sigma, key, qcrs, batch_size):
+    return run(_policy(qcrs, sigma), _oracle(classify, image, key, batch_size)).trace
+
+
+@_over_images
+def _predict_counts(classify, image, sigma, key, n, batch_size):
+    query = Query(sigma, n, jnp.int32(ESTIMATION), jnp.int32(0))
+    return _oracle(classify, image, key, batch_size)(query)
+
+
+def _image_keys(key, images):
+    if images.ndim == 3:
+        return key
+    if images.ndim != 4:
+        raise ValueError(f"images must have shape (h, w, c) or (m, h, w, c), not {images.shape}")
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(images.shape[0]))

@@ -1,0 +1,106 @@
+"""A classifier: a network, the normalisation before it, and the metadata that say which they are."""
+
+import dataclasses
+import functools
+
+import jax.numpy as jnp
+from flax import nnx
+from jax.tree_util import Partial
+from jaxtyping import Array, Float
+
+from .cifar_resnet import CifarResNet
+from .layers import fold_norms
+from .lenet import LeNet
+
+ARCHITECTURES = {
+    **{f"cifar_resnet{depth}": functools.partial(CifarResNet, depth) for depth in (20, 32, 44, 56, 110)},
+    "lenet": LeNet,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """What a classifier is, but for its weights; written beside them as JSON.
+
+    Attributes:
+        arch: a name in ARCHITECTURES.
+        num_classes: length of the logits.
+        image_shape: (h, w, c) of the images it takes, in [0, 1].
+        mean, std: normalisation per channel, (x - mean) / std, applied after the noise.
+        options: further arguments of the architecture, such as {"shortcut": "option_a"}.
+        source: where the weights come from: file, SHA-256, layout.
+    """
+
+    arch: str
+    num_classes: int
+    image_shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    options: dict = dataclasses.field(default_factory=dict)
+    source: dict = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        if self.arch not in ARCHITECTURES:
+            raise ValueError(f"unknown architecture {self.arch!r}; known are {', '.join(ARCHITECTURES)}")
+        for name in ("mean", "std"):
+            if len(getattr(self, name)) not in (1, self.image_shape[-1]):
+                raise ValueError(
+                    f"{name} of the normalisation has {len(getattr(self, name))} entries for images of "
+                    f"{self.image_shape[-1]} channels"
+                )
+        if any(s <= 0 for s in self.std):
+            raise ValueError(f"std of the normalisation must be positive, not {self.std}")
+
+
+def build(spec: Spec, seed: int = 0) -> nnx.Module:
+    """The network of `spec` with fresh weights, in evaluation mode.
+
+    `nnx.eval_shape(lambda: build(spec))` gives its structure and shapes at no cost.
+    """
+    make = ARCHITECTURES[spec.arch]
+    model = make(spec.image_shape[-1], spec.num_classes, rngs=nnx.Rngs(seed), **spec.options)
+    model.eval()
+    return model
+
+
+class Classifier:
+    """A network with its metadata.
+
+    Attributes:
+        spec: the metadata.
+        model: the Flax network, batch normalisation and all; takes normalised images.
+        classify: images (batch, h, w, c) in [0, 1] to logits (batch, num_classes): normalisation and network with
+            batch normalisation folded in. Jit-compatible; its weights are leaves of the pytree that it is.
+    """
+
+    def __init__(self, spec: Spec, model: nnx.Module):
+        self.spec = spec
+        self.model = model
+        self.classify = _inference_function(spec, model)
+
+
+def _inference_function(spec, model):
+    folded = nnx.clone(model)
+    folded.eval()
+    fold_norms(folded)
+    graph, weights = nnx.split(folded)
+    mean, std = (jnp.asarray(v, jnp.float32) for v in (spec.mean, spec.std))
+    return Partial(_Apply(graph), nnx.to_pure_dict(weights), mean, std)
+
+
+class _Apply:
+    """The forward function of one network structure; equal for equal structures, so that programs are reused."""
+
+    def __init__(self, graph):
+        self.graph = graph
+
+    def __call__(
+        self, weights, mean, std, images: Float[Array, "batch h w c"]
+    ) -> Float[Array, "batch num_classes"]:
+        return nnx.merge(self.graph, nnx.State(weights))((images - mean) / std)
+
+    def __eq__(self, other):
+        return isinstance(other, _Apply) and self.graph == other.graph
+
+    def __hash__(self):
+        return hash(self.graph)

@@ -1,0 +1,85 @@
+"""Class counts of noisy copies of an image: the one hot loop, and the only place that draws certification noise.
+
+The noise of a sample is a function of (key, sample index) alone. Counts therefore do not depend on the batch
+size, up to floating-point ties of the network itself.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import Partial
+from jaxtyping import Array, Float, Int, Num
+
+Classifier = Callable[[Float[Array, "batch h w c"]], Float[Array, "batch num_classes"]]
+
+
+def gaussian_noise(key, index: Int[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
+    """Standard normal noise of sample `index`, float32, of the given shape."""
+    return jax.random.normal(jax.random.fold_in(key, index), shape)
+
+
+def default_batch_size() -> int:
+    """Noisy copies per forward pass when none is asked for: small on a CPU (cache), large elsewhere."""
+    return 32 if jax.default_backend() == "cpu" else 1000
+
+
+def num_classes(classify: Classifier, image_shape: tuple[int, ...]) -> int:
+    """The number of classes `classify` tells apart on images of shape (h, w, c).
+
+    Raises:
+        ValueError: `classify` does not map (1, h, w, c) images to (1, num_classes) logits.
+    """
+    logits = jax.eval_shape(classify, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))
+    if not hasattr(logits, "shape") or len(logits.shape) != 2 or logits.shape[0] != 1:
+        raise ValueError(
+            f"classify must map images (batch, h, w, c) to logits (batch, num_classes); for shape "
+            f"{(1, *image_shape)} it gave {jax.tree.map(lambda a: a.shape, logits)}"
+        )
+    return logits.shape[1]
+
+
+def sample_counts(
+    classify: Classifier,
+    image: Float[Array, "h w c"],
+    sigma: Float[Array, ""] | float,
+    key,
+    n: Num[Array, ""] | int,
+    *,
+    batch_size: int | None = None,
+) -> Int[Array, "num_classes"]:
+    """Counts of the classes that `classify` gives to n noisy copies of `image`.
+
+    Jit- and vmap-compatible; n is a traced loop bound, so that one compilation serves every n. The counts sum
+    to n, less the copies with a logit that is not finite: those belong to no class and help no certificate.
+
+    Args:
+        classify: images in [0, 1] with noise added, not clipped, to logits.
+        image: one image in [0, 1].
+        sigma: standard deviation of the noise, in the image's units.
+        key: a PRNG key; the same key gives the same standard normal noise at every sigma.
+        n: number of copies, at most 2**31 - 1.
+        batch_size: copies per forward pass; the default depends on the device.
+    """
+    batch_size = batch_size or default_batch_size()
+    return _sample_counts(as_pytree(classify), image, sigma, key, jnp.asarray(n, jnp.int32), batch_size)
+
+
+def as_pytree(classify: Classifier) -> Partial:
+    """`classify` as a pytree, so that weights bound by `jax.tree_util.Partial` are arguments, not constants."""
+    return classify if isinstance(classify, Partial) else Partial(classify)
+
+
+def _sample_counts(classify, image, sigma, key, n, batch_size):
+    classes = jnp.arange(num_classes(classify, image.shape))
+
+    def count_batch(i, counts):
+        index = i * batch_size + jnp.arange(batch_size)
+        noise = jax.vmap(gaussian_noise, in_axes=(None, 0, None))(key, index, image.shape)
+        logits = classify(image + sigma * noise)
+        valid = (index < n) & jnp.isfinite(logits).all(axis=-1)
+        votes = valid[:, None] & (jnp.argmax(logits, axis=-1)[:, None] == classes)
+        return counts + votes.sum(axis=0, dtype=jnp.int32)
+
+    batches = -(-n // batch_size)
+    return jax.lax.fori_loop(0, batches, count_batch, jnp.zeros(classes.shape, jnp.int32))
