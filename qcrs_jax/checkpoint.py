@@ -13,12 +13,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from .errors import UserError
 from .models import Classifier, Spec, build
 
 FORMAT = 1
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """A checkpoint that cannot be opened; the message names the file, what is wrong and the remedy."""
 
 

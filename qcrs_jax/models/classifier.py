@@ -2,8 +2,10 @@
 
 import dataclasses
 import functools
+import hashlib
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
@@ -77,6 +79,14 @@ class Classifier:
         self.spec = spec
         self.model = model
         self.classify = _inference_function(spec, model)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of every variable of the network with its name."""
+        sha = hashlib.sha256()
+        for name, variable in sorted(nnx.to_flat_state(nnx.state(self.model)), key=lambda item: str(item[0])):
+            sha.update(repr((name, variable.shape)).encode())
+            sha.update(np.asarray(variable[...], "<f4").tobytes())
+        return sha.hexdigest()
 
 
 def _inference_function(spec, model):

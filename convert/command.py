@@ -1,0 +1,37 @@
+"""Convert a PyTorch checkpoint to a Flax classifier (Orbax directory). Needs no PyTorch.
+
+Reads zip and legacy files of Cohen's RS, QCRS, SmoothAdv, MACER and Idelbayev's ResNets, recognises the network
+from its tensors, and writes the weights with their metadata: architecture, classes, normalisation, SHA-256.
+Every tensor must be used and every variable filled.
+"""
+
+from pathlib import Path
+
+NORMALIZATION_HELP = (
+    "how images are normalised after the noise: cifar10, imagenet, none, or MEAN,.../STD,... per channel; by default "
+    "what the file's layout implies (Cohen: cifar10; MACER: none; Idelbayev: imagenet)"
+)
+
+
+def add_arguments(parser):
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="PyTorch file (.pth, .pth.tar, .th, .pt)")
+    parser.add_argument("out_dir", metavar="OUT_DIR", type=Path, help="directory to write")
+    parser.add_argument("--normalization", help=NORMALIZATION_HELP)
+    parser.add_argument("--overwrite", action="store_true", help="replace a classifier that OUT_DIR already holds")
+
+
+def run(args):
+    from qcrs_jax.checkpoint import CheckpointError, save_classifier
+
+    from .layouts import count_parameters
+    from .load import convert_file
+
+    if not args.checkpoint.is_file():
+        raise CheckpointError(f"{args.checkpoint}: no such file")
+    classifier = convert_file(args.checkpoint, args.normalization)
+    save_classifier(classifier, args.out_dir, overwrite=args.overwrite)
+    spec = classifier.spec
+    options = "".join(f", {name} {value}" for name, value in spec.options.items())
+    print(f"{args.checkpoint} ({spec.source['layout']} layout) -> {args.out_dir}")
+    print(f"  {spec.arch}{options}: {count_parameters(classifier.model):,} parameters, {spec.num_classes} classes")
+    print(f"  images {spec.image_shape}, normalisation {spec.source['normalization']}: {spec.mean} / {spec.std}")

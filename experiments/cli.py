@@ -1,0 +1,48 @@
+"""`qcrs-jax`: one subcommand a module. A module is imported for its arguments; JAX only when the command runs."""
+
+import argparse
+import sys
+
+from qcrs_jax.convert import command as convert
+from qcrs_jax.errors import UserError
+
+from . import benchmark, certify, demo, plot, table
+
+COMMANDS = {
+    "certify": certify,
+    "convert": convert,
+    "table": table,
+    "plot": plot,
+    "demo": demo,
+    "benchmark": benchmark,
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command. Returns its exit status: 0, 2 for a mistake the user can mend, 130 when interrupted."""
+    parser = argparse.ArgumentParser(
+        prog="qcrs-jax",
+        description="Randomized-smoothing certification in JAX: Cohen's RS and QCRS.",
+        epilog="`qcrs-jax COMMAND --help` tells the rest; `qcrs-jax demo` needs no arguments.",
+    )
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, module in COMMANDS.items():
+        lines = module.__doc__.strip().split("\n", 1)
+        subparser = subparsers.add_parser(
+            name,
+            help=lines[0],
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(subparser)
+        subparser.set_defaults(run=module.run)
+    args = parser.parse_args(argv)
+    try:
+        args.run(args)
+    except UserError as error:
+        print(f"qcrs-jax: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("qcrs-jax: interrupted; the same command resumes where it stopped", file=sys.stderr)
+        return 130
+    return 0

@@ -1,0 +1,72 @@
+"""Plot certified accuracy against radius of results files, with the ACR in the legend (png, pdf or svg)."""
+
+from pathlib import Path
+
+from qcrs_jax.errors import UserError
+
+
+def add_arguments(parser):
+    parser.add_argument("results", metavar="RESULTS", nargs="+", type=Path)
+    parser.add_argument("--out", type=Path, required=True, help="FILE.png, FILE.pdf or FILE.svg")
+    parser.add_argument("--title", help="default: the number of images and the data set")
+    parser.add_argument("--names", nargs="+", metavar="NAME", help="names for the legend, one a file")
+
+
+def run(args):
+    plot(args.results, args.out, args.title, args.names)
+    print(args.out)
+
+
+def plot(paths, out, title=None, names=None) -> None:
+    """Draws the curves of the runs in `paths` to the file `out`.
+
+    Raises:
+        UserError: a file cannot be read, or `out` has another ending.
+    """
+    if out.suffix not in (".png", ".pdf", ".svg"):
+        raise UserError(f"--out {out}: the ending tells the format; it must be .png, .pdf or .svg")
+    if names is not None and len(names) != len(paths):
+        raise UserError(f"--names has {len(names)} entries for {len(paths)} results files")
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    import numpy as np
+
+    from qcrs_jax.metrics import average_certified_radius, certified_accuracy, columns
+    from qcrs_jax.records import read_run
+
+    from .table import group_by_images, label
+
+    runs = [read_run(path) for path in paths]
+    for empty in (run for run in runs if not run.records):
+        raise UserError(f"{empty.path}: holds no results yet")
+    different = len(group_by_images(runs)) > 1
+    end = 1.02 * max(r.radius for run in runs for r in run.records) or 1.0
+    at = np.linspace(0, end, 1001)
+    figure, axes = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
+    for i, run in enumerate(runs):
+        correct, radius = columns(run)
+        name = names[i] if names else label(run)
+        images = f", {len(correct)} images" if different else ""
+        axes.plot(
+            at,
+            certified_accuracy(correct, radius, at),
+            label=f"{name}{images}: ACR {average_certified_radius(correct, radius):.4f}",
+            linewidth=1.8,
+        )
+    axes.set(xlabel=r"$\ell_2$ radius", ylabel="certified accuracy", xlim=(0, end), ylim=(0, 1))
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    if title is None:
+        data = runs[0].request.get("dataset")
+        title = f"{len(runs[0].records)} images" + (f" of {data['name']} ({data['split']})" if data else "")
+        title = "Different images: curves are not comparable" if different else title
+    axes.set_title(title, fontsize=11)
+    try:
+        figure.savefig(out, dpi=150)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written: {error.strerror}") from error
+    finally:
+        plt.close(figure)

@@ -1,0 +1,195 @@
+"""Table of results files: ACR, certified accuracy at radii, abstention, samples and time an image.
+
+Reads our files and those of Cohen's and QCRS's programs. The best of each column is marked. Runs over different
+images are put in tables of their own.
+"""
+
+import csv
+import io
+import math
+from pathlib import Path
+
+FORMATS = ("terminal", "markdown", "latex", "csv")
+
+INPUT_SPECIFIC = (
+    "Where sigma is chosen per input, a certificate holds for the classifier smoothed with that input's sigma, held "
+    "fixed. It says nothing of a classifier that would search sigma again at the perturbed input. Runs of one "
+    "sigma certify one and the same classifier at all inputs."
+)
+
+
+def add_arguments(parser):
+    parser.add_argument("results", metavar="RESULTS", nargs="+", type=Path)
+    parser.add_argument("--format", choices=FORMATS, default="terminal", help="default: terminal")
+    parser.add_argument("--radii", type=float, nargs="+", metavar="R", help="default: 0, 0.25, 0.5, ...")
+    parser.add_argument("--out", type=Path, help="write to this file instead of the terminal")
+
+
+def run(args):
+    print_tables(args.results, args.format, args.radii, args.out)
+
+
+def print_tables(paths, format="terminal", radii=None, out=None):
+    """Prints, or writes to `out`, a table for each set of images among the runs in `paths`.
+
+    Raises:
+        UserError: a file cannot be read or has no results.
+    """
+    from qcrs_jax.records import read_run
+
+    text = tables([read_run(path) for path in paths], format, radii)
+    if out is None:
+        print(text, end="")
+    else:
+        out.write_text(text)
+
+
+def tables(runs, format="terminal", radii=None) -> str:
+    """The text of a table for each set of images among `runs`, and what its certificates say."""
+    radii = _default_radii(runs) if radii is None else radii
+    groups = group_by_images(runs)
+    if format == "csv":
+        return _csv(groups, radii)
+    parts = []
+    if len(groups) > 1:
+        parts.append(
+            f"These runs are over {len(groups)} different sets of images. ACR and accuracy move a lot between sets: "
+            "do not compare figures across the tables."
+        )
+    for group in groups:
+        header, rows = _rows(group, radii)
+        parts.append(_heading(group[0]))
+        parts.append({"terminal": _terminal, "markdown": _markdown, "latex": _latex}[format](header, rows))
+    parts += _notes(runs)
+    if format == "latex":
+        parts = [part if part.startswith("\\begin") else _comment(part) for part in parts]
+    return "\n\n".join(parts) + "\n"
+
+
+def _default_radii(runs):
+    largest = max((r.radius for run in runs for r in run.records), default=0)
+    return [0.25 * i for i in range(min(math.floor(largest / 0.25), 7) + 1)]
+
+
+def group_by_images(runs):
+    """Runs over the same images together; a file without a fingerprint goes by its indices and labels."""
+    groups = []
+    for run in runs:
+        ids, fingerprint = run.images
+        for group in groups:
+            other_ids, other = group[0].images
+            if ids == other_ids and (fingerprint == other or None in (fingerprint, other)):
+                group.append(run)
+                break
+        else:
+            groups.append([run])
+    return groups
+
+
+def _heading(run):
+    data = run.request.get("dataset", {})
+    name = f" of {data['name']} ({data['split']})" if data else ""
+    indices = [r.idx for r in run.records]
+    return f"{len(indices)} images{name}, {indices[0]} to {indices[-1]}"
+
+
+def label(run) -> str:
+    """What a run is called in tables and plots: its file and its method."""
+    request = run.request
+    if not request:
+        return run.path.name
+    method = "QCRS " + request["qcrs"]["search"] if request["method"] == "qcrs" else "Cohen"
+    return f"{method}, sigma {request['sigma']:g} ({run.path.name})"
+
+
+def _rows(runs, radii):
+    """Header, and a row for each run: (text, number to compare or None) a cell. Larger numbers are better."""
+    from qcrs_jax.metrics import certified_accuracy, columns, summarise
+
+    header = ["run", "ACR", *(f"r = {r:g}" for r in radii), "abstains", "samples", "s / image"]
+    rows = []
+    for run in runs:
+        summary = summarise(run)
+        accuracies = certified_accuracy(*columns(run), radii)
+        rows.append(
+            [
+                (label(run), None),
+                (f"{summary.acr:.4f}", round(summary.acr, 4)),
+                *((f"{a:.3f}", round(a, 3)) for a in accuracies),
+                (f"{summary.abstention:.3f}", None),
+                ("-" if math.isnan(summary.samples) else f"{summary.samples:,.0f}", None),
+                ("-" if math.isnan(summary.seconds) else f"{summary.seconds:.2f}", None),
+            ]
+        )
+    return header, rows
+
+
+def _marked(rows, mark):
+    """The texts of the cells, the best of each column marked where there is something to compare."""
+    best = [max((row[i][1] for row in rows if row[i][1] is not None), default=None) for i in range(len(rows[0]))]
+    return [
+        [
+            mark(text) if len(rows) > 1 and number is not None and number == best[i] else text
+            for i, (text, number) in enumerate(row)
+        ]
+        for row in rows
+    ]
+
+
+def _terminal(header, rows):
+    body = [header, *_marked(rows, lambda text: f"*{text}")]
+    widths = [max(len(row[i]) for row in body) for i in range(len(header))]
+    lines = [
+        "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths)))
+        for row in body
+    ]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def _markdown(header, rows):
+    body = [header, ["---", *["---:"] * (len(header) - 1)], *_marked(rows, lambda text: f"**{text}**")]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in body)
+
+
+def _latex(header, rows):
+    rows = [[(text.replace("_", r"\_").replace("%", r"\%"), number) for text, number in row] for row in rows]
+    body = _marked(rows, lambda text: rf"\textbf{{{text}}}")
+    header = [cell.replace("r = ", "$r = ") + "$" if cell.startswith("r = ") else cell for cell in header]
+    lines = [r"\begin{tabular}{l" + "r" * (len(header) - 1) + "}", r"\hline"]
+    lines += [" & ".join(header) + r" \\", r"\hline"]
+    lines += [" & ".join(row) + r" \\" for row in body]
+    return "\n".join([*lines, r"\hline", r"\end{tabular}"])
+
+
+def _comment(text):
+    return "\n".join("% " + line for line in text.splitlines())
+
+
+def _csv(groups, radii):
+    """Full precision; the column image_set tells which runs are over the same images."""
+    from qcrs_jax.metrics import certified_accuracy, columns, summarise
+
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    fields = ["images", "acr", "accuracy", "abstention", "samples", "seconds"]
+    writer.writerow(["run", "image_set", *fields, *(f"certified_accuracy_{r:g}" for r in radii)])
+    for number, group in enumerate(groups, start=1):
+        for run in group:
+            accuracies = certified_accuracy(*columns(run), radii)
+            writer.writerow([label(run), number, *summarise(run), *accuracies])
+    return out.getvalue()
+
+
+def _notes(runs):
+    alphas = sorted({run.request["alpha"] for run in runs if run.request})
+    notes = []
+    if alphas:
+        images = max(len(run.records) for run in runs if run.request)
+        stated = " or ".join(f"{alpha:g}" for alpha in alphas)
+        notes.append(
+            f"Each certificate fails with probability at most alpha = {stated}; over {images} images expect up to "
+            f"{alphas[-1] * images:.2g} wrong ones."
+        )
+    if any(run.input_specific for run in runs):
+        notes.append(INPUT_SPECIFIC)
+    return notes

@@ -1,0 +1,271 @@
+"""Data sets as (h, w, c) float32 images in [0, 1] and integer labels, by index."""
+
+import dataclasses
+import gzip
+import hashlib
+import os
+import pickle
+import socket
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from .errors import UserError
+
+DATASETS = ("cifar10", "mnist", "fashion_mnist", "folder", "npz")
+DEFAULT_DIRS = ("data", "dataset_cache", ".")
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+
+_CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck".split()
+_CLASSES = {
+    "cifar10": _CIFAR10,
+    "mnist": [str(i) for i in range(10)],
+    "fashion_mnist": "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot".split(","),
+}
+
+
+class DataError(UserError):
+    """A data set that is missing or damaged; the message names where it looked or the file, and the remedy."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Images and labels by index: `image, label = dataset[i]`, image (h, w, c) float32 in [0, 1].
+
+    Attributes:
+        name: the name it was asked by.
+        split: "train" or "test".
+        source: where it was found.
+        class_names: names of the classes, in the order of the labels.
+        labels: the label of every image.
+        read: index -> raw image, uint8 (h, w, c) or (h, w), or float in [0, 1].
+        fingerprint: SHA-256 of what identifies the images and their order.
+    """
+
+    name: str
+    split: str
+    source: str
+    class_names: list[str]
+    labels: np.ndarray
+    read: Callable[[int], np.ndarray]
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Float[np.ndarray, "h w c"], int]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self.name} ({self.split}) has {len(self)} images; there is no image {index}")
+        image = self.read(index)
+        image = image.astype(np.float32) / np.float32(255) if image.dtype == np.uint8 else image.astype(np.float32)
+        return (image[..., None] if image.ndim == 2 else image), int(self.labels[index])
+
+
+def load_dataset(name: str, data_dir: str | Path | None = None, split: str = "test") -> Dataset:
+    """The data set `name`, from files on disk or through TensorFlow Datasets.
+
+    Args:
+        name: "cifar10", "mnist" or "fashion_mnist": their original files below `data_dir`, else TFDS, which
+            downloads what it lacks; "folder": `data_dir/[split/]CLASS/IMAGE`, classes and files in sorted order;
+            "npz": the file `data_dir`, or `data_dir/SPLIT.npz`, with x (m, h, w[, c]), uint8 or in [0, 1], and y.
+        data_dir: where to look; by default ./data, ./dataset_cache and the current folder.
+        split: "train" or "test".
+
+    Raises:
+        DataError: missing or damaged; says where it looked and what to do.
+    """
+    if split not in ("train", "test"):
+        raise DataError(f"split must be train or test, not {split!r}")
+    if name in ("folder", "npz"):
+        if data_dir is None:
+            raise DataError(f"--dataset {name} needs --data_dir: where the images are")
+        root = Path(data_dir)
+        if not root.exists():
+            raise DataError(f"{root}: no such file or directory (from --data_dir)")
+        return _folder(root, split) if name == "folder" else _npz(root, split)
+    if name not in _CLASSES:
+        raise DataError(f"unknown data set {name!r}; known are {', '.join(DATASETS)}")
+    looked = []
+    for root in [Path(data_dir)] if data_dir is not None else [Path(d) for d in DEFAULT_DIRS]:
+        for sub in _SUBFOLDERS[name]:
+            looked.append(root / sub)
+            found = _cifar10_batches(root / sub, split) if name == "cifar10" else _idx(name, root / sub, split)
+            if found is not None:
+                return found
+    return _tfds(name, data_dir, split, looked)
+
+
+_SUBFOLDERS = {
+    "cifar10": ("cifar-10-batches-py", "", "cifar10/cifar-10-batches-py"),
+    "mnist": ("", "mnist", "MNIST/raw"),
+    "fashion_mnist": ("", "fashion_mnist", "fashion-mnist", "FashionMNIST/raw"),
+}
+
+
+def _digest(*parts: bytes) -> str:
+    sha = hashlib.sha256()
+    for part in parts:
+        sha.update(part)
+    return sha.hexdigest()
+
+
+def _arrays(name, split, source, class_names, x, y):
+    fingerprint = _digest(str((x.shape, x.dtype)).encode(), np.ascontiguousarray(x).data, y.tobytes())
+    return Dataset(name, split, str(source), class_names, y, lambda i: x[i], fingerprint)
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Opens the pickles of CIFAR-10, which hold arrays, bytes and lists, and nothing else."""
+
+    def find_class(self, module, name):
+        if module in ("numpy", "numpy.core.multiarray", "numpy._core.multiarray"):
+            if name in ("_reconstruct", "ndarray", "dtype"):
+                return getattr(np._core.multiarray if name == "_reconstruct" else np, name)
+        raise pickle.UnpicklingError(f"names {module}.{name}, which is not part of CIFAR-10")
+
+
+def _cifar10_batches(root, split):
+    names = ["test_batch"] if split == "test" else [f"data_batch_{i}" for i in range(1, 6)]
+    if not (root / names[0]).is_file():
+        return None
+    images, labels = [], []
+    for name in names:
+        file = root / name
+        try:
+            with open(file, "rb") as stream:
+                batch = _ArrayUnpickler(stream, encoding="bytes").load()
+            data, y = np.asarray(batch[b"data"], np.uint8), np.asarray(batch[b"labels"], np.int64)
+            images.append(data.reshape(len(y), 3, 32, 32).transpose(0, 2, 3, 1))
+            labels.append(y)
+        except Exception as error:
+            raise DataError(
+                f"{file}: not a batch of CIFAR-10, or a damaged one ({error}); download it again"
+            ) from error
+    return _arrays("cifar10", split, root, _CIFAR10, np.concatenate(images), np.concatenate(labels))
+
+
+def _idx(name, root, split):
+    stem = {"train": "train", "test": "t10k"}[split]
+    files = []
+    for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"):
+        candidates = [root / f"{stem}-{k}{z}" for k in (kind, kind.replace("-idx", ".idx")) for z in ("", ".gz")]
+        files.append(next((f for f in candidates if f.is_file()), None))
+    if files == [None, None]:
+        return None
+    if None in files:
+        raise DataError(f"{root}: holds {[f.name for f in files if f]}, but not the other of images and labels")
+    x, y = (_read_idx(file) for file in files)
+    if x.ndim != 3 or y.ndim != 1 or len(x) != len(y):
+        raise DataError(f"{files[0]} and {files[1]}: shapes {x.shape} and {y.shape} are not of images and labels")
+    return _arrays(name, split, root, _CLASSES[name], x[..., None], y.astype(np.int64))
+
+
+def _read_idx(file):
+    """The uint8 array in an IDX file: 0, 0, type 8, number of axes; big-endian sizes; data."""
+    try:
+        with gzip.open(file) if file.suffix == ".gz" else open(file, "rb") as stream:
+            data = stream.read()
+        zeros, kind, ndim = struct.unpack(">HBB", data[:4])
+        shape = struct.unpack(f">{ndim}I", data[4 : 4 + 4 * ndim])
+        if zeros != 0 or kind != 8:
+            raise ValueError("no IDX header of bytes")
+        return np.frombuffer(data, np.uint8, offset=4 + 4 * ndim).reshape(shape)
+    except (ValueError, struct.error, OSError, EOFError) as error:
+        raise DataError(f"{file}: not an IDX file, or a damaged one ({error}); download it again") from error
+
+
+def _folder(root, split):
+    from PIL import Image
+
+    splits = {"test": ("test", "val"), "train": ("train",)}[split]
+    root = next((root / s for s in splits if (root / s).is_dir()), root)
+    classes = sorted(p.name for p in root.iterdir() if p.is_dir())
+    files, labels = [], []
+    for label, name in enumerate(classes):
+        found = sorted(p for p in (root / name).iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+        files += found
+        labels += [label] * len(found)
+    if not files:
+        raise DataError(f"{root}: no images found; --dataset folder expects {root}/CLASS/IMAGE")
+
+    def read(index):
+        try:
+            with Image.open(files[index]) as image:
+                return np.asarray(image if image.mode in ("RGB", "L") else image.convert("RGB"))
+        except OSError as error:
+            raise DataError(f"{files[index]}: not an image, or a damaged one ({error})") from error
+
+    listing = "\n".join(f"{f.parent.name}/{f.name} {f.stat().st_size}" for f in files)
+    return Dataset("folder", split, str(root), classes, np.array(labels), read, _digest(listing.encode()))
+
+
+def _npz(path, split):
+    if path.is_dir():
+        path = path / f"{split}.npz"
+        if not path.is_file():
+            raise DataError(f"{path}: no such file; --dataset npz takes a file, or a folder that holds it")
+    try:
+        with np.load(path) as archive:
+            missing = {"x", "y"} - set(archive.files)
+            if missing:
+                raise DataError(f"{path}: needs arrays x and y, but holds {', '.join(archive.files)}")
+            x, y = archive["x"], archive["y"]
+            names = [str(n) for n in archive["class_names"]] if "class_names" in archive.files else None
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(f"{path}: not an .npz file, or a damaged one ({error})") from error
+    if x.ndim not in (3, 4) or y.shape != x.shape[:1] or not len(y):
+        raise DataError(f"{path}: x {x.shape} must be (m, h, w) or (m, h, w, c), and y {y.shape} must be (m,)")
+    if y.dtype.kind not in "iu" or y.min() < 0:
+        raise DataError(f"{path}: y must hold labels 0, 1, 2, ..., not {y.dtype} from {y.min()}")
+    if x.dtype != np.uint8 and not (x.dtype.kind == "f" and x.min() >= 0 and x.max() <= 1):
+        raise DataError(f"{path}: x must be uint8, or floats in [0, 1], not {x.dtype} in [{x.min()}, {x.max()}]")
+    names = names or [str(i) for i in range(int(y.max()) + 1)]
+    return _arrays("npz", split, path, names, x, y.astype(np.int64))
+
+
+def _tfds(name: str, data_dir: str | Path | None, split: str, looked: list[Path]) -> Dataset:
+    try:
+        import tensorflow_datasets as tfds
+
+        builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
+        if not Path(builder.data_dir).is_dir():
+            looked.append(Path(builder.data_dir))
+            _require_network()
+        builder.download_and_prepare()
+        source = builder.as_data_source(split=split)
+        skip = {"image": tfds.decode.SkipDecoding()}
+        undecoded = builder.as_data_source(split=split, decoders=skip)
+        labels = np.array([undecoded[i]["label"] for i in range(len(source))], np.int64)
+    except Exception as error:
+        places = "\n".join(f"  {place.absolute()}" for place in looked)
+        raise DataError(
+            f"data set {name} ({split}) was not found. Looked in\n{places}\n"
+            f"and asked TensorFlow Datasets to download it: {type(error).__name__}: {str(error).splitlines()[0]}\n"
+            "Put its original files into one of these folders, name the folder with --data_dir, or use "
+            "--dataset folder or npz."
+        ) from error
+    identity = f"{builder.info.full_name} {split} {len(source)}".encode()
+    return Dataset(
+        name,
+        split,
+        f"TFDS {builder.info.full_name}",
+        builder.info.features["label"].names,
+        labels,
+        lambda i: source[i]["image"],
+        _digest(identity, labels.tobytes()),
+    )
+
+
+def _require_network() -> None:
+    """Fails at once where TFDS would retry for minutes."""
+    if any(os.environ.get(v) for v in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")):
+        return
+    try:
+        socket.getaddrinfo("storage.googleapis.com", 443)
+    except OSError as error:
+        raise ConnectionError("this machine has no connection to the internet") from error

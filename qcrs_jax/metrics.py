@@ -1,0 +1,76 @@
+"""What a run over a data set amounts to: ACR, certified accuracy, abstention, and a bound for the whole data set."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from .records import Run
+
+
+class Summary(NamedTuple):
+    """The figures of one run. Averages are over all its images.
+
+    acr: average certified radius, mean of correct * radius (Zhai et al. 2020).
+    accuracy: share of images predicted right and certified at radius 0.
+    abstention: share of images on which it abstains.
+    samples: forward passes an image, NaN where the file does not tell.
+    seconds: wall-clock time an image, NaN where the file does not tell.
+    """
+
+    images: int
+    acr: float
+    accuracy: float
+    abstention: float
+    samples: float
+    seconds: float
+
+
+def certified_accuracy(
+    correct: Bool[np.ndarray, "m"], radius: Float[np.ndarray, "m"], at: Float[np.ndarray, "r"]
+) -> Float[np.ndarray, "r"]:
+    """Share of images that are predicted right with a certified radius of at least each of `at`."""
+    return (correct[:, None] & (radius[:, None] >= at)).mean(axis=0)
+
+
+def average_certified_radius(correct: Bool[np.ndarray, "m"], radius: Float[np.ndarray, "m"]) -> float:
+    """ACR: mean of correct * radius (Zhai et al. 2020)."""
+    return float(np.mean(correct * radius))
+
+
+def certified_accuracy_lower(accuracy: float, m: int, alpha: float, rho: float = 0.001) -> float:
+    """Lower bound of a data set's true certified accuracy, at failure rate rho (Cohen et al. 2019, appendix).
+
+    Each of the m certificates fails with probability at most alpha, independently: the noise must not be shared
+    between images.
+    """
+    log = math.log(1 / rho)
+    return accuracy - alpha - math.sqrt(alpha * (1 - alpha) * log / m) - log / (3 * m)
+
+
+def columns(run: Run) -> tuple[Bool[np.ndarray, "m"], Float[np.ndarray, "m"]]:
+    """The columns correct and radius of a run."""
+    return (
+        np.array([r.correct for r in run.records], bool),
+        np.array([r.radius for r in run.records], float),
+    )
+
+
+def summarise(run: Run) -> Summary:
+    """The figures of one run.
+
+    Raises:
+        ValueError: it has no images yet.
+    """
+    if not run.records:
+        raise ValueError(f"{run.path}: holds no results yet")
+    correct, radius = columns(run)
+    return Summary(
+        images=len(run.records),
+        acr=average_certified_radius(correct, radius),
+        accuracy=float(correct.mean()),
+        abstention=float(np.mean([r.predict == -1 for r in run.records])),
+        samples=float(np.mean([r.samples for r in run.records])),
+        seconds=float(np.mean([r.seconds for r in run.records])),
+    )

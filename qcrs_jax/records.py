@@ -1,0 +1,272 @@
+"""Results files: one tab-separated line an image, and beside it a sidecar with the configuration of the run.
+
+    RESULTS        the reference's columns first (idx label predict radius correct best_sigma pABar time), then ours
+    RESULTS.json   what was asked (a rerun must ask the same to resume), and where it ran
+
+Files of Cohen's, QCRS's and MACER's programs can be read too.
+"""
+
+import csv
+import dataclasses
+import datetime
+import json
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+
+from .errors import UserError
+
+COLUMNS = (
+    "idx",
+    "label",
+    "predict",
+    "radius",
+    "correct",
+    "best_sigma",
+    "pABar",
+    "time",
+    "search_samples",
+    "counts0",
+    "counts",
+)
+
+
+class RecordsError(UserError):
+    """A results file that cannot be read or continued; the message names the file, the line and the remedy."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One image's result.
+
+    Attributes:
+        idx, label: index in the data set, and true class.
+        predict: certified class, -1 for ABSTAIN.
+        radius: certified L2 radius, pixels in [0, 1].
+        correct: whether predict is label.
+        sigma: noise level of the certificate (column best_sigma), None in Cohen's files.
+        pa_lower: lower bound of the selected class's probability (column pABar), None in Cohen's files.
+        seconds: wall-clock time (column time, h:mm:ss.ffffff).
+        search_samples: samples spent on the choice of sigma.
+        counts0, counts: class counts of selection and estimation; None in others' files.
+    """
+
+    idx: int
+    label: int
+    predict: int
+    radius: float
+    correct: bool
+    sigma: float | None = None
+    pa_lower: float | None = None
+    seconds: float = math.nan
+    search_samples: int = 0
+    counts0: tuple[int, ...] | None = None
+    counts: tuple[int, ...] | None = None
+
+    @property
+    def samples(self) -> float:
+        """Forward passes spent on the image, NaN where the file has no counts."""
+        return self.search_samples + sum(self.counts0) + sum(self.counts) if self.counts else math.nan
+
+    def line(self) -> str:
+        """The line of a results file, with its newline. Numbers have full precision."""
+        fields = (
+            self.idx,
+            self.label,
+            self.predict,
+            repr(float(self.radius)),
+            int(self.correct),
+            np.float32(self.sigma),
+            repr(float(self.pa_lower)),
+            datetime.timedelta(seconds=self.seconds),
+            self.search_samples,
+            ",".join(map(str, self.counts0)),
+            ",".join(map(str, self.counts)),
+        )
+        return "\t".join(map(str, fields)) + "\n"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A results file: its records, and its sidecar ({} where there is none).
+
+    The sidecar has "request", everything that decides the results, and "provenance", where they were computed.
+    """
+
+    path: Path
+    records: list[Record]
+    sidecar: dict
+
+    @property
+    def request(self) -> dict:
+        return self.sidecar.get("request", {})
+
+    @property
+    def input_specific(self) -> bool:
+        """Whether sigma was chosen per input."""
+        return len({r.sigma for r in self.records}) > 1 or self.request.get("method") == "qcrs"
+
+    @property
+    def images(self) -> tuple:
+        """What tells whether two runs are over the same images: indices, labels, and the data set where it is known."""
+        return tuple((r.idx, r.label) for r in self.records), self.request.get("dataset", {}).get("fingerprint")
+
+
+def sidecar_path(path: Path) -> Path:
+    return path.with_name(path.name + ".json")
+
+
+def read_run(path: str | Path) -> Run:
+    """The run in a results file: ours, Cohen's, QCRS's or MACER's hard certificates.
+
+    Raises:
+        RecordsError: names the file and the line.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecordsError(f"{path}: cannot be read as a results file: {error}") from error
+    lines = text.splitlines()
+    columns = lines[0].split("\t") if lines else []
+    missing = {"idx", "label", "predict", "radius", "correct"} - set(columns)
+    if missing:
+        raise RecordsError(f"{path}: not a results file: its first line has no column {', '.join(sorted(missing))}")
+    records = []
+    for number, row in enumerate(csv.DictReader(lines, delimiter="\t", strict=True), start=2):
+        try:
+            records.append(_parse(row))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise RecordsError(f"{path}, line {number}: not a result: {error}") from error
+    seen = set()
+    for number, record in enumerate(records, start=2):
+        if record.idx in seen:
+            raise RecordsError(f"{path}, line {number}: image {record.idx} is there twice")
+        seen.add(record.idx)
+    return Run(path, records, _read_sidecar(path))
+
+
+def _read_sidecar(path):
+    file = sidecar_path(path)
+    if not file.exists():
+        return {}
+    try:
+        content = json.loads(file.read_text())
+        return {"request": dict(content["request"]), "provenance": dict(content["provenance"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RecordsError(f"{file}: not the sidecar of a run: {error}") from error
+
+
+def _parse(row):
+    if None in row or None in row.values():
+        raise ValueError("it has another number of fields than the first line")
+    optional = lambda name, convert: convert(row[name]) if row.get(name) else None  # noqa: E731
+    record = Record(
+        idx=int(row["idx"]),
+        label=int(row["label"]),
+        predict=int(row["predict"]),
+        radius=float(row["radius"]),
+        correct={"0": False, "1": True}[row["correct"]],
+        sigma=optional("best_sigma", float),
+        pa_lower=optional("pABar", float),
+        seconds=_seconds(row.get("time")),
+        search_samples=int(row.get("search_samples") or 0),
+        counts0=optional("counts0", _counts),
+        counts=optional("counts", _counts),
+    )
+    if not (record.radius >= 0 and math.isfinite(record.radius)):
+        raise ValueError(f"radius {record.radius}")
+    if record.correct != (record.predict == record.label):
+        raise ValueError(f"correct is {int(record.correct)}, but predict {record.predict} and label {record.label}")
+    return record
+
+
+def _counts(text):
+    return tuple(int(v) for v in text.split(","))
+
+
+def _seconds(text):
+    if not text:
+        return math.nan
+    days, _, clock = text.rpartition(", ")  # "1 day, 2:03:04.5"
+    parts = [float(p) for p in clock.split(":")]
+    return sum(p * 60**i for i, p in enumerate(reversed(parts))) + 86400 * int(days.split()[0] if days else 0)
+
+
+class Writer:
+    """Appends records to a results file, and resumes one that was cut short.
+
+    A rerun with the same request goes on behind the last whole line; a torn last line is cut off and computed
+    again. Every line is flushed to the disk.
+
+    Attributes:
+        done: records that the file already had.
+    """
+
+    def __init__(self, path: str | Path, request: dict, provenance: dict):
+        """Opens `path` to append.
+
+        Raises:
+            RecordsError: the file is of another request, or is not one of ours.
+        """
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        request = json.loads(json.dumps(request))
+        if path.exists() and path.stat().st_size:
+            self._check(path, request)
+            _cut_torn_line(path)
+            self.done = read_run(path).records if path.stat().st_size else []
+        else:
+            self.done = []
+            content = json.dumps({"request": request, "provenance": provenance}, indent=2) + "\n"
+            temporary = sidecar_path(path).with_suffix(".tmp")
+            temporary.write_text(content)
+            temporary.replace(sidecar_path(path))
+        self._file = open(path, "a")
+        if not path.stat().st_size:
+            self._write("\t".join(COLUMNS) + "\n")
+
+    @staticmethod
+    def _check(path, request):
+        sidecar = _read_sidecar(path)
+        if not sidecar:
+            raise RecordsError(
+                f"{path}: exists, without the sidecar {sidecar_path(path).name} that says how it was made; nothing is "
+                "appended to it. Choose another file, or move it away"
+            )
+        old = sidecar["request"]
+        changed = [
+            f"{key}: {old.get(key)!r} in the file, {request.get(key)!r} now"
+            for key in sorted({*old, *request})
+            if old.get(key) != request.get(key)
+        ]
+        if changed:
+            raise RecordsError(
+                f"{path}: holds results of another configuration; nothing is appended to it. Choose another file or "
+                "move it away. Different are\n  " + "\n  ".join(changed)
+            )
+
+    def write(self, record: Record) -> None:
+        """Appends one record and flushes it to the disk."""
+        self._write(record.line())
+
+    def _write(self, line):
+        self._file.write(line)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._file.close()
+
+
+def _cut_torn_line(path):
+    with open(path, "rb+") as file:
+        content = file.read()
+        end = content.rfind(b"\n") + 1
+        if end < len(content):
+            file.truncate(end)
