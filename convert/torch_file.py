@@ -52,9 +52,7 @@ class _Storage:
     def array(self):
         data = self.read()
         if len(data) != self.size * self.dtype.itemsize:
-            raise ValueError(
-                f"storage {self.key} has {len(data)} bytes instead of {self.size * self.dtype.itemsize}"
-            )
+            raise ValueError(f"storage {self.key} has {len(data)} bytes instead of {self.size * self.dtype.itemsize}")
         return np.frombuffer(data, self.dtype)
 
 

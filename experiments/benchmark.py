@@ -25,9 +25,13 @@ def run(args):
         raise UserError("the benchmark needs PyTorch: pip install 'qcrs_jax[test]'") from error
     import jax
 
-    print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}; torch {torch.__version__}, CPU, "
-          f"{torch.get_num_threads()} threads; float32; samples a second, noise and counting included\n")
-    header = f"{'network':<12} {'PyTorch':>14} {'qcrs_jax':>14} {'ratio':>6}   {'first result':>12} {'compilations':>12}"
+    print(
+        f"jax {jax.__version__} on {jax.devices()[0].device_kind}; torch {torch.__version__}, CPU, "
+        f"{torch.get_num_threads()} threads; float32; samples a second, noise and counting included\n"
+    )
+    header = (
+        f"{'network':<12} {'PyTorch':>14} {'qcrs_jax':>14} {'ratio':>6}   {'first result':>12} {'compilations':>12}"
+    )
     print(header + "\n" + "-" * len(header))
     for depth in args.depths:
         print(_compare(depth, args), flush=True)
@@ -116,6 +120,8 @@ def _jax_sampler(depth):
     started = time.perf_counter()
     certify(classify, image, 0.25, key=key, n=100, qcrs=QCRS(0.08, 0.9, search_n=32), batch_size=32)
     first, during = time.perf_counter() - started, len(compilations) - before
-    return lambda batch, n: sampler(classify, image, 0.25, key, n, batch_size=batch).block_until_ready(), first, (
-        lambda: during
+    return (
+        lambda batch, n: sampler(classify, image, 0.25, key, n, batch_size=batch).block_until_ready(),
+        first,
+        (lambda: during),
     )

@@ -4,6 +4,7 @@ import argparse
 import sys
 
 from qcrs_jax.convert import command as convert
+
 from qcrs_jax.errors import UserError
 
 from . import benchmark, certify, demo, plot, table

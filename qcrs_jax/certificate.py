@@ -1,11 +1,13 @@
 """Certify and predict with a smoothed classifier: Cohen's RS at a fixed sigma, QCRS at a sigma searched per input."""
 
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from . import bounds
@@ -54,8 +56,8 @@ class Certificate(NamedTuple):
 
 def certify(
     classify: Classifier,
-    images: Float[Array, "*m h w c"],
-    sigma: float,
+    images: Float[Array | np.ndarray, "*m h w c"],
+    sigma: Float[ArrayLike, ""],
     *,
     key,
     n0: int = 100,
@@ -63,6 +65,7 @@ def certify(
     alpha: float = 0.001,
     qcrs: QCRS | None = None,
     batch_size: int | None = None,
+    devices: Sequence[jax.Device] | None = None,
 ) -> Certificate:
     """A certified L2 radius for each image (CERTIFY of Cohen et al. 2019; with `qcrs`, of Kung and Chen 2024).
 
@@ -79,7 +82,9 @@ def certify(
         n: samples that estimate its probability.
         alpha: failure probability of each image's certificate.
         qcrs: settings of the search for sigma; None keeps sigma fixed.
-        batch_size: noisy copies per forward pass (of each image); changes no count.
+        batch_size: noisy copies per forward pass of an image on a device; changes no count.
+        devices: devices that share the noisy copies, `jax.devices()` for all; changes no count. None leaves the
+            choice to JAX: one device.
 
     Raises:
         ValueError: an argument out of its range, or an n at which no count can certify.
@@ -94,6 +99,7 @@ def certify(
         jnp.asarray([qcrs.search_n if qcrs else 0, n0, n], jnp.int32),
         qcrs=qcrs,
         batch_size=batch_size or default_batch_size(),
+        devices=devices and tuple(devices),
     )
     return make_certificate(counts0, counts, sigma, n, alpha)._replace(search=search)
 
@@ -120,12 +126,13 @@ def make_certificate(counts0, counts, sigma, n: int, alpha: float) -> Certificat
 
 def qcrs(
     classify: Classifier,
-    images: Float[Array, "*m h w c"],
-    sigma: float,
+    images: Float[Array | np.ndarray, "*m h w c"],
+    sigma: Float[ArrayLike, ""],
     settings: QCRS,
     *,
     key,
     batch_size: int | None = None,
+    devices: Sequence[jax.Device] | None = None,
 ) -> SigmaSearch:
     """The sigma that QCRS chooses for each image, with the trace of its search; certifies nothing.
 
@@ -139,18 +146,20 @@ def qcrs(
         _image_keys(key, images),
         qcrs=settings,
         batch_size=batch_size or default_batch_size(),
+        devices=devices and tuple(devices),
     )
 
 
 def predict(
     classify: Classifier,
-    images: Float[Array, "*m h w c"],
-    sigma: float,
+    images: Float[Array | np.ndarray, "*m h w c"],
+    sigma: Float[ArrayLike, ""],
     *,
     key,
     n: int = 100_000,
     alpha: float = 0.001,
     batch_size: int | None = None,
+    devices: Sequence[jax.Device] | None = None,
 ) -> Int[Array | np.ndarray, "*m"] | np.integer:
     """The smoothed classifier's class for each image, or ABSTAIN (PREDICT of Cohen et al. 2019).
 
@@ -166,6 +175,7 @@ def predict(
         _image_keys(key, images),
         jnp.asarray(n, jnp.int32),
         batch_size=batch_size or default_batch_size(),
+        devices=devices and tuple(devices),
     )
     xp = jnp if isinstance(counts, jax.core.Tracer) else np
     counts = xp.asarray(counts)
@@ -231,30 +241,43 @@ def _policy(qcrs, sigma):
     return fixed_policy(sigma) if qcrs is None else qcrs_policy(qcrs, sigma)
 
 
-def _oracle(classify, image, key, batch_size):
+def _oracle(classify, image, key, batch_size, devices):
     """The count oracle of one image: Query -> class counts."""
 
     def answer(query):
         stream = jax.random.fold_in(jax.random.fold_in(key, query.stage), query.draw)
-        return sample_counts(classify, image, query.sigma, stream, query.n, batch_size=batch_size)
+        axis_name = "devices" if devices else None
+        return sample_counts(classify, image, query.sigma, stream, query.n, batch_size=batch_size, axis_name=axis_name)
 
     return answer
 
 
 def _over_images(one_image):
-    """Jits a function of (classify, image, sigma, key, ...) and vmaps it over images and keys if there are several."""
+    """Jits a function of (classify, image, sigma, key, *numbers), for one image or under vmap over several.
 
-    @functools.partial(jax.jit, static_argnames=("qcrs", "batch_size"))
-    def many(classify, images, sigma, keys, *args, **static):
-        one = lambda image, key: one_image(classify, image, sigma, key, *args, **static)  # noqa: E731
-        return one(images, keys) if images.ndim == 3 else jax.vmap(one)(images, keys)
+    With `devices` it runs on all of them in step, each with its share of the noisy copies.
+    """
 
-    return many
+    @functools.partial(jax.jit, static_argnames=("qcrs", "batch_size", "devices"))
+    def program(classify, images, sigma, keys, *numbers, devices, **static):
+        def whole(classify, images, sigma, keys, *numbers):
+            def one(image, key):
+                return one_image(classify, image, sigma, key, *numbers, devices=devices, **static)
+
+            return one(images, keys) if images.ndim == 3 else jax.vmap(one)(images, keys)
+
+        if devices:
+            mesh = jax.sharding.Mesh(devices, "devices")
+            everywhere = jax.sharding.PartitionSpec()
+            whole = jax.shard_map(whole, mesh=mesh, in_specs=everywhere, out_specs=everywhere, check_vma=False)
+        return whole(classify, images, sigma, keys, *numbers)
+
+    return program
 
 
 @_over_images
-def _draw(classify, image, sigma, key, ns, qcrs, batch_size):
-    oracle = _oracle(classify, image, key, batch_size)
+def _draw(classify, image, sigma, key, ns, qcrs, batch_size, devices):
+    oracle = _oracle(classify, image, key, batch_size, devices)
     procedure = _certification(_policy(qcrs, sigma), ns, num_classes(classify, image.shape))
     final = run(procedure, oracle)
     trace = None if qcrs is None else final.policy.trace
@@ -262,14 +285,14 @@ def _draw(classify, image, sigma, key, ns, qcrs, batch_size):
 
 
 @_over_images
-def _search(classify, image, sigma, key, qcrs, batch_size):
-    return run(_policy(qcrs, sigma), _oracle(classify, image, key, batch_size)).trace
+def _search(classify, image, sigma, key, qcrs, batch_size, devices):
+    return run(_policy(qcrs, sigma), _oracle(classify, image, key, batch_size, devices)).trace
 
 
 @_over_images
-def _predict_counts(classify, image, sigma, key, n, batch_size):
+def _predict_counts(classify, image, sigma, key, n, batch_size, devices):
     query = Query(sigma, n, jnp.int32(ESTIMATION), jnp.int32(0))
-    return _oracle(classify, image, key, batch_size)(query)
+    return _oracle(classify, image, key, batch_size, devices)(query)
 
 
 def _image_keys(key, images):

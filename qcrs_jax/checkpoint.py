@@ -1,7 +1,7 @@
 """Classifiers on disk: a directory with the weights as Orbax writes them and the metadata as JSON.
 
-    OUT_DIR/classifier.json   the Spec: architecture, classes, normalisation, source and its SHA-256
-    OUT_DIR/weights/          every variable of the network, batch statistics included
+OUT_DIR/classifier.json   the Spec: architecture, classes, normalisation, source and its SHA-256
+OUT_DIR/weights/          every variable of the network, batch statistics included
 """
 
 import dataclasses

@@ -4,24 +4,30 @@ The noise of a sample is a function of (key, sample index) alone. Counts therefo
 size, up to floating-point ties of the network itself.
 """
 
+import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.tree_util import Partial
-from jaxtyping import Array, Float, Int, Num
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int
 
 Classifier = Callable[[Float[Array, "batch h w c"]], Float[Array, "batch num_classes"]]
 
 
 def gaussian_noise(key, index: Int[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
-    """Standard normal noise of sample `index`, float32, of the given shape."""
-    return jax.random.normal(jax.random.fold_in(key, index), shape)
+    """Standard normal noise of sample `index`, float32, of the given shape.
+
+    Drawn flat: the numbers are the same, and on a CPU it takes a third of the time.
+    """
+    return jax.random.normal(jax.random.fold_in(key, index), math.prod(shape)).reshape(shape)
 
 
 def default_batch_size() -> int:
-    """Noisy copies per forward pass when none is asked for: small on a CPU (cache), large elsewhere."""
-    return 32 if jax.default_backend() == "cpu" else 1000
+    """Noisy copies per forward pass of a device when none is asked for: small on a CPU (cache), large elsewhere."""
+    return 16 if jax.default_backend() == "cpu" else 1000
 
 
 def num_classes(classify: Classifier, image_shape: tuple[int, ...]) -> int:
@@ -41,12 +47,13 @@ def num_classes(classify: Classifier, image_shape: tuple[int, ...]) -> int:
 
 def sample_counts(
     classify: Classifier,
-    image: Float[Array, "h w c"],
-    sigma: Float[Array, ""] | float,
+    image: Float[Array | np.ndarray, "h w c"],
+    sigma: Float[ArrayLike, ""],
     key,
-    n: Num[Array, ""] | int,
+    n: Int[ArrayLike, ""],
     *,
     batch_size: int | None = None,
+    axis_name: str | None = None,
 ) -> Int[Array, "num_classes"]:
     """Counts of the classes that `classify` gives to n noisy copies of `image`.
 
@@ -59,27 +66,27 @@ def sample_counts(
         sigma: standard deviation of the noise, in the image's units.
         key: a PRNG key; the same key gives the same standard normal noise at every sigma.
         n: number of copies, at most 2**31 - 1.
-        batch_size: copies per forward pass; the default depends on the device.
+        batch_size: copies per forward pass of a device; the default depends on the kind of device.
+        axis_name: inside `jax.shard_map`, the axis of devices that share the copies; each gets the sum.
     """
     batch_size = batch_size or default_batch_size()
-    return _sample_counts(as_pytree(classify), image, sigma, key, jnp.asarray(n, jnp.int32), batch_size)
-
-
-def as_pytree(classify: Classifier) -> Partial:
-    """`classify` as a pytree, so that weights bound by `jax.tree_util.Partial` are arguments, not constants."""
-    return classify if isinstance(classify, Partial) else Partial(classify)
-
-
-def _sample_counts(classify, image, sigma, key, n, batch_size):
     classes = jnp.arange(num_classes(classify, image.shape))
+    device = jax.lax.axis_index(axis_name) if axis_name else 0
+    devices = jax.lax.axis_size(axis_name) if axis_name else 1
 
     def count_batch(i, counts):
-        index = i * batch_size + jnp.arange(batch_size)
+        index = (i * devices + device) * batch_size + jnp.arange(batch_size)
         noise = jax.vmap(gaussian_noise, in_axes=(None, 0, None))(key, index, image.shape)
         logits = classify(image + sigma * noise)
         valid = (index < n) & jnp.isfinite(logits).all(axis=-1)
         votes = valid[:, None] & (jnp.argmax(logits, axis=-1)[:, None] == classes)
         return counts + votes.sum(axis=0, dtype=jnp.int32)
 
-    batches = -(-n // batch_size)
-    return jax.lax.fori_loop(0, batches, count_batch, jnp.zeros(classes.shape, jnp.int32))
+    turns = -(-jnp.asarray(n, jnp.int32) // (batch_size * devices))
+    counts = jax.lax.fori_loop(0, turns, count_batch, jnp.zeros(classes.shape, jnp.int32))
+    return jax.lax.psum(counts, axis_name) if axis_name else counts
+
+
+def as_pytree(classify: Classifier) -> Partial:
+    """`classify` as a pytree, so that weights bound by `jax.tree_util.Partial` are arguments, not constants."""
+    return classify if isinstance(classify, Partial) else Partial(classify)

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Real
 
-Scalar = Real[Array, ""] | float | int
+Scalar = Real[ArrayLike, ""]
 
 GOLDEN = (math.sqrt(5) - 1) / 2
 
@@ -73,9 +74,7 @@ def golden_section(lower: Scalar, upper: Scalar, tolerance: Scalar, start: Scala
     lower, upper, tolerance, start = _floats(lower, upper, tolerance, start)
     left, right = _interior(lower, upper)
     unknown = jnp.float32(-jnp.inf)
-    init = _Golden(
-        lower, upper, left, unknown, right, unknown, start, unknown, jnp.int32(0), jnp.bool_(True)
-    )
+    init = _Golden(lower, upper, left, unknown, right, unknown, start, unknown, jnp.int32(0), jnp.bool_(True))
 
     def ask(s):
         return jnp.where(s.told == 0, start, jnp.where(s.asks_left, s.left, s.right))
@@ -125,9 +124,7 @@ class _Bisection(NamedTuple):
 _PILOT, _BELOW, _ABOVE, _START, _FOUND, _END = range(6)
 
 
-def bisection(
-    lower: Scalar, upper: Scalar, tolerance: Scalar, start: Scalar, step: Scalar, floor: Scalar
-) -> Search:
+def bisection(lower: Scalar, upper: Scalar, tolerance: Scalar, start: Scalar, step: Scalar, floor: Scalar) -> Search:
     """Bisection on the sign of the central difference f(m + step) - f(m - step), as QCRS published it.
 
     A positive difference moves the lower end to the midpoint m, a negative one the upper end. A zero (a
@@ -188,9 +185,7 @@ def grid(lower: Scalar, upper: Scalar, tolerance: Scalar, start: Scalar) -> Sear
     def tell(s, value):
         value = jnp.asarray(value, jnp.float32)
         better = value > s.best_value
-        return _Grid(
-            jnp.where(better, ask(s), s.best), jnp.where(better, value, s.best_value), s.told + 1
-        )
+        return _Grid(jnp.where(better, ask(s), s.best), jnp.where(better, value, s.best_value), s.told + 1)
 
     return Search(init, ask, tell, lambda s: s.told > steps + 1, lambda s: s.best)
 

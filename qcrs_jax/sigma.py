@@ -7,13 +7,13 @@ sees the classifier in no other way, so that it runs as well on a closed form or
 import dataclasses
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from .bounds import check_alpha, radius_table, smallest_n
 from .search import Search, bisection, evaluations, golden_section, grid
 
+SEARCHES = ("golden", "bisection", "grid")
 SEARCH, SELECTION, ESTIMATION, END = range(4)  # the stages of a certification, each with noise of its own
 
 MIN_SIGMA = 1e-3  # no search evaluates below: a radius is at most some sigmas
@@ -69,7 +69,8 @@ class QCRS:
                 f"with search_n = {self.search_n} every radius of the search is 0; at alpha = {self.alpha} "
                 f"the smallest that can tell sigmas apart is {smallest_n(self.alpha)}"
             )
-        self.evaluations  # raises for an unknown search
+        if self.search not in SEARCHES:
+            raise ValueError(f"unknown search {self.search!r}; known are {', '.join(SEARCHES)}")
 
     @property
     def evaluations(self) -> int:
@@ -151,9 +152,7 @@ def qcrs_policy(settings: QCRS, sigma: Float[Array, ""]) -> Search:
         )
         return _State(inner, trace)
 
-    return Search(
-        _State(search.init, trace), ask, tell, lambda s: search.done(s.search), lambda s: s.trace.sigma
-    )
+    return Search(_State(search.init, trace), ask, tell, lambda s: search.done(s.search), lambda s: s.trace.sigma)
 
 
 def _query(sigma, n, draw):

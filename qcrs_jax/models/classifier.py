@@ -11,7 +11,6 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
 from .cifar_resnet import CifarResNet
-from .layers import fold_norms
 from .lenet import LeNet
 
 ARCHITECTURES = {
@@ -90,10 +89,11 @@ class Classifier:
 
 
 def _inference_function(spec, model):
-    folded = nnx.clone(model)
-    folded.eval()
-    fold_norms(folded)
-    graph, weights = nnx.split(folded)
+    inference = nnx.clone(model)
+    inference.eval()
+    if hasattr(inference, "prepare_inference"):
+        inference.prepare_inference()
+    graph, weights = nnx.split(inference)
     mean, std = (jnp.asarray(v, jnp.float32) for v in (spec.mean, spec.std))
     return Partial(_Apply(graph), nnx.to_pure_dict(weights), mean, std)
 
@@ -104,9 +104,7 @@ class _Apply:
     def __init__(self, graph):
         self.graph = graph
 
-    def __call__(
-        self, weights, mean, std, images: Float[Array, "batch h w c"]
-    ) -> Float[Array, "batch num_classes"]:
+    def __call__(self, weights, mean, std, images: Float[Array, "batch h w c"]) -> Float[Array, "batch num_classes"]:
         return nnx.merge(self.graph, nnx.State(weights))((images - mean) / std)
 
     def __eq__(self, other):

@@ -2,12 +2,13 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
 
 class ConvNorm(nnx.Module):
-    """A convolution without bias, and batch normalisation. `folded` turns the two into a convolution with bias.
+    """A convolution without bias, and batch normalisation, which `fold_norms` folds into it.
 
     Padding is kernel // 2 on every side, also with strides: "SAME" would shift strided convolutions.
     """
@@ -24,9 +25,10 @@ class ConvNorm(nnx.Module):
             rngs=rngs,
         )
         self.norm = nnx.BatchNorm(features, momentum=0.9, epsilon=1e-5, rngs=rngs)
+        self.features_in = features_in
 
     def __call__(self, x: Float[Array, "batch h w c"]) -> Float[Array, "batch h2 w2 c2"]:
-        x = self.conv(x)
+        x = self.conv(x.reshape(*x.shape[:2], -1, self.features_in))  # undoes join_columns of the layer before
         return x if self.norm is None else self.norm(x)
 
 
@@ -35,8 +37,6 @@ def fold_norms(model: nnx.Module) -> None:
 
     Computes in float64 on the host; works on single blocks and on blocks stacked along a leading axis.
     """
-    import numpy as np
-
     for _, unit in nnx.iter_modules(model):
         if not isinstance(unit, ConvNorm) or unit.norm is None:
             continue
@@ -50,6 +50,24 @@ def fold_norms(model: nnx.Module) -> None:
         conv.bias = nnx.Param(jnp.asarray(bias - mean * factor, jnp.float32))
         conv.use_bias = True
         unit.norm = None
+
+
+def join_columns(unit: ConvNorm, columns: int) -> None:
+    """Makes a folded 3x3 convolution of stride 1 compute `columns` neighbouring columns at a time, in place.
+
+    Its output (h, w, c) then comes as (h, w / columns, columns * c), the same numbers in the same order: a reshape
+    undoes it at no cost. With 16 channels a convolution leaves most of a vector unit idle; two columns at a time
+    cost 4/3 of the operations and are yet faster by a third. Works on stacked kernels too.
+    """
+    kernel, bias = np.asarray(unit.conv.kernel[...]), np.asarray(unit.conv.bias[...])
+    *stacked, h, w, features_in, features = kernel.shape
+    joined = np.zeros((*stacked, h, w + columns - 1, features_in, columns, features), np.float32)
+    for j in range(columns):
+        joined[..., j : j + w, :, j, :] = kernel
+    unit.conv.kernel = nnx.Param(jnp.asarray(joined.reshape(*joined.shape[:-2], -1)))
+    unit.conv.bias = nnx.Param(jnp.asarray(np.tile(bias, columns)))
+    unit.conv.kernel_size = (h, w + columns - 1)
+    unit.conv.strides = (1, columns)
 
 
 def stack(make, count: int, rngs: nnx.Rngs) -> nnx.Module:

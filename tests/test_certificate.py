@@ -1,0 +1,257 @@
+"""Certify, predict and QCRS against a NumPy transcription, closed forms and their own promises."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from classifiers import SHAPE, at_distance, by_sign, linear, slab, slab_probability
+from jax.tree_util import Partial
+from scipy import special, stats
+
+from qcrs_jax import ABSTAIN, QCRS, certify, predict, qcrs, sample_counts
+from qcrs_jax.bounds import certified_radius, clopper_pearson_lower
+from qcrs_jax.sigma import ESTIMATION, SEARCHES, SELECTION
+
+KEY = jax.random.key(11)
+SETTINGS = QCRS(0.08, 0.9, tolerance=0.03)
+
+
+def certify_numpy(classify, image, sigma, key, n0, n, alpha):
+    """CERTIFY of Cohen et al., a line for each of theirs, on the noise that the stages are documented to have."""
+
+    def sample(stage, count):
+        stream = jax.random.fold_in(jax.random.fold_in(key, stage), 0)
+        counts = np.zeros(4, int)
+        for i in range(count):
+            noise = np.asarray(jax.random.normal(jax.random.fold_in(stream, i), image.shape))
+            counts[int(np.argmax(classify((image + np.float32(sigma) * noise)[None])))] += 1
+        return counts
+
+    top = sample(SELECTION, n0).argmax()
+    pa_lower = stats.beta.ppf(alpha, (k := sample(ESTIMATION, n)[top]), n - k + 1) if n else 0
+    return (ABSTAIN, 0.0) if pa_lower < 0.5 else (top, sigma * stats.norm.ppf(pa_lower))
+
+
+@pytest.mark.parametrize("level", [0.02, 0.2, 0.6])
+def test_certify_is_that_of_cohen(level):
+    image = jnp.zeros(SHAPE).at[0, 0, 0].set(level).at[1, 1, 1].set(-level)
+    ours = certify(by_sign, image, 0.25, key=KEY, n0=15, n=150, alpha=0.01)
+    prediction, radius = certify_numpy(by_sign, image, 0.25, KEY, 15, 150, 0.01)
+    assert ours.prediction == prediction
+    np.testing.assert_allclose(ours.radius, radius, rtol=1e-9)
+    assert ours.counts0.sum() == 15 and ours.counts.sum() == 150
+
+
+def test_radii_are_float64_from_the_counts():
+    ours = certify(linear, at_distance(0.2), 0.3, key=KEY, n=1000)
+    pa_lower = clopper_pearson_lower(ours.counts[0], 1000, 0.001)
+    assert ours.pa_lower == pa_lower and ours.pa_lower.dtype == np.float64
+    assert ours.radius == pytest.approx(certified_radius(pa_lower, np.float32(0.3)), rel=1e-15)
+
+
+def test_the_guarantee_holds_at_its_level():
+    # The true radius of the linear classifier is its distance. At alpha = 0.1 some of 300 certificates are wrong,
+    # and by the exact binomial distribution hardly ever more than 50.
+    images = jnp.broadcast_to(at_distance(0.2), (300, *SHAPE))
+    ours = certify(linear, images, 0.25, key=KEY, n0=20, n=200, alpha=0.1)
+    wrong = int((ours.radius > 0.2).sum() + (ours.prediction == 1).sum())
+    assert 0 < wrong <= stats.binom.isf(1e-6, 300, 0.1)
+
+
+@pytest.mark.parametrize("search", [None, *SEARCHES])
+def test_counts_do_not_depend_on_the_batch_size(search):
+    image = jnp.full(SHAPE, 0.05)
+    settings = search and QCRS(0.08, 0.9, 0.05, search, search_n=130)
+    first, *others = (
+        certify(by_sign, image, 0.25, key=KEY, n0=30, n=777, qcrs=settings, batch_size=b) for b in (1000, 64, 7)
+    )
+    assert first.counts.sum() == 777
+    for other in others:
+        jax.tree.map(np.testing.assert_array_equal, first, other)
+
+
+@pytest.mark.parametrize("search", [None, *SEARCHES])
+def test_images_together_are_the_images_one_by_one(search):
+    images = jnp.stack([at_distance(d) for d in (0.1, -0.3, 0.0)])
+    settings = search and QCRS(0.08, 0.9, 0.1, search, search_n=100)
+    together = certify(linear, images, 0.25, key=KEY, n=500, qcrs=settings)
+    for i, image in enumerate(images):
+        alone = certify(linear, image, 0.25, key=jax.random.fold_in(KEY, i), n=500, qcrs=settings)
+        jax.tree.map(lambda a, b, i=i: np.testing.assert_array_equal(a[i], b), together, alone)
+
+
+@pytest.mark.parametrize("search", [None, *SEARCHES])
+def test_one_compilation_serves_selection_search_and_estimation(search):
+    compilations, traces = [], []
+
+    def classify(images):
+        if images.shape[0] == 16:
+            traces.append(1)
+        return by_sign(images)
+
+    settings = search and QCRS(0.08, 0.9, 0.05, search, search_n=100)
+    image = jnp.full(SHAPE, 0.05)
+    certify(by_sign, image, 0.25, key=KEY, n=50, qcrs=settings)  # compiles what is not the network's
+
+    def listen(name, *_, **__):
+        compilations.append(1) if name.endswith("backend_compile_duration") else None
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    for n0, n in ((10, 100), (50, 333)):
+        certify(classify, image, 0.25, key=KEY, n0=n0, n=n, qcrs=settings, batch_size=16)
+    assert len(traces) == len(compilations) == 1
+
+
+def test_certify_works_inside_jit_and_vmap_and_never_overstates():
+    images = jnp.stack([at_distance(d) for d in (0.3, -0.1, 0.001)])
+    outside = certify(linear, images, 0.25, key=KEY, n=400, qcrs=SETTINGS)
+    inside = jax.jit(lambda x: certify(linear, x, 0.25, key=KEY, n=400, qcrs=SETTINGS))(images)
+    mapped = jax.vmap(lambda x, i: certify(linear, x, 0.25, key=jax.random.fold_in(KEY, i), n=400, qcrs=SETTINGS))(
+        images, jnp.arange(3)
+    )
+    for other in (inside, mapped):
+        np.testing.assert_array_equal(other.prediction, outside.prediction)
+        np.testing.assert_array_equal(other.counts, outside.counts)
+        np.testing.assert_allclose(other.radius, outside.radius, rtol=1e-6)
+        assert np.all(np.asarray(other.radius, np.float64) <= outside.radius)
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+@pytest.mark.parametrize("bracket", [(0.08, 0.9), (0.3, 2.0)])
+def test_qcrs_finds_the_known_sigma_of_a_slab(search, bracket):
+    # R(s) of a slab has one maximum; its place for the search's own bound follows from exact probabilities.
+    width, n = 1.2, 4000
+    sigmas = np.linspace(*bracket, 2000)
+    k = n * slab_probability(width, sigmas)
+    best = np.max(certified_radius(clopper_pearson_lower(k, n, 0.001), sigmas))
+    classify = Partial(slab, width)
+    settings = QCRS(*bracket, tolerance=0.02, search=search, search_n=n, epsilon_step=0.2)
+    found = qcrs(classify, jnp.zeros(SHAPE), 0.2, settings, key=KEY)
+    reached = certified_radius(
+        clopper_pearson_lower(n * slab_probability(width, float(found.sigma)), n, 0.001), float(found.sigma)
+    )
+    assert reached > 0.97 * best
+    fixed = certify(classify, jnp.zeros(SHAPE), 0.2, key=KEY, n=4000)
+    assert certify(classify, jnp.zeros(SHAPE), 0.2, key=KEY, n=4000, qcrs=settings).radius > 1.05 * fixed.radius
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_the_linear_classifier_keeps_its_true_radius_at_every_sigma(search):
+    # Its radius is |d| at all sigmas, so no choice of sigma can help and none may overstate.
+    ours = certify(linear, at_distance(0.25), 0.25, key=KEY, n=20_000, qcrs=QCRS(0.1, 1.0, search=search))
+    assert ours.prediction == 0 and 0.22 < ours.radius <= 0.25
+
+
+def test_the_trace_tells_what_the_search_did():
+    found = qcrs(linear, at_distance(0.3), 0.25, SETTINGS, key=KEY)
+    m = int(found.evaluations)
+    sigmas, successes = np.asarray(found.sigmas)[:m], np.asarray(found.successes)[:m]
+    assert m == SETTINGS.evaluations and sigmas[0] == np.float32(0.25) and found.prediction == 0
+    assert np.all(np.isnan(found.sigmas[m:])) and np.all(found.successes[m:] == 0)
+    np.testing.assert_allclose(
+        found.radii[:m], certified_radius(clopper_pearson_lower(successes, 500, 0.001), sigmas), rtol=1e-5
+    )
+    assert found.sigma == sigmas[np.argmax(found.radii[:m])]
+    # Common random numbers: the same noise at every sigma.
+    stream = jax.random.fold_in(jax.random.fold_in(KEY, 0), 0)
+    for sigma, k in zip(sigmas, successes):
+        assert sample_counts(linear, at_distance(0.3), sigma, stream, 500)[0] == k
+
+
+def test_published_bisection_draws_afresh_each_time():
+    found = qcrs(by_sign, jnp.full(SHAPE, 0.05), 0.25, QCRS(0.08, 0.9, search="bisection"), key=KEY)
+    m = int(found.evaluations)
+    for draw, (sigma, k) in enumerate(zip(found.sigmas[:m], found.successes[:m])):
+        stream = jax.random.fold_in(jax.random.fold_in(KEY, 0), draw)
+        counts = sample_counts(by_sign, jnp.full(SHAPE, 0.05), sigma, stream, 500)
+        assert counts[int(found.prediction)] == k
+    assert np.all(np.asarray(found.sigmas)[:m] > 0)  # .1447 - .075 and less: never below the floor
+
+
+def test_certification_samples_are_fresh():
+    # The same key, seen by search, selection and estimation: no two stages may share a noise vector.
+    image = jnp.zeros(SHAPE)
+    settings = QCRS(0.2, 0.5, tolerance=0.3, search_n=40)
+    seen = []
+
+    def spy(images):
+        jax.debug.callback(lambda x: seen.append(np.asarray(x).copy()), images, ordered=True)
+        return by_sign(images)
+
+    certify(spy, image, 0.25, key=KEY, n0=20, n=40, alpha=0.01, qcrs=settings, batch_size=20)
+    jax.effects_barrier()
+    batches = np.concatenate(seen).reshape(-1, 20, np.prod(SHAPE))
+    directions = batches / np.linalg.norm(batches, axis=-1, keepdims=True)
+    search, selection, estimation = directions[:-3], directions[-3:-2], directions[-2:]
+    unique = lambda *parts: len(np.unique(np.concatenate(parts).reshape(-1, np.prod(SHAPE)).round(4), axis=0))  # noqa: E731
+    assert unique(selection, estimation) == 60
+    assert unique(search[:2]) == 40  # one evaluation; the others repeat its noise at other sigmas
+    assert unique(search[:2], selection, estimation) == 100
+
+
+def test_abstains_where_no_class_has_half():
+    ours = certify(by_sign, jnp.zeros(SHAPE), 0.25, key=KEY, n=500)
+    assert ours.prediction == ABSTAIN and ours.radius == 0 and 0 < ours.pa_lower < 0.5
+
+
+def test_nan_classifier_abstains():
+    ours = certify(lambda x: jnp.full((x.shape[0], 3), jnp.nan), jnp.zeros(SHAPE), 0.25, key=KEY, n=100, qcrs=SETTINGS)
+    assert ours.prediction == ABSTAIN and ours.radius == 0 and ours.counts.sum() == 0
+
+
+def test_predict_is_the_binomial_test():
+    images = jnp.stack([at_distance(d) for d in (0.5, -0.5, 0.05, 0.0)])
+    answers = predict(linear, images, 0.25, key=KEY, n=200, alpha=0.01)
+    for i, (image, answer) in enumerate(zip(images, answers)):
+        stream = jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(KEY, i), ESTIMATION), 0)
+        counts = np.asarray(sample_counts(linear, image, 0.25, stream, 200))
+        p = stats.binomtest(int(counts.max()), 200, 0.5).pvalue
+        assert answer == (ABSTAIN if p > 0.01 else counts.argmax())
+    assert answers[0] == 0 and answers[1] == 1 and answers[3] == ABSTAIN
+    inside = jax.jit(lambda x: predict(linear, x, 0.25, key=KEY, n=200, alpha=0.01))(images)
+    np.testing.assert_array_equal(inside, answers)
+
+
+def test_predict_abstains_when_the_two_top_classes_tie():
+    # Four equal classes: sorting must not take one class for both.
+    assert predict(by_sign, jnp.zeros(SHAPE), 0.25, key=KEY, n=400) == ABSTAIN
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sigma": 0.0}, "sigma"),
+        ({"sigma": -0.25}, "sigma"),
+        ({"alpha": 0.0}, "alpha"),
+        ({"alpha": 1.0}, "alpha"),
+        ({"n0": 0}, "n0"),
+        ({"n": 9}, "smallest n that could is 10"),
+        ({"n": 2**31}, "overflows"),
+    ],
+)
+def test_impossible_requests_are_told(change, message):
+    request = {"sigma": 0.25, "n0": 10, "n": 100, "alpha": 0.001, **change}
+    with pytest.raises(ValueError, match=message):
+        certify(by_sign, jnp.zeros(SHAPE), request.pop("sigma"), key=KEY, **request)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sigma_lower": 0.9}, "sigma_lower < sigma_upper"),
+        ({"sigma_lower": 0.0}, "0 < sigma_lower"),
+        ({"tolerance": 0.0}, "tolerance"),
+        ({"search": "newton"}, "golden, bisection, grid"),
+        ({"search_n": 9}, "smallest"),
+        ({"alpha": 1.0}, "alpha"),
+    ],
+)
+def test_impossible_searches_are_told(change, message):
+    with pytest.raises(ValueError, match=message):
+        QCRS(**{"sigma_lower": 0.1, "sigma_upper": 0.9, **change})
+
+
+def test_ten_samples_can_certify_and_nine_cannot():
+    assert certify(linear, at_distance(5.0), 0.25, key=KEY, n=10).radius == pytest.approx(
+        0.25 * special.ndtri(0.001**0.1), rel=1e-6
+    )

@@ -1,0 +1,582 @@
+"""Every command as a user runs it, on small real inputs, bad ones included."""
+
+import argparse
+import csv
+import io
+import os
+import pickle
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from qcrs_jax.experiments import certify, cli, demo
+from qcrs_jax.experiments.torch_nets import CifarResNet, LeNet, randomise
+from qcrs_jax.records import read_run
+
+PROGRAM = str(Path(sys.executable).with_name("qcrs-jax"))
+SMALL = "--dataset npz --data_dir data.npz --sigma 0.25 --N 200 --N0 20 --gradient_n 50".split()
+PUBLISHED = {
+    "cohen": "./models/cifar10/resnet110/noise_0.25/checkpoint.pth.tar cifar_exp --sigma 0.25 --epsilon 0.03 "
+    "--left 0.08 --right 0.9 --epsilon_step 0.4 --skip 1",
+    "macer": "./weights/0.50.pth macer_exp --sigma 0.50 --epsilon 0.03 --left 0.12 --right 1.9 --epsilon_step 0.2 "
+    "--macer --skip 20",
+}
+
+
+def qcrs_jax(*words, cwd, ok=True):
+    done = subprocess.run([PROGRAM, *map(str, words)], cwd=cwd, capture_output=True, text=True)
+    assert not ok or done.returncode == 0, done.stderr
+    return done
+
+
+def refused(*words, cwd):
+    """The one message of a command that must exit with status 2."""
+    done = qcrs_jax(*words, cwd=cwd, ok=False)
+    assert "Traceback" not in done.stderr, done.stderr
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("error:") == 1
+    return done.stderr
+
+
+def without_time(path):
+    """The lines of a results file, their column time left out."""
+    rows = [line.split("\t") for line in path.read_text().splitlines()]
+    column = rows[0].index("time")
+    return [row[:column] + row[column + 1 :] for row in rows]
+
+
+def assert_certificates(path, n=200, alpha=0.001):
+    """Everything in a results file follows from its raw counts."""
+    for record in read_run(path).records:
+        assert sum(record.counts) == n
+        selected = int(np.argmax(record.counts0))
+        k = record.counts[selected]
+        pa_lower = stats.beta.ppf(alpha, k, n - k + 1) if k else 0.0
+        assert record.pa_lower == pytest.approx(pa_lower, rel=1e-9)
+        if pa_lower < 0.5:
+            assert (record.predict, record.radius) == (-1, 0.0)
+        else:
+            assert record.predict == selected
+            radius = float(np.float32(record.sigma)) * stats.norm.ppf(pa_lower)
+            assert record.radius == pytest.approx(radius, rel=1e-9)
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    """A random LeNet in MACER's layout, and six random images."""
+    torch.manual_seed(0)
+    stream = io.BytesIO()
+    torch.save({"net": LeNet().state_dict(), "epoch": 1}, stream)
+    x = np.random.default_rng(0).integers(0, 256, (6, 28, 28), dtype=np.uint8)
+    return stream.getvalue(), x
+
+
+@pytest.fixture
+def here(tmp_path, inputs):
+    return fill(tmp_path, inputs)
+
+
+@pytest.fixture(scope="module")
+def certified(tmp_path_factory, inputs):
+    """Results of three images by each method."""
+    root = fill(tmp_path_factory.mktemp("certified"), inputs)
+    methods = {"cohen": ["--method", "cohen"], **{s: ["--search", s] for s in ("golden", "bisection", "grid")}}
+    for name, flags in methods.items():
+        extra = ["--epsilon", "0.2"] if name == "grid" else []
+        done = qcrs_jax("certify", "lenet.pth", f"{name}.tsv", *SMALL, *flags, *extra, "--max", 3, cwd=root)
+        (root / f"{name}.out").write_text(done.stdout)
+    return root
+
+
+def fill(root, inputs):
+    weights, x = inputs
+    (root / "lenet.pth").write_bytes(weights)
+    np.savez(root / "data.npz", x=x, y=[4, 1, 4, 3, 4, 5], class_names=[str(i) for i in range(10)])
+    return root
+
+
+REFERENCE_FLAGS = (
+    "--skip --max --split --N0 --N --alpha --batch --sigma --left --right --epsilon --epsilon_step --gradient_n --macer"
+)
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("certify", f"CHECKPOINT RESULTS --dataset --data_dir --method --search --seed {REFERENCE_FLAGS}"),
+        ("convert", "CHECKPOINT OUT_DIR --normalization --overwrite"),
+        ("table", "RESULTS --format --radii --out terminal markdown latex csv"),
+        ("plot", "RESULTS --out --title --names png pdf svg"),
+        ("demo", "--out"),
+        ("benchmark", ""),
+    ],
+)
+def test_help_is_complete_and_imports_nothing_slow(command, words, tmp_path):
+    code = (
+        "import sys\nfrom qcrs_jax.experiments.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit as stop: assert stop.code == 0\n"
+        "slow = {'jax', 'flax', 'torch', 'tensorflow', 'tensorflow_datasets', 'scipy', 'matplotlib'}\n"
+        "assert not slow & set(sys.modules), slow & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, command, "--help"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert [w for w in words.split() if not re.search(rf"(?<![\w-]){w}(?![\w-])", done.stdout)] == []
+    assert done.stdout == qcrs_jax(command, "--help", cwd=tmp_path).stdout
+
+
+def test_help_lists_every_command(tmp_path):
+    text = qcrs_jax("--help", cwd=tmp_path).stdout
+    assert set(cli.COMMANDS) >= {"certify", "convert", "table", "plot", "demo"}
+    for command, module in cli.COMMANDS.items():
+        assert re.search(rf"^ +{command}\b", text, re.MULTILINE), command
+        assert module.__doc__.strip().split()[0] in text
+    assert "COMMAND" in refused(cwd=tmp_path)
+    assert "'certificate'" in refused("certificate", cwd=tmp_path)
+
+
+def test_every_option_of_certify_is_explained():
+    parser = argparse.ArgumentParser()
+    certify.add_arguments(parser)
+    assert [action.dest for action in parser._actions if not action.help] == []
+
+
+@pytest.mark.parametrize("name", ["cohen", "golden", "bisection", "grid"])
+def test_certify(certified, name):
+    path = certified / f"{name}.tsv"
+    header = path.read_text().split("\n")[0].split("\t")
+    assert header[:8] == "idx label predict radius correct best_sigma pABar time".split()
+    run = read_run(path)
+    assert [(r.idx, r.label) for r in run.records] == [(0, 4), (1, 1), (2, 4)]
+    assert_certificates(path)
+    assert any(r.radius > 0 for r in run.records)
+    for record in run.records:
+        assert sum(record.counts0) == 20
+        if name == "cohen":
+            assert record.sigma == 0.25 and record.search_samples == 0
+        else:
+            assert record.sigma == 0.25 or 0.25 / 4 <= record.sigma <= 3.5 * 0.25 + 1e-6
+            assert record.search_samples > 0 and record.search_samples % 50 == 0
+    if name != "cohen":
+        assert len({r.sigma for r in run.records}) > 1
+        assert run.request["qcrs"]["search"] == name
+
+
+def test_certify_ends_with_the_table(certified):
+    acr = np.mean([r.correct * r.radius for r in read_run(certified / "golden.tsv").records])
+    text = (certified / "golden.out").read_text()
+    assert f"{acr:.4f}" in text and "QCRS golden, sigma 0.25 (golden.tsv)" in text
+
+
+def test_the_same_seed_gives_the_same_file_and_another_another(certified):
+    flags = [*SMALL, "--method", "cohen", "--max", 3]
+    qcrs_jax("certify", "lenet.pth", "same.tsv", *flags, cwd=certified)
+    assert without_time(certified / "same.tsv") == without_time(certified / "cohen.tsv")
+    qcrs_jax("certify", "lenet.pth", "other.tsv", *flags, "--seed", 1, cwd=certified)
+    ours, theirs = (read_run(certified / f"{name}.tsv").records for name in ("cohen", "other"))
+    assert [r.counts for r in ours] != [r.counts for r in theirs]
+
+
+def test_another_batch_size_gives_the_same_counts(certified):
+    flags = [*SMALL, "--method", "cohen", "--max", 3, "--batch", 7]
+    qcrs_jax("certify", "lenet.pth", "batch.tsv", *flags, cwd=certified)
+    ours, theirs = (read_run(certified / f"{name}.tsv").records for name in ("cohen", "batch"))
+    for a, b in zip(ours, theirs, strict=True):
+        # A sample whose two best logits tie within rounding may fall to either side.
+        assert np.abs(np.subtract(a.counts, b.counts)).sum() <= 2
+        assert np.abs(np.subtract(a.counts0, b.counts0)).sum() <= 2
+
+
+def test_images_have_noise_of_their_own(certified):
+    # The same image at three places: only the noise tells them apart.
+    x = np.load(certified / "data.npz")["x"]
+    np.savez(certified / "same.npz", x=x[[0, 0, 0]], y=[4, 4, 4], class_names=[str(i) for i in range(10)])
+    flags = [*SMALL, "--method", "cohen", "--data_dir", "same.npz", "--N", 400]
+    qcrs_jax("certify", "lenet.pth", "noise.tsv", *flags, cwd=certified)
+    assert len({r.counts for r in read_run(certified / "noise.tsv").records}) > 1
+
+
+def test_skip_and_max(here):
+    flags = [*SMALL, "--method", "cohen", "--skip", 2, "--max", 4]
+    qcrs_jax("certify", "lenet.pth", "r.tsv", *flags, cwd=here)
+    assert [r.idx for r in read_run(here / "r.tsv").records] == [0, 2]
+    # An image's result does not depend on which others are certified.
+    qcrs_jax("certify", "lenet.pth", "one.tsv", *SMALL, "--method", "cohen", "--skip", 2, "--max", 1, cwd=here)
+    assert without_time(here / "one.tsv") == without_time(here / "r.tsv")[:2]
+
+
+def test_a_killed_run_ends_as_an_unbroken_one(here):
+    words = [*SMALL, "--method", "cohen", "--N", 4000]
+    qcrs_jax("certify", "lenet.pth", "whole.tsv", *words, cwd=here)
+    path = here / "killed.tsv"
+    kills = 0
+    for _ in range(6):
+        before = path.read_bytes().count(b"\n") if path.exists() else 0
+        with subprocess.Popen(
+            [PROGRAM, "certify", "lenet.pth", "killed.tsv", *map(str, words)],
+            cwd=here,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as process:
+            # Two kills, each behind at least one new image; then it may end.
+            while process.poll() is None:
+                lines = path.read_bytes().count(b"\n") if path.exists() else 0
+                if kills < 2 and lines > max(before, 1):
+                    process.send_signal(signal.SIGKILL)
+                    kills += 1
+                    break
+                time.sleep(0.005)
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL
+        if kills == 1:
+            assert path.read_bytes().count(b"\n") < 7, "it was not killed in the middle"
+            with open(path, "ab") as file:  # as if it had died within a write
+                file.write(b"5\t4\t4\t0.")
+    assert process.returncode == 0 and kills >= 1
+    assert without_time(path) == without_time(here / "whole.tsv")
+    assert qcrs_jax("certify", "lenet.pth", "killed.tsv", *words, cwd=here).stdout.startswith(
+        "killed.tsv: 6 of 6 images are done"
+    )
+
+
+def test_a_changed_configuration_is_refused_and_changes_nothing(certified):
+    before = (certified / "cohen.tsv").read_bytes()
+    for flags, named in (
+        (["--N", 201], "n: 200 in the file, 201 now"),
+        (["--seed", 1], "seed: 0 in the file, 1 now"),
+        (["--sigma", 0.5], "sigma: 0.25 in the file, 0.5 now"),
+        (["--normalization", "0.5/0.5"], "classifier"),
+    ):
+        words = [*SMALL, "--method", "cohen", "--max", 3, *flags]
+        assert named in refused("certify", "lenet.pth", "cohen.tsv", *words, cwd=certified)
+    assert (certified / "cohen.tsv").read_bytes() == before
+
+
+def test_a_file_of_another_program_is_not_appended_to(here):
+    (here / "r.tsv").write_text("idx\tlabel\tpredict\tradius\tcorrect\ttime\n")
+    assert "sidecar" in refused("certify", "lenet.pth", "r.tsv", *SMALL, cwd=here)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--alpha", "0"], "alpha"),
+        (["--alpha", "1"], "alpha"),
+        (["--left", "0.9", "--right", "0.9"], "0.9"),
+        (["--left", "0.9", "--right", "0.1"], "0.9 and 0.1"),
+        (["--left", "-0.1"], "-0.1"),
+        (["--sigma", "0"], "sigma"),
+        (["--sigma", "-0.25"], "sigma"),
+        (["--sigma", "nan"], "sigma"),
+        (["--N", "9"], "smallest n that could is 10"),
+        (["--gradient_n", "9"], "is 10"),
+        (["--N0", "0"], "n0 = 0"),
+        (["--N", "3000000000"], "largest"),
+        (["--epsilon", "0"], "positive"),
+        (["--epsilon_step", "0"], "epsilon_step"),
+        (["--skip", "0"], "--skip"),
+        (["--batch", "0"], "--batch"),
+        (["--seed", "-1"], "--seed"),
+        (["--macer", "--normalization", "cifar10"], "--macer"),
+        (["--search", "newton"], "newton"),
+    ],
+)
+def test_impossible_numbers_are_refused_before_the_checkpoint_is_read(tmp_path, flags, message):
+    # Neither the checkpoint nor the data exist: a message about them would come too early.
+    words = ["certify", "no.pth", "new/r.tsv", *SMALL, *flags]
+    text = refused(*words, cwd=tmp_path)
+    assert message in text and "no.pth" not in text
+    assert not (tmp_path / "new").exists()
+
+
+def test_ten_samples_can_certify(here):
+    qcrs_jax("certify", "lenet.pth", "r.tsv", *SMALL, "--method", "cohen", "--N", 10, "--max", 1, cwd=here)
+    assert_certificates(here / "r.tsv", n=10)
+
+
+def test_missing_and_unfitting_files_are_named(here):
+    x = np.zeros((2, 28, 28), np.uint8)
+    names = [str(i) for i in range(10)]
+    np.savez(here / "classes.npz", x=x, y=[0, 1])
+    np.savez(here / "shape.npz", x=np.zeros((2, 32, 32, 3), np.uint8), y=[0, 1], class_names=names)
+    (here / "text.pth").write_text("no checkpoint")
+    for checkpoint, data, parts in (
+        ("no.pth", "data.npz", ["no.pth: no such file"]),
+        ("text.pth", "data.npz", ["text.pth"]),
+        ("lenet.pth", "no.npz", ["no.npz: no such file", "--data_dir"]),
+        ("lenet.pth", "lenet.pth", ["lenet.pth: needs arrays x and y"]),
+        ("lenet.pth", "classes.npz", ["lenet.pth", "10 classes", "has 2"]),
+        ("lenet.pth", "shape.npz", ["lenet.pth", "(28, 28, 1)", "(32, 32, 3)"]),
+    ):
+        message = refused("certify", checkpoint, "r.tsv", *SMALL, "--data_dir", data, cwd=here)
+        assert all(part in message for part in parts), message
+    assert not (here / "r.tsv").exists()
+
+
+def test_no_images_to_certify(here):
+    done = qcrs_jax("certify", "lenet.pth", "r.tsv", *SMALL, "--max", 0, cwd=here, ok=False)
+    assert "Traceback" not in done.stderr and done.returncode == 2
+
+
+def test_a_results_file_that_cannot_be_written(here):
+    (here / "file").write_text("not a folder")
+    assert "file" in refused("certify", "lenet.pth", "file/r.tsv", *SMALL, "--max", 1, cwd=here)
+
+
+def test_convert_gives_what_certify_takes(certified):
+    qcrs_jax("convert", "lenet.pth", "converted", cwd=certified)
+    flags = [*SMALL, "--method", "cohen", "--max", 3]
+    qcrs_jax("certify", "converted", "from_converted.tsv", *flags, cwd=certified)
+    assert without_time(certified / "from_converted.tsv") == without_time(certified / "cohen.tsv")
+    # The same weights: the file may be continued with either.
+    qcrs_jax("certify", "converted", "cohen.tsv", *flags, cwd=certified)
+    assert "converted" in refused("convert", "lenet.pth", "converted", cwd=certified)
+    assert "no.pth: no such file" in refused("convert", "no.pth", "out", cwd=certified)
+
+
+@pytest.mark.parametrize("name", ["cohen", "macer"])
+def test_published_flags_mean_what_they_meant(name):
+    parser = argparse.ArgumentParser()
+    certify.add_arguments(parser)
+    args = parser.parse_args(PUBLISHED[name].split())
+    assert (args.N0, args.N, args.alpha, args.gradient_n) == (100, 100_000, 0.001, 500)
+    assert (args.dataset, args.split, args.method, args.max) == ("cifar10", "test", "qcrs", -1)
+    request = certify.check(args)
+    left, right, step, skip = {"cohen": (0.08, 0.9, 0.4, 1), "macer": (0.12, 1.9, 0.2, 20)}[name]
+    assert (request.qcrs.sigma_lower, request.qcrs.sigma_upper, request.qcrs.tolerance) == (left, right, 0.03)
+    assert (request.qcrs.epsilon_step, request.qcrs.search_n, request.qcrs.alpha) == (step, 500, 0.001)
+    assert request.sigma == {"cohen": 0.25, "macer": 0.5}[name]
+    assert request.skip == skip and args.macer == (name == "macer")
+
+
+@pytest.mark.parametrize("name", ["cohen", "macer"])
+def test_published_commands_work(tmp_path, name):
+    torch.manual_seed(0)
+    state_dict = randomise(CifarResNet(110)).state_dict()
+    if name == "cohen":
+        content = {
+            "epoch": 90,
+            "arch": "cifar_resnet110",
+            "state_dict": {f"1.{key}": value for key, value in state_dict.items()},
+            "optimizer": {"state": {}, "param_groups": [{"lr": 0.001, "params": [0]}]},
+        }
+    else:
+        content = {"net": state_dict, "epoch": 440}
+    words = PUBLISHED[name].split()
+    checkpoint = tmp_path / words[0]
+    checkpoint.parent.mkdir(parents=True)
+    torch.save(content, checkpoint)
+    data = np.random.default_rng(0).integers(0, 256, (1, 3072), dtype=np.uint8)
+    batches = tmp_path / "data/cifar-10-batches-py"
+    batches.mkdir(parents=True)
+    (batches / "test_batch").write_bytes(cifar10_pickle(data, [3]))
+    small = "--N 64 --N0 16 --gradient_n 32 --batch 16".split()
+    qcrs_jax("certify", *words, *small, cwd=tmp_path)
+    path = tmp_path / words[1]
+    assert_certificates(path, n=64)
+    run = read_run(path)
+    (record,) = run.records
+    assert (record.idx, record.label) == (0, 3)
+    mean = {"cohen": [0.4914, 0.4822, 0.4465], "macer": [0.0]}[name]
+    classifier = run.request["classifier"]
+    assert classifier["arch"] == "cifar_resnet110"
+    np.testing.assert_allclose(np.broadcast_to(classifier["mean"], 3), np.broadcast_to(mean, 3))
+
+
+def cifar10_pickle(data, labels):
+    """A batch in the opcodes of Python 2, which has no bytes: the arrays' buffers are its strings."""
+
+    class Python2Pickler(pickle._Pickler):
+        dispatch = dict(pickle._Pickler.dispatch)
+
+        def save_string(self, obj):
+            text = obj if isinstance(obj, bytes) else obj.encode("ascii")
+            self.write(pickle.BINSTRING + len(text).to_bytes(4, "little") + text)
+            self.memoize(obj)
+
+        dispatch[bytes] = dispatch[str] = save_string
+
+    stream = io.BytesIO()
+    Python2Pickler(stream, protocol=2).dump({b"data": data, b"labels": labels})
+    return stream.getvalue()
+
+
+COHEN_FORMAT = "idx\tlabel\tpredict\tradius\tcorrect\ttime\n{}"
+QCRS_FORMAT = "idx\tlabel\tpredict\tradius\tcorrect\tbest_sigma\tpABar\ttime\n{}"
+
+
+@pytest.fixture
+def results(tmp_path):
+    """Runs of Cohen's and QCRS's programs over the same two images, and one over others."""
+    lines = "0\t3\t3\t0.2\t1\t1.5\n1\t8\t8\t0.3\t1\t1.5\n"
+    (tmp_path / "cohen_a.tsv").write_text(COHEN_FORMAT.format(lines))
+    lines = "0\t3\t3\t0.9\t1\t0.4\t0.9\t0:00:05\n1\t8\t-1\t0.0\t0\t0.5\t0.4\t0:00:06\n"
+    (tmp_path / "qcrs.tsv").write_text(QCRS_FORMAT.format(lines))
+    (tmp_path / "others.tsv").write_text(COHEN_FORMAT.format("0\t3\t3\t0.2\t1\t1.5\n2\t1\t1\t2.0\t1\t1.5\n"))
+    return tmp_path
+
+
+RADII = ["--radii", "0", "0.25", "0.5"]
+
+
+def test_table_on_the_terminal(results):
+    lines = qcrs_jax("table", "cohen_a.tsv", "qcrs.tsv", *RADII, cwd=results).stdout.splitlines()
+    assert lines[0] == "2 images, 0 to 1"
+    header, cohen, qcrs = lines[2], lines[4], lines[5]
+    assert re.split("  +", header)[:5] == ["run", "ACR", "r = 0", "r = 0.25", "r = 0.5"]
+    # ACR .25 and .45; accuracy at 0: 1 and .5; at .25: .5 both; at .5: 0 and .5
+    assert cohen.split() == ["cohen_a.tsv", "0.2500", "*1.000", "*0.500", "0.000", "0.000", "-", "1.50"]
+    assert qcrs.split() == ["qcrs.tsv", "*0.4500", "0.500", "*0.500", "*0.500", "0.500", "-", "5.50"]
+
+
+def test_table_in_markdown(results):
+    lines = qcrs_jax("table", "cohen_a.tsv", "qcrs.tsv", *RADII, "--format", "markdown", cwd=results).stdout
+    assert "| run | ACR | r = 0 | r = 0.25 | r = 0.5 | abstains | samples | s / image |\n| --- | ---: |" in lines
+    assert "| cohen_a.tsv | 0.2500 | **1.000** | **0.500** | 0.000 | 0.000 | - | 1.50 |\n" in lines
+    assert "| qcrs.tsv | **0.4500** | 0.500 | **0.500** | **0.500** | 0.500 | - | 5.50 |\n" in lines
+
+
+def test_table_in_latex(results):
+    text = qcrs_jax("table", "cohen_a.tsv", "qcrs.tsv", *RADII, "--format", "latex", cwd=results).stdout
+    assert r"run & ACR & $r = 0$ & $r = 0.25$ & $r = 0.5$ & abstains & samples & s / image \\" in text
+    assert r"cohen\_a.tsv & 0.2500 & \textbf{1.000} & \textbf{0.500} & 0.000 & 0.000 & - & 1.50 \\" in text
+    assert r"qcrs.tsv & \textbf{0.4500} & 0.500" in text
+    begin, end = text.index(r"\begin{tabular}"), text.index(r"\end{tabular}") + len(r"\end{tabular}")
+    outside = (text[:begin] + text[end:]).splitlines()
+    assert all(line.startswith("%") for line in outside if line), "everything else is a comment"
+
+
+def test_table_in_csv(results):
+    text = qcrs_jax("table", "cohen_a.tsv", "qcrs.tsv", "others.tsv", *RADII, "--format", "csv", cwd=results).stdout
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert [(r["run"], r["image_set"]) for r in rows] == [
+        ("cohen_a.tsv", "1"),
+        ("qcrs.tsv", "1"),
+        ("others.tsv", "2"),
+    ]
+    assert float(rows[1]["acr"]) == 0.45 and float(rows[1]["certified_accuracy_0.5"]) == 0.5
+    assert rows[1]["samples"] == "nan" and float(rows[1]["seconds"]) == 5.5
+
+
+def test_a_single_run_has_nothing_marked(results):
+    assert "*" not in qcrs_jax("table", "qcrs.tsv", cwd=results).stdout
+
+
+@pytest.mark.parametrize("format", ["terminal", "markdown", "latex"])
+def test_different_images_are_kept_apart_with_a_warning(results, format):
+    words = ["table", "cohen_a.tsv", "others.tsv", "qcrs.tsv", "--format", format]
+    text = qcrs_jax(*words, cwd=results).stdout
+    assert "2 different sets of images" in text and "do not compare" in text
+    assert text.index("cohen") < text.index("qcrs.tsv") < text.index("others.tsv")
+    first, second = text.index("2 images, 0 to 1"), text.index("2 images, 0 to 2")
+    assert first < text.index("qcrs.tsv") < second < text.index("others.tsv")
+    text = qcrs_jax("table", "cohen_a.tsv", "qcrs.tsv", "--format", format, cwd=results).stdout
+    assert "different sets" not in text
+
+
+def test_the_guarantee_is_stated_where_sigma_is_chosen_per_input(results, certified):
+    held_fixed = "certificate holds for the classifier smoothed with that input's sigma"
+    assert held_fixed in qcrs_jax("table", "qcrs.tsv", "cohen_a.tsv", cwd=results).stdout
+    assert held_fixed not in qcrs_jax("table", "cohen_a.tsv", cwd=results).stdout
+    text = qcrs_jax("table", "golden.tsv", "cohen.tsv", cwd=certified).stdout
+    assert held_fixed in text and "alpha = 0.001; over 3 images expect up to 0.003 wrong ones" in text
+    text = qcrs_jax("table", "cohen.tsv", cwd=certified).stdout
+    assert held_fixed not in text and "alpha = 0.001" in text
+
+
+def test_table_writes_a_file(results):
+    printed = qcrs_jax("table", "qcrs.tsv", cwd=results).stdout
+    assert qcrs_jax("table", "qcrs.tsv", "--out", "t.txt", cwd=results).stdout == ""
+    assert (results / "t.txt").read_text() == printed
+    assert "nowhere" in refused("table", "qcrs.tsv", "--out", "nowhere/t.txt", cwd=results)
+
+
+@pytest.mark.parametrize("command", [["table"], ["plot", "--out", "p.png"]])
+def test_results_that_cannot_be_read_are_named(results, command):
+    (results / "empty.tsv").write_text(COHEN_FORMAT.format(""))
+    (results / "bad.tsv").write_text(COHEN_FORMAT.format("0\t3\t3\t0.2\t0\t1.5\n"))
+    assert "none.tsv" in refused(*command, "none.tsv", cwd=results)
+    assert "bad.tsv, line 2: " in refused(*command, "bad.tsv", cwd=results)
+    assert "empty.tsv: holds no results yet" in refused(*command, "empty.tsv", cwd=results)
+
+
+def test_the_table_of_a_results_file_computes_nothing(results):
+    code = (
+        "import sys\nfrom qcrs_jax.experiments.cli import main\n"
+        "assert main(['table', 'cohen_a.tsv', 'qcrs.tsv']) == 0\n"
+        "assert main(['plot', 'cohen_a.tsv', 'qcrs.tsv', '--out', 'p.svg']) == 0\n"
+        "found = [m for m in sys.modules if m.split('.')[0] in ('jaxlib', 'flax', 'torch')]\n"
+        "assert not found and 'qcrs_jax.certificate' not in sys.modules, found"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=results, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(("ending", "magic"), [("png", b"\x89PNG\r\n"), ("pdf", b"%PDF-"), ("svg", b"<?xml")])
+def test_plot(results, ending, magic):
+    done = qcrs_jax("plot", "cohen_a.tsv", "qcrs.tsv", "--out", f"p.{ending}", cwd=results)
+    content = (results / f"p.{ending}").read_bytes()
+    assert content.startswith(magic) and len(content) > 3000
+    assert done.stdout.strip() == f"p.{ending}"
+
+
+def test_plot_writes_the_acr_and_warns_of_different_images(results, monkeypatch):
+    import matplotlib
+
+    from qcrs_jax.experiments import plot
+
+    monkeypatch.setitem(matplotlib.rcParams, "svg.fonttype", "none")  # text stays text
+    paths = [results / "cohen_a.tsv", results / "qcrs.tsv"]
+    plot.plot(paths, results / "p.svg", names=["first name", "second name"])
+    text = (results / "p.svg").read_text()
+    assert "first name: ACR 0.2500" in text and "second name: ACR 0.4500" in text
+    assert "not comparable" not in text
+    plot.plot([*paths, results / "others.tsv"], results / "p.svg")
+    assert "not comparable" in (results / "p.svg").read_text()
+
+
+def test_impossible_plots_are_refused(results):
+    for name in ("p.jpeg", "p"):
+        assert ".png, .pdf or .svg" in refused("plot", "qcrs.tsv", "--out", name, cwd=results)
+    assert "--names has 2 entries for 1" in refused(
+        "plot", "qcrs.tsv", "--out", "p.png", "--names", "a", "b", cwd=results
+    )
+    assert "nowhere" in refused("plot", "qcrs.tsv", "--out", "nowhere/p.png", cwd=results)
+    assert not list(results.glob("p*"))
+
+
+def test_demo(tmp_path, monkeypatch, capsys):
+    small = "--dataset npz --sigma 0.25 --N 100 --N0 20 --gradient_n 20 --skip 250 --macer".split()
+    monkeypatch.setattr(demo, "COMMON", small)
+    assert cli.main(["demo", "--out", str(tmp_path / "demo")]) == 0
+    text = capsys.readouterr().out
+    runs = [read_run(tmp_path / "demo" / f"{name}.tsv") for name in ("cohen", "qcrs")]
+    for run in runs:
+        assert [r.idx for r in run.records] == [0, 250]
+        assert_certificates(run.path, n=100)
+    assert runs[0].images == runs[1].images
+    assert {r.sigma for r in runs[0].records} == {0.25} and runs[1].input_specific
+    assert "Cohen, sigma 0.25 (cohen.tsv)" in text and "QCRS golden, sigma 0.25 (qcrs.tsv)" in text
+    assert (tmp_path / "demo/certified_accuracy.png").read_bytes().startswith(b"\x89PNG")
+    # The printed commands are commands of this program.
+    printed = [line.split()[1:] for line in text.splitlines() if line.startswith("qcrs-jax ")]
+    assert [words[0] for words in printed] == ["certify", "certify"]
+    assert cli.main(printed[0]) == 0
+    assert "2 of 2 images are done" in capsys.readouterr().out
+
+
+def test_the_demo_as_it_ships_parses():
+    parser = argparse.ArgumentParser()
+    certify.add_arguments(parser)
+    for flags in demo.RUNS.values():
+        args = parser.parse_args([str(demo.CHECKPOINT), "r.tsv", "--data_dir", str(demo.IMAGES), *demo.COMMON, *flags])
+        assert certify.check(args).n == 10_000
+        assert os.path.getsize(args.checkpoint) and os.path.getsize(args.data_dir)

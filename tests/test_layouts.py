@@ -1,0 +1,343 @@
+"""PyTorch checkpoints of every layout against PyTorch's logits, and what is refused rather than guessed."""
+
+import io
+import tarfile
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from checkpoints import (
+    SHARED,
+    calibrated,
+    cohen,
+    idelbayev,
+    images,
+    lenet,
+    lenet_file,
+    macer,
+    prefixed,
+    resnet,
+    save,
+    torch_logits,
+)
+from flax import nnx
+from qcrs_jax.convert.layouts import NORMALIZATIONS
+from qcrs_jax.convert.load import load_classifier, parse_normalization
+from qcrs_jax.experiments.torch_nets import BasicBlock as TorchBlock
+from qcrs_jax.experiments.torch_nets import CifarResNet, randomise
+
+from qcrs_jax.checkpoint import CheckpointError
+from qcrs_jax.models.cifar_resnet import BasicBlock
+
+DEPTHS = (20, 32, 44, 56, 110)
+
+
+def assert_same_logits(path, net, normalization, given=None):
+    """The classifier in `path` gives PyTorch's logits on random images; returns its spec."""
+    classifier = load_classifier(path, given)
+    x = images(4, classifier.spec.image_shape)
+    expected = torch_logits(net, x, normalization)
+    assert np.ptp(expected, axis=0).max() > 0.1 * abs(expected).max()  # the images tell in the logits
+    logits = np.asarray(jax.jit(classifier.classify)(x))
+    assert logits.shape == expected.shape
+    assert abs(logits - expected).max() <= 1e-4 * abs(expected).max()
+    return classifier.spec
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("option_a", [False, True], ids=["Cohen", "Idelbayev"])
+def test_cifar_resnets(tmp_path, depth, option_a):
+    net = resnet(depth, option_a)
+    content = idelbayev(net) if option_a else cohen(net, f"cifar_resnet{depth}")
+    path = save(content, tmp_path / "net.th", legacy=(depth % 4 == 0) == option_a)
+    spec = assert_same_logits(path, net, "imagenet" if option_a else "cifar10")
+    assert spec.arch == f"cifar_resnet{depth}"
+    assert spec.options == {"shortcut": "option_a" if option_a else "projection"}
+    assert spec.source["layout"] == ("Idelbayev" if option_a else "Cohen")
+    assert (spec.num_classes, spec.image_shape) == (10, (32, 32, 3))
+
+
+def test_macer_resnet110(tmp_path):
+    spec = assert_same_logits(save(macer(resnet(110)), tmp_path / "net.pth"), resnet(110), "none")
+    assert spec.source["layout"] == "MACER"
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_macer_lenet(tmp_path, legacy):
+    spec = assert_same_logits(save(macer(lenet()), tmp_path / "net.pth", legacy), lenet(), "none")
+    assert (spec.arch, spec.image_shape) == ("lenet", (28, 28, 1))
+
+
+def test_data_parallel_under_the_normalisation_layer(tmp_path):
+    content = cohen(resnet(20), "cifar_resnet20", "1.module.")
+    assert_same_logits(save(content, tmp_path / "net.pth.tar"), resnet(20), "cifar10")
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "model.backbone."])
+def test_bare_state_dict_needs_its_normalisation(tmp_path, prefix):
+    path = save(prefixed(resnet(20), prefix), tmp_path / "net.pt")
+    with pytest.raises(CheckpointError, match="--normalization") as error:
+        load_classifier(path)
+    assert str(path) in str(error.value)
+    assert_same_logits(path, resnet(20), "imagenet", given="imagenet")
+
+
+def test_a_normalisation_given_replaces_that_of_the_layout(tmp_path):
+    path = save(cohen(resnet(20), "cifar_resnet20"), tmp_path / "net.pth.tar")
+    assert_same_logits(path, resnet(20), "none", given="none")
+    spec = assert_same_logits(path, resnet(20), "imagenet", given="0.485,0.456,0.406/0.229,0.224,0.225")
+    assert (spec.mean, spec.std) == NORMALIZATIONS["imagenet"]
+
+
+def test_other_numbers_of_channels_and_classes(tmp_path):
+    torch.manual_seed(1)
+    net = calibrated(randomise(CifarResNet(20, channels=1, num_classes=43)), (32, 32, 1))
+    spec = assert_same_logits(save(macer(net), tmp_path / "net.pth"), net, "none")
+    assert (spec.num_classes, spec.image_shape) == (43, (32, 32, 1))
+
+
+def test_weights_in_half_precision(tmp_path):
+    half = {key: value.half() for key, value in lenet().state_dict().items()}
+    classifier = load_classifier(save({"net": half}, tmp_path / "net.pth"))
+    kernel = classifier.model.fc2.kernel[...]
+    assert kernel.dtype == jnp.float32
+    np.testing.assert_array_equal(kernel, half["fc2.weight"].float().numpy().T)
+
+
+@pytest.mark.parametrize("option_a", [False, True], ids=["projection", "option_a"])
+@pytest.mark.parametrize("size", [7, 8])
+def test_strided_block(option_a, size):
+    """A block on its own, where a shift by a pixel cannot drown in the pooling."""
+    torch.manual_seed(0)
+    theirs = randomise(TorchBlock(16, 32, 2, option_a))
+    ours = BasicBlock(16, 32, 2, "option_a" if option_a else "projection", rngs=nnx.Rngs(0))
+    ours.eval()
+    pairs = [(ours.conv1, theirs.conv1, theirs.bn1), (ours.conv2, theirs.conv2, theirs.bn2)]
+    pairs += [] if option_a else [(ours.shortcut, *theirs.downsample)]
+    for unit, conv, bn in pairs:
+        unit.conv.kernel[...] = jnp.asarray(conv.weight.detach().numpy().transpose(2, 3, 1, 0))
+        unit.norm.scale[...], unit.norm.bias[...] = (jnp.asarray(v.detach().numpy()) for v in (bn.weight, bn.bias))
+        unit.norm.mean[...], unit.norm.var[...] = (jnp.asarray(v.numpy()) for v in (bn.running_mean, bn.running_var))
+    x = images(2, (size, size, 16))
+    with torch.no_grad():
+        expected = theirs(torch.from_numpy(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()
+    np.testing.assert_allclose(ours(jnp.asarray(x)), expected, rtol=1e-4, atol=1e-5)
+
+
+def assert_refused(content, folder, *words):
+    path = save(content, folder / "bad.pth.tar")
+    with pytest.raises(CheckpointError) as error:
+        load_classifier(path)
+    for word in (str(path), *words):
+        assert word in str(error.value)
+
+
+EXTRA = ["1.layer1.0.conv3.weight", "1.layer1.0.bn1.momentum", "1.fc.scale", "1.mask", "1.layer3.2.downsample.0.weight"]
+
+
+@pytest.mark.parametrize("key", EXTRA)
+def test_extra_tensor(tmp_path, key):
+    content = cohen(resnet(20), "cifar_resnet20")
+    content["state_dict"][key] = torch.ones(3)
+    assert_refused(content, tmp_path, key.removeprefix("1."))
+
+
+def test_every_tensor_is_needed(tmp_path):
+    missing = [k for k in cohen(resnet(20), "")["state_dict"] if not k.endswith("num_batches_tracked")]
+    for key in [*missing[:12], *missing[-9:]]:
+        content = cohen(resnet(20), "cifar_resnet20")
+        del content["state_dict"][key]
+        stem = key == "1.conv1.weight"  # without it the prefix is unknown
+        assert_refused(content, tmp_path, *([] if stem else [key.removeprefix("1.")]))
+
+
+def test_missing_counters_of_batches_are_no_loss(tmp_path):
+    content = cohen(resnet(20), "cifar_resnet20")
+    for key in [k for k in content["state_dict"] if k.endswith("num_batches_tracked")]:
+        del content["state_dict"][key]
+    assert_same_logits(save(content, tmp_path / "net.pth.tar"), resnet(20), "cifar10")
+
+
+def test_missing_block(tmp_path):
+    content = cohen(resnet(20), "cifar_resnet20")
+    for key in [k for k in content["state_dict"] if k.startswith("1.layer2.2.")]:
+        del content["state_dict"][key]
+    assert_refused(content, tmp_path, "[3, 2, 3, 0]")
+
+
+@pytest.mark.parametrize(
+    "key, shape",
+    [
+        ("1.layer1.1.conv2.weight", (16, 16, 1, 1)),
+        ("1.layer2.0.conv1.weight", (16, 32, 3, 3)),  # the axes swapped
+        ("1.layer2.0.downsample.0.weight", (32, 16)),
+        ("1.bn1.running_var", (1,)),  # would broadcast
+        ("1.layer3.1.bn2.bias", ()),
+        ("1.fc.weight", (10, 65)),
+        ("1.fc.bias", (9,)),
+    ],
+)
+def test_wrong_shape(tmp_path, key, shape):
+    content = cohen(resnet(20), "cifar_resnet20")
+    content["state_dict"][key] = torch.ones(shape)
+    assert_refused(content, tmp_path, key.removeprefix("1."), str(shape))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("key", ["layer2.1.conv1.weight", "bn1.running_mean", "fc.bias"])
+def test_values_that_are_not_finite(tmp_path, key, value):
+    content = cohen(resnet(20), "cifar_resnet20")
+    tensor = content["state_dict"]["1." + key].clone()
+    tensor.view(-1)[-1] = value
+    content["state_dict"]["1." + key] = tensor
+    assert_refused(content, tmp_path, key, "not finite")
+
+
+@pytest.mark.parametrize("arch", ["cifar_resnet110", "resnet20", "lenet"])
+def test_another_arch_than_the_weights(tmp_path, arch):
+    assert_refused(cohen(resnet(20), arch), tmp_path, repr(arch), "cifar_resnet20")
+
+
+@pytest.mark.parametrize(
+    "state_dict",
+    [
+        {"conv1.weight": torch.ones(64, 3, 7, 7), "layer1.0.conv1.weight": torch.ones(64, 64, 3, 3)},
+        {"conv1.weight": torch.ones(16, 3, 3, 3)},
+        {"conv1.weight": torch.ones(32, 1, 5, 5), "fc2.weight": torch.ones(10, 500)},
+        {"conv1.weight": torch.tensor(1.0), "fc2.weight": torch.ones(10, 500)},
+        {"conv1.weight": torch.ones(20, 1, 5, 5), "fc2.weight": torch.tensor(1.0)},
+        {"features.0.weight": torch.ones(2)},
+        {f"layer{i}.{j}.conv1.weight": torch.ones(1) for i in (1, 2, 3) for j in (0, 1, 2)},
+        {"conv1.weight": torch.ones(16, 3, 3, 3), "other.weight": torch.ones(1)},
+    ],
+    ids=["ImageNet", "stem", "other LeNet", "scalar stem", "scalar head", "VGG", "no stem", "no head"],
+)
+def test_networks_that_are_not_known(tmp_path, state_dict):
+    assert_refused({"net": state_dict}, tmp_path)
+
+
+def test_mixed_prefixes(tmp_path):
+    content = cohen(resnet(20), "cifar_resnet20")
+    content["state_dict"]["ema.conv2.weight"] = torch.ones(3)
+    assert_refused(content, tmp_path, "ema.conv2.weight", "'1.'")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {},
+        {"epoch": 3},
+        {"state_dict": {}},
+        {"net": {"a": 1}},
+        {"w": torch.ones(1), "epoch": 3},
+        [torch.ones(1)],
+        None,
+        3,
+    ],
+)
+def test_no_state_dict(tmp_path, content):
+    assert_refused(content, tmp_path, "state_dict")
+
+
+@pytest.mark.parametrize("text", ["cifar", "1,2,3", "0.5/", "a/b", "0/1/2", "/"])
+def test_unknown_normalisation(tmp_path, text):
+    with pytest.raises(CheckpointError, match="cifar10, imagenet, none") as error:
+        load_classifier(lenet_file(tmp_path), text)
+    assert repr(text) in str(error.value)
+
+
+@pytest.mark.parametrize("text, words", [("cifar10", "3 entries"), ("0/0", "positive"), ("0/-1", "positive")])
+def test_normalisation_that_does_not_fit(tmp_path, text, words):
+    path = lenet_file(tmp_path)
+    with pytest.raises(CheckpointError, match=words) as error:
+        load_classifier(path, text)
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["nan/1", "inf/1", "0/nan", "0/inf"])
+def test_normalisation_that_is_not_finite(tmp_path, text):
+    with pytest.raises(CheckpointError):
+        load_classifier(lenet_file(tmp_path), text)
+
+
+def test_parse_normalization():
+    assert parse_normalization("none") == ((0.0,), (1.0,))
+    assert parse_normalization("0.5/0.25") == ((0.5,), (0.25,))
+    assert parse_normalization("0.1, 0.2,.3/1,1,2e-1") == ((0.1, 0.2, 0.3), (1.0, 1.0, 0.2))
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+def test_damaged_files_give_an_error_or_a_classifier(tmp_path, legacy):
+    """Damage where names, shapes and storages are described: in the pickle, and in the zip's own records."""
+    path = save(macer(lenet()), tmp_path / "net.pth", legacy)
+    data = np.frombuffer(path.read_bytes(), np.uint8)
+    described = np.r_[:900, len(data) - 900 : len(data)]
+    refused = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        damaged = data.copy()
+        damaged[rng.choice(described, 2)] = rng.integers(256)
+        path.write_bytes(damaged.tobytes())
+        try:
+            load_classifier(path)
+        except CheckpointError as error:
+            assert str(path) in str(error)
+            refused += 1
+    assert refused > 10
+
+
+def test_flipped_bit_in_the_weights(tmp_path):
+    path = lenet_file(tmp_path)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError) as error:
+        load_classifier(path)
+    assert str(path) in str(error.value)
+
+
+@pytest.fixture(scope="module")
+def real_images():
+    """Every 40th test image of CIFAR-10 (250 of them, 25 a class) and its label."""
+    from PIL import Image
+
+    archive = SHARED / "data" / "cifar10-imagefolder.tar.xz"
+    if not archive.exists():
+        pytest.skip("needs the CIFAR-10 images")
+    x, names = [], []
+    with tarfile.open(archive, "r|xz") as members:
+        for member in members:
+            if member.isfile() and int(member.name[-8:-4]) % 40 == 0:  # test/airplane/0040.jpg
+                with Image.open(io.BytesIO(members.extractfile(member).read())) as image:
+                    x.append(np.asarray(image, np.float32) / 255)
+                names.append(member.name.split("/")[1])
+            if len(x) == 250:
+                break
+    return np.stack(x), np.unique(names, return_inverse=True)[1]
+
+
+@pytest.mark.parametrize(
+    "name, depth, option_a, prefix, accuracy",
+    [
+        ("resnet20-12fca82f.th", 20, True, "module.", 0.85),
+        ("resnet56-4bfd9763.th", 56, True, "module.", 0.85),
+        ("cifar_resnet20_noise_0.25.pth.tar", 20, False, "1.", 0.6),
+    ],
+)
+def test_real_files_on_real_images(real_images, name, depth, option_a, prefix, accuracy):
+    path = SHARED / "checkpoints" / name
+    if not path.exists():
+        pytest.skip(f"needs {name}")
+    net = CifarResNet(depth, option_a).eval()
+    saved = torch.load(path, weights_only=False, map_location="cpu")["state_dict"]
+    net.load_state_dict({key.removeprefix(prefix): value for key, value in saved.items()})
+    x, labels = real_images
+    expected = torch_logits(net, x, "imagenet" if option_a else "cifar10")
+    logits = np.asarray(jax.jit(load_classifier(path).classify)(x))
+    assert abs(logits - expected).max() <= 1e-4 * abs(expected).max()
+    top = np.sort(expected)[:, -2:]
+    tied = top[:, 1] - top[:, 0] < 1e-4 * abs(expected).max()
+    np.testing.assert_array_equal(logits.argmax(1)[~tied], expected.argmax(1)[~tied])
+    assert (logits.argmax(1) == labels).mean() >= accuracy  # the layout's normalisation is the one it was trained with

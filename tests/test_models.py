@@ -1,0 +1,181 @@
+"""The networks: folding, sizes, scanned stages, shared programs, and what a Spec refuses."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from checkpoints import cohen, idelbayev, images, lenet, lenet_file, macer, resnet, save
+from flax import nnx
+
+from qcrs_jax.convert.layouts import count_parameters
+from qcrs_jax.convert.load import load_classifier
+from qcrs_jax.models import ARCHITECTURES, Classifier, Spec, build
+from qcrs_jax.models.cifar_resnet import CifarResNet
+from qcrs_jax.models.layers import ConvNorm, fold_norms, max_pool, scan_blocks, stack
+
+CIFAR = {"num_classes": 10, "image_shape": (32, 32, 3), "mean": (0.0,), "std": (1.0,)}
+
+
+def abstract(arch, **options):
+    return nnx.eval_shape(lambda: build(Spec(arch, **CIFAR, options=options)))
+
+
+@pytest.mark.parametrize("option_a", [False, True])
+def test_classifier_is_the_unfolded_network_on_normalised_images(tmp_path, option_a):
+    content = idelbayev(resnet(20, True)) if option_a else cohen(resnet(20), "cifar_resnet20")
+    classifier = load_classifier(save(content, tmp_path / "net.pth"))
+    x = jnp.asarray(images(4, (32, 32, 3)))
+    mean, std = (jnp.asarray(v) for v in (classifier.spec.mean, classifier.spec.std))
+    expected = nnx.jit(lambda model, x: model(x))(classifier.model, (x - mean) / std)
+    logits = jax.jit(classifier.classify)(x)
+    assert abs(logits - expected).max() <= 1e-5 * abs(expected).max()
+
+
+def test_folding_leaves_no_batch_normalisation_and_the_given_network_as_it_was(tmp_path):
+    classifier = load_classifier(save(macer(resnet(20)), tmp_path / "net.pth"))
+    before = classifier.fingerprint()
+    assert Classifier(classifier.spec, classifier.model).fingerprint() == before
+    assert any(isinstance(module, nnx.BatchNorm) for _, module in nnx.iter_modules(classifier.model))
+    jaxpr = str(jax.make_jaxpr(classifier.classify)(jnp.zeros((1, 32, 32, 3))))
+    assert "rsqrt" not in jaxpr
+
+
+def test_folding_survives_small_variances():
+    unit = ConvNorm(2, 3, 3, rngs=nnx.Rngs(0))
+    unit.eval()
+    unit.norm.var[...] = jnp.array([1e-8, 1.0, 1e4])
+    unit.norm.mean[...] = jnp.array([3.0, -2.0, 0.5])
+    unit.norm.bias[...] = jnp.array([1.0, 2.0, 3.0])
+    x = jnp.asarray(images(2, (8, 8, 2)))
+    expected = unit(x)
+    fold_norms(unit)
+    assert unit.norm is None
+    np.testing.assert_allclose(unit(x), expected, rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.parametrize("depth", [20, 110])
+@pytest.mark.parametrize("option_a", [False, True])
+def test_as_many_parameters_as_pytorch(depth, option_a):
+    expected = sum(p.numel() for p in resnet(depth, option_a).parameters())
+    model = abstract(f"cifar_resnet{depth}", shortcut="option_a" if option_a else "projection")
+    assert count_parameters(model) == expected
+
+
+def test_published_numbers_of_parameters():
+    """0.27 M and 1.7 M in table 6 of He et al. (2016), with option A."""
+    assert count_parameters(abstract("cifar_resnet20", shortcut="option_a")) == 269_722
+    assert count_parameters(abstract("cifar_resnet110", shortcut="option_a")) == 1_727_962
+
+
+def test_lenet_has_as_many_parameters_as_pytorch(tmp_path):
+    model = load_classifier(lenet_file(tmp_path)).model
+    assert count_parameters(model) == sum(p.numel() for p in lenet().parameters())
+
+
+def equations(jaxpr):
+    """The number of equations, those inside scans and calls included."""
+    total = 0
+    for eqn in jaxpr.eqns:
+        inner = [v for value in eqn.params.values() for v in jax.tree.leaves(value, is_leaf=_is_jaxpr) if _is_jaxpr(v)]
+        total += 1 + sum(equations(getattr(v, "jaxpr", v)) for v in inner)
+    return total
+
+
+def _is_jaxpr(value):
+    return hasattr(value, "eqns") or hasattr(value, "jaxpr")
+
+
+def test_a_deep_network_is_no_longer_a_program_than_a_shallow_one():
+    def length(arch):
+        graph, state = nnx.split(abstract(arch))
+        run = jax.make_jaxpr(lambda state, x: nnx.merge(graph, state)(x))
+        return equations(run(state, jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)).jaxpr)
+
+    assert length("cifar_resnet20") > 50
+    assert length("cifar_resnet110") == length("cifar_resnet20")
+
+
+def test_stacked_blocks_run_in_order():
+    blocks = stack(lambda rngs: nnx.Linear(3, 3, rngs=rngs), 4, nnx.Rngs(0))
+    kernels, x = blocks.kernel[...], jnp.ones((2, 3))
+    assert len({np.asarray(kernel).tobytes() for kernel in kernels}) == 4
+    expected = x
+    for kernel in kernels:
+        expected = expected @ kernel
+    np.testing.assert_allclose(scan_blocks(blocks, x), expected, rtol=1e-5)
+
+
+def test_max_pool_drops_an_odd_last_row_and_keeps_negative_values():
+    x = -jnp.arange(1.0, 16.0).reshape(1, 3, 5, 1)
+    np.testing.assert_array_equal(max_pool(x)[0, :, :, 0], [[-1, -3]])
+
+
+def test_classifiers_of_one_architecture_share_a_program(tmp_path):
+    lenets = []
+    for seed in (0, 1):
+        spec = Spec("lenet", 10, (28, 28, 1), (0.1 * seed,), (1.0 + seed,))
+        lenets.append(Classifier(spec, build(spec, seed)))
+    traces = []
+
+    @jax.jit
+    def logits(classify, x):
+        traces.append(classify)
+        return classify(x)
+
+    x = jnp.asarray(images(2, (28, 28, 1)))
+    out = [logits(c.classify, x) for c in (*lenets, lenets[0], load_classifier(lenet_file(tmp_path)))]
+    assert len(traces) == 1
+    np.testing.assert_array_equal(out[0], out[2])
+    assert abs(out[0] - out[1]).max() > 0.01  # its own weights, not those of the first trace
+
+
+def test_other_architectures_do_not_share_a_program():
+    specs = [
+        Spec("cifar_resnet20", **CIFAR),
+        Spec("cifar_resnet20", **CIFAR, options={"shortcut": "option_a"}),
+        Spec("cifar_resnet32", **CIFAR),
+    ]
+    functions = [Classifier(spec, build(spec)).classify.func for spec in specs]
+    assert functions[0] != functions[1]
+    assert functions[0] == Classifier(specs[0], build(specs[0], seed=1)).classify.func
+
+
+def test_fingerprint_changes_with_any_variable():
+    spec = Spec("cifar_resnet20", **CIFAR)
+    model = build(spec)
+    seen = {Classifier(spec, model).fingerprint()}
+    for variable in (model.conv1.norm.mean, model.layer2.rest.conv1.conv.kernel, model.fc.bias):
+        variable[...] = variable[...] + 1e-3
+        seen.add(Classifier(spec, model).fingerprint())
+    assert len(seen) == 4
+    assert Classifier(spec, build(spec)).fingerprint() == Classifier(spec, build(spec)).fingerprint()
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"arch": "resnet50"}, "unknown architecture 'resnet50'.*cifar_resnet20"),
+        ({"mean": (0.1, 0.2)}, "mean .* 2 entries .* 3 channels"),
+        ({"std": ()}, "std .* 0 entries"),
+        ({"std": (0.1, 0.0, 0.1)}, "positive"),
+        ({"std": (-1.0,)}, "positive"),
+    ],
+)
+def test_spec_refuses(change, words):
+    with pytest.raises(ValueError, match=words):
+        Spec(**{"arch": "cifar_resnet20", **CIFAR, **change})
+
+
+@pytest.mark.parametrize("depth", [8, 18, 21, 0])
+def test_depths_that_are_no_cifar_resnet(depth):
+    with pytest.raises(ValueError, match="6 k [+] 2"):
+        CifarResNet(depth, 3, 10, rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_every_architecture_gives_logits_per_image(arch):
+    shape = (28, 28, 1) if arch == "lenet" else (32, 32, 3)
+    spec = Spec(arch, 7, shape, (0.5,), (0.5,))
+    graph, state = nnx.split(nnx.eval_shape(lambda: build(spec)))
+    x = jax.ShapeDtypeStruct((5, *shape), jnp.float32)
+    assert jax.eval_shape(lambda state, x: nnx.merge(graph, state)(x), state, x).shape == (5, 7)

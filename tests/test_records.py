@@ -1,0 +1,262 @@
+"""Results files: full precision, resuming behind a torn line, refusals, and the field's published files."""
+
+import datetime
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qcrs_jax.records import COLUMNS, Record, RecordsError, Writer, read_run, sidecar_path
+
+RESULTS = Path(__file__).parents[2] / "shared/results"
+REQUEST = {"method": "qcrs", "sigma": 0.5, "seed": 0, "dataset": {"name": "npz", "fingerprint": "ab"}}
+
+
+def make_record(idx=0, **changes):
+    fields = dict(
+        idx=idx,
+        label=3,
+        predict=3,
+        radius=0.1 + idx / 3,
+        correct=True,
+        sigma=float(np.float32(0.15)),
+        pa_lower=2 / 3,
+        seconds=1.25,
+        search_samples=5500,
+        counts0=(1, 2, 3, 94),
+        counts=(0, 1, 99, 99900),
+    )
+    return Record(**{**fields, **changes})
+
+
+def write_all(path, records, request=REQUEST):
+    with Writer(path, request, {"device": "cpu"}) as writer:
+        done = writer.done
+        for record in records:
+            writer.write(record)
+    return done
+
+
+def read_back(path, record):
+    write_all(path, [record])
+    return read_run(path).records[0]
+
+
+@given(
+    radius=st.floats(0, 1e3),
+    sigma=st.floats(2**-10, 2**10, width=32),
+    pa_lower=st.floats(0, 1, exclude_max=True),
+    predict=st.integers(-1, 999),
+    counts=st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=4),
+)
+def test_a_line_keeps_full_precision(tmp_path_factory, radius, sigma, pa_lower, predict, counts):
+    record = make_record(
+        radius=radius,
+        sigma=sigma,
+        pa_lower=pa_lower,
+        predict=predict,
+        correct=predict == 3,
+        counts=tuple(counts),
+    )
+    path = tmp_path_factory.getbasetemp() / "precision.tsv"
+    path.write_text("\t".join(COLUMNS) + "\n" + record.line())
+    found = read_run(path).records[0]
+    assert (found.radius, found.pa_lower, found.predict) == (radius, pa_lower, predict)
+    assert np.float32(found.sigma) == np.float32(sigma)
+    assert found.counts == tuple(counts) and found.counts0 == record.counts0
+    assert found.correct is (predict == 3) and found.search_samples == 5500
+
+
+def test_the_columns_of_a_line():
+    line = make_record(idx=7, radius=0.5, pa_lower=0.75).line()
+    assert line == "7\t3\t3\t0.5\t1\t0.15\t0.75\t0:00:01.250000\t5500\t1,2,3,94\t0,1,99,99900\n"
+    assert COLUMNS[:8] == ("idx", "label", "predict", "radius", "correct", "best_sigma", "pABar", "time")
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.000001, 59.999999, 3600.0, 86400.0, 2 * 86400 + 3661.5])
+def test_times_of_a_day_and_more(tmp_path, seconds):
+    record = make_record(seconds=seconds)
+    assert str(datetime.timedelta(seconds=seconds)) in record.line()
+    assert read_back(tmp_path / "r.tsv", record).seconds == pytest.approx(seconds, abs=1e-9)
+
+
+def test_samples_count_search_selection_and_estimation():
+    assert make_record().samples == 5500 + 100 + 100_000
+    assert math.isnan(make_record(counts=None).samples)
+
+
+def test_writer_resumes_and_the_sidecar_stays(tmp_path):
+    path = tmp_path / "new/folder/r.tsv"
+    assert write_all(path, [make_record(0), make_record(5)]) == []
+    sidecar = sidecar_path(path).read_bytes()
+    done = write_all(path, [make_record(10)])
+    assert [r.idx for r in done] == [0, 5]
+    run = read_run(path)
+    assert [r.idx for r in run.records] == [0, 5, 10]
+    assert run.request == REQUEST and run.sidecar["provenance"] == {"device": "cpu"}
+    assert sidecar_path(path).read_bytes() == sidecar
+    assert sorted(p.name for p in path.parent.iterdir()) == ["r.tsv", "r.tsv.json"]
+
+
+def test_a_file_torn_at_any_byte_is_completed_to_the_same_bytes(tmp_path):
+    records = [make_record(i) for i in range(2)]
+    whole_path = tmp_path / "whole.tsv"
+    write_all(whole_path, records)
+    whole = whole_path.read_bytes()
+    path = tmp_path / "torn.tsv"
+    write_all(path, [])
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        with Writer(path, REQUEST, {}) as writer:
+            done = {r.idx for r in writer.done}
+            assert len(done) == max(whole[:length].count(b"\n") - 1, 0)
+            for record in records:
+                if record.idx not in done:
+                    writer.write(record)
+        assert path.read_bytes() == whole
+
+
+def test_every_line_is_on_disk_before_the_next(tmp_path):
+    path = tmp_path / "r.tsv"
+    with Writer(path, REQUEST, {}) as writer:
+        for i in range(3):
+            writer.write(make_record(i))
+            assert [r.idx for r in read_run(path).records] == list(range(i + 1))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"sigma": 0.25}, "sigma: 0.5 in the file, 0.25 now"),
+        ({"dataset": {"name": "npz", "fingerprint": "cd"}}, "dataset: .*'ab'.* in the file, .*'cd'.* now"),
+        ({"alpha": 0.01}, "alpha: None in the file, 0.01 now"),
+    ],
+)
+def test_another_request_is_refused_and_named(tmp_path, change, named):
+    path = tmp_path / "r.tsv"
+    write_all(path, [make_record()])
+    before = path.read_bytes() + b"torn"
+    path.write_bytes(before)
+    with pytest.raises(RecordsError, match=named) as error:
+        Writer(path, REQUEST | change, {})
+    assert "r.tsv" in str(error.value) and "seed" not in str(error.value)
+    assert path.read_bytes() == before  # not even the torn line is touched
+
+
+def test_a_request_with_tuples_is_the_same_when_read_back(tmp_path):
+    path = tmp_path / "r.tsv"
+    write_all(path, [make_record()], {"mean": (0.5, 0.1)})
+    assert len(write_all(path, [], {"mean": (0.5, 0.1)})) == 1
+
+
+def test_a_file_without_sidecar_is_not_continued(tmp_path):
+    path = tmp_path / "r.tsv"
+    path.write_text("idx\tlabel\tpredict\tradius\tcorrect\ttime\n0\t3\t3\t0.5\t1\t1.0\n")
+    before = path.read_bytes()
+    with pytest.raises(RecordsError, match=r"r\.tsv: exists, without the sidecar r\.tsv\.json"):
+        Writer(path, REQUEST, {})
+    assert path.read_bytes() == before and not sidecar_path(path).exists()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", json.dumps({"request": {}}), json.dumps({"request": 3})])
+def test_a_damaged_sidecar_is_named(tmp_path, content):
+    path = tmp_path / "r.tsv"
+    write_all(path, [make_record()])
+    sidecar_path(path).write_text(content)
+    with pytest.raises(RecordsError, match=r"r\.tsv\.json: not the sidecar of a run"):
+        read_run(path)
+    with pytest.raises(RecordsError, match=r"r\.tsv\.json"):
+        Writer(path, REQUEST, {})
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ("0\t3\t3\t0.5\t1\t1.0", "image 0 is there twice"),
+        ("1\t3\t3\tfive\t1\t1.0", "not a result.*five"),
+        ("1\t3\tcat\t0.5\t1\t1.0", "not a result.*cat"),
+        ("1\t3\t3\t-0.5\t1\t1.0", "radius -0.5"),
+        ("1\t3\t3\tnan\t1\t1.0", "radius nan"),
+        ("1\t3\t3\tinf\t1\t1.0", "radius inf"),
+        ("1\t3\t3\t0.5\t2\t1.0", "not a result"),
+        ("1\t3\t3\t0.5\t0\t1.0", "correct is 0, but predict 3 and label 3"),
+        ("1\t3\t-1\t0.0\t1\t1.0", "correct is 1, but predict -1 and label 3"),
+        ("1\t3\t3\t0.5\t1", "number of fields"),
+        ("1\t3\t3\t0.5\t1\t1.0\t8", "number of fields"),
+        ("1\t3\t3\t0.5\t1\tnoon", "not a result.*noon"),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path, bad, message):
+    path = tmp_path / "r.tsv"
+    path.write_text(f"idx\tlabel\tpredict\tradius\tcorrect\ttime\n0\t3\t3\t0.5\t1\t1.0\n{bad}\n")
+    with pytest.raises(RecordsError, match=rf"r\.tsv, line 3: .*{message}"):
+        read_run(path)
+
+
+def test_a_bad_line_stops_a_resume(tmp_path):
+    path = tmp_path / "r.tsv"
+    write_all(path, [make_record(0), make_record(1)])
+    before = path.read_bytes() + make_record(1).line().encode()
+    path.write_bytes(before)
+    with pytest.raises(RecordsError, match="line 4: image 1 is there twice"):
+        Writer(path, REQUEST, {})
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", ["", "idx\tlabel\tradius\n", "a,b\n1,2\n"])
+def test_other_files_are_no_results_files(tmp_path, content):
+    path = tmp_path / "r.tsv"
+    path.write_text(content)
+    with pytest.raises(RecordsError, match=r"r\.tsv: not a results file.*predict"):
+        read_run(path)
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    (tmp_path / "binary.tsv").write_bytes(b"\xff\xfe\x00")
+    for name in ("missing.tsv", "binary.tsv", "."):
+        with pytest.raises(RecordsError, match="cannot be read as a results file"):
+            read_run(tmp_path / name)
+
+
+def test_our_files_know_whether_sigma_was_chosen_per_input(tmp_path):
+    def run(name, method, sigmas):
+        path = tmp_path / name
+        write_all(path, [make_record(i, sigma=s) for i, s in enumerate(sigmas)], {"method": method})
+        return read_run(path)
+
+    assert run("a", "qcrs", [0.5, 0.5]).input_specific
+    assert not run("b", "cohen", [0.5, 0.5]).input_specific
+    (tmp_path / "c").write_text(
+        "idx\tlabel\tpredict\tradius\tcorrect\tbest_sigma\n0\t1\t1\t0.1\t1\t0.3\n1\t1\t1\t0.1\t1\t0.4\n"
+    )
+    assert read_run(tmp_path / "c").input_specific
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "first", "specific"),
+    [
+        ("cohen_cifar10_resnet110_sigma0.25", 500, (0, 3, 3, 0.378, None, 15.4), False),
+        ("cohen_cifar10_resnet110_sigma0.50", 500, (0, 3, 3, 0.486, None, 16.6), False),
+        ("cohen_imagenet_resnet50_sigma0.50", 500, (0, 0, 394, 0.0125, None, 152.717239), False),
+        (
+            "qcrs_cifar10_resnet110_sigma0.50",
+            10_000,
+            (0, 3, 3, 0.7700592317576768, 0.35453124999999996, 4.995791),
+            True,
+        ),
+    ],
+)
+def test_published_files(name, images, first, specific):
+    path = RESULTS / f"{name}.tsv"
+    if not path.exists():
+        pytest.skip("the published results are not here")
+    run = read_run(path)
+    record = run.records[0]
+    assert len(run.records) == images and run.request == {} and run.input_specific is specific
+    found = (record.idx, record.label, record.predict, record.radius, record.sigma)
+    assert found == first[:-1] and record.seconds == pytest.approx(first[-1])
+    assert record.counts is None and math.isnan(record.samples)

@@ -1,0 +1,95 @@
+"""Counts: exact, the same whatever the batch, and one compilation for all n."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from classifiers import SHAPE, at_distance, by_sign, linear
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.tree_util import Partial
+from scipy import special, stats
+
+from qcrs_jax.sampling import gaussian_noise, num_classes, sample_counts
+
+IMAGE = jnp.full(SHAPE, 0.1)
+KEY = jax.random.key(3)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 400), st.integers(1, 150))
+def test_counts_sum_to_n_and_do_not_depend_on_the_batch(n, batch_size):
+    counts = sample_counts(by_sign, IMAGE, 0.3, KEY, n, batch_size=batch_size)
+    assert counts.sum() == n
+    np.testing.assert_array_equal(counts, sample_counts(by_sign, IMAGE, 0.3, KEY, n, batch_size=1000))
+
+
+def test_counts_are_those_of_a_plain_loop():
+    counts = np.zeros(4, int)
+    for i in range(50):
+        noise = jax.random.normal(jax.random.fold_in(KEY, i), SHAPE)
+        counts[int(jnp.argmax(by_sign((IMAGE + 0.3 * noise)[None])))] += 1
+    np.testing.assert_array_equal(sample_counts(by_sign, IMAGE, 0.3, KEY, 50, batch_size=16), counts)
+
+
+def test_counts_are_the_same_under_jit_and_vmap():
+    keys = jax.random.split(KEY, 3)
+    alone = [sample_counts(by_sign, IMAGE, 0.3, key, 70, batch_size=32) for key in keys]
+    together = jax.jit(jax.vmap(lambda key: sample_counts(by_sign, IMAGE, 0.3, key, 70, batch_size=32)))(keys)
+    np.testing.assert_array_equal(together, np.stack(alone))
+
+
+def test_the_share_is_that_of_the_closed_form():
+    n, sigma, d = 40_000, 0.5, 0.3
+    counts = sample_counts(linear, at_distance(d), sigma, KEY, n, batch_size=1000)
+    p = special.ndtr(d / sigma)
+    assert abs(int(counts[0]) - n * p) < 4 * np.sqrt(n * p * (1 - p))
+
+
+def test_noise_is_standard_normal_and_independent_between_samples():
+    noise = np.asarray(jax.vmap(gaussian_noise, (None, 0, None))(KEY, jnp.arange(2000), (50,)))
+    assert stats.kstest(noise.ravel(), "norm").pvalue > 0.001
+    correlation = np.corrcoef(noise[:-1].ravel(), noise[1:].ravel())[0, 1]
+    assert abs(correlation) < 4 / np.sqrt(noise.size)
+
+
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf, -jnp.inf])
+def test_logits_that_are_not_finite_vote_for_no_class(bad):
+    def spoilt(images):
+        logits = by_sign(images)
+        return logits.at[:, 3].set(jnp.where(images[:, 0, 0, 0] > 0, bad, logits[:, 3]))
+
+    whole, counts = (sample_counts(f, IMAGE, 0.3, KEY, 500) for f in (by_sign, spoilt))
+    np.testing.assert_array_equal(counts, whole * jnp.array([1, 1, 0, 0]))
+
+
+def test_one_trace_serves_every_n():
+    traces = []
+
+    def classify(images):
+        traces.append(images.shape)
+        return by_sign(images)
+
+    sampler = jax.jit(lambda n: sample_counts(classify, IMAGE, 0.3, KEY, n, batch_size=8))
+    assert [int(sampler(n).sum()) for n in (3, 100, 57)] == [3, 100, 57]
+    assert [shape for shape in traces if shape[0] == 8] == [(8, *SHAPE)]
+
+
+def test_bound_weights_are_arguments_of_the_program():
+    calls = []
+
+    def network(weight, images):
+        calls.append(1)
+        return weight * by_sign(images)
+
+    sampler = jax.jit(lambda f: sample_counts(f, IMAGE, 0.3, KEY, 20, batch_size=8))
+    first = sampler(Partial(network, jnp.float32(1)))
+    traced = len(calls)
+    assert not np.array_equal(first, sampler(Partial(network, jnp.float32(-1))))
+    assert len(calls) == traced
+
+
+@pytest.mark.parametrize("wrong", [lambda x: x.sum(), lambda x: x.sum((1, 2, 3)), lambda x: x[:, 0]])
+def test_a_function_that_gives_no_logits_is_refused(wrong):
+    with pytest.raises(ValueError, match="batch, num_classes"):
+        num_classes(wrong, SHAPE)

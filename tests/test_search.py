@@ -1,0 +1,154 @@
+"""Searches on functions with a known maximum, and the published bisection against a plain transcription."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qcrs_jax.search import bisection, evaluations, golden_section, grid, maximise, run
+
+BRACKETS = [(0.0, 1.0), (0.08, 0.9), (5.0, 9.0), (-3.0, -1.0)]
+
+
+def make(name, lower, upper, tolerance, start):
+    if name == "bisection":
+        return bisection(lower, upper, tolerance, start, step=tolerance / 4, floor=-10.0)
+    return {"golden": golden_section, "grid": grid}[name](lower, upper, tolerance, start)
+
+
+def peak(top):
+    """A quasiconcave function that is not symmetric, with its maximum at `top`."""
+    return lambda s: -jnp.where(s < top, top - s, 0.3 * (s - top))
+
+
+@pytest.mark.parametrize("name", ["golden", "bisection", "grid"])
+@pytest.mark.parametrize(("lower", "upper"), BRACKETS)
+@pytest.mark.parametrize("at", [0.03, 0.37, 0.5, 0.81, 0.99])
+def test_finds_the_maximum_wherever_the_bracket_lies(name, lower, upper, at):
+    top, tolerance = lower + at * (upper - lower), 0.02 * (upper - lower)
+    search = make(name, lower, upper, tolerance, start=lower)
+    assert abs(float(maximise(search, peak(top))) - top) <= tolerance * 1.01
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.sampled_from(["golden", "grid"]), st.floats(0.1, 0.9), st.floats(-4, 4))
+def test_shifting_the_bracket_shifts_the_answer(name, at, shift):
+    answers = [
+        float(maximise(make(name, shift_, 1 + shift_, 0.01, shift_), lambda s, t=at + shift_: -((s - t) ** 2)))
+        for shift_ in (0.0, shift)
+    ]
+    assert answers[1] - answers[0] == pytest.approx(shift, abs=0.011)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.sampled_from(["golden", "bisection", "grid"]), st.integers(0, 10_000))
+def test_the_answer_lies_in_the_bracket_whatever_the_function(name, seed):
+    key, start = jax.random.key(seed), 0.5
+    wild = lambda s: jax.random.normal(jax.random.fold_in(key, (s * 1e6).astype(jnp.int32)))  # noqa: E731
+    answer = float(maximise(make(name, 0.2, 0.9, 0.05, start), wild))
+    assert 0.2 - 1e-6 <= answer <= 0.9 + 1e-6
+
+
+@pytest.mark.parametrize("name", ["golden", "bisection", "grid"])
+@pytest.mark.parametrize(
+    ("lower", "upper", "tolerance"), [(0.08, 0.9, 0.03), (0.12, 1.7, 0.03), (0.0, 1.0, 2.0), (0.0, 1.0, 0.1)]
+)
+def test_evaluates_as_often_as_announced(name, lower, upper, tolerance):
+    points = []
+
+    def function(s):
+        jax.debug.callback(lambda s: points.append(float(s)), s, ordered=True)
+        return -((s - 0.4) ** 2)
+
+    start = 0.25
+    jax.block_until_ready(maximise(make(name, lower, upper, tolerance, start), function))
+    jax.effects_barrier()
+    assert len(points) == evaluations(name, lower, upper, tolerance)
+    assert points[0] == start
+
+
+def test_the_published_setting_costs_7500_samples():
+    # Six differences of two evaluations, the pilot, and the closing comparison, of 500 samples each.
+    assert 500 * evaluations("bisection", 0.12, 1.7, 0.03) == 7500
+    assert 500 * evaluations("bisection", 0.08, 0.9, 0.03) == 6500
+
+
+def test_golden_section_needs_one_evaluation_a_step():
+    # Two interior points and the start, then one evaluation for each narrowing by .618.
+    steps = math.ceil(math.log(0.82 / 0.03) / math.log((1 + math.sqrt(5)) / 2))
+    assert evaluations("golden", 0.08, 0.9, 0.03) == 2 + steps
+
+
+@pytest.mark.parametrize("top", [0.1, 0.3])
+def test_golden_section_leaves_a_plateau_towards_the_start(top):
+    # Zero but near the start: on the plateau both interior values tie.
+    function = lambda s: jnp.maximum(0.0, 0.15 - jnp.abs(s - top))  # noqa: E731
+    assert float(maximise(golden_section(0.0, 4.0, 0.01, top + 0.05), function)) == pytest.approx(top, abs=0.011)
+    assert float(maximise(golden_section(0.0, 4.0, 0.01, top), lambda s: 0.0 * s)) == pytest.approx(top)
+
+
+def published(lower, upper, tolerance, start, step, floor, function):
+    """The published loop in plain Python, its negative sigma raised to the floor. Returns answer and points."""
+    points = []
+
+    def value(s):
+        s = max(s, floor)
+        points.append(s)
+        return function(s, len(points) - 1)
+
+    value(start)
+    last = 0
+    first = True
+    while first or upper - lower > tolerance:
+        middle = (lower + upper) / 2
+        low = value(middle - step)
+        slope = value(middle + step) - low
+        if slope > 0:
+            go = 1
+        elif slope < 0:
+            go = -1
+        else:
+            go = -1 if first or last > 0 else 1
+        lower, upper, last, first = (middle, upper, go, False) if go > 0 else (lower, middle, go, False)
+    middle = (lower + upper) / 2
+    original = value(start)
+    return (middle if value(middle) > original else start), points
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize(("lower", "upper", "step"), [(0.08, 0.9, 0.075), (0.12, 1.7, 0.15), (0.15, 0.4, 0.0125)])
+def test_bisection_takes_the_published_steps(seed, lower, upper, step):
+    # Noisy and coarsely rounded values, so that ties and both answers of the closing comparison occur.
+    noise = np.random.default_rng(seed).normal(0, 0.05, 100).astype(np.float32)
+    top = np.random.default_rng(seed + 100).uniform(lower, upper)
+
+    def value(s, i, xp):
+        return xp.round(10 * xp.maximum(0.3 - xp.abs(s - top) + xp.asarray(noise)[i], 0)) / 10
+
+    expected, points = published(lower, upper, 0.03, 0.25, step, 0.01, lambda s, i: float(value(s, i, np)))
+
+    search = bisection(lower, upper, 0.03, 0.25, step, 0.01)
+    recording = search._replace(  # a search whose state also holds the points in order
+        init=(search.init, jnp.int32(0), jnp.zeros(64)),
+        ask=lambda s: (search.ask(s[0]), s[1]),
+        tell=lambda s, v: (search.tell(s[0], v), s[1] + 1, s[2].at[s[1]].set(search.ask(s[0]))),
+        done=lambda s: search.done(s[0]),
+    )
+    final, count, trace = run(recording, lambda asked: value(*asked, jnp))
+    np.testing.assert_allclose(np.asarray(trace)[: int(count)], points, atol=1e-5)
+    assert float(search.best(final)) == pytest.approx(expected, abs=1e-5)
+
+
+def test_works_under_vmap():
+    tops = jnp.linspace(0.1, 0.9, 7)
+    found = jax.vmap(lambda top: maximise(golden_section(0.0, 1.0, 0.01, 0.5), lambda s: -((s - top) ** 2)))(tops)
+    np.testing.assert_allclose(found, tops, atol=0.011)
+
+
+def test_unknown_search_is_named():
+    with pytest.raises(ValueError, match="newton"):
+        evaluations("newton", 0.0, 1.0, 0.1)
