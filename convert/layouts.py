@@ -138,7 +138,7 @@ def to_classifier(found: Recognised, mean, std, source: dict, path: Path) -> Cla
             except (ValueError, KeyError) as error:
                 raise CheckpointError(f"{path}: tensor {key!r} is damaged: {error}") from error
         shape = variable.shape[1:] if "rest" in name else variable.shape
-        for array in arrays:
+        for key, array in zip(_torch_keys(name, variable.shape, head), arrays, strict=True):
             if array.shape != shape:
                 raise CheckpointError(
                     f"{path}: tensor {key!r} has shape {found.tensors[key].shape}, which does not fit {found.arch}: "

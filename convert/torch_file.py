@@ -117,7 +117,9 @@ def load(path: str | Path) -> Any:
         ) from error
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(pickle._Unpickler):
+    """Python's own unpickler: in the compiled one a few damaged bytes can ask for a memo of gigabytes."""
+
     def __init__(self, file, storages):
         super().__init__(file, encoding="utf-8")
         self.storages = storages
@@ -214,8 +216,11 @@ def _load_zip(data):
 
 def _zip_reader(data, name):
     def read():
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            return archive.read(name)
+        try:
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                return archive.read(name)
+        except Exception as error:  # zipfile raises many kinds
+            raise ValueError(f"{name} cannot be read from the zip archive: {error}") from error
 
     return read
 
@@ -223,6 +228,8 @@ def _zip_reader(data, name):
 def _load_legacy(data):
     if data[257:262] == b"ustar":
         raise TorchFileError("PyTorch's tar format of before 2017 is not supported; open and save it with PyTorch")
+    if data[:1] != pickle.PROTO:
+        raise TorchFileError("not a PyTorch checkpoint: neither a zip archive nor a pickle")
     file, storages = io.BytesIO(data), {}
     if _Unpickler(file, {}).load() != _LEGACY_MAGIC:
         raise TorchFileError("not a PyTorch checkpoint: a pickle without PyTorch's magic number")

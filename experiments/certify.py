@@ -140,6 +140,7 @@ def certify_dataset(request: Request, args) -> Path:
     devices = _devices()  # before anything touches them
 
     from qcrs_jax import certify, load_classifier
+    from qcrs_jax.certificate import replicated
     from qcrs_jax.data import load_dataset
     from qcrs_jax.records import Record, Writer
     from qcrs_jax.sampling import default_batch_size
@@ -149,6 +150,9 @@ def certify_dataset(request: Request, args) -> Path:
     _check_fit(classifier.spec, dataset, args.checkpoint)
     end = len(dataset) if request.max < 0 else min(request.max, len(dataset))
     indices = range(0, end, request.skip)
+    if not indices:
+        raise UserError(f"--max {request.max} leaves no image to certify")
+    classify = jax.device_put(classifier.classify, replicated(devices))
     batch_size = args.batch or default_batch_size()
     key = jax.random.key(request.seed)
     provenance = _provenance(args, dataset, batch_size, devices)
@@ -163,7 +167,7 @@ def certify_dataset(request: Request, args) -> Path:
             started = time.perf_counter()
             image, label = dataset[index]
             result = certify(
-                classifier.classify,
+                classify,
                 image,
                 request.sigma,
                 key=jax.random.fold_in(key, index),

@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         args.run(args)
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f"qcrs-jax: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -46,7 +46,9 @@ def print_tables(paths, format="terminal", radii=None, out=None):
 
 def tables(runs, format="terminal", radii=None) -> str:
     """The text of a table for each set of images among `runs`, and what its certificates say."""
-    radii = _default_radii(runs) if radii is None else radii
+    import numpy as np
+
+    radii = np.asarray(_default_radii(runs) if radii is None else radii, float)
     groups = group_by_images(runs)
     if format == "csv":
         return _csv(groups, radii)

@@ -1,13 +1,15 @@
-"""Trains the demo's network: LeNet on Fashion-MNIST with Gaussian noise, saved as a PyTorch file in MACER's layout.
+"""Makes the demo's assets: LeNet trained with Gaussian noise on Fashion-MNIST, and a sample of its test images.
 
-    python -m experiments.train_fashion_mnist --data_dir FOLDER_WITH_IDX_FILES --sigma 0.25 --out FILE.pth
+    python -m experiments.train_fashion_mnist --data_dir FOLDER_WITH_IDX_FILES --out experiments/assets
 
-Fresh noise at every step (Cohen et al. 2019). Adam, one-cycle learning rate. Two CPU cores take a few minutes for
-the default 15 epochs. Writing the file needs PyTorch; nothing else does.
+Fresh noise at every step (Cohen et al. 2019), Adam, one-cycle learning rate. The network is saved as a PyTorch file in
+MACER's layout, which needs PyTorch; nothing else does. Two CPU cores take about two minutes for the six epochs, to
+87% accuracy on test images under the same noise.
 """
 
 import argparse
 from collections import OrderedDict
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -24,11 +26,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data_dir", required=True)
     parser.add_argument("--sigma", type=float, default=0.25)
-    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--learning_rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", required=True)
+    parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
 
     images, labels = _arrays("train", args.data_dir)
@@ -57,7 +59,8 @@ def main():
             count += 1
         print(f"epoch {epoch + 1}: loss {np.mean(jax.device_get(losses)):.4f}")
     print(f"accuracy on noisy test images: {_noisy_accuracy(model, args):.4f}")
-    _save(model, args.out, args.epochs)
+    _save(model, args.out / f"lenet_fashion_mnist_noise_{args.sigma}.pth", args.epochs)
+    _save_sample(args.data_dir, args.out / "fashion_mnist_test_500.npz")
 
 
 def _arrays(split, data_dir):
@@ -88,6 +91,13 @@ def _save(model, path, epoch):
         weights[f"{name}.weight"] = torch.tensor(np.ascontiguousarray(kernel.transpose(axes)))
         weights[f"{name}.bias"] = torch.tensor(np.asarray(layer.bias[...]))
     torch.save({"net": weights, "epoch": epoch}, path)
+
+
+def _save_sample(data_dir, path):
+    dataset = load_dataset("fashion_mnist", data_dir, "test")
+    index = np.arange(0, len(dataset), 20)
+    images, names = np.stack([dataset.read(i) for i in index]), np.array(dataset.class_names)
+    np.savez_compressed(path, x=images, y=dataset.labels[index].astype(np.uint8), class_names=names)
 
 
 if __name__ == "__main__":

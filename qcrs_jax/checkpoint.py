@@ -11,6 +11,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from .errors import UserError
@@ -67,9 +68,9 @@ def restore_classifier(path: str | Path) -> Classifier:
         for name in ("image_shape", "mean", "std"):
             fields[name] = tuple(fields[name])
         spec = Spec(**fields)
-    except (ValueError, KeyError, TypeError) as error:
+        model = nnx.eval_shape(lambda: build(spec))
+    except Exception as error:  # damaged metadata can fail in any way
         raise CheckpointError(f"{file}: not the metadata of a classifier: {error}") from error
-    model = nnx.eval_shape(lambda: build(spec))
     target = nnx.to_pure_dict(nnx.state(model))
     try:
         with ocp.StandardCheckpointer() as checkpointer:
@@ -82,8 +83,11 @@ def restore_classifier(path: str | Path) -> Classifier:
 
 
 def fill(model: nnx.Module, weights: dict) -> nnx.Module:
-    """`model`, made abstract by `nnx.eval_shape`, with the arrays of the nested dict `weights`, in float32."""
+    """`model`, made abstract by `nnx.eval_shape`, with the arrays of the nested dict `weights`, in float32.
+
+    They go through the host: Orbax ties what it restores to one device, which would tie later computations to it too.
+    """
     state = nnx.state(model)
-    nnx.replace_by_pure_dict(state, jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), weights))
+    nnx.replace_by_pure_dict(state, jax.tree.map(lambda a: jnp.asarray(np.asarray(a), jnp.float32), weights))
     nnx.update(model, state)
     return model

@@ -3,6 +3,7 @@
 import dataclasses
 import gzip
 import hashlib
+import importlib.util
 import os
 import pickle
 import socket
@@ -69,8 +70,9 @@ def load_dataset(name: str, data_dir: str | Path | None = None, split: str = "te
 
     Args:
         name: "cifar10", "mnist" or "fashion_mnist": their original files below `data_dir`, else TFDS, which
-            downloads what it lacks; "folder": `data_dir/[split/]CLASS/IMAGE`, classes and files in sorted order;
-            "npz": the file `data_dir`, or `data_dir/SPLIT.npz`, with x (m, h, w[, c]), uint8 or in [0, 1], and y.
+            downloads what it lacks if the package tensorflow is installed; "folder": `data_dir/[split/]CLASS/IMAGE`,
+            classes and files in sorted order; "npz": the file `data_dir`, or `data_dir/SPLIT.npz`, with
+            x (m, h, w[, c]), uint8 or in [0, 1], and y.
         data_dir: where to look; by default ./data, ./dataset_cache and the current folder.
         split: "train" or "test".
 
@@ -105,7 +107,7 @@ _SUBFOLDERS = {
 }
 
 
-def _digest(*parts: bytes) -> str:
+def _digest(*parts: bytes | memoryview) -> str:
     sha = hashlib.sha256()
     for part in parts:
         sha.update(part)
@@ -113,6 +115,11 @@ def _digest(*parts: bytes) -> str:
 
 
 def _arrays(name, split, source, class_names, x, y):
+    if not len(y) or not 0 <= y.min() <= y.max() < len(class_names):
+        raise DataError(
+            f"{source}: holds {len(y)} images with labels {sorted(set(y.tolist()))[:12]}; expected some, with labels "
+            f"0 to {len(class_names) - 1}, one for each of the class_names"
+        )
     fingerprint = _digest(str((x.shape, x.dtype)).encode(), np.ascontiguousarray(x).data, y.tobytes())
     return Dataset(name, split, str(source), class_names, y, lambda i: x[i], fingerprint)
 
@@ -138,6 +145,8 @@ def _cifar10_batches(root, split):
             with open(file, "rb") as stream:
                 batch = _ArrayUnpickler(stream, encoding="bytes").load()
             data, y = np.asarray(batch[b"data"], np.uint8), np.asarray(batch[b"labels"], np.int64)
+            if not len(y) or y.min() < 0 or y.max() > 9:
+                raise ValueError("its labels are not 0 to 9")
             images.append(data.reshape(len(y), 3, 32, 32).transpose(0, 2, 3, 1))
             labels.append(y)
         except Exception as error:
@@ -225,7 +234,7 @@ def _npz(path, split):
     if x.dtype != np.uint8 and not (x.dtype.kind == "f" and x.min() >= 0 and x.max() <= 1):
         raise DataError(f"{path}: x must be uint8, or floats in [0, 1], not {x.dtype} in [{x.min()}, {x.max()}]")
     names = names or [str(i) for i in range(int(y.max()) + 1)]
-    return _arrays("npz", split, path, names, x, y.astype(np.int64))
+    return _arrays(path.stem, split, path, names, x, y.astype(np.int64))
 
 
 def _tfds(name: str, data_dir: str | Path | None, split: str, looked: list[Path]) -> Dataset:
@@ -235,12 +244,11 @@ def _tfds(name: str, data_dir: str | Path | None, split: str, looked: list[Path]
         builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
         if not Path(builder.data_dir).is_dir():
             looked.append(Path(builder.data_dir))
-            _require_network()
+            _require_downloads()
         builder.download_and_prepare()
         source = builder.as_data_source(split=split)
         skip = {"image": tfds.decode.SkipDecoding()}
-        undecoded = builder.as_data_source(split=split, decoders=skip)
-        labels = np.array([undecoded[i]["label"] for i in range(len(source))], np.int64)
+        undecoded = [dict(row) for row in builder.as_data_source(split=split, decoders=skip)]
     except Exception as error:
         places = "\n".join(f"  {place.absolute()}" for place in looked)
         raise DataError(
@@ -249,6 +257,9 @@ def _tfds(name: str, data_dir: str | Path | None, split: str, looked: list[Path]
             "Put its original files into one of these folders, name the folder with --data_dir, or use "
             "--dataset folder or npz."
         ) from error
+    # TFDS shuffles. Where it keeps the original position (CIFAR-10's id, "test_00042"), we go by that.
+    order = sorted(range(len(undecoded)), key=lambda i: undecoded[i].get("id", b""))
+    labels = np.array([undecoded[i]["label"] for i in order], np.int64)
     identity = f"{builder.info.full_name} {split} {len(source)}".encode()
     return Dataset(
         name,
@@ -256,16 +267,19 @@ def _tfds(name: str, data_dir: str | Path | None, split: str, looked: list[Path]
         f"TFDS {builder.info.full_name}",
         builder.info.features["label"].names,
         labels,
-        lambda i: source[i]["image"],
+        lambda i: source[order[i]]["image"],
         _digest(identity, labels.tobytes()),
     )
 
 
-def _require_network() -> None:
-    """Fails at once where TFDS would retry for minutes."""
-    if any(os.environ.get(v) for v in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")):
-        return
-    try:
-        socket.getaddrinfo("storage.googleapis.com", 443)
-    except OSError as error:
-        raise ConnectionError("this machine has no connection to the internet") from error
+def _require_downloads() -> None:
+    """Fails at once, and says why, where TFDS would fail after minutes."""
+    if not any(os.environ.get(v) for v in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")):
+        try:
+            socket.getaddrinfo("storage.googleapis.com", 443)
+        except OSError as error:
+            raise ConnectionError("this machine has no connection to the internet") from error
+    if importlib.util.find_spec("tensorflow") is None:
+        raise ModuleNotFoundError(
+            "to prepare a data set, once, TFDS needs the package tensorflow (to read a prepared one it does not)"
+        )

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from .records import Run
+from .records import RecordsError, Run
 
 
 class Summary(NamedTuple):
@@ -61,10 +61,10 @@ def summarise(run: Run) -> Summary:
     """The figures of one run.
 
     Raises:
-        ValueError: it has no images yet.
+        RecordsError: it has no images yet.
     """
     if not run.records:
-        raise ValueError(f"{run.path}: holds no results yet")
+        raise RecordsError(f"{run.path}: holds no results yet")
     correct, radius = columns(run)
     return Summary(
         images=len(run.records),

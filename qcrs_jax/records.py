@@ -68,7 +68,7 @@ class Record:
     @property
     def samples(self) -> float:
         """Forward passes spent on the image, NaN where the file has no counts."""
-        return self.search_samples + sum(self.counts0) + sum(self.counts) if self.counts else math.nan
+        return float(self.search_samples + sum(self.counts0) + sum(self.counts)) if self.counts else math.nan
 
     def line(self) -> str:
         """The line of a results file, with its newline. Numbers have full precision."""

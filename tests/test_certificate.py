@@ -1,5 +1,10 @@
 """Certify, predict and QCRS against a NumPy transcription, closed forms and their own promises."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -255,3 +260,34 @@ def test_ten_samples_can_certify_and_nine_cannot():
     assert certify(linear, at_distance(5.0), 0.25, key=KEY, n=10).radius == pytest.approx(
         0.25 * special.ndtri(0.001**0.1), rel=1e-6
     )
+
+
+DEVICES = """
+import sys, jax, jax.numpy as jnp, numpy as np
+sys.path.insert(0, sys.argv[1])
+from classifiers import SHAPE, by_sign
+from qcrs_jax import QCRS, certify, predict, qcrs
+key, images = jax.random.key(11), jnp.full((2, *SHAPE), 0.05)
+settings = QCRS(0.08, 0.9, tolerance=0.1, search_n=130)
+results = []
+for devices in (None, *(jax.devices()[:m] for m in (1, 2, 4, 8))):
+    options = dict(key=key, batch_size=7, devices=devices)
+    results.append((
+        certify(by_sign, images[0], 0.25, n=777, qcrs=settings, **options),
+        certify(by_sign, images, 0.25, n=333, **options),
+        predict(by_sign, images, 0.25, n=333, **options),
+        qcrs(by_sign, images, 0.25, settings, **options),
+    ))
+for other in results[1:]:
+    jax.tree.map(np.testing.assert_array_equal, results[0], other)
+print(len(jax.devices()), results[0][0].counts.sum())
+"""
+
+
+def test_counts_are_the_same_on_any_number_of_devices():
+    # In a process of its own: the number of CPU devices is fixed when JAX starts.
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", DEVICES, str(Path(__file__).parent)]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == ["8", "777"]

@@ -15,19 +15,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scipy import stats
-
 from qcrs_jax.experiments import certify, cli, demo
 from qcrs_jax.experiments.torch_nets import CifarResNet, LeNet, randomise
+from scipy import stats
+
 from qcrs_jax.records import read_run
 
 PROGRAM = str(Path(sys.executable).with_name("qcrs-jax"))
 SMALL = "--dataset npz --data_dir data.npz --sigma 0.25 --N 200 --N0 20 --gradient_n 50".split()
 PUBLISHED = {
     "cohen": "./models/cifar10/resnet110/noise_0.25/checkpoint.pth.tar cifar_exp --sigma 0.25 --epsilon 0.03 "
-    "--left 0.08 --right 0.9 --epsilon_step 0.4 --skip 1",
-    "macer": "./weights/0.50.pth macer_exp --sigma 0.50 --epsilon 0.03 --left 0.12 --right 1.9 --epsilon_step 0.2 "
-    "--macer --skip 20",
+    + "--left 0.08 --right 0.9 --epsilon_step 0.4 --skip 1",
+    "macer": "./weights/0.50.pth macer_exp --sigma 0.50 --epsilon 0.03 --left 0.12 --right 1.9 "
+    + "--epsilon_step 0.2 --macer --skip 20",
 }
 
 
@@ -88,7 +88,10 @@ def here(tmp_path, inputs):
 def certified(tmp_path_factory, inputs):
     """Results of three images by each method."""
     root = fill(tmp_path_factory.mktemp("certified"), inputs)
-    methods = {"cohen": ["--method", "cohen"], **{s: ["--search", s] for s in ("golden", "bisection", "grid")}}
+    methods = {
+        "cohen": ["--method", "cohen"],
+        **{s: ["--search", s] for s in ("golden", "bisection", "grid")},
+    }
     for name, flags in methods.items():
         extra = ["--epsilon", "0.2"] if name == "grid" else []
         done = qcrs_jax("certify", "lenet.pth", f"{name}.tsv", *SMALL, *flags, *extra, "--max", 3, cwd=root)
@@ -104,7 +107,8 @@ def fill(root, inputs):
 
 
 REFERENCE_FLAGS = (
-    "--skip --max --split --N0 --N --alpha --batch --sigma --left --right --epsilon --epsilon_step --gradient_n --macer"
+    "--skip --max --split --N0 --N --alpha --batch --sigma --left --right --epsilon --epsilon_step"
+    + " --gradient_n --macer"
 )
 
 
@@ -530,7 +534,6 @@ def test_plot(results, ending, magic):
 
 def test_plot_writes_the_acr_and_warns_of_different_images(results, monkeypatch):
     import matplotlib
-
     from qcrs_jax.experiments import plot
 
     monkeypatch.setitem(matplotlib.rcParams, "svg.fonttype", "none")  # text stays text

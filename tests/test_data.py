@@ -1,6 +1,7 @@
 """Data sets: every source on small files, exact values, fingerprints, and errors that name the file."""
 
 import gzip
+import importlib.util
 import os
 import pickle
 import socket
@@ -407,7 +408,7 @@ def test_the_fingerprint_changes_with_the_labels(tmp_path):
 
 @pytest.fixture(scope="module")
 def tfds_dir(tmp_path_factory):
-    """Two data sets as TFDS keeps them, under their own names, in ArrayRecord files: three test images each."""
+    """Two data sets as TFDS keeps them, by name, in ArrayRecord files: three test images each."""
     import io
 
     import tensorflow_datasets as tfds
@@ -476,3 +477,10 @@ def test_damaged_tfds_files_are_refused(tfds_dir, tmp_path, no_network):
         file.write_bytes(b"damaged")
     with pytest.raises(DataError, match="fashion_mnist"):
         load_dataset("fashion_mnist", root)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tensorflow") is not None, reason="TensorFlow is installed")
+def test_a_download_says_before_it_starts_that_it_needs_tensorflow(tmp_path, monkeypatch):
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [])
+    with pytest.raises(DataError, match="TFDS needs the package tensorflow"):
+        load_dataset("mnist", tmp_path)

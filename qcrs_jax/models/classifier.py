@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import math
 
 import jax.numpy as jnp
 import numpy as np
@@ -49,8 +50,8 @@ class Spec:
                     f"{name} of the normalisation has {len(getattr(self, name))} entries for images of "
                     f"{self.image_shape[-1]} channels"
                 )
-        if any(s <= 0 for s in self.std):
-            raise ValueError(f"std of the normalisation must be positive, not {self.std}")
+        if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
+            raise ValueError(f"the normalisation needs finite numbers and a positive std, not {self.mean} / {self.std}")
 
 
 def build(spec: Spec, seed: int = 0) -> nnx.Module:

@@ -19,7 +19,7 @@ class ConvNorm(nnx.Module):
             features,
             (kernel, kernel),
             strides=(stride, stride),
-            padding=[(kernel // 2, kernel // 2)] * 2,
+            padding=((kernel // 2, kernel // 2),) * 2,
             use_bias=False,
             kernel_init=nnx.initializers.variance_scaling(2.0, "fan_out", "normal"),
             rngs=rngs,
@@ -72,7 +72,7 @@ def join_columns(unit: ConvNorm, columns: int) -> None:
 
 def stack(make, count: int, rngs: nnx.Rngs) -> nnx.Module:
     """`count` modules made by `make(rngs)`, their variables stacked along a new leading axis."""
-    return nnx.vmap(make, in_axes=0, out_axes=0)(rngs.fork(split=count))
+    return nnx.vmap(make, in_axes=0, out_axes=0)(rngs.split(count))
 
 
 def scan_blocks(blocks: nnx.Module, x: Float[Array, "..."]) -> Float[Array, "..."]:

@@ -1,0 +1,87 @@
+"""The convert command as a user runs it, with and without PyTorch on the machine."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from checkpoints import cohen, lenet_file, resnet, save
+from qcrs_jax.convert.load import load_classifier
+
+from qcrs_jax.checkpoint import restore_classifier
+
+ROOT = Path(__file__).parents[1]
+SCRIPT = Path(sys.executable).parent / "qcrs-jax"
+# A None in sys.modules makes `import torch` fail, as on a machine that has no PyTorch.
+NO_TORCH = "import sys; sys.modules['torch'] = None; from qcrs_jax.experiments.cli import main; sys.exit(main())"
+COMMANDS = {
+    "module": [sys.executable, "-m", "convert"],
+    "script": [str(SCRIPT), "convert"],
+    "no torch": [sys.executable, "-c", NO_TORCH, "convert"],
+}
+
+
+def run(*arguments, command="module"):
+    env = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    line = [*COMMANDS[command], *map(str, arguments)]
+    return subprocess.run(line, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_converts(tmp_path, command):
+    if command == "script" and not SCRIPT.exists():
+        pytest.skip("the package is not installed with its command")
+    path = save(cohen(resnet(20), "cifar_resnet20"), tmp_path / "net.pth.tar", legacy=command == "no torch")
+    done = run(path, tmp_path / "out", command=command)
+    assert (done.returncode, done.stderr) == (0, "")
+    parameters = sum(p.numel() for p in resnet(20).parameters())
+    for words in (str(path), "Cohen layout", "cifar_resnet20", "projection", f"{parameters:,} parameters", "cifar10"):
+        assert words in done.stdout
+    converted = restore_classifier(tmp_path / "out")
+    assert converted.spec.source["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert converted.spec.source["file"] == "net.pth.tar"
+    assert converted.fingerprint() == load_classifier(path).fingerprint()
+
+
+def assert_error(done, *words):
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("qcrs-jax: error: ")
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert str(word) in done.stderr
+
+
+def test_refuses_to_overwrite_until_told(tmp_path):
+    path, out = lenet_file(tmp_path), tmp_path / "out"
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    assert_error(run(path, out, "--overwrite"), out, "left alone")
+    assert (out / "notes.txt").read_text() == "mine"
+    (out / "notes.txt").unlink()
+    assert run(path, out).returncode == 0
+    assert_error(run(path, out), out, "--overwrite")
+    assert run(path, out, "--overwrite", "--normalization", "0.5/0.25").returncode == 0
+    metadata = json.loads((out / "classifier.json").read_text())
+    assert (metadata["mean"], metadata["std"]) == ([0.5], [0.25])
+
+
+def test_mistakes_are_told_in_a_line_and_leave_nothing_behind(tmp_path):
+    good, text, cut = lenet_file(tmp_path), tmp_path / "text.pth", tmp_path / "cut.pth"
+    text.write_text("hello")
+    cut.write_bytes(good.read_bytes()[:5000])
+    out = tmp_path / "out"
+    assert_error(run(tmp_path / "none.pth", out), tmp_path / "none.pth", "no such file")
+    assert_error(run(text, out), text, "not a PyTorch checkpoint")
+    assert_error(run(cut, out), cut, "truncated")
+    assert_error(run(good, out, "--normalization", "mnist"), "'mnist'", "cifar10")
+    assert not out.exists()
+
+
+def test_usage_names_the_arguments():
+    done = run()
+    assert done.returncode == 2
+    assert "CHECKPOINT" in done.stderr and "OUT_DIR" in done.stderr
