@@ -137,7 +137,7 @@ def certify_dataset(request: Request, args) -> Path:
     import jax
     from tqdm import tqdm
 
-    devices = _devices()  # before anything touches them
+    devices = local_devices()  # before anything touches them
 
     from qcrs_jax import certify, load_classifier
     from qcrs_jax.certificate import replicated
@@ -198,7 +198,7 @@ def certify_dataset(request: Request, args) -> Path:
     return args.results
 
 
-def _devices():
+def local_devices():
     """All devices of this machine; a CPU gives one for each core, which is faster than one of many threads."""
     import jax
 

@@ -7,6 +7,7 @@ images are put in tables of their own.
 import csv
 import io
 import math
+import textwrap
 from pathlib import Path
 
 FORMATS = ("terminal", "markdown", "latex", "csv")
@@ -65,6 +66,8 @@ def tables(runs, format="terminal", radii=None) -> str:
     parts += _notes(runs)
     if format == "latex":
         parts = [part if part.startswith("\\begin") else _comment(part) for part in parts]
+    elif format == "terminal":
+        parts = [part if "\n" in part else textwrap.fill(part, 100) for part in parts]
     return "\n\n".join(parts) + "\n"
 
 

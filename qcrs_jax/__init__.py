@@ -4,6 +4,7 @@ Names are imported when first used, so that `qcrs-jax --help` answers at once.
 """
 
 import importlib
+from pathlib import Path
 
 _HOME = {
     "ABSTAIN": "certificate",
@@ -19,6 +20,10 @@ _HOME = {
 }
 
 __all__ = list(_HOME)
+
+_here = Path(__file__).parent
+if not (_here / "convert").is_dir():  # in a checkout convert and experiments lie beside this folder, not in it
+    __path__.append(str(_here.parent))
 
 
 def __getattr__(name):
