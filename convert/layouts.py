@@ -76,7 +76,7 @@ def recognise(content, path: Path) -> Recognised:
     tensors = {key.removeprefix(prefix): tensor for key, tensor in tensors.items()}
     try:
         arch, num_classes, image_shape, options = _network(tensors)
-    except (KeyError, ValueError, IndexError) as error:
+    except (KeyError, ValueError, IndexError, TypeError) as error:
         raise CheckpointError(
             f"{path}: its tensors are of no network known here (CIFAR ResNets of 20 to 110 layers, LeNet): {error}. "
             f"First names: {', '.join(list(tensors)[:4])}"

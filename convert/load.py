@@ -15,8 +15,8 @@ def load_classifier(path: str | Path, normalization: str | None = None) -> Class
 
     Args:
         path: a directory that `qcrs-jax convert` wrote, or a PyTorch file. No PyTorch is needed.
-        normalization: for a PyTorch file, "cifar10", "imagenet", "none", or "MEAN,.../STD,..." per channel;
-            None takes it from the file's layout where that tells.
+        normalization: "cifar10", "imagenet", "none", or "MEAN,.../STD,..." per channel; None takes it from the PyTorch
+            file's layout where that tells. A converted directory must agree with it.
 
     Raises:
         CheckpointError: names the file, what is wrong with it and the remedy.
@@ -25,9 +25,14 @@ def load_classifier(path: str | Path, normalization: str | None = None) -> Class
     if not path.exists():
         raise CheckpointError(f"{path}: no such file or directory")
     if path.is_dir():
-        if normalization is not None:
-            raise CheckpointError(f"{path}: a converted classifier has its normalisation; convert the file again")
-        return restore_classifier(path)
+        classifier = restore_classifier(path)
+        spec = classifier.spec
+        if normalization is not None and parse_normalization(normalization) != (spec.mean, spec.std):
+            raise CheckpointError(
+                f"{path}: was converted with the normalisation {spec.mean} / {spec.std}, not {normalization}; "
+                "convert the PyTorch file again for another"
+            )
+        return classifier
     return convert_file(path, normalization)
 
 

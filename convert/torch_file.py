@@ -1,6 +1,7 @@
 """Reads files of `torch.save` without PyTorch: zip archives (since 1.6) and the legacy sequence of pickles.
 
-Pickles can run code. Only the few names below are let through, and each of them builds plain data.
+Pickles can run code. Only the few names below are let through, each of them builds plain data, and no attribute of
+what they build can be set.
 
 Source: torch/serialization.py and torch/_utils.py of PyTorch, for the layout of both formats.
 """
@@ -118,7 +119,13 @@ def load(path: str | Path) -> Any:
 
 
 class _Unpickler(pickle._Unpickler):
-    """Python's own unpickler: in the compiled one a few damaged bytes can ask for a memo of gigabytes."""
+    """Python's own unpickler: in the compiled one a few damaged bytes can ask for a memo of gigabytes.
+
+    The opcode that sets attributes is read and dropped: no object here needs it, and it could make a tensor point
+    outside its storage.
+    """
+
+    dispatch = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: lambda self: self.stack.pop()}
 
     def __init__(self, file, storages):
         super().__init__(file, encoding="utf-8")
@@ -142,7 +149,10 @@ class _Unpickler(pickle._Unpickler):
         dtype = np.dtype(_DTYPES[storage_type.name])
         if type(size) is not int or size < 0:
             raise TorchFileError(f"storage {key!r} has size {size!r}")
-        return self.storages.setdefault(str(key), _Storage(dtype, str(key), size))
+        storage = self.storages.setdefault(str(key), _Storage(dtype, str(key), size))
+        if (storage.dtype, storage.size) != (dtype, size):
+            raise TorchFileError(f"storage {key!r} is referred to with two types or sizes")
+        return storage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,8 +183,7 @@ def _numpy_dtype(*_):
 
 
 class _NumpyDtype:
-    def __setstate__(self, state):
-        pass
+    """Stands in for the type of a NumPy scalar."""
 
 
 _ALLOWED = {
@@ -195,6 +204,8 @@ _ALLOWED = {
 def _load_zip(data):
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         names = archive.namelist()
+        if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+            raise TorchFileError("a compressed zip archive; torch.save writes uncompressed ones")
         pickles = [name for name in names if name.endswith("/data.pkl")]
         if len(pickles) != 1:
             raise TorchFileError(

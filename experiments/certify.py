@@ -30,7 +30,8 @@ def add_arguments(parser):
         "--dataset",
         default="cifar10",
         choices=["cifar10", "mnist", "fashion_mnist", "folder", "npz"],
-        help="a known data set from its original files or TFDS, a folder of CLASS/IMAGE, or an .npz with x and y "
+        help="a known data set from its original files or TFDS, a folder of CLASS/IMAGE, or an .npz with x, y "
+        "and perhaps class_names "
         "(default: cifar10)",
     )
     add("--data_dir", type=Path, help="where the data set is (default: ./data, ./dataset_cache, ., then TFDS)")
@@ -63,7 +64,7 @@ def add_arguments(parser):
     add("--alpha", type=float, default=0.001, help="failure probability of each certificate (default: 0.001)")
     group = parser.add_argument_group("program")
     add = group.add_argument
-    add("--batch", type=int, help="noisy copies per forward pass of a device (default: 16 on a CPU, 1000 elsewhere)")
+    add("--batch", type=int, help="noisy copies per forward pass of a device (default: 16 on a CPU, 500 elsewhere)")
     add("--seed", type=int, default=0, help="seed of all noise (default: 0)")
     add("--macer", action="store_true", help="the checkpoint is MACER's: images are not normalised")
     add("--normalization", help=NORMALIZATION_HELP)
@@ -154,7 +155,9 @@ def certify_dataset(request: Request, args) -> Path:
         raise UserError(f"--max {request.max} leaves no image to certify")
     classify = jax.device_put(classifier.classify, replicated(devices))
     batch_size = args.batch or default_batch_size()
-    key = jax.random.key(request.seed)
+    key = jax.random.key(request.seed, impl="threefry2x32")
+    spec = classifier.spec
+    print(f"{args.checkpoint}: {spec.arch}, {spec.num_classes} classes, normalisation {spec.mean} / {spec.std}")
     provenance = _provenance(args, dataset, batch_size, devices)
     with Writer(args.results, _describe(request, classifier, dataset), provenance) as writer:
         done = {record.idx for record in writer.done}
@@ -226,11 +229,15 @@ def _check_fit(spec, dataset, checkpoint):
 
 def _describe(request, classifier, dataset):
     """Everything that decides the results."""
+    import jax
+
     numbers = dataclasses.asdict(request)
+    del numbers["max"]  # decides how many lines there are, and none of them
     spec = classifier.spec
     return {
         **numbers,
-        "noise": NOISE,
+        "noise": f"{NOISE}, jax_threefry_partitionable={jax.config.jax_threefry_partitionable}",
+        "platform": f"{jax.default_backend()}, matmul precision {jax.config.jax_default_matmul_precision}",
         "classifier": {
             "arch": spec.arch,
             "options": spec.options,

@@ -44,6 +44,9 @@ def main(argv: list[str] | None = None) -> int:
         print(f"qcrs-jax: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("qcrs-jax: interrupted; the same command resumes where it stopped", file=sys.stderr)
+        print(
+            "qcrs-jax: interrupted; a certification goes on where it stopped when the same command is given again",
+            file=sys.stderr,
+        )
         return 130
     return 0

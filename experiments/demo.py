@@ -5,6 +5,7 @@ package. Two CPU cores take about two minutes.
 """
 
 import argparse
+import shlex
 from pathlib import Path
 
 ASSETS = Path(__file__).parent / "assets"
@@ -30,7 +31,7 @@ def run(args):
     paths = []
     for name, flags in RUNS.items():
         words = [str(CHECKPOINT), str(args.out / f"{name}.tsv"), "--data_dir", str(IMAGES), *COMMON, *flags]
-        print("qcrs-jax certify", *words)
+        print("qcrs-jax certify", shlex.join(words))
         parsed = parser.parse_args(words)
         paths.append(certify.certify_dataset(certify.check(parsed), parsed))
     print()

@@ -7,6 +7,7 @@ images are put in tables of their own.
 import csv
 import io
 import math
+import re
 import textwrap
 from pathlib import Path
 
@@ -78,17 +79,18 @@ def _default_radii(runs):
 
 def group_by_images(runs):
     """Runs over the same images together; a file without a fingerprint goes by its indices and labels."""
+
+    def same(a, b):
+        (ids, fingerprint), (other_ids, other) = a.images, b.images
+        return ids == other_ids and (fingerprint == other or None in (fingerprint, other))
+
     groups = []
-    for run in runs:
-        ids, fingerprint = run.images
-        for group in groups:
-            other_ids, other = group[0].images
-            if ids == other_ids and (fingerprint == other or None in (fingerprint, other)):
-                group.append(run)
-                break
-        else:
-            groups.append([run])
-    return groups
+    for run in sorted(runs, key=lambda run: run.images[1] is None):  # the doubtful ones last
+        home = next((group for group in groups if all(same(run, member) for member in group)), None)
+        if home is None:
+            groups.append(home := [])
+        home.append(run)
+    return [sorted(group, key=runs.index) for group in groups]
 
 
 def _heading(run):
@@ -157,7 +159,7 @@ def _markdown(header, rows):
 
 
 def _latex(header, rows):
-    rows = [[(text.replace("_", r"\_").replace("%", r"\%"), number) for text, number in row] for row in rows]
+    rows = [[(re.sub(r"([_%&#$])", r"\\\1", text), number) for text, number in row] for row in rows]
     body = _marked(rows, lambda text: rf"\textbf{{{text}}}")
     header = [cell.replace("r = ", "$r = ") + "$" if cell.startswith("r = ") else cell for cell in header]
     lines = [r"\begin{tabular}{l" + "r" * (len(header) - 1) + "}", r"\hline"]

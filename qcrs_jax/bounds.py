@@ -7,9 +7,9 @@ function, and needs none: for a fixed n a bound is a table over the count 0..n.
 import functools
 import math
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Int
 from scipy import special
 
 
@@ -51,7 +51,7 @@ def certified_radius(pa_lower, sigma):
 def smallest_n(alpha: float) -> int:
     """The smallest n at which any count can certify: alpha ** (1 / n) > 1/2."""
     check_alpha(alpha)
-    return math.floor(math.log2(1 / alpha)) + 1
+    return math.floor(-math.log2(alpha)) + 1
 
 
 @functools.lru_cache(maxsize=16)
@@ -70,29 +70,32 @@ def radius_table(n: int, alpha: float) -> np.ndarray:
     return table
 
 
-@functools.lru_cache(maxsize=16)
-def predict_table(n: int, alpha: float) -> np.ndarray:
-    """Smallest top count that PREDICT accepts, for n1 + n2 = 0..n; shape (n + 1,), int64, read-only.
+def predict_threshold(n, alpha: float):
+    """Smallest top count that PREDICT accepts when the two top classes have n votes in all; int64.
 
-    The two-sided exact binomial test of n1 out of m = n1 + n2 >= 1 against 1/2 has a p-value of at most
-    alpha exactly when n1 reaches entry m (Hung and Fithian 2019, as used by Cohen et al. 2019).
+    The two-sided exact binomial test of n1 out of n1 + n2 = n against 1/2 has a p-value of at most alpha exactly when
+    n1 reaches it (Hung and Fithian 2019, as used by Cohen et al. 2019). It exceeds n where no count is accepted.
     """
     from scipy import stats  # slow to import, and only PREDICT needs it
 
     check_alpha(alpha)
-    table = stats.binom.isf(alpha / 2, np.arange(n + 1), 0.5).astype(np.int64) + 1
+    return np.asarray(stats.binom.isf(alpha / 2, n, 0.5)).astype(np.int64) + 1
+
+
+@functools.lru_cache(maxsize=16)
+def predict_table(n: int, alpha: float) -> np.ndarray:
+    """`predict_threshold` for 0..n votes; shape (n + 1,), int64, read-only."""
+    table = predict_threshold(np.arange(n + 1), alpha)
     table.setflags(write=False)
     return table
 
 
-def look_up(table: np.ndarray, index):
-    """`table[index]`: float64 on the host for concrete counts, float32 inside jit.
+def look_up(table: np.ndarray, index: Int[Array | np.ndarray, "..."]):
+    """`table[index]` inside jit, in float32 or int32.
 
-    Inside jit real entries are rounded towards minus infinity, two units in the last place in all, so that
-    neither the entry nor its product with a sigma overstates what float64 certifies.
+    Real entries are lowered by two units in the last place, so that neither the entry nor its product with a sigma
+    overstates what float64 certifies.
     """
-    if not isinstance(index, jax.core.Tracer):
-        return table[np.asarray(index)]
     if table.dtype.kind == "f":
         down = np.nextafter(table.astype(np.float32), np.float32(-np.inf))
         table = np.where(table == 0, 0, np.nextafter(down, np.float32(-np.inf))).astype(np.float32)

@@ -26,6 +26,7 @@ from .sigma import (
 )
 
 ABSTAIN = -1
+MAX_N = 2**30
 
 
 class Certificate(NamedTuple):
@@ -110,13 +111,17 @@ def make_certificate(counts0, counts, sigma, n: int, alpha: float) -> Certificat
     counts0, counts, sigma = xp.asarray(counts0), xp.asarray(counts), xp.asarray(sigma)
     selected = xp.argmax(counts0, axis=-1)
     successes = xp.take_along_axis(counts, selected[..., None], axis=-1)[..., 0]
-    pa_lower = bounds.look_up(bounds.pa_lower_table(n, alpha), successes)
-    radius = sigma * bounds.look_up(bounds.radius_table(n, alpha), successes)
+    if xp is jnp:
+        pa_lower = bounds.look_up(bounds.pa_lower_table(n, alpha), successes)
+        radius = sigma * bounds.look_up(bounds.radius_table(n, alpha), successes)
+    else:
+        pa_lower = bounds.clopper_pearson_lower(successes, n, alpha)
+        radius = bounds.certified_radius(pa_lower, sigma)
     abstains = pa_lower < 0.5
     return Certificate(
         prediction=xp.where(abstains, ABSTAIN, selected)[()],
         radius=xp.where(abstains, 0.0, radius)[()],
-        pa_lower=pa_lower[()],
+        pa_lower=pa_lower,
         sigma=sigma[()],
         counts=counts,
         counts0=counts0,
@@ -167,6 +172,11 @@ def predict(
     smoothed classifier. Arguments as for `certify`.
     """
     check_request(sigma, 1, n, alpha)
+    if n < bounds.smallest_n(alpha / 2):
+        raise ValueError(
+            f"n = {n} samples can decide nothing at alpha = {alpha}; the smallest n that could is "
+            f"{bounds.smallest_n(alpha / 2)}"
+        )
     images = jnp.asarray(images, jnp.float32)
     counts = _predict_counts(
         as_pytree(classify),
@@ -180,15 +190,19 @@ def predict(
     xp = jnp if isinstance(counts, jax.core.Tracer) else np
     counts = xp.asarray(counts)
     top, second = -xp.sort(-counts, axis=-1)[..., 0], -xp.sort(-counts, axis=-1)[..., 1]
-    accepted = top >= bounds.look_up(bounds.predict_table(n, alpha), top + second)
+    if xp is jnp:
+        threshold = bounds.look_up(bounds.predict_table(n, alpha), top + second)
+    else:
+        threshold = bounds.predict_threshold(top + second, alpha)
+    accepted = top >= threshold
     return xp.where(accepted, xp.argmax(counts, axis=-1), ABSTAIN)[()]
 
 
 def check_request(sigma, n0: int, n: int, alpha: float) -> None:
     """Raises ValueError for a request that cannot be met, before anything is computed."""
     bounds.check_alpha(alpha)
-    if not isinstance(sigma, jax.core.Tracer) and not np.all(np.asarray(sigma) > 0):
-        raise ValueError(f"sigma is the standard deviation of the noise and must be positive, not {sigma}")
+    if not isinstance(sigma, jax.core.Tracer) and not 0 < np.float32(sigma) < np.inf:
+        raise ValueError(f"sigma is the standard deviation of the noise and must be positive and finite, not {sigma}")
     if n0 < 1:
         raise ValueError(f"n0 = {n0} samples select no class; it must be at least 1")
     if n < bounds.smallest_n(alpha):
@@ -196,8 +210,8 @@ def check_request(sigma, n0: int, n: int, alpha: float) -> None:
             f"n = {n} samples can certify nothing at alpha = {alpha}: even if all agree the bound stays below "
             f"1/2. The smallest n that could is {bounds.smallest_n(alpha)}"
         )
-    if n >= 2**31:
-        raise ValueError(f"n = {n} overflows 32-bit counts; the largest is {2**31 - 1}")
+    if max(n0, n) > MAX_N:
+        raise ValueError(f"n0 = {n0} and n = {n} must be at most {MAX_N}: samples are numbered in 32 bits")
 
 
 class _Stages(NamedTuple):

@@ -72,7 +72,7 @@ def load_dataset(name: str, data_dir: str | Path | None = None, split: str = "te
         name: "cifar10", "mnist" or "fashion_mnist": their original files below `data_dir`, else TFDS, which
             downloads what it lacks if the package tensorflow is installed; "folder": `data_dir/[split/]CLASS/IMAGE`,
             classes and files in sorted order; "npz": the file `data_dir`, or `data_dir/SPLIT.npz`, with
-            x (m, h, w[, c]), uint8 or in [0, 1], and y.
+            x (m, h, w[, c]), uint8 or in [0, 1], y, and class_names where y lacks the last classes.
         data_dir: where to look; by default ./data, ./dataset_cache and the current folder.
         split: "train" or "test".
 
@@ -190,7 +190,10 @@ def _folder(root, split):
     from PIL import Image
 
     splits = {"test": ("test", "val"), "train": ("train",)}[split]
-    root = next((root / s for s in splits if (root / s).is_dir()), root)
+    present = [s for s in ("train", "test", "val") if (root / s).is_dir()]
+    if present and not set(present) & set(splits):
+        raise DataError(f"{root}: has {', '.join(present)}, but nothing for --split {split}")
+    root = next((root / s for s in splits if s in present), root)
     classes = sorted(p.name for p in root.iterdir() if p.is_dir())
     files, labels = [], []
     for label, name in enumerate(classes):
@@ -203,6 +206,8 @@ def _folder(root, split):
     def read(index):
         try:
             with Image.open(files[index]) as image:
+                if image.mode.startswith(("I", "F")):
+                    raise OSError(f"more than 8 bits a channel, mode {image.mode}; use --dataset npz with floats")
                 return np.asarray(image if image.mode in ("RGB", "L") else image.convert("RGB"))
         except OSError as error:
             raise DataError(f"{files[index]}: not an image, or a damaged one ({error})") from error

@@ -10,13 +10,13 @@ from .records import RecordsError, Run
 
 
 class Summary(NamedTuple):
-    """The figures of one run. Averages are over all its images.
+    """The figures of one run. Means are over all its images.
 
     acr: average certified radius, mean of correct * radius (Zhai et al. 2020).
     accuracy: share of images predicted right and certified at radius 0.
     abstention: share of images on which it abstains.
-    samples: forward passes an image, NaN where the file does not tell.
-    seconds: wall-clock time an image, NaN where the file does not tell.
+    samples: mean number of noisy copies an image that were counted, NaN where the file does not tell.
+    seconds: median wall-clock time an image, so that compilation does not count; NaN where the file does not tell.
     """
 
     images: int
@@ -40,13 +40,14 @@ def average_certified_radius(correct: Bool[np.ndarray, "m"], radius: Float[np.nd
 
 
 def certified_accuracy_lower(accuracy: float, m: int, alpha: float, rho: float = 0.001) -> float:
-    """Lower bound of a data set's true certified accuracy, at failure rate rho (Cohen et al. 2019, appendix).
+    """Lower bound of a data set's true certified accuracy, which fails with probability at most rho.
 
     Each of the m certificates fails with probability at most alpha, independently: the noise must not be shared
-    between images.
+    between images. By Bernstein's inequality their failures exceed the share that is subtracted here with probability
+    at most rho. The program of Cohen et al. 2019 lacks the factor 2 under the root, and then the bound does not hold.
     """
     log = math.log(1 / rho)
-    return accuracy - alpha - math.sqrt(alpha * (1 - alpha) * log / m) - log / (3 * m)
+    return accuracy - alpha - math.sqrt(2 * alpha * (1 - alpha) * log / m) - log / (3 * m)
 
 
 def columns(run: Run) -> tuple[Bool[np.ndarray, "m"], Float[np.ndarray, "m"]]:
@@ -72,5 +73,5 @@ def summarise(run: Run) -> Summary:
         accuracy=float(correct.mean()),
         abstention=float(np.mean([r.predict == -1 for r in run.records])),
         samples=float(np.mean([r.samples for r in run.records])),
-        seconds=float(np.mean([r.seconds for r in run.records])),
+        seconds=float(np.median([r.seconds for r in run.records])),
     )

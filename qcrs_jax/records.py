@@ -14,8 +14,6 @@ import math
 import os
 from pathlib import Path
 
-import numpy as np
-
 from .errors import UserError
 
 COLUMNS = (
@@ -46,7 +44,7 @@ class Record:
         predict: certified class, -1 for ABSTAIN.
         radius: certified L2 radius, pixels in [0, 1].
         correct: whether predict is label.
-        sigma: noise level of the certificate (column best_sigma), None in Cohen's files.
+        sigma: noise level of the certificate (column best_sigma), a float32 in full; None in Cohen's files.
         pa_lower: lower bound of the selected class's probability (column pABar), None in Cohen's files.
         seconds: wall-clock time (column time, h:mm:ss.ffffff).
         search_samples: samples spent on the choice of sigma.
@@ -67,7 +65,7 @@ class Record:
 
     @property
     def samples(self) -> float:
-        """Forward passes spent on the image, NaN where the file has no counts."""
+        """Noisy copies that were counted for the image, NaN where the file has no counts."""
         return float(self.search_samples + sum(self.counts0) + sum(self.counts)) if self.counts else math.nan
 
     def line(self) -> str:
@@ -78,7 +76,7 @@ class Record:
             self.predict,
             repr(float(self.radius)),
             int(self.correct),
-            np.float32(self.sigma),
+            repr(float(self.sigma)),
             repr(float(self.pa_lower)),
             datetime.timedelta(seconds=self.seconds),
             self.search_samples,
@@ -135,7 +133,7 @@ def read_run(path: str | Path) -> Run:
     if missing:
         raise RecordsError(f"{path}: not a results file: its first line has no column {', '.join(sorted(missing))}")
     records = []
-    for number, row in enumerate(csv.DictReader(lines, delimiter="\t", strict=True), start=2):
+    for number, row in enumerate(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE), start=2):
         try:
             records.append(_parse(row))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -209,24 +207,26 @@ class Writer:
         """Opens `path` to append.
 
         Raises:
-            RecordsError: the file is of another request, or is not one of ours.
+            RecordsError: the file is of another request, is not one of ours, or is being written by another run.
         """
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         request = json.loads(json.dumps(request))
-        if path.exists() and path.stat().st_size:
-            self._check(path, request)
-            _cut_torn_line(path)
-            self.done = read_run(path).records if path.stat().st_size else []
-        else:
+        header = "\t".join(COLUMNS) + "\n"
+        self._file = open(path, "a")
+        _lock(self._file, path)
+        if header.startswith(path.read_text()):  # new, or stopped before its first result
             self.done = []
+            self._file.truncate(0)
             content = json.dumps({"request": request, "provenance": provenance}, indent=2) + "\n"
-            temporary = sidecar_path(path).with_suffix(".tmp")
+            temporary = sidecar_path(path).with_name(sidecar_path(path).name + ".tmp")
             temporary.write_text(content)
             temporary.replace(sidecar_path(path))
-        self._file = open(path, "a")
-        if not path.stat().st_size:
-            self._write("\t".join(COLUMNS) + "\n")
+            self._write(header)
+        else:
+            self._check(path, request)
+            _cut_torn_line(path)
+            self.done = read_run(path).records
 
     @staticmethod
     def _check(path, request):
@@ -262,6 +262,19 @@ class Writer:
 
     def __exit__(self, *_):
         self._file.close()
+
+
+def _lock(file, path):
+    """Keeps two runs from appending to one file; the lock ends with the process."""
+    try:
+        import fcntl
+    except ImportError:  # not on this platform
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise RecordsError(f"{path}: another run is writing to it; wait for it, or choose another file") from error
 
 
 def _cut_torn_line(path):

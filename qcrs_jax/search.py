@@ -71,7 +71,7 @@ def golden_section(lower: Scalar, upper: Scalar, tolerance: Scalar, start: Scala
     Stops when the bracket is at most `tolerance` wide, and answers the best point it evaluated, `start`
     included. Where the two interior values tie, as on a plateau, it goes towards the best point so far.
     """
-    lower, upper, tolerance, start = _floats(lower, upper, tolerance, start)
+    lower, upper, tolerance, start = _bracket(lower, upper, tolerance, start)
     left, right = _interior(lower, upper)
     unknown = jnp.float32(-jnp.inf)
     init = _Golden(lower, upper, left, unknown, right, unknown, start, unknown, jnp.int32(0), jnp.bool_(True))
@@ -135,7 +135,8 @@ def bisection(lower: Scalar, upper: Scalar, tolerance: Scalar, start: Scalar, st
 
     Source: Kung and Chen, AAAI 2024, algorithm 1, and the program published with it.
     """
-    lower, upper, tolerance, start, step, floor = _floats(lower, upper, tolerance, start, step, floor)
+    lower, upper, tolerance, start = _bracket(lower, upper, tolerance, start)
+    step, floor = jnp.asarray(step, jnp.float32), jnp.asarray(floor, jnp.float32)
     zero = jnp.float32(0)
     init = _Bisection(lower, upper, zero, zero, start, jnp.bool_(True), jnp.int32(_PILOT))
 
@@ -174,7 +175,7 @@ class _Grid(NamedTuple):
 
 def grid(lower: Scalar, upper: Scalar, tolerance: Scalar, start: Scalar) -> Search:
     """Exhaustive search of evenly spaced points, both ends included, at most `tolerance` apart."""
-    lower, upper, tolerance, start = _floats(lower, upper, tolerance, start)
+    lower, upper, tolerance, start = _bracket(lower, upper, tolerance, start)
     # A quotient such as 0.82 / 0.02 may come out just above the whole number that it is.
     steps = jnp.maximum(jnp.ceil((upper - lower) / tolerance - 1e-4), 1)
     init = _Grid(start, jnp.float32(-jnp.inf), jnp.int32(0))
@@ -206,5 +207,8 @@ def _interior(lower, upper):
     return upper - GOLDEN * (upper - lower), lower + GOLDEN * (upper - lower)
 
 
-def _floats(*values):
-    return tuple(jnp.asarray(v, jnp.float32) for v in values)
+def _bracket(lower, upper, tolerance, start):
+    """The four as float32, the tolerance raised to what float32 can still tell apart, so that every search ends."""
+    lower, upper, tolerance, start = (jnp.asarray(v, jnp.float32) for v in (lower, upper, tolerance, start))
+    finest = 1e-6 * jnp.maximum(jnp.abs(lower), jnp.abs(upper))
+    return lower, upper, jnp.maximum(tolerance, finest), start

@@ -217,6 +217,13 @@ def test_predict_is_the_binomial_test():
     np.testing.assert_array_equal(inside, answers)
 
 
+def test_predict_needs_one_sample_more_than_certify():
+    # Two-sided: 10 of 10 has p = .00195.
+    with pytest.raises(ValueError, match="smallest n that could is 11"):
+        predict(linear, at_distance(5.0), 0.25, key=KEY, n=10)
+    assert predict(linear, at_distance(5.0), 0.25, key=KEY, n=11) == 0
+
+
 def test_predict_abstains_when_the_two_top_classes_tie():
     # Four equal classes: sorting must not take one class for both.
     assert predict(by_sign, jnp.zeros(SHAPE), 0.25, key=KEY, n=400) == ABSTAIN
@@ -227,11 +234,14 @@ def test_predict_abstains_when_the_two_top_classes_tie():
     [
         ({"sigma": 0.0}, "sigma"),
         ({"sigma": -0.25}, "sigma"),
+        ({"sigma": np.inf}, "sigma"),
+        ({"sigma": np.nan}, "sigma"),
+        ({"alpha": 1e-310}, "smallest n"),
         ({"alpha": 0.0}, "alpha"),
         ({"alpha": 1.0}, "alpha"),
         ({"n0": 0}, "n0"),
         ({"n": 9}, "smallest n that could is 10"),
-        ({"n": 2**31}, "overflows"),
+        ({"n": 2**31}, "32 bits"),
     ],
 )
 def test_impossible_requests_are_told(change, message):
@@ -246,6 +256,8 @@ def test_impossible_requests_are_told(change, message):
         ({"sigma_lower": 0.9}, "sigma_lower < sigma_upper"),
         ({"sigma_lower": 0.0}, "0 < sigma_lower"),
         ({"tolerance": 0.0}, "tolerance"),
+        ({"tolerance": 1e-9}, "finer"),
+        ({"sigma_upper": np.inf}, "inf"),
         ({"search": "newton"}, "golden, bisection, grid"),
         ({"search_n": 9}, "smallest"),
         ({"alpha": 1.0}, "alpha"),

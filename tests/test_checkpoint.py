@@ -174,6 +174,6 @@ def test_load_classifier_says_what_is_missing(tmp_path):
 
 
 def test_a_converted_classifier_keeps_its_normalisation(written):
-    with pytest.raises(CheckpointError, match="convert the file again") as error:
+    with pytest.raises(CheckpointError, match="convert the PyTorch file again") as error:
         load_classifier(written, "cifar10")
     assert str(written) in str(error.value)

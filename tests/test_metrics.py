@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from qcrs_jax.metrics import (
     average_certified_radius,
@@ -71,10 +72,19 @@ def test_no_images_have_no_summary():
 
 def test_the_lower_bound_against_the_formula_by_hand():
     # alpha = .001, rho = .001, m = 500, ln(1 / rho) = 6.907755:
-    # .652 - .001 - sqrt(.001 * .999 * 6.907755 / 500) - 6.907755 / 1500 = .651 - .00371506 - .00460517
-    assert certified_accuracy_lower(0.652, 500, 0.001) == pytest.approx(0.64267977, abs=1e-8)
-    # alpha = 0.1, rho = 1 / e, m = 4: .5 - .1 - sqrt(.09 / 4) - 1 / 12
-    assert certified_accuracy_lower(0.5, 4, 0.1, rho=math.exp(-1)) == pytest.approx(0.4 - 0.15 - 1 / 12)
+    # .652 - .001 - sqrt(2 * .001 * .999 * 6.907755 / 500) - 6.907755 / 1500 = .651 - .00525389 - .00460517
+    assert certified_accuracy_lower(0.652, 500, 0.001) == pytest.approx(0.64114094, abs=1e-8)
+    # alpha = 0.1, rho = 1 / e, m = 4: .5 - .1 - sqrt(.18 / 4) - 1 / 12
+    assert certified_accuracy_lower(0.5, 4, 0.1, rho=math.exp(-1)) == pytest.approx(0.4 - 0.045**0.5 - 1 / 12)
+
+
+@pytest.mark.parametrize("m", [500, 10_000, 1_000_000])
+@pytest.mark.parametrize("alpha", [0.001, 0.05])
+@pytest.mark.parametrize("rho", [0.001, 0.1])
+def test_the_lower_bound_fails_at_most_at_its_rate(m, alpha, rho):
+    # Worst case: every certificate fails with probability alpha. The bound is wrong when more fail than it subtracts.
+    subtracted = 1 - certified_accuracy_lower(1.0, m, alpha, rho)
+    assert stats.binom.sf(np.floor(m * subtracted), m, alpha) <= rho
 
 
 @given(

@@ -73,7 +73,7 @@ def test_a_line_keeps_full_precision(tmp_path_factory, radius, sigma, pa_lower, 
 
 def test_the_columns_of_a_line():
     line = make_record(idx=7, radius=0.5, pa_lower=0.75).line()
-    assert line == "7\t3\t3\t0.5\t1\t0.15\t0.75\t0:00:01.250000\t5500\t1,2,3,94\t0,1,99,99900\n"
+    assert line == "7\t3\t3\t0.5\t1\t0.15000000596046448\t0.75\t0:00:01.250000\t5500\t1,2,3,94\t0,1,99,99900\n"
     assert COLUMNS[:8] == ("idx", "label", "predict", "radius", "correct", "best_sigma", "pABar", "time")
 
 
@@ -160,6 +160,32 @@ def test_a_file_without_sidecar_is_not_continued(tmp_path):
     with pytest.raises(RecordsError, match=r"r\.tsv: exists, without the sidecar r\.tsv\.json"):
         Writer(path, REQUEST, {})
     assert path.read_bytes() == before and not sidecar_path(path).exists()
+
+
+@pytest.mark.parametrize("content", ["notes", "idx\tlabel\tpredicted", "\n"])
+def test_a_small_file_of_someone_else_is_left_alone(tmp_path, content):
+    path = tmp_path / "r.tsv"
+    path.write_text(content)
+    with pytest.raises(RecordsError, match="without the sidecar"):
+        Writer(path, REQUEST, {})
+    assert path.read_text() == content
+
+
+def test_a_run_without_results_binds_no_request(tmp_path):
+    path = tmp_path / "r.tsv"
+    Writer(path, REQUEST, {}).__exit__()
+    other = {**REQUEST, "seed": 12345}
+    with Writer(path, other, {}) as writer:
+        writer.write(make_record())
+    assert len(read_run(path).records) == 1 and read_run(path).request == json.loads(json.dumps(other))
+
+
+def test_two_runs_cannot_write_to_one_file(tmp_path):
+    path = tmp_path / "r.tsv"
+    with Writer(path, REQUEST, {}):
+        with pytest.raises(RecordsError, match="another run is writing"):
+            Writer(path, REQUEST, {})
+    Writer(path, REQUEST, {}).__exit__()
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", json.dumps({"request": {}}), json.dumps({"request": 3})])

@@ -63,6 +63,17 @@ def test_logits_that_are_not_finite_vote_for_no_class(bad):
     np.testing.assert_array_equal(counts, whole * jnp.array([1, 1, 0, 0]))
 
 
+def test_keys_whose_noise_depends_on_the_batch_are_refused():
+    with pytest.raises(ValueError, match="threefry"):
+        sample_counts(by_sign, IMAGE, 0.3, jax.random.key(3, impl="rbg"), 10)
+
+
+def test_counts_do_not_depend_on_the_precision_that_jax_is_set_to():
+    counts = sample_counts(by_sign, IMAGE, 0.3, KEY, 200)
+    with jax.enable_x64(True):
+        np.testing.assert_array_equal(sample_counts(by_sign, jnp.float32(IMAGE), 0.3, KEY, 200), counts)
+
+
 def test_one_trace_serves_every_n():
     traces = []
 

@@ -143,6 +143,15 @@ def test_bisection_takes_the_published_steps(seed, lower, upper, step):
     assert float(search.best(final)) == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize("name", ["golden", "bisection"])
+@pytest.mark.parametrize(("lower", "upper"), [(0.08, 0.9), (1.09, 1.87)])
+def test_ends_where_float32_can_narrow_no_further(name, lower, upper):
+    top = (lower + upper) / 2.7
+    assert float(maximise(make(name, lower, upper, 1e-12, lower), peak(top))) == pytest.approx(
+        max(top, lower), abs=1e-4
+    )
+
+
 def test_works_under_vmap():
     tops = jnp.linspace(0.1, 0.9, 7)
     found = jax.vmap(lambda top: maximise(golden_section(0.0, 1.0, 0.01, 0.5), lambda s: -((s - top) ** 2)))(tops)

@@ -354,3 +354,19 @@ def test_whole_models_are_refused_with_the_remedy(tmp_path, legacy):
     with pytest.raises(TorchFileError, match="save its state_dict") as error:
         load(path)
     assert str(path) in str(error.value)
+
+
+def test_attributes_of_tensors_cannot_be_set(tmp_path):
+    path = tmp_path / "forged.pth"
+    torch.save({"state_dict": {"w": torch.arange(3.0)}}, path)
+    with zipfile.ZipFile(path) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    name = next(n for n in content if n.endswith("data.pkl"))
+    # Behind the REDUCE (R) that makes the tensor, a dictionary and BUILD (b), which would set its attributes.
+    evil = pickle.dumps({"shape": (2,)}, 2)[2:-1]
+    last = content[name].rindex(b"R", 0, content[name].rindex(b"s"))
+    content[name] = content[name][: last + 1] + evil + b"b" + content[name][last + 1 :]
+    with zipfile.ZipFile(path, "w") as archive:
+        for entry, data in content.items():
+            archive.writestr(entry, data)
+    np.testing.assert_array_equal(load(path)["state_dict"]["w"].numpy(), [0.0, 1.0, 2.0])
