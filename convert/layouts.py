@@ -5,6 +5,7 @@ dropped or left at its initial value in silence.
 """
 
 import re
+from collections import OrderedDict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ import numpy as np
 from flax import nnx
 
 from qcrs_jax.checkpoint import CheckpointError, fill
-from qcrs_jax.models import Classifier, Spec, build
+from qcrs_jax.models import ARCHITECTURES, Classifier, Spec, build
 
 from .torch_file import Tensor
 
@@ -78,38 +79,59 @@ def recognise(content, path: Path) -> Recognised:
         arch, num_classes, image_shape, options = _network(tensors)
     except (KeyError, ValueError, IndexError, TypeError) as error:
         raise CheckpointError(
-            f"{path}: its tensors are of no network known here (CIFAR ResNets of 20 to 110 layers, LeNet): {error}. "
+            f"{path}: its tensors are of no network known here (ResNets of CIFAR and of ImageNet, LeNet): {error}. "
             f"First names: {', '.join(list(tensors)[:4])}"
         ) from error
     named = content.get("arch") if field else None
     if isinstance(named, str) and re.fullmatch(r"(cifar_)?resnet\d+|lenet", named) and named != arch:
         raise CheckpointError(f"{path}: its field 'arch' says {named!r}, but the weights are those of {arch!r}")
-    return Recognised(_layout(field, prefix, tensors), arch, num_classes, image_shape, options, tensors)
+    layout = _layout(field, prefix, tensors)
+    if isinstance(recorded := content.get("normalization"), str):  # our own exports tell
+        layout = layout._replace(normalization=recorded)
+    return Recognised(layout, arch, num_classes, image_shape, options, tensors)
 
 
 def _layout(field, prefix, tensors):
     if field == "net":
         return Layout("MACER", prefix, "none")
+    imagenet = tensors["conv1.weight"].shape[-1] == 7
     if prefix in ("1.", "1.module.") and field == "state_dict":
-        return Layout("Cohen", prefix, "cifar10")
+        return Layout("Cohen", prefix, "imagenet" if imagenet else "cifar10")
     if prefix == "module." and "linear.weight" in tensors:
         return Layout("Idelbayev", prefix, "imagenet")
+    if imagenet and field is None:
+        return Layout("torchvision", prefix, "imagenet")
     return Layout("state_dict", prefix, None)
 
 
 def _network(tensors):
-    stem = tensors["conv1.weight"].shape
+    """The architecture's name, classes, image shape and options, from the names and shapes of the tensors."""
+    width, channels, size, _ = tensors["conv1.weight"].shape
     if "fc2.weight" in tensors:
-        if stem[0] != 20 or stem[2:] != (5, 5):
-            raise ValueError(f"conv1.weight has shape {stem}")
-        return "lenet", tensors["fc2.weight"].shape[0], (28, 28, stem[1]), {}
-    blocks = [len({k.split(".")[1] for k in tensors if k.startswith(f"layer{i}.")}) for i in (1, 2, 3, 4)]
-    if stem[0] != 16 or stem[2:] != (3, 3) or blocks[3] or len(set(blocks[:3])) > 1:
-        raise ValueError(f"conv1.weight has shape {stem} and the layers have {blocks} blocks")
-    head = tensors["linear.weight"] if "linear.weight" in tensors else tensors["fc.weight"]
-    shortcut = "projection" if "layer2.0.downsample.0.weight" in tensors else "option_a"
-    arch = f"cifar_resnet{6 * blocks[0] + 2}"
-    return arch, head.shape[0], (32, 32, stem[1]), {"shortcut": shortcut}
+        if (width, size) != (20, 5):
+            raise ValueError(f"conv1.weight has {width} filters of size {size}")
+        return "lenet", tensors["fc2.weight"].shape[0], (28, 28, channels), {}
+    blocks = tuple(len({k.split(".")[1] for k in tensors if k.startswith(f"layer{i}.")}) for i in (1, 2, 3, 4))
+    inner = tensors["layer1.0.conv2.weight"].shape[0] // width if "layer1.0.bn3.weight" in tensors else None
+    for arch, make in ARCHITECTURES.items():  # noqa: B007
+        shape = getattr(make, "keywords", {})
+        if (shape.get("blocks", ()) + (0,))[:4] == blocks and shape["width"] == width and shape["bottleneck"] == inner:
+            break
+    else:
+        raise ValueError(f"the stem has {width} filters, the layers {blocks} blocks")
+    stem = f"{size}x{size}"
+    options = {} if stem == shape["stem"] else {"stem": stem}
+    if inner is None and not any(name in key for key in tensors for name in _SHORTCUTS):
+        options["shortcut"] = "option_a"
+    side = 224 if stem == "7x7" else 32
+    return arch, tensors[_head(tensors)].shape[0], (side, side, channels), options
+
+
+_SHORTCUTS = (".downsample.", ".shortcut.")  # as torchvision and as Kuangliu's repository name it
+
+
+def _head(tensors):
+    return "linear.weight" if "linear.weight" in tensors else "fc.weight"
 
 
 def to_classifier(found: Recognised, mean, std, source: dict, path: Path) -> Classifier:
@@ -125,11 +147,12 @@ def to_classifier(found: Recognised, mean, std, source: dict, path: Path) -> Cla
     model = nnx.eval_shape(lambda: build(spec))
     flat = nnx.to_flat_state(nnx.state(model))
     unused = {key for key in found.tensors if not key.endswith(".num_batches_tracked")}
-    head = "linear" if "linear.weight" in found.tensors else "fc"
+    theirs = {"fc": _head(found.tensors).removesuffix(".weight")}
+    theirs["shortcut"] = "shortcut" if any(".shortcut." in key for key in found.tensors) else "downsample"
     weights = {}
     for name, variable in flat:
         arrays = []
-        for key in _torch_keys(name, variable.shape, head):
+        for key in _torch_keys(name, variable.shape, theirs):
             if key not in found.tensors:
                 raise CheckpointError(f"{path}: {found.arch} needs tensor {key!r}, which the file lacks")
             unused.discard(key)
@@ -138,7 +161,7 @@ def to_classifier(found: Recognised, mean, std, source: dict, path: Path) -> Cla
             except (ValueError, KeyError) as error:
                 raise CheckpointError(f"{path}: tensor {key!r} is damaged: {error}") from error
         shape = variable.shape[1:] if "rest" in name else variable.shape
-        for key, array in zip(_torch_keys(name, variable.shape, head), arrays, strict=True):
+        for key, array in zip(_torch_keys(name, variable.shape, theirs), arrays, strict=True):
             if array.shape != shape:
                 raise CheckpointError(
                     f"{path}: tensor {key!r} has shape {found.tensors[key].shape}, which does not fit {found.arch}: "
@@ -158,8 +181,11 @@ def to_classifier(found: Recognised, mean, std, source: dict, path: Path) -> Cla
 _NORM_LEAVES = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 
 
-def _torch_keys(name, shape, head):
-    """The PyTorch keys of our variable: one, or one for each block where blocks are stacked."""
+def _torch_keys(name, shape, theirs):
+    """The PyTorch keys of our variable: one, or one for each block where blocks are stacked.
+
+    `theirs` gives the names that vary, of the head and of the projections.
+    """
     *modules, leaf = name
     if modules[0].startswith("layer"):
         layer, position, *modules = modules
@@ -169,11 +195,11 @@ def _torch_keys(name, shape, head):
         prefixes = [""]
     match modules:
         case ["shortcut", part]:
-            module = f"downsample.{'conv norm'.split().index(part)}"
+            module = f"{theirs['shortcut']}.{'conv norm'.split().index(part)}"
         case [unit, "norm"]:
             module = unit.replace("conv", "bn")
         case [unit, *_]:
-            module = head if unit == "fc" else unit
+            module = theirs["fc"] if unit == "fc" else unit
     leaf = _NORM_LEAVES[leaf] if modules[-1] == "norm" else {"kernel": "weight"}.get(leaf, leaf)
     return [f"{prefix}{module}.{leaf}" for prefix in prefixes]
 
@@ -184,6 +210,34 @@ def _to_flax(array, leaf):
     if leaf != "kernel":
         return array
     return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.transpose()
+
+
+def to_state_dict(classifier: Classifier) -> OrderedDict[str, np.ndarray]:
+    """The weights of `classifier` under PyTorch's names, without a prefix, in PyTorch's order and axes."""
+    weights = {}
+    for name, variable in nnx.to_flat_state(nnx.state(classifier.model)):
+        array = np.asarray(variable[...])
+        keys = _torch_keys(name, array.shape, {"fc": "fc", "shortcut": "downsample"})
+        for key, part in zip(keys, array if "rest" in name else [array], strict=True):
+            weights[key] = _to_torch(part, name[-1])
+            if key.endswith(".running_var"):
+                weights[key.removesuffix("running_var") + "num_batches_tracked"] = np.zeros((), np.int64)
+    return OrderedDict(sorted(weights.items(), key=lambda item: [_rank(part) for part in item[0].split(".")]))
+
+
+_ORDER = "conv1 bn1 conv2 bn2 conv3 bn3 downsample layer1 layer2 layer3 layer4 fc fc1 fc2".split()
+_ORDER += "weight bias running_mean running_var num_batches_tracked".split()
+
+
+def _rank(part):
+    return int(part) if part.isdigit() else _ORDER.index(part)
+
+
+def _to_torch(array, leaf):
+    """The inverse of `_to_flax`."""
+    if leaf != "kernel":
+        return array
+    return array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.transpose()
 
 
 def count_parameters(model: nnx.Module) -> int:

@@ -4,6 +4,7 @@ import argparse
 import sys
 
 from qcrs_jax.convert import command as convert
+from qcrs_jax.convert import export
 
 from qcrs_jax.errors import UserError
 
@@ -12,6 +13,7 @@ from . import benchmark, certify, demo, plot, table
 COMMANDS = {
     "certify": certify,
     "convert": convert,
+    "export": export,
     "table": table,
     "plot": plot,
     "demo": demo,

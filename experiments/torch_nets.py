@@ -49,6 +49,53 @@ class CifarResNet(nn.Module):
         return (self.linear if hasattr(self, "linear") else self.fc)(x)
 
 
+class Bottleneck(nn.Module):
+    def __init__(self, features_in, inner, features, stride):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(features_in, inner, 1, bias=False), nn.BatchNorm2d(inner)
+        self.conv2, self.bn2 = nn.Conv2d(inner, inner, 3, stride, 1, bias=False), nn.BatchNorm2d(inner)
+        self.conv3, self.bn3 = nn.Conv2d(inner, features, 1, bias=False), nn.BatchNorm2d(features)
+        self.downsample = None
+        if stride > 1 or features != features_in:
+            projection = nn.Conv2d(features_in, features, 1, stride, bias=False)
+            self.downsample = nn.Sequential(projection, nn.BatchNorm2d(features))
+
+    def forward(self, x):
+        out = functional.relu(self.bn1(self.conv1(x)))
+        out = self.bn3(self.conv3(functional.relu(self.bn2(self.conv2(out)))))
+        return functional.relu(out + (x if self.downsample is None else self.downsample(x)))
+
+
+class ResNet(nn.Module):
+    """torchvision's ResNets; bottleneck=2 are the wide ones. stem=3 is that of CIFAR versions."""
+
+    def __init__(self, blocks, bottleneck=None, stem=7, num_classes=1000):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, stem, 2 if stem == 7 else 1, stem // 2, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        features_in = 64
+        for i, depth in enumerate(blocks):
+            width, layer = 64 * 2**i, []
+            for j in range(depth):
+                stride = 2 if i and j == 0 else 1
+                if bottleneck is None:
+                    layer.append(BasicBlock(features_in, width, stride, option_a=False))
+                    features_in = width
+                else:
+                    layer.append(Bottleneck(features_in, bottleneck * width, 4 * width, stride))
+                    features_in = 4 * width
+            setattr(self, f"layer{i + 1}", nn.Sequential(*layer))
+        self.fc = nn.Linear(features_in, num_classes)
+        self.pools = stem == 7
+
+    def forward(self, x):
+        x = functional.relu(self.bn1(self.conv1(x)))
+        if self.pools:
+            x = functional.max_pool2d(x, 3, 2, 1)
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x)))).mean((2, 3))
+        return self.fc(x)
+
+
 class LeNet(nn.Module):
     def __init__(self):
         super().__init__()

@@ -3,12 +3,10 @@
     python -m experiments.train_fashion_mnist --data_dir FOLDER_WITH_IDX_FILES --out experiments/assets
 
 Fresh noise at every step (Cohen et al. 2019), Adam, one-cycle learning rate. The network is saved as a PyTorch file in
-MACER's layout, which needs PyTorch; nothing else does. Two CPU cores take about two minutes for the six epochs, to
-87% accuracy on test images under the same noise.
+MACER's layout. Two CPU cores take three minutes for six epochs, to 87% accuracy on noisy test images.
 """
 
 import argparse
-from collections import OrderedDict
 from pathlib import Path
 
 import jax
@@ -16,10 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
+from qcrs_jax.convert.export import export_file
 from tqdm import tqdm
 
 from qcrs_jax.data import load_dataset
-from qcrs_jax.models import Spec, build
+from qcrs_jax.models import Classifier, Spec, build
 
 
 def main():
@@ -34,7 +33,8 @@ def main():
     args = parser.parse_args()
 
     images, labels = _arrays("train", args.data_dir)
-    model = build(Spec("lenet", 10, (28, 28, 1), (0.0,), (1.0,)), args.seed)
+    spec = Spec("lenet", 10, (28, 28, 1), (0.0,), (1.0,))
+    model = build(spec, args.seed)
     steps = args.epochs * (len(labels) // args.batch)
     schedule = optax.cosine_onecycle_schedule(steps, args.learning_rate)
     optimizer = nnx.Optimizer(model, optax.adamw(schedule, weight_decay=1e-4), wrt=nnx.Param)
@@ -59,7 +59,7 @@ def main():
             count += 1
         print(f"epoch {epoch + 1}: loss {np.mean(jax.device_get(losses)):.4f}")
     print(f"accuracy on noisy test images: {_noisy_accuracy(model, args):.4f}")
-    _save(model, args.out / f"lenet_fashion_mnist_noise_{args.sigma}.pth", args.epochs)
+    export_file(Classifier(spec, model), args.out / f"lenet_fashion_mnist_noise_{args.sigma}.pth")
     _save_sample(args.data_dir, args.out / "fashion_mnist_test_500.npz")
 
 
@@ -78,19 +78,6 @@ def _noisy_accuracy(model, args):
 
     chunks = zip(np.split(images, 20), np.split(labels, 20))
     return sum(int(hits(model, x, y, jax.random.fold_in(key, i))) for i, (x, y) in enumerate(chunks)) / len(labels)
-
-
-def _save(model, path, epoch):
-    import torch
-
-    weights = OrderedDict()
-    for name in ("conv1", "conv2", "fc1", "fc2"):
-        layer = getattr(model, name)
-        kernel = np.asarray(layer.kernel[...])
-        axes = (3, 2, 0, 1) if kernel.ndim == 4 else (1, 0)
-        weights[f"{name}.weight"] = torch.tensor(np.ascontiguousarray(kernel.transpose(axes)))
-        weights[f"{name}.bias"] = torch.tensor(np.asarray(layer.bias[...]))
-    torch.save({"net": weights, "epoch": epoch}, path)
 
 
 def _save_sample(data_dir, path):

@@ -51,7 +51,7 @@ def test_stacked_blocks_and_batch_statistics_come_back_exactly(tmp_path):
     restored = load_classifier(tmp_path / "a" / "b" / "net")
     assert restored.spec == original.spec
     assert restored.spec.mean == (0.4914, 0.4822, 0.4465)
-    assert restored.spec.options == {"shortcut": "projection"}
+    assert restored.spec.options == {}
     assert len(restored.spec.source["sha256"]) == 64
     assert restored.fingerprint() == original.fingerprint()
     assert restored.classify.func == original.classify.func

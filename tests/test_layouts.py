@@ -1,5 +1,6 @@
 """PyTorch checkpoints of every layout against PyTorch's logits, and what is refused rather than guessed."""
 
+import functools
 import io
 import tarfile
 
@@ -23,21 +24,23 @@ from checkpoints import (
     torch_logits,
 )
 from flax import nnx
-from qcrs_jax.convert.layouts import NORMALIZATIONS
+from qcrs_jax.convert.layouts import NORMALIZATIONS, count_parameters
 from qcrs_jax.convert.load import load_classifier, parse_normalization
 from qcrs_jax.experiments.torch_nets import BasicBlock as TorchBlock
-from qcrs_jax.experiments.torch_nets import CifarResNet, randomise
+from qcrs_jax.experiments.torch_nets import Bottleneck as TorchBottleneck
+from qcrs_jax.experiments.torch_nets import CifarResNet, ResNet, randomise
 
 from qcrs_jax.checkpoint import CheckpointError
-from qcrs_jax.models.cifar_resnet import BasicBlock
+from qcrs_jax.models import build
+from qcrs_jax.models.resnet import BasicBlock, Bottleneck
 
 DEPTHS = (20, 32, 44, 56, 110)
 
 
-def assert_same_logits(path, net, normalization, given=None):
+def assert_same_logits(path, net, normalization, given=None, shape=None):
     """The classifier in `path` gives PyTorch's logits on random images; returns its spec."""
     classifier = load_classifier(path, given)
-    x = images(4, classifier.spec.image_shape)
+    x = images(4, shape or classifier.spec.image_shape)
     expected = torch_logits(net, x, normalization)
     assert np.ptp(expected, axis=0).max() > 0.03 * abs(expected).max()  # the images tell in the logits
     logits = np.asarray(jax.jit(classifier.classify)(x))
@@ -54,9 +57,60 @@ def test_cifar_resnets(tmp_path, depth, option_a):
     path = save(content, tmp_path / "net.th", legacy=(depth % 4 == 0) == option_a)
     spec = assert_same_logits(path, net, "imagenet" if option_a else "cifar10")
     assert spec.arch == f"cifar_resnet{depth}"
-    assert spec.options == {"shortcut": "option_a" if option_a else "projection"}
+    assert spec.options == ({"shortcut": "option_a"} if option_a else {})
     assert spec.source["layout"] == ("Idelbayev" if option_a else "Cohen")
     assert (spec.num_classes, spec.image_shape) == (10, (32, 32, 3))
+
+
+IMAGENET = {  # blocks, bottleneck, parameters as torchvision publishes them
+    "resnet18": ((2, 2, 2, 2), None, 11_689_512),
+    "resnet34": ((3, 4, 6, 3), None, 21_797_672),
+    "resnet50": ((3, 4, 6, 3), 1, 25_557_032),
+    "resnet101": ((3, 4, 23, 3), 1, 44_549_160),
+    "resnet152": ((3, 8, 36, 3), 1, 60_192_808),
+    "wide_resnet50_2": ((3, 4, 6, 3), 2, 68_883_240),
+    "wide_resnet101_2": ((3, 4, 23, 3), 2, 126_886_696),
+}
+
+
+@functools.cache
+def imagenet(arch, stem=7, num_classes=1000):
+    blocks, bottleneck, _ = IMAGENET[arch]
+    torch.manual_seed(0)
+    return calibrated(randomise(ResNet(blocks, bottleneck, stem, num_classes)), (64, 64, 3))
+
+
+@pytest.mark.parametrize("arch", IMAGENET)
+def test_torchvision_resnets(tmp_path, arch):
+    net = imagenet(arch) if arch == "resnet50" else imagenet.__wrapped__(arch)  # the large ones are not kept
+    path = save(net.state_dict(), tmp_path / "net.pth")
+    spec = assert_same_logits(path, net, "imagenet", shape=(96, 96, 3))
+    assert (spec.arch, spec.num_classes, spec.image_shape) == (arch, 1000, (224, 224, 3))
+    assert spec.source["layout"] == "torchvision"
+    model = nnx.eval_shape(lambda: build(spec))
+    assert count_parameters(model) == IMAGENET[arch][-1]
+
+
+def test_cohen_s_resnet50_and_data_parallel(tmp_path):
+    net = imagenet("resnet50")
+    path = save(cohen(net, "resnet50", "1.module."), tmp_path / "checkpoint.pth.tar")
+    assert assert_same_logits(path, net, "imagenet", shape=(64, 64, 3)).source["layout"] == "Cohen"
+    path = save(prefixed(net, "module."), tmp_path / "parallel.pth")
+    assert_same_logits(path, net, "imagenet", shape=(64, 64, 3))
+
+
+@pytest.mark.parametrize("kuangliu", [False, True])
+def test_resnet18_with_the_stem_of_cifar(tmp_path, kuangliu):
+    net = imagenet("resnet18", 3, 10)
+    names = {"downsample.": "shortcut.", "fc.": "linear."} if kuangliu else {}
+    weights = net.state_dict()
+    for theirs, other in names.items():
+        weights = {key.replace(theirs, other): value for key, value in weights.items()}
+    path = save({"state_dict": weights}, tmp_path / "net.pth")
+    with pytest.raises(CheckpointError, match="--normalization"):
+        load_classifier(path)
+    spec = assert_same_logits(path, net, "cifar10", given="cifar10")
+    assert (spec.arch, spec.image_shape, spec.options) == ("resnet18", (32, 32, 3), {"stem": "3x3"})
 
 
 def test_macer_resnet110(tmp_path):
@@ -106,16 +160,21 @@ def test_weights_in_half_precision(tmp_path):
     np.testing.assert_array_equal(kernel, half["fc2.weight"].float().numpy().T)
 
 
-@pytest.mark.parametrize("option_a", [False, True], ids=["projection", "option_a"])
+@pytest.mark.parametrize("kind", ["projection", "option_a", "bottleneck"])
 @pytest.mark.parametrize("size", [7, 8])
-def test_strided_block(option_a, size):
+def test_strided_block(kind, size):
     """A block on its own, where a shift by a pixel cannot drown in the pooling."""
     torch.manual_seed(0)
-    theirs = randomise(TorchBlock(16, 32, 2, option_a))
-    ours = BasicBlock(16, 32, 2, "option_a" if option_a else "projection", rngs=nnx.Rngs(0))
+    if kind == "bottleneck":
+        theirs = randomise(TorchBottleneck(16, 8, 32, 2))
+        ours = Bottleneck(16, 32, 2, 8, rngs=nnx.Rngs(0))
+    else:
+        theirs = randomise(TorchBlock(16, 32, 2, kind == "option_a"))
+        ours = BasicBlock(16, 32, 2, kind, rngs=nnx.Rngs(0))
     ours.eval()
     pairs = [(ours.conv1, theirs.conv1, theirs.bn1), (ours.conv2, theirs.conv2, theirs.bn2)]
-    pairs += [] if option_a else [(ours.shortcut, *theirs.downsample)]
+    pairs += [(ours.conv3, theirs.conv3, theirs.bn3)] if kind == "bottleneck" else []
+    pairs += [] if kind == "option_a" else [(ours.shortcut, *theirs.downsample)]
     for unit, conv, bn in pairs:
         unit.conv.kernel[...] = jnp.asarray(conv.weight.detach().numpy().transpose(2, 3, 1, 0))
         unit.norm.scale[...], unit.norm.bias[...] = (jnp.asarray(v.detach().numpy()) for v in (bn.weight, bn.bias))
@@ -164,7 +223,7 @@ def test_missing_block(tmp_path):
     content = cohen(resnet(20), "cifar_resnet20")
     for key in [k for k in content["state_dict"] if k.startswith("1.layer2.2.")]:
         del content["state_dict"][key]
-    assert_refused(content, tmp_path, "[3, 2, 3, 0]")
+    assert_refused(content, tmp_path, "(3, 2, 3, 0)")
 
 
 @pytest.mark.parametrize(

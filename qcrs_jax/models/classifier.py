@@ -11,11 +11,29 @@ from flax import nnx
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
-from .cifar_resnet import CifarResNet
 from .lenet import LeNet
+from .resnet import ResNet
 
+_IMAGENET = {
+    "resnet18": ((2, 2, 2, 2), None),
+    "resnet34": ((3, 4, 6, 3), None),
+    "resnet50": ((3, 4, 6, 3), 1),
+    "resnet101": ((3, 4, 23, 3), 1),
+    "resnet152": ((3, 8, 36, 3), 1),
+    "wide_resnet50_2": ((3, 4, 6, 3), 2),
+    "wide_resnet101_2": ((3, 4, 23, 3), 2),
+}
 ARCHITECTURES = {
-    **{f"cifar_resnet{depth}": functools.partial(CifarResNet, depth) for depth in (20, 32, 44, 56, 110)},
+    **{
+        f"cifar_resnet{depth}": functools.partial(
+            ResNet, blocks=((depth - 2) // 6,) * 3, width=16, stem="3x3", bottleneck=None
+        )
+        for depth in (20, 32, 44, 56, 110)
+    },
+    **{
+        name: functools.partial(ResNet, blocks=blocks, width=64, stem="7x7", bottleneck=bottleneck)
+        for name, (blocks, bottleneck) in _IMAGENET.items()
+    },
     "lenet": LeNet,
 }
 

@@ -80,6 +80,7 @@ def scan_blocks(blocks: nnx.Module, x: Float[Array, "..."]) -> Float[Array, "...
     return nnx.scan(lambda x, block: block(x), in_axes=(nnx.Carry, 0), out_axes=nnx.Carry)(x, blocks)
 
 
-def max_pool(x: Float[Array, "batch h w c"]) -> Float[Array, "batch h2 w2 c"]:
-    """2x2 max pooling with stride 2, without padding."""
-    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+def max_pool(x: Float[Array, "batch h w c"], size: int = 2, padding: int = 0) -> Float[Array, "batch h2 w2 c"]:
+    """Max pooling with stride 2 over windows of size x size, padded on every side."""
+    pads = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, size, size, 1), (1, 2, 2, 1), pads)
