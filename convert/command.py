@@ -17,21 +17,38 @@ def add_arguments(parser):
     parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="PyTorch file (.pth, .pth.tar, .th, .pt)")
     parser.add_argument("out_dir", metavar="OUT_DIR", type=Path, help="directory to write")
     parser.add_argument("--normalization", help=NORMALIZATION_HELP)
+    parser.add_argument("--check", metavar="DATASET", help="measure clean and noisy accuracy on this data set")
+    parser.add_argument("--data_dir", type=Path, help="where the data set of --check is")
+    parser.add_argument("--split", choices=["train", "test"], default="test", help="of the data set (default: test)")
+    parser.add_argument("--skip", type=int, default=10, metavar="K", help="check images 0, K, 2K, ... (default: 10)")
+    parser.add_argument("--sigma", type=float, default=0.25, help="noise level of the check (default: 0.25)")
     parser.add_argument("--overwrite", action="store_true", help="replace a classifier that OUT_DIR already holds")
 
 
 def run(args):
     from qcrs_jax.checkpoint import CheckpointError, save_classifier
+    from qcrs_jax.data import load_dataset
 
+    from .check import accuracy, check_fit
     from .layouts import count_parameters
     from .load import convert_file
 
     if not args.checkpoint.is_file():
         raise CheckpointError(f"{args.checkpoint}: no such file")
     classifier = convert_file(args.checkpoint, args.normalization)
+    if args.check and args.skip < 1:
+        raise CheckpointError(f"--skip must be at least 1, not {args.skip}")
+    dataset = load_dataset(args.check, args.data_dir, args.split) if args.check else None
+    if dataset:
+        check_fit(classifier.spec, dataset, args.checkpoint)
     save_classifier(classifier, args.out_dir, overwrite=args.overwrite)
     spec = classifier.spec
     options = "".join(f", {name} {value}" for name, value in spec.options.items())
     print(f"{args.checkpoint} ({spec.source['layout']} layout) -> {args.out_dir}")
     print(f"  {spec.arch}{options}: {count_parameters(classifier.model):,} parameters, {spec.num_classes} classes")
     print(f"  images {spec.image_shape}, normalisation {spec.source['normalization']}: {spec.mean} / {spec.std}")
+    if dataset:
+        indices = range(0, len(dataset), args.skip)
+        clean, noisy = (accuracy(classifier, dataset, indices, sigma) for sigma in (0.0, args.sigma))
+        print(f"  accuracy on {len(indices)} images of {dataset.name} ({dataset.source}): {clean:.4f} clean")
+        print(f"  and {noisy:.4f} under noise of {args.sigma:g}")

@@ -140,6 +140,8 @@ def certify_dataset(request: Request, args) -> Path:
 
     devices = local_devices()  # before anything touches them
 
+    from qcrs_jax.convert.check import check_fit
+
     from qcrs_jax import certify, load_classifier
     from qcrs_jax.certificate import replicated
     from qcrs_jax.data import load_dataset
@@ -148,7 +150,7 @@ def certify_dataset(request: Request, args) -> Path:
 
     classifier = load_classifier(args.checkpoint, "none" if args.macer else args.normalization)
     dataset = load_dataset(args.dataset, args.data_dir, args.split)
-    _check_fit(classifier.spec, dataset, args.checkpoint)
+    check_fit(classifier.spec, dataset, args.checkpoint)
     end = len(dataset) if request.max < 0 else min(request.max, len(dataset))
     indices = range(0, end, request.skip)
     if not indices:
@@ -211,20 +213,6 @@ def local_devices():
         except (RuntimeError, AttributeError):  # JAX is running already, or no such system call on this platform
             pass
     return jax.local_devices()
-
-
-def _check_fit(spec, dataset, checkpoint):
-    if spec.num_classes != len(dataset.class_names):
-        raise UserError(
-            f"{checkpoint} tells {spec.num_classes} classes apart, but {dataset.name} ({dataset.source}) has "
-            f"{len(dataset.class_names)}: {', '.join(dataset.class_names[:10])}"
-        )
-    image, _ = dataset[0]
-    if image.shape != tuple(spec.image_shape):
-        raise UserError(
-            f"{checkpoint} takes images of shape {tuple(spec.image_shape)}, but those of {dataset.name} "
-            f"({dataset.source}) have shape {image.shape}"
-        )
 
 
 def _describe(request, classifier, dataset):

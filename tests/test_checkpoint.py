@@ -134,7 +134,7 @@ def test_metadata_that_are_not_text(copy):
     "change",
     [
         {"format": 2},
-        {"arch": "resnet50"},
+        {"arch": "vgg16"},
         {"arch": ["lenet"]},
         {"mean": [0.1, 0.2]},
         {"mean": 0.5},

@@ -7,8 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
-from checkpoints import cohen, lenet_file, resnet, save
+from checkpoints import cohen, images, lenet_file, resnet, save
 from qcrs_jax.convert.load import load_classifier
 
 from qcrs_jax.checkpoint import restore_classifier
@@ -38,7 +40,7 @@ def test_converts(tmp_path, command):
     done = run(path, tmp_path / "out", command=command)
     assert (done.returncode, done.stderr) == (0, "")
     parameters = sum(p.numel() for p in resnet(20).parameters())
-    for words in (str(path), "Cohen layout", "cifar_resnet20", "projection", f"{parameters:,} parameters", "cifar10"):
+    for words in (str(path), "Cohen layout", "cifar_resnet20", f"{parameters:,} parameters", "cifar10"):
         assert words in done.stdout
     converted = restore_classifier(tmp_path / "out")
     assert converted.spec.source["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
@@ -85,3 +87,25 @@ def test_usage_names_the_arguments():
     done = run()
     assert done.returncode == 2
     assert "CHECKPOINT" in done.stderr and "OUT_DIR" in done.stderr
+
+
+def test_check_measures_clean_and_noisy_accuracy(tmp_path):
+    path = lenet_file(tmp_path)
+    x = images(30, (28, 28, 1))
+    labels = np.asarray(load_classifier(path).classify(jnp.asarray(x))).argmax(axis=-1)
+    labels[:6] = (labels[:6] + 1) % 10  # 24 of 30 are right
+    np.savez(tmp_path / "d.npz", x=x, y=labels, class_names=[str(i) for i in range(10)])
+    check = ["--check", "npz", "--data_dir", tmp_path / "d.npz", "--skip", 1, "--sigma"]
+    done = run(path, tmp_path / "out", *check, 100)
+    assert done.returncode == 0, done.stderr
+    assert "accuracy on 30 images of d" in done.stdout and "0.8000 clean" in done.stdout
+    assert float(done.stdout.split()[-6]) < 0.8
+    assert f"{24 / 30:.4f} under noise of 0" in run(path, tmp_path / "out2", *check, 0).stdout
+
+
+def test_check_refuses_a_data_set_that_does_not_fit_before_it_writes(tmp_path):
+    np.savez(tmp_path / "d.npz", x=images(3, (28, 28, 1)), y=[0, 1, 2])
+    path = lenet_file(tmp_path)
+    done = run(path, tmp_path / "out", "--check", "npz", "--data_dir", tmp_path / "d.npz")
+    assert_error(done, path, "10 classes", "has 3")
+    assert not (tmp_path / "out").exists()
