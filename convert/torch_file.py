@@ -9,6 +9,8 @@ Source: torch/serialization.py and torch/_utils.py of PyTorch, for the layout of
 import dataclasses
 import io
 import math
+import mmap
+import os
 import pickle
 import struct
 import sys
@@ -92,6 +94,8 @@ class Tensor:
 def load(path: str | Path) -> Any:
     """What `torch.save` wrote to `path`, with a `Tensor` for every tensor.
 
+    The file is mapped, and a tensor's numbers are read when it is asked for them.
+
     Raises:
         TorchFileError: no such file, not such a file, truncated, or a pickle that names anything but tensors and
             plain containers. Nothing in the file is executed.
@@ -99,13 +103,13 @@ def load(path: str | Path) -> Any:
     path = Path(path)
     try:
         with open(path, "rb") as file:
-            data = file.read()
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if os.fstat(file.fileno()).st_size else b""
     except OSError as error:
         raise TorchFileError(f"{path}: cannot be read: {error.strerror}") from error
     if not data:
         raise TorchFileError(f"{path}: the file is empty")
     try:
-        return _load_zip(data) if data[:4] == b"PK\x03\x04" else _load_legacy(data)
+        return _load_zip(path) if data[:4] == b"PK\x03\x04" else _load_legacy(data)
     except TorchFileError as error:
         raise TorchFileError(f"{path}: {error}") from error
     except RecursionError as error:
@@ -201,8 +205,8 @@ _ALLOWED = {
 }
 
 
-def _load_zip(data):
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+def _load_zip(path):
+    with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
             raise TorchFileError("a compressed zip archive; torch.save writes uncompressed ones")
@@ -221,14 +225,14 @@ def _load_zip(data):
         storages = {}
         content = _Unpickler(io.BytesIO(archive.read(pickles[0])), storages).load()
     for storage in storages.values():
-        storage.read = _zip_reader(data, f"{root}data/{storage.key}")
+        storage.read = _zip_reader(path, f"{root}data/{storage.key}")
     return content
 
 
-def _zip_reader(data, name):
+def _zip_reader(path, name):
     def read():
         try:
-            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            with zipfile.ZipFile(path) as archive:
                 return archive.read(name)
         except Exception as error:  # zipfile raises many kinds
             raise ValueError(f"{name} cannot be read from the zip archive: {error}") from error
@@ -236,12 +240,12 @@ def _zip_reader(data, name):
     return read
 
 
-def _load_legacy(data):
-    if data[257:262] == b"ustar":
+def _load_legacy(file):
+    if file[257:262] == b"ustar":
         raise TorchFileError("PyTorch's tar format of before 2017 is not supported; open and save it with PyTorch")
-    if data[:1] != pickle.PROTO:
+    if file[:1] != pickle.PROTO:
         raise TorchFileError("not a PyTorch checkpoint: neither a zip archive nor a pickle")
-    file, storages = io.BytesIO(data), {}
+    storages = {}
     if _Unpickler(file, {}).load() != _LEGACY_MAGIC:
         raise TorchFileError("not a PyTorch checkpoint: a pickle without PyTorch's magic number")
     version = _Unpickler(file, {}).load()
@@ -258,10 +262,10 @@ def _load_legacy(data):
         (size,) = struct.unpack("<q", file.read(8))
         length = storage.size * storage.dtype.itemsize
         start = file.tell()
-        if size != storage.size or start + length > len(data):
+        if size != storage.size or start + length > len(file):
             raise TorchFileError(f"truncated or damaged in storage {key!r}; copy it again")
-        storage.read = lambda start=start, length=length: memoryview(data)[start : start + length]
-        file.seek(length, io.SEEK_CUR)
+        storage.read = lambda start=start, length=length: memoryview(file)[start : start + length]
+        file.seek(length, os.SEEK_CUR)
     missing = [key for key, storage in storages.items() if storage.read is None]
     if missing:
         raise TorchFileError(f"truncated: storage {missing[0]!r} is missing")

@@ -113,7 +113,7 @@ def _rows(runs, radii):
     """Header, and a row for each run: (text, number to compare or None) a cell. Larger numbers are better."""
     from qcrs_jax.metrics import certified_accuracy, columns, summarise
 
-    header = ["run", "ACR", *(f"r = {r:g}" for r in radii), "abstains", "samples", "s / image"]
+    header = ["run", "ACR", *(f"r = {r:g}" for r in radii), "abstains", "samples", "median s"]
     rows = []
     for run in runs:
         summary = summarise(run)

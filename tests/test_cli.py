@@ -444,14 +444,14 @@ def test_table_on_the_terminal(results):
 
 def test_table_in_markdown(results):
     lines = qcrs_jax("table", "cohen_a.tsv", "qcrs.tsv", *RADII, "--format", "markdown", cwd=results).stdout
-    assert "| run | ACR | r = 0 | r = 0.25 | r = 0.5 | abstains | samples | s / image |\n| --- | ---: |" in lines
+    assert "| run | ACR | r = 0 | r = 0.25 | r = 0.5 | abstains | samples | median s |\n| --- | ---: |" in lines
     assert "| cohen_a.tsv | 0.2500 | **1.000** | **0.500** | 0.000 | 0.000 | - | 1.50 |\n" in lines
     assert "| qcrs.tsv | **0.4500** | 0.500 | **0.500** | **0.500** | 0.500 | - | 5.50 |\n" in lines
 
 
 def test_table_in_latex(results):
     text = qcrs_jax("table", "cohen_a.tsv", "qcrs.tsv", *RADII, "--format", "latex", cwd=results).stdout
-    assert r"run & ACR & $r = 0$ & $r = 0.25$ & $r = 0.5$ & abstains & samples & s / image \\" in text
+    assert r"run & ACR & $r = 0$ & $r = 0.25$ & $r = 0.5$ & abstains & samples & median s \\" in text
     assert r"cohen\_a.tsv & 0.2500 & \textbf{1.000} & \textbf{0.500} & 0.000 & 0.000 & - & 1.50 \\" in text
     assert r"qcrs.tsv & \textbf{0.4500} & 0.500" in text
     begin, end = text.index(r"\begin{tabular}"), text.index(r"\end{tabular}") + len(r"\end{tabular}")
