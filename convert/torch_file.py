@@ -1,4 +1,5 @@
-"""Reads files of `torch.save` without PyTorch: zip archives (since 1.6) and the legacy sequence of pickles.
+"""Reads files of `torch.save` without PyTorch: zip archives (since 1.6) and the legacy sequence of pickles. Also
+`.safetensors`, with the library of that name.
 
 Pickles can run code. Only the few names below are let through, each of them builds plain data, and no attribute of
 what they build can be set.
@@ -21,6 +22,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+import safetensors
 
 from qcrs_jax.checkpoint import CheckpointError
 
@@ -92,7 +94,7 @@ class Tensor:
 
 
 def load(path: str | Path) -> Any:
-    """What `torch.save` wrote to `path`, with a `Tensor` for every tensor.
+    """What `torch.save`, or safetensors, wrote to `path`, with a `Tensor` for every tensor.
 
     The file is mapped, and a tensor's numbers are read when it is asked for them.
 
@@ -109,6 +111,8 @@ def load(path: str | Path) -> Any:
     if not data:
         raise TorchFileError(f"{path}: the file is empty")
     try:
+        if path.suffix == ".safetensors":
+            return _load_safetensors(data)
         return _load_zip(path) if data[:4] == b"PK\x03\x04" else _load_legacy(data)
     except TorchFileError as error:
         raise TorchFileError(f"{path}: {error}") from error
@@ -203,6 +207,30 @@ _ALLOWED = {
     ("numpy", "dtype"): _numpy_dtype,
     ("_codecs", "encode"): lambda text, encoding="": None,
 }
+
+
+_SAFETENSORS = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "BF16": ml_dtypes.bfloat16,
+    "I64": np.int64,
+    "I32": np.int32,
+    "I16": np.int16,
+    "I8": np.int8,
+    "U8": np.uint8,
+    "BOOL": np.bool_,
+}
+
+
+def _load_safetensors(data):
+    content = {}
+    for name, part in safetensors.deserialize(bytes(data)):
+        dtype, shape, values = np.dtype(_SAFETENSORS[part["dtype"]]), tuple(part["shape"]), part["data"]
+        strides = tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
+        storage = _Storage(dtype, name, math.prod(shape), read=lambda values=values: values)
+        content[name] = Tensor(storage, 0, shape, strides)
+    return content
 
 
 def _load_zip(path):

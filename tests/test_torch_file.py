@@ -370,3 +370,30 @@ def test_attributes_of_tensors_cannot_be_set(tmp_path):
         for entry, data in content.items():
             archive.writestr(entry, data)
     np.testing.assert_array_equal(load(path)["state_dict"]["w"].numpy(), [0.0, 1.0, 2.0])
+
+
+def test_safetensors(tmp_path):
+    from safetensors.torch import save_file
+
+    kinds = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool)
+    tensors = {str(kind): torch.arange(6).reshape(2, 3).to(kind) for kind in kinds}
+    tensors |= {"scalar": torch.tensor(2.5), "none": torch.zeros(0, 3)}
+    save_file(tensors, tmp_path / "net.safetensors")
+    content = load(tmp_path / "net.safetensors")
+    assert content.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        array = content[name].numpy()
+        assert array.shape == tensor.shape
+        np.testing.assert_array_equal(array.astype(np.float64), tensor.double().numpy())
+
+
+@pytest.mark.parametrize("kept", [4, 60, -1])
+def test_damaged_safetensors(tmp_path, kept):
+    from safetensors.torch import save_file
+
+    path = tmp_path / "net.safetensors"
+    save_file({"w": torch.ones(5)}, path)
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(TorchFileError) as error:
+        load(path)
+    assert str(path) in str(error.value)
