@@ -7,7 +7,9 @@ an image, with a sidecar RESULTS.json. A run that was stopped goes on when the s
       --left 0.08 --right 0.9 --epsilon 0.03
 """
 
+import concurrent.futures
 import dataclasses
+import itertools
 import os
 import time
 from pathlib import Path
@@ -29,7 +31,7 @@ def add_arguments(parser):
     add(
         "--dataset",
         default="cifar10",
-        choices=["cifar10", "mnist", "fashion_mnist", "folder", "npz"],
+        choices=["cifar10", "mnist", "fashion_mnist", "imagenet", "folder", "npz"],
         help="a known data set from its original files or TFDS, a folder of CLASS/IMAGE, or an .npz with x, y "
         "and perhaps class_names "
         "(default: cifar10)",
@@ -167,10 +169,11 @@ def certify_dataset(request: Request, args) -> Path:
         if done:
             print(f"{args.results}: {len(done)} of {len(indices)} images are done; going on behind them")
         todo = [index for index in indices if index not in done]
-        progress = tqdm(todo, initial=len(done), total=len(indices), unit="img", dynamic_ncols=True)
-        for index in progress:
+        progress = tqdm(
+            _read_ahead(dataset, todo), initial=len(done), total=len(indices), unit="img", dynamic_ncols=True
+        )
+        for index, (image, label) in progress:
             started = time.perf_counter()
-            image, label = dataset[index]
             result = certify(
                 classify,
                 image,
@@ -201,6 +204,16 @@ def certify_dataset(request: Request, args) -> Path:
             total += record.correct * record.radius
             progress.set_postfix_str(f"ACR {total / len(done):.4f}")
     return args.results
+
+
+def _read_ahead(dataset, indices):
+    """Yields (index, (image, label)); the next image is read while this one is certified."""
+    with concurrent.futures.ThreadPoolExecutor(1) as reader:
+        upcoming = None
+        for index, following in itertools.zip_longest(indices, indices[1:]):
+            current = upcoming or reader.submit(dataset.__getitem__, index)
+            upcoming = reader.submit(dataset.__getitem__, following) if following is not None else None
+            yield index, current.result()
 
 
 def local_devices():

@@ -16,9 +16,8 @@ from jaxtyping import Float
 
 from .errors import UserError
 
-DATASETS = ("cifar10", "mnist", "fashion_mnist", "folder", "npz")
+DATASETS = ("cifar10", "mnist", "fashion_mnist", "imagenet", "folder", "npz")
 DEFAULT_DIRS = ("data", "dataset_cache", ".")
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 
 _CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck".split()
 _CLASSES = {
@@ -70,15 +69,19 @@ def load_dataset(name: str, data_dir: str | Path | None = None, split: str = "te
 
     Args:
         name: "cifar10", "mnist" or "fashion_mnist": their original files below `data_dir`, else TFDS, which
-            downloads what it lacks if the package tensorflow is installed; "folder": `data_dir/[split/]CLASS/IMAGE`,
-            classes and files in sorted order; "npz": the file `data_dir`, or `data_dir/SPLIT.npz`, with
-            x (m, h, w[, c]), uint8 or in [0, 1], y, and class_names where y lacks the last classes.
+            downloads what it lacks if the package tensorflow is installed. "imagenet": its validation images, in
+            folders of classes, or flat with val.txt, or from TFDS, resized and cropped to (224, 224, 3). "folder":
+            `data_dir/[split/]CLASS/IMAGE`, classes and files in sorted order. "npz": the file `data_dir`, or
+            `data_dir/SPLIT.npz`, with x (m, h, w[, c]), uint8 or in [0, 1], y, and class_names where y lacks the last
+            classes.
         data_dir: where to look; by default ./data, ./dataset_cache and the current folder.
         split: "train" or "test".
 
     Raises:
         DataError: missing or damaged; says where it looked and what to do.
     """
+    from . import image_files  # which needs what this module defines
+
     if split not in ("train", "test"):
         raise DataError(f"split must be train or test, not {split!r}")
     if name in ("folder", "npz"):
@@ -87,14 +90,17 @@ def load_dataset(name: str, data_dir: str | Path | None = None, split: str = "te
         root = Path(data_dir)
         if not root.exists():
             raise DataError(f"{root}: no such file or directory (from --data_dir)")
-        return _folder(root, split) if name == "folder" else _npz(root, split)
-    if name not in _CLASSES:
+        return image_files.folder(root, split) if name == "folder" else _npz(root, split)
+    if name not in _SUBFOLDERS:
         raise DataError(f"unknown data set {name!r}; known are {', '.join(DATASETS)}")
     looked = []
     for root in [Path(data_dir)] if data_dir is not None else [Path(d) for d in DEFAULT_DIRS]:
         for sub in _SUBFOLDERS[name]:
             looked.append(root / sub)
-            found = _cifar10_batches(root / sub, split) if name == "cifar10" else _idx(name, root / sub, split)
+            if name == "imagenet":
+                found = image_files.imagenet(root / sub, split)
+            else:
+                found = _cifar10_batches(root / sub, split) if name == "cifar10" else _idx(name, root / sub, split)
             if found is not None:
                 return found
     return _tfds(name, data_dir, split, looked)
@@ -104,10 +110,12 @@ _SUBFOLDERS = {
     "cifar10": ("cifar-10-batches-py", "", "cifar10/cifar-10-batches-py"),
     "mnist": ("", "mnist", "MNIST/raw"),
     "fashion_mnist": ("", "fashion_mnist", "fashion-mnist", "FashionMNIST/raw"),
+    "imagenet": ("imagenet", "ILSVRC2012", ""),
 }
 
 
-def _digest(*parts: bytes | memoryview) -> str:
+def digest(*parts: bytes | memoryview) -> str:
+    """SHA-256 of the parts, one after another."""
     sha = hashlib.sha256()
     for part in parts:
         sha.update(part)
@@ -120,7 +128,7 @@ def _arrays(name, split, source, class_names, x, y):
             f"{source}: holds {len(y)} images with labels {sorted(set(y.tolist()))[:12]}; expected some, with labels "
             f"0 to {len(class_names) - 1}, one for each of the class_names"
         )
-    fingerprint = _digest(str((x.shape, x.dtype)).encode(), np.ascontiguousarray(x).data, y.tobytes())
+    fingerprint = digest(str((x.shape, x.dtype)).encode(), np.ascontiguousarray(x).data, y.tobytes())
     return Dataset(name, split, str(source), class_names, y, lambda i: x[i], fingerprint)
 
 
@@ -186,36 +194,6 @@ def _read_idx(file):
         raise DataError(f"{file}: not an IDX file, or a damaged one ({error}); download it again") from error
 
 
-def _folder(root, split):
-    from PIL import Image
-
-    splits = {"test": ("test", "val"), "train": ("train",)}[split]
-    present = [s for s in ("train", "test", "val") if (root / s).is_dir()]
-    if present and not set(present) & set(splits):
-        raise DataError(f"{root}: has {', '.join(present)}, but nothing for --split {split}")
-    root = next((root / s for s in splits if s in present), root)
-    classes = sorted(p.name for p in root.iterdir() if p.is_dir())
-    files, labels = [], []
-    for label, name in enumerate(classes):
-        found = sorted(p for p in (root / name).iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-        files += found
-        labels += [label] * len(found)
-    if not files:
-        raise DataError(f"{root}: no images found; --dataset folder expects {root}/CLASS/IMAGE")
-
-    def read(index):
-        try:
-            with Image.open(files[index]) as image:
-                if image.mode.startswith(("I", "F")):
-                    raise OSError(f"more than 8 bits a channel, mode {image.mode}; use --dataset npz with floats")
-                return np.asarray(image if image.mode in ("RGB", "L") else image.convert("RGB"))
-        except OSError as error:
-            raise DataError(f"{files[index]}: not an image, or a damaged one ({error})") from error
-
-    listing = "\n".join(f"{f.parent.name}/{f.name} {f.stat().st_size}" for f in files)
-    return Dataset("folder", split, str(root), classes, np.array(labels), read, _digest(listing.encode()))
-
-
 def _npz(path, split):
     if path.is_dir():
         path = path / f"{split}.npz"
@@ -243,17 +221,22 @@ def _npz(path, split):
 
 
 def _tfds(name: str, data_dir: str | Path | None, split: str, looked: list[Path]) -> Dataset:
+    from PIL import Image
+
+    from . import image_files
+
     try:
         import tensorflow_datasets as tfds
 
-        builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
+        theirs, part = ("imagenet2012", "validation") if (name, split) == ("imagenet", "test") else (name, split)
+        builder = tfds.builder(theirs, data_dir=data_dir, file_format="array_record")
         if not Path(builder.data_dir).is_dir():
             looked.append(Path(builder.data_dir))
             _require_downloads()
         builder.download_and_prepare()
-        source = builder.as_data_source(split=split)
-        skip = {"image": tfds.decode.SkipDecoding()}
-        undecoded = [dict(row) for row in builder.as_data_source(split=split, decoders=skip)]
+        source = builder.as_data_source(split=part)
+        undecoded = builder.as_data_source(split=part, decoders={"image": tfds.decode.SkipDecoding()})
+        rows = [(row.get("id", row.get("file_name", b"")), row["label"]) for row in undecoded]
     except Exception as error:
         places = "\n".join(f"  {place.absolute()}" for place in looked)
         raise DataError(
@@ -262,18 +245,23 @@ def _tfds(name: str, data_dir: str | Path | None, split: str, looked: list[Path]
             "Put its original files into one of these folders, name the folder with --data_dir, or use "
             "--dataset folder or npz."
         ) from error
-    # TFDS shuffles. Where it keeps the original position (CIFAR-10's id, "test_00042"), we go by that.
-    order = sorted(range(len(undecoded)), key=lambda i: undecoded[i].get("id", b""))
-    labels = np.array([undecoded[i]["label"] for i in order], np.int64)
+    # TFDS shuffles. Where it keeps the original position (CIFAR-10's id, ImageNet's file name), we go by that.
+    order = sorted(range(len(rows)), key=lambda i: rows[i][0])
+    labels = np.array([rows[i][1] for i in order], np.int64)
     identity = f"{builder.info.full_name} {split} {len(source)}".encode()
+
+    def read(index):
+        image = source[order[index]]["image"]
+        return image_files.resize_and_crop(Image.fromarray(image)) if name == "imagenet" else image
+
     return Dataset(
         name,
         split,
         f"TFDS {builder.info.full_name}",
         builder.info.features["label"].names,
         labels,
-        lambda i: source[order[i]]["image"],
-        _digest(identity, labels.tobytes()),
+        read,
+        digest(identity, labels.tobytes()),
     )
 
 

@@ -331,8 +331,8 @@ def test_missing_folder_file_or_split(tmp_path):
         load_dataset("npz", tmp_path)
     with pytest.raises(DataError, match="train or test"):
         load_dataset("npz", tmp_path, "validation")
-    with pytest.raises(DataError, match="unknown data set 'imagenet'.*cifar10.*npz"):
-        load_dataset("imagenet", tmp_path)
+    with pytest.raises(DataError, match="unknown data set 'svhn'.*cifar10.*npz"):
+        load_dataset("svhn", tmp_path)
 
 
 @pytest.mark.parametrize("index", [2, -1])
