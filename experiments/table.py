@@ -73,7 +73,7 @@ def tables(runs, format="terminal", radii=None) -> str:
 
 
 def _default_radii(runs):
-    largest = max((r.radius for run in runs for r in run.records), default=0)
+    largest = max((r.radius for run in runs for r in run.records if r.correct), default=0)
     return [0.25 * i for i in range(min(math.floor(largest / 0.25), 7) + 1)]
 
 
