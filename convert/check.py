@@ -40,9 +40,13 @@ def check_fit(spec: Spec, dataset: Dataset, checkpoint: Path) -> None:
             f"{checkpoint} tells {spec.num_classes} classes apart, but {dataset.name} ({dataset.source}) has "
             f"{len(dataset.class_names)}: {', '.join(dataset.class_names[:10])}"
         )
-    image, _ = dataset[0]
+    check_image(spec, dataset, 0, dataset[0][0], checkpoint)
+
+
+def check_image(spec: Spec, dataset: Dataset, index: int, image: np.ndarray, checkpoint: Path) -> None:
+    """Raises UserError unless `image`, the one at `index`, has the shape that the network takes."""
     if image.shape != tuple(spec.image_shape):
         raise UserError(
-            f"{checkpoint} takes images of shape {tuple(spec.image_shape)}, but those of {dataset.name} "
-            f"({dataset.source}) have shape {image.shape}"
+            f"{checkpoint} takes images of shape {tuple(spec.image_shape)}, but image {index} of {dataset.name} "
+            f"({dataset.source}) has shape {image.shape}"
         )

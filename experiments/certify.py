@@ -31,12 +31,18 @@ def add_arguments(parser):
     add(
         "--dataset",
         default="cifar10",
-        choices=["cifar10", "mnist", "fashion_mnist", "imagenet", "folder", "npz"],
+        choices=["cifar10", "cifar100", "mnist", "fashion_mnist", "svhn_cropped", "imagenet", "folder", "npz"],
         help="a known data set from its original files or TFDS, a folder of CLASS/IMAGE, or an .npz with x, y "
         "and perhaps class_names "
         "(default: cifar10)",
     )
     add("--data_dir", type=Path, help="where the data set is (default: ./data, ./dataset_cache, ., then TFDS)")
+    add(
+        "--on_error",
+        choices=["stop", "skip"],
+        default="stop",
+        help="what to do about an image that cannot be read: stop, or say so and go on without it (default: stop)",
+    )
     add("--split", choices=["train", "test"], default="test", help="default: test")
     add("--skip", type=int, default=1, metavar="K", help="certify images 0, K, 2K, ... (default: 1, all)")
     add("--max", type=int, default=-1, metavar="M", help="stop before image M (default: -1, the end)")
@@ -142,7 +148,7 @@ def certify_dataset(request: Request, args) -> Path:
 
     devices = local_devices()  # before anything touches them
 
-    from qcrs_jax.convert.check import check_fit
+    from qcrs_jax.convert.check import check_fit, check_image
 
     from qcrs_jax import certify, load_classifier
     from qcrs_jax.certificate import replicated
@@ -172,8 +178,16 @@ def certify_dataset(request: Request, args) -> Path:
         progress = tqdm(
             _read_ahead(dataset, todo), initial=len(done), total=len(indices), unit="img", dynamic_ncols=True
         )
-        for index, (image, label) in progress:
+        for index, read in progress:
             started = time.perf_counter()
+            try:
+                image, label = read()
+                check_image(spec, dataset, index, image, args.checkpoint)
+            except UserError as error:
+                if args.on_error == "stop":
+                    raise
+                progress.write(f"image {index} is left out: {error}")
+                continue
             result = certify(
                 classify,
                 image,
@@ -207,13 +221,13 @@ def certify_dataset(request: Request, args) -> Path:
 
 
 def _read_ahead(dataset, indices):
-    """Yields (index, (image, label)); the next image is read while this one is certified."""
+    """Yields (index, a function that returns image and label); the next is read while this one is certified."""
     with concurrent.futures.ThreadPoolExecutor(1) as reader:
         upcoming = None
         for index, following in itertools.zip_longest(indices, indices[1:]):
             current = upcoming or reader.submit(dataset.__getitem__, index)
             upcoming = reader.submit(dataset.__getitem__, following) if following is not None else None
-            yield index, current.result()
+            yield index, current.result
 
 
 def local_devices():
@@ -246,7 +260,12 @@ def _describe(request, classifier, dataset):
             "std": spec.std,
             "weights_sha256": classifier.fingerprint(),
         },
-        "dataset": {"name": dataset.name, "split": dataset.split, "fingerprint": dataset.fingerprint},
+        "dataset": {
+            "name": dataset.name,
+            "split": dataset.split,
+            "fingerprint": dataset.fingerprint,
+            "class_names": dataset.class_names,
+        },
     }
 
 

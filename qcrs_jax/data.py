@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from .errors import UserError
 
-DATASETS = ("cifar10", "mnist", "fashion_mnist", "imagenet", "folder", "npz")
+DATASETS = ("cifar10", "cifar100", "mnist", "fashion_mnist", "svhn_cropped", "imagenet", "folder", "npz")
 DEFAULT_DIRS = ("data", "dataset_cache", ".")
 
 _CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck".split()
@@ -69,11 +69,11 @@ def load_dataset(name: str, data_dir: str | Path | None = None, split: str = "te
 
     Args:
         name: "cifar10", "mnist" or "fashion_mnist": their original files below `data_dir`, else TFDS, which
-            downloads what it lacks if the package tensorflow is installed. "imagenet": its validation images, in
-            folders of classes, or flat with val.txt, or from TFDS, resized and cropped to (224, 224, 3). "folder":
-            `data_dir/[split/]CLASS/IMAGE`, classes and files in sorted order. "npz": the file `data_dir`, or
-            `data_dir/SPLIT.npz`, with x (m, h, w[, c]), uint8 or in [0, 1], y, and class_names where y lacks the last
-            classes.
+            downloads what it lacks if the package tensorflow is installed. "cifar100" or "svhn_cropped": TFDS.
+            "imagenet": its validation images, in folders of classes, or flat with val.txt, or from TFDS, resized and
+            cropped to (224, 224, 3). "folder": `data_dir/[split/]CLASS/IMAGE`, classes and files in sorted order.
+            "npz": the file `data_dir`, or `data_dir/SPLIT.npz`, with x (m, h, w[, c]), uint8 or in [0, 1], y, and
+            class_names where y lacks the last classes.
         data_dir: where to look; by default ./data, ./dataset_cache and the current folder.
         split: "train" or "test".
 
@@ -108,6 +108,8 @@ def load_dataset(name: str, data_dir: str | Path | None = None, split: str = "te
 
 _SUBFOLDERS = {
     "cifar10": ("cifar-10-batches-py", "", "cifar10/cifar-10-batches-py"),
+    "cifar100": (),  # these two through TFDS alone
+    "svhn_cropped": (),
     "mnist": ("", "mnist", "MNIST/raw"),
     "fashion_mnist": ("", "fashion_mnist", "fashion-mnist", "FashionMNIST/raw"),
     "imagenet": ("imagenet", "ILSVRC2012", ""),

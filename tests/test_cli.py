@@ -15,10 +15,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from qcrs_jax.experiments import certify, cli, demo
 from qcrs_jax.experiments.torch_nets import CifarResNet, LeNet, randomise
 from scipy import stats
 
+from qcrs_jax.data import DATASETS
 from qcrs_jax.records import read_run
 
 PROGRAM = str(Path(sys.executable).with_name("qcrs-jax"))
@@ -587,3 +589,31 @@ def test_the_demo_as_it_ships_parses():
         args = parser.parse_args([str(demo.CHECKPOINT), "r.tsv", "--data_dir", str(demo.IMAGES), *demo.COMMON, *flags])
         assert certify.check(args).n == 10_000
         assert os.path.getsize(args.checkpoint) and os.path.getsize(args.data_dir)
+
+
+def test_every_data_set_can_be_asked_for():
+    parser = argparse.ArgumentParser()
+    certify.add_arguments(parser)
+    (action,) = [a for a in parser._actions if a.dest == "dataset"]
+    assert tuple(action.choices) == DATASETS
+
+
+@pytest.mark.parametrize("damage", ["cut", "small"])
+def test_an_image_that_cannot_be_read_stops_the_run_or_is_left_out(here, damage):
+    for i in range(10):
+        (here / "images" / f"class{i}").mkdir(parents=True)
+        Image.fromarray(np.full((28, 28), 20 * i, np.uint8)).save(here / "images" / f"class{i}" / "0.png")
+    bad = here / "images" / "class1" / "0.png"
+    if damage == "cut":
+        bad.write_bytes(bad.read_bytes()[:40])
+    else:
+        Image.fromarray(np.zeros((20, 28), np.uint8)).save(bad)
+    words = ["certify", "lenet.pth", "r.tsv", "--dataset", "folder", "--data_dir", "images", "--max", "3"]
+    words += "--macer --method cohen --sigma 0.25 --N 50 --N0 5".split()
+    message = refused(*words, cwd=here)
+    assert ("class1/0.png" if damage == "cut" else "image 1 of folder") in message
+    assert [r.idx for r in read_run(here / "r.tsv").records] == [0]
+    result = qcrs_jax(*words, "--on_error", "skip", cwd=here)
+    assert "image 1 is left out" in result.stdout + result.stderr
+    assert [r.idx for r in read_run(here / "r.tsv").records] == [0, 2]
+    assert len(read_run(here / "r.tsv").request["dataset"]["class_names"]) == 10

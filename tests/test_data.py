@@ -426,7 +426,7 @@ def tfds_dir(tmp_path_factory):
         def examples(name, images):
             for i, image in enumerate(images):
                 example = {"image": png(image), "label": TFDS_LABELS[i]}
-                yield i, example | ({"id": f"test_{i:05d}"} if name == "cifar10" else {})
+                yield i, example | ({"id": f"test_{i:05d}"} if name != "fashion_mnist" else {})
 
         def split_generators(self, dl_manager, name=name, images=images):
             if name == "cifar10":
@@ -440,11 +440,12 @@ def tfds_dir(tmp_path_factory):
     return root
 
 
-TFDS_IMAGES = {"fashion_mnist": random_images(3, 28, 28, 1), "cifar10": random_images(3, 32, 32, 3)}
+TFDS_IMAGES = {"fashion_mnist": random_images(3, 28, 28, 1)}
+TFDS_IMAGES |= {name: random_images(3, 32, 32, 3) for name in ("cifar10", "svhn_cropped")}
 TFDS_LABELS = [4, 9, 0]
 
 
-@pytest.mark.parametrize("name", ["fashion_mnist", "cifar10"])
+@pytest.mark.parametrize("name", TFDS_IMAGES)
 def test_tfds_is_read_from_disk_by_name(tfds_dir, name, no_network):
     dataset = load_dataset(name, tfds_dir)
     assert dataset.source.startswith(f"TFDS {name}/")
