@@ -87,6 +87,9 @@ def run(args):
     table.print_tables([path])
 
 
+_FLAGS = {"sigma_lower": "--left", "sigma_upper": "--right", "tolerance": "--epsilon", "search_n": "--gradient_n"}
+
+
 @dataclasses.dataclass(frozen=True)
 class Request:
     """The numbers of a run, checked."""
@@ -133,7 +136,10 @@ def check(args) -> Request:
                 alpha=args.alpha,
             )
     except ValueError as error:
-        raise UserError(f"impossible request: {error}") from error
+        message = str(error)
+        for name, flag in _FLAGS.items():
+            message = message.replace(name, flag)
+        raise UserError(f"impossible request: {message}") from error
     return Request(args.method, args.sigma, args.N0, args.N, args.alpha, args.seed, args.skip, args.max, qcrs)
 
 
@@ -168,6 +174,8 @@ def certify_dataset(request: Request, args) -> Path:
     key = jax.random.key(request.seed, impl="threefry2x32")
     spec = classifier.spec
     print(f"{args.checkpoint}: {spec.arch}, {spec.num_classes} classes, normalisation {spec.mean} / {spec.std}")
+    if args.macer and spec.source.get("layout") not in ("MACER", None):
+        print(f"warning: its layout is {spec.source['layout']}'s, not MACER's; is --macer right?")
     provenance = _provenance(args, dataset, batch_size, devices)
     with Writer(args.results, _describe(request, classifier, dataset), provenance) as writer:
         done = {record.idx for record in writer.done}

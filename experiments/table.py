@@ -11,6 +11,8 @@ import re
 import textwrap
 from pathlib import Path
 
+from qcrs_jax.errors import UserError
+
 FORMATS = ("terminal", "markdown", "latex", "csv")
 
 INPUT_SPECIFIC = (
@@ -37,8 +39,10 @@ def print_tables(paths, format="terminal", radii=None, out=None):
     Raises:
         UserError: a file cannot be read or has no results.
     """
-    from qcrs_jax.records import read_run
+    from qcrs_jax.records import read_run, sidecar_path
 
+    if out is not None and (out in paths or sidecar_path(out).exists()):
+        raise UserError(f"--out {out}: holds the results of a run, which the table would replace; choose another file")
     text = tables([read_run(path) for path in paths], format, radii)
     if out is None:
         print(text, end="")

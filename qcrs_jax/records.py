@@ -215,7 +215,7 @@ class Writer:
         header = "\t".join(COLUMNS) + "\n"
         self._file = open(path, "a")
         _lock(self._file, path)
-        if header.startswith(path.read_text()):  # new, or stopped before its first result
+        if header.encode().startswith(path.read_bytes()):  # new, or stopped before its first result
             self.done = []
             self._file.truncate(0)
             content = json.dumps({"request": request, "provenance": provenance}, indent=2) + "\n"
@@ -237,10 +237,11 @@ class Writer:
                 "appended to it. Choose another file, or move it away"
             )
         old = sidecar["request"]
+        before, now = _flat(old), _flat(request)
         changed = [
-            f"{key}: {old.get(key)!r} in the file, {request.get(key)!r} now"
-            for key in sorted({*old, *request})
-            if old.get(key) != request.get(key)
+            f"{key}: {before.get(key)!r} in the file, {now.get(key)!r} now"
+            for key in sorted({*before, *now})
+            if before.get(key) != now.get(key)
         ]
         if changed:
             raise RecordsError(
@@ -262,6 +263,14 @@ class Writer:
 
     def __exit__(self, *_):
         self._file.close()
+
+
+def _flat(nested, prefix=""):
+    """{"a": {"b": 1}} as {"a.b": 1}."""
+    flat = {}
+    for key, value in nested.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
 
 
 def _lock(file, path):

@@ -508,6 +508,11 @@ def test_table_writes_a_file(results):
     assert qcrs_jax("table", "qcrs.tsv", "--out", "t.txt", cwd=results).stdout == ""
     assert (results / "t.txt").read_text() == printed
     assert "nowhere" in refused("table", "qcrs.tsv", "--out", "nowhere/t.txt", cwd=results)
+    before = (results / "qcrs.tsv").read_bytes()
+    assert "would replace" in refused("table", "qcrs.tsv", "--out", "qcrs.tsv", cwd=results)
+    (results / "cohen_a.tsv.json").write_text("{}")
+    assert "would replace" in refused("table", "qcrs.tsv", "--out", "cohen_a.tsv", cwd=results)
+    assert (results / "qcrs.tsv").read_bytes() == before
 
 
 @pytest.mark.parametrize("command", [["table"], ["plot", "--out", "p.png"]])
