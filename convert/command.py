@@ -1,20 +1,22 @@
 """Convert a PyTorch checkpoint to a Flax classifier (Orbax directory). Needs no PyTorch.
 
-Reads zip and legacy files of Cohen's RS, QCRS, SmoothAdv, MACER and Idelbayev's ResNets, recognises the network
-from its tensors, and writes the weights with their metadata: architecture, classes, normalisation, SHA-256.
-Every tensor must be used and every variable filled.
+Reads files of torch.save, old and new, and .safetensors, in the layouts of Cohen's RS, QCRS, SmoothAdv, MACER,
+torchvision and Idelbayev's ResNets. Recognises the network from its tensors, and writes the weights with their
+metadata: architecture, classes, normalisation, SHA-256. Every tensor must be used and every variable filled.
+--check tells whether the normalisation is right.
 """
 
 from pathlib import Path
 
 NORMALIZATION_HELP = (
     "how images are normalised after the noise: cifar10, imagenet, none, or MEAN,.../STD,... per channel; by default "
-    "what the file's layout implies (Cohen: cifar10; MACER: none; Idelbayev: imagenet)"
+    "what the file's layout implies (Cohen: cifar10, or imagenet with its stem; MACER: none; torchvision and "
+    "Idelbayev: imagenet)"
 )
 
 
 def add_arguments(parser):
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="PyTorch file (.pth, .pth.tar, .th, .pt)")
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help=".pth, .pth.tar, .th, .pt or .safetensors")
     parser.add_argument("out_dir", metavar="OUT_DIR", type=Path, help="directory to write")
     parser.add_argument("--normalization", help=NORMALIZATION_HELP)
     parser.add_argument("--check", metavar="DATASET", help="measure clean and noisy accuracy on this data set")

@@ -29,12 +29,10 @@ class Layout(NamedTuple):
     """How a checkpoint wraps its state_dict.
 
     name: of the programs that write it.
-    prefix: what stands before every key.
     normalization: a name in NORMALIZATIONS, or None where the layout does not tell.
     """
 
     name: str
-    prefix: str
     normalization: str | None
 
 
@@ -93,15 +91,15 @@ def recognise(content, path: Path) -> Recognised:
 
 def _layout(field, prefix, tensors):
     if field == "net":
-        return Layout("MACER", prefix, "none")
+        return Layout("MACER", "none")
     imagenet = tensors["conv1.weight"].shape[-1] == 7
     if prefix in ("1.", "1.module.") and field == "state_dict":
-        return Layout("Cohen", prefix, "imagenet" if imagenet else "cifar10")
+        return Layout("Cohen", "imagenet" if imagenet else "cifar10")
     if prefix == "module." and "linear.weight" in tensors:
-        return Layout("Idelbayev", prefix, "imagenet")
+        return Layout("Idelbayev", "imagenet")
     if imagenet and field is None:
-        return Layout("torchvision", prefix, "imagenet")
-    return Layout("state_dict", prefix, None)
+        return Layout("torchvision", "imagenet")
+    return Layout("state_dict", None)
 
 
 def _network(tensors):

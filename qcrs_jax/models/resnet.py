@@ -65,7 +65,7 @@ class Stage(nnx.Module):
 class ResNet(nnx.Module):
     """A ResNet of any of the family's shapes.
 
-    Attributes of the constructor:
+    Args:
         channels, num_classes: of the images, and of the logits.
         blocks: blocks of each stage, at least 2.
         width: channels of the first stage; each later stage strides by 2 and has twice as many.
