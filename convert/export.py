@@ -1,7 +1,8 @@
 """Export a classifier to a PyTorch file in the layout of Cohen's programs (MACER's for LeNet). Needs no PyTorch.
 
 `torch.load` and those programs open the file; converting it again gives the same classifier. PyTorch files do not store
-how images are normalised; ours have a field `normalization` for it, which other programs pass over.
+how images are normalised; ours have a field `normalization` for it, and `sigma` for the noise of the training where
+that is known, which other programs pass over.
 """
 
 import io
@@ -44,6 +45,8 @@ def export_file(classifier, path: Path) -> None:
         prefix = "1.module." if spec.image_shape[0] == 224 else "1."
         weights = OrderedDict((prefix + key, value) for key, value in weights.items())
         content = {"epoch": 0, "arch": spec.arch, "state_dict": weights, "normalization": normalization}
+    if "sigma" in spec.source:
+        content["sigma"] = float(spec.source["sigma"])
     save(content, path)
 
 

@@ -45,6 +45,7 @@ class Recognised(NamedTuple):
     image_shape: tuple[int, int, int]
     options: dict
     tensors: dict[str, Tensor]
+    sigma: float | None  # of the noise it was trained with; our own exports tell
 
 
 def recognise(content, path: Path) -> Recognised:
@@ -86,7 +87,9 @@ def recognise(content, path: Path) -> Recognised:
     layout = _layout(field, prefix, tensors)
     if isinstance(recorded := content.get("normalization"), str):  # our own exports tell
         layout = layout._replace(normalization=recorded)
-    return Recognised(layout, arch, num_classes, image_shape, options, tensors)
+    sigma = content.get("sigma")
+    sigma = float(sigma) if isinstance(sigma, int | float) else None
+    return Recognised(layout, arch, num_classes, image_shape, options, tensors, sigma)
 
 
 def _layout(field, prefix, tensors):

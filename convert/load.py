@@ -8,20 +8,21 @@ from qcrs_jax.models import Classifier
 
 from .layouts import NORMALIZATIONS, recognise, to_classifier
 from .torch_file import load
+from .zoo import resolve
 
 
 def load_classifier(path: str | Path, normalization: str | None = None) -> Classifier:
     """The classifier in `path`: its `classify` is the jit-compatible function, its `spec` the metadata.
 
     Args:
-        path: a directory that `qcrs-jax convert` wrote, or a PyTorch file. No PyTorch is needed.
+        path: a directory that `qcrs-jax convert` or `train` wrote, a PyTorch file, or `zoo:NAME`. No PyTorch is needed.
         normalization: "cifar10", "imagenet", "none", or "MEAN,.../STD,..." per channel; None takes it from the PyTorch
             file's layout where that tells. A converted directory must agree with it.
 
     Raises:
         CheckpointError: names the file, what is wrong with it and the remedy.
     """
-    path = Path(path)
+    path = resolve(path)
     if not path.exists():
         raise CheckpointError(f"{path}: no such file or directory")
     if path.is_dir():
@@ -49,6 +50,8 @@ def convert_file(path: Path, normalization: str | None = None) -> Classifier:
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     source = {"file": path.name, "sha256": digest, "layout": found.layout.name, "normalization": normalization}
+    if found.sigma is not None:
+        source["sigma"] = found.sigma
     return to_classifier(found, mean, std, source, path)
 
 

@@ -176,6 +176,8 @@ def certify_dataset(request: Request, args) -> Path:
     print(f"{args.checkpoint}: {spec.arch}, {spec.num_classes} classes, normalisation {spec.mean} / {spec.std}")
     if args.macer and spec.source.get("layout") not in ("MACER", None):
         print(f"warning: its layout is {spec.source['layout']}'s, not MACER's; is --macer right?")
+    if spec.source.get("sigma", request.sigma) != request.sigma:
+        print(f"warning: it was trained at sigma {spec.source['sigma']:g}, and --sigma is {request.sigma:g}")
     provenance = _provenance(args, dataset, batch_size, devices)
     with Writer(args.results, _describe(request, classifier, dataset), provenance) as writer:
         done = {record.idx for record in writer.done}

@@ -4,16 +4,18 @@ import argparse
 import sys
 
 from qcrs_jax.convert import command as convert
-from qcrs_jax.convert import export
+from qcrs_jax.convert import export, zoo
 
 from qcrs_jax.errors import UserError
 
-from . import benchmark, certify, demo, plot, table
+from . import benchmark, certify, demo, plot, table, train
 
 COMMANDS = {
+    "train": train,
     "certify": certify,
     "convert": convert,
     "export": export,
+    "zoo": zoo,
     "table": table,
     "plot": plot,
     "demo": demo,

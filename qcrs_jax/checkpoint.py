@@ -32,8 +32,6 @@ def save_classifier(classifier: Classifier, path: str | Path, overwrite: bool = 
     Raises:
         CheckpointError: `path` exists and is not an empty directory, and `overwrite` is off.
     """
-    import orbax.checkpoint as ocp
-
     path = Path(path).absolute()
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         if not overwrite:
@@ -41,10 +39,18 @@ def save_classifier(classifier: Classifier, path: str | Path, overwrite: bool = 
         if not (path / "classifier.json").is_file():
             raise CheckpointError(f"{path}: holds something else than a classifier and is left alone")
         shutil.rmtree(path)
+    write_classifier(classifier, path)
+
+
+def write_classifier(classifier: Classifier, path: str | Path) -> None:
+    """Writes `classifier` into the directory `path`, beside whatever else that holds."""
+    import orbax.checkpoint as ocp
+
+    path = Path(path).absolute()
     path.mkdir(parents=True, exist_ok=True)
     weights = nnx.to_pure_dict(nnx.state(classifier.model))
     with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(path / "weights", weights)
+        checkpointer.save(path / "weights", weights, force=True)
     metadata = {"format": FORMAT, **dataclasses.asdict(classifier.spec)}
     (path / "classifier.json").write_text(json.dumps(metadata, indent=2) + "\n")
 

@@ -236,14 +236,7 @@ class Writer:
                 f"{path}: exists, without the sidecar {sidecar_path(path).name} that says how it was made; nothing is "
                 "appended to it. Choose another file, or move it away"
             )
-        old = sidecar["request"]
-        before, now = _flat(old), _flat(request)
-        changed = [
-            f"{key}: {before.get(key)!r} in the file, {now.get(key)!r} now"
-            for key in sorted({*before, *now})
-            if before.get(key) != now.get(key)
-        ]
-        if changed:
+        if changed := differences(sidecar["request"], request):
             raise RecordsError(
                 f"{path}: holds results of another configuration; nothing is appended to it. Choose another file or "
                 "move it away. Different are\n  " + "\n  ".join(changed)
@@ -263,6 +256,16 @@ class Writer:
 
     def __exit__(self, *_):
         self._file.close()
+
+
+def differences(before: dict, now: dict) -> list[str]:
+    """A line for each setting in which a request that was recorded and the one of now differ; both as JSON has them."""
+    before, now = _flat(before), _flat(now)
+    return [
+        f"{key}: {before.get(key)!r} in the file, {now.get(key)!r} now"
+        for key in sorted({*before, *now})
+        if before.get(key) != now.get(key)
+    ]
 
 
 def _flat(nested, prefix=""):

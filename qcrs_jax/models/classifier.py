@@ -83,6 +83,12 @@ def build(spec: Spec, seed: int = 0) -> nnx.Module:
     return model
 
 
+def normalise(spec: Spec, images: Float[Array, "batch h w c"]) -> Float[Array, "batch h w c"]:
+    """What the network of `spec` is given for `images` in [0, 1]."""
+    mean, std = (jnp.asarray(v, jnp.float32) for v in (spec.mean, spec.std))
+    return (images - mean) / std
+
+
 class Classifier:
     """A network with its metadata.
 

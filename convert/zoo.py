@@ -1,0 +1,47 @@
+"""The zoo: classifiers trained with `qcrs-jax train` that come with the package, opened as `zoo:NAME`.
+
+`qcrs-jax certify zoo:NAME RESULTS ...` and `load_classifier("zoo:NAME")` open one. --commands prints how each was made;
+the log of its training lies beside its weights.
+"""
+
+import json
+from pathlib import Path
+
+from qcrs_jax.checkpoint import CheckpointError
+
+FOLDER = Path(__file__).parent / "weights"
+PREFIX = "zoo:"
+
+
+def add_arguments(parser):
+    parser.add_argument("--commands", action="store_true", help="print the commands that made them")
+
+
+def run(args):
+    for name, entry in entries().items():
+        print(f"{PREFIX}{name}")
+        if args.commands:
+            print(f"  {entry['command']}")
+            continue
+        print(f"  {entry['arch']} on {entry['dataset']}, trained by {entry['method']} at sigma {entry['sigma']:g}")
+        print(f"  test accuracy {entry['clean_accuracy']:.3f} clean, {entry['noisy_accuracy']:.3f} under that noise")
+
+
+def entries() -> dict[str, dict]:
+    """What is in the zoo: name -> arch, dataset, method, sigma, clean_accuracy, noisy_accuracy, command, file."""
+    return json.loads((FOLDER / "zoo.json").read_text())
+
+
+def resolve(path: str | Path) -> Path:
+    """The file of `zoo:NAME`; any other path as it is.
+
+    Raises:
+        CheckpointError: no such name.
+    """
+    name = str(path)
+    if not name.startswith(PREFIX):
+        return Path(path)
+    zoo = entries()
+    if name.removeprefix(PREFIX) not in zoo:
+        raise CheckpointError(f"{name}: not in the zoo, which holds {', '.join(PREFIX + known for known in zoo)}")
+    return FOLDER / zoo[name.removeprefix(PREFIX)]["file"]

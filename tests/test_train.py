@@ -1,0 +1,100 @@
+"""`qcrs-jax train` as a user runs it, on a few real images."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from qcrs_jax.convert.load import load_classifier
+from qcrs_jax.experiments import demo
+from qcrs_jax.experiments.train import COLUMNS, read_log
+
+PROGRAM = str(Path(sys.executable).with_name("qcrs-jax"))
+SMALL = "--arch lenet --dataset npz --data_dir data --sigma 0.25 --schedule onecycle --batch 32 --lr 0.05".split()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("train")
+    archive = np.load(demo.IMAGES)
+    (folder / "data").mkdir()
+    for split, part in (("train", slice(0, 128)), ("test", slice(128, 178))):
+        np.savez(
+            folder / "data" / f"{split}.npz",
+            x=archive["x"][part],
+            y=archive["y"][part],
+            class_names=archive["class_names"],
+        )
+    return folder
+
+
+def qcrs_jax(*words, cwd):
+    return subprocess.run([PROGRAM, *map(str, words)], cwd=cwd, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def unbroken(folder):
+    done = qcrs_jax("train", "unbroken", *SMALL, "--epochs", 4, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_a_run_leaves_a_classifier_a_log_and_a_curve(folder, unbroken):
+    classifier = load_classifier(folder / "unbroken")
+    assert classifier.spec.arch == "lenet" and classifier.spec.source["sigma"] == 0.25
+    rows = read_log(folder / "unbroken" / "training" / "log.tsv")
+    assert [row[0] for row in rows] == [1, 2, 3, 4] and all(len(row) == len(COLUMNS) for row in rows)
+    assert rows[-1][2] < rows[0][2]
+    assert (folder / "unbroken" / "training" / "curve.png").read_bytes().startswith(b"\x89PNG")
+    assert "epoch 4/4" in unbroken.stdout and "certify unbroken" in unbroken.stdout
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(folder, unbroken):
+    words = [PROGRAM, "train", "broken", *SMALL, "--epochs", "4"]
+    process = subprocess.Popen(words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    for line in process.stdout:
+        if line.startswith("epoch 2/4"):
+            os.kill(process.pid, signal.SIGKILL)
+            break
+    process.wait()
+    assert not (folder / "broken" / "classifier.json").exists()
+    done = qcrs_jax(*words[1:], cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "epochs are done" in done.stdout and "epoch 1/4" not in done.stdout
+    broken, whole = (load_classifier(folder / name).fingerprint() for name in ("broken", "unbroken"))
+    assert broken == whole
+    logs = [read_log(folder / name / "training" / "log.tsv") for name in ("broken", "unbroken")]
+    assert [row[:-1] for row in logs[0]] == [row[:-1] for row in logs[1]]  # all but the seconds
+
+
+def test_other_settings_are_refused_by_name(folder, unbroken):
+    done = qcrs_jax("train", "unbroken", *SMALL, "--epochs", 4, "--seed", 5, cwd=folder)
+    assert done.returncode == 2 and "seed: 0 in the file, 5 now" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--method", "macer", "--copies", "0"], "copies must be positive"),
+        (["--batch", "1000"], "--batch 1000 is more than the 128 images"),
+        (["--arch", "vgg"], "unknown architecture 'vgg'"),
+        (["--lr", "-1"], "--lr must be positive"),
+        (["--momentum", "1.5"], "--momentum"),
+    ],
+)
+def test_impossible_requests_are_refused(folder, words, message):
+    done = qcrs_jax("train", "refused", *SMALL, *words, cwd=folder)
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_macer_trains_and_its_export_certifies(folder):
+    done = qcrs_jax("train", "macer", *SMALL, "--method", "macer", "--copies", 2, "--epochs", 1, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert qcrs_jax("export", "macer", "macer.pth", cwd=folder).returncode == 0
+    words = "certify macer.pth results.tsv --dataset npz --data_dir data --sigma 0.5 --N 100 --N0 10 --max 2".split()
+    done = qcrs_jax(*words, "--method", "cohen", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "trained at sigma 0.25, and --sigma is 0.5" in done.stdout

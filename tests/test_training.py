@@ -1,0 +1,168 @@
+import copy
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import torch
+from checkpoints import cohen, images, resnet, save, torch_logits
+from flax import nnx
+from qcrs_jax.convert.load import convert_file
+
+from qcrs_jax.models import Spec
+from qcrs_jax.training import Gaussian, Macer, Trainer, TrainState, crop_and_flip, sgd
+
+SPEC = Spec("lenet", 10, (28, 28, 1), (0.5,), (0.25,))
+
+
+def torch_macer(logits, labels, method):
+    """The two losses as the published program has them, up to the division by the batch."""
+    soft = torch.softmax(logits, dim=2).mean(1)
+    classification = torch.nn.functional.nll_loss(torch.log(soft + 1e-10), labels, reduction="sum")
+    top, classes = torch.softmax(method.beta * logits, dim=2).mean(1).topk(2)
+    top = top[classes[:, 0] == labels]
+    normal = torch.distributions.Normal(0.0, 1.0)
+    gap = normal.icdf(top[:, 0]) - normal.icdf(top[:, 1])
+    top = top[torch.isfinite(gap) & (gap.abs() <= method.gamma)]
+    robustness = (method.gamma - normal.icdf(top[:, 0]) + normal.icdf(top[:, 1])).sum() * method.sigma / 2
+    return (classification + method.weight * robustness) / len(labels)
+
+
+@pytest.mark.parametrize("scale", [0.05, 0.5, 2.0])
+def test_the_loss_of_macer_and_its_gradient_are_those_of_pytorch(scale):
+    method = Macer(0.25, copies=4)
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 10, 32)
+    logits = scale * (rng.normal(size=(32, 4, 10)) + 2 * np.eye(10)[labels][:, None]).astype(np.float32)
+    theirs = torch.tensor(logits, dtype=torch.float64, requires_grad=True)
+    loss = torch_macer(theirs, torch.tensor(labels), method)
+    loss.backward()
+    value, gradient = jax.value_and_grad(method.loss)(jnp.asarray(logits), jnp.asarray(labels))
+    assert value == pytest.approx(float(loss.detach()), rel=1e-4)
+    np.testing.assert_allclose(gradient, theirs.grad, atol=2e-3 * float(theirs.grad.abs().max()))
+
+
+def test_certain_copies_give_macer_no_infinite_gradient():
+    logits = jnp.zeros((2, 3, 10)).at[:, :, 1].set(1e4)
+    value, gradient = jax.value_and_grad(Macer(0.25, copies=3).loss)(logits, jnp.array([1, 2]))
+    assert np.isfinite(value) and np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("settings", [{"sigma": 0.0}, {"sigma": 0.1, "copies": 0}, {"sigma": 0.1, "gamma": -1.0}])
+def test_impossible_settings_are_refused(settings):
+    with pytest.raises(ValueError, match=f"{list(settings)[-1]} must be positive"):
+        Macer(**settings)
+
+
+def test_sgd_is_that_of_pytorch():
+    optimizer = sgd(0.1, 0.9, 0.01)
+    ours = jnp.array([1.0, -2.0, 3.0])
+    theirs = torch.tensor([1.0, -2.0, 3.0], requires_grad=True)
+    reference, state = torch.optim.SGD([theirs], 0.1, momentum=0.9, weight_decay=0.01), optimizer.init(ours)
+    for _ in range(4):
+        update, state = optimizer.update(jnp.sin(ours), state, ours)
+        ours = optax.apply_updates(ours, update)
+        reference.zero_grad()
+        (-torch.cos(theirs)).sum().backward()
+        reference.step()
+    np.testing.assert_allclose(ours, theirs.detach(), rtol=1e-6)
+
+
+def test_a_step_in_training_mode_is_that_of_pytorch(tmp_path):
+    """Logits, gradients and batch statistics, through every block: without noise both see the same images."""
+    net = resnet(20)
+    classifier = convert_file(save(cohen(net, "cifar_resnet20"), tmp_path / "net.pth.tar"))
+    _, weights, statistics = nnx.split(classifier.model, nnx.Param, ...)
+    weights, statistics = nnx.to_pure_dict(weights), nnx.to_pure_dict(statistics)
+    optimizer = sgd(0.1, 0.0, 0.0)
+    trainer = Trainer(classifier.spec, Gaussian(1e-12), optimizer)
+    state = TrainState(weights, statistics, optimizer.init(weights), jnp.int32(0))
+    x, y = images(8, (32, 32, 3)), np.arange(8)
+    copied = jax.tree.map(jnp.copy, state)  # a step gives the arrays of its state away
+    after, loss, _ = trainer.step(copied, jnp.asarray(x), jnp.asarray(y), jax.random.key(0))
+
+    theirs = copy.deepcopy(net).train()
+    for module in theirs.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 0.1
+    mean, std = (np.array(v, np.float32) for v in (classifier.spec.mean, classifier.spec.std))
+    theirs.zero_grad()
+    logits = theirs(torch.from_numpy((x - mean) / std).permute(0, 3, 1, 2).contiguous())
+    torch_loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(y))
+    torch_loss.backward()
+    assert loss == pytest.approx(float(torch_loss.detach()), rel=1e-4)
+    gradients = jax.tree.map(lambda new, old: (old - new) / 0.1, after.weights, state.weights)
+    for ours, grad in [
+        (gradients["conv1"]["conv"]["kernel"], theirs.conv1.weight.grad.permute(2, 3, 1, 0)),
+        (
+            gradients["layer2"]["rest"]["conv1"]["conv"]["kernel"][1],
+            theirs.layer2[2].conv1.weight.grad.permute(2, 3, 1, 0),
+        ),
+        (gradients["layer3"]["first"]["shortcut"]["norm"]["scale"], theirs.layer3[0].downsample[1].weight.grad),
+    ]:
+        np.testing.assert_allclose(ours, grad, atol=2e-3 * float(grad.abs().max()))
+    running = after.statistics["layer3"]["rest"]["conv2"]["norm"]["mean"][1]
+    np.testing.assert_allclose(running, theirs.layer3[2].bn2.running_mean, atol=1e-4)
+
+
+def trained(method, steps=12, dtype=jnp.float32, augment=None):
+    """A LeNet after some steps on images whose class is a bright row, and what it started from."""
+    labels = np.arange(20) % 10
+    x = np.full((20, 28, 28, 1), 0.2, np.float32)
+    x[np.arange(20), 2 * labels + 3] = 0.9
+    trainer = Trainer(SPEC, method, sgd(0.02, 0.9, 0.0), dtype=dtype, augment=augment)
+    state, losses = trainer.init(0), []
+    for _ in range(steps):
+        state, loss, _ = trainer.step(state, jnp.asarray(x), jnp.asarray(labels), jax.random.key(1))
+        losses.append(float(loss))
+    return trainer, state, losses, x, labels
+
+
+@pytest.mark.parametrize("method", [Gaussian(0.1), Macer(0.1, copies=3, weight=1.0)])
+def test_training_lowers_the_loss_and_is_reproducible(method):
+    trainer, state, losses, x, labels = trained(method, steps=30)
+    assert np.mean(losses[-3:]) < 0.5 * np.mean(losses[:3])
+    again = trained(method, steps=30)[1]
+    assert all(map(np.array_equal, jax.tree.leaves(state), jax.tree.leaves(again)))
+    hits = trainer.hits(state, jnp.asarray(x), jnp.asarray(labels), 0.05, jax.random.key(2))
+    classify = trainer.classifier(state, {"sigma": 0.1}).classify
+    right = (np.argmax(classify(jnp.asarray(x)), axis=-1) == labels).sum()
+    assert hits >= 15 and right >= 15
+    none = trainer.hits(state, jnp.asarray(x), jnp.full(20, -1), 0.05, jax.random.key(2))
+    assert none == 0
+
+
+def test_in_bfloat16_the_weights_stay_float32():
+    _, state, losses, *_ = trained(Gaussian(0.1), steps=5, dtype=jnp.bfloat16)
+    assert {leaf.dtype for leaf in jax.tree.leaves(state.weights)} == {jnp.dtype("float32")}
+    assert np.isfinite(losses).all()
+    np.testing.assert_allclose(losses, trained(Gaussian(0.1), steps=5)[2], rtol=0.05)
+
+
+def test_crops_and_flips_are_shifts_and_mirror_images():
+    x = jnp.asarray(images(16, (8, 8, 3)))
+    out = np.asarray(jax.jit(crop_and_flip(2))(jax.random.key(0), x))
+    padded = np.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)))
+    seen = set()
+    for image, source in zip(out, padded):
+        options = {
+            (i, j, flip): source[i : i + 8, j : j + 8][:, :: -1 if flip else 1]
+            for i in range(5)
+            for j in range(5)
+            for flip in (False, True)
+        }
+        seen |= {name for name, option in options.items() if np.array_equal(image, option)}
+    assert len({flip for *_, flip in seen}) == 2 and len(seen) > 8
+
+
+def test_torch_logits_of_a_trained_network_survive_the_way_through_a_pytorch_file(tmp_path):
+    from qcrs_jax.convert.export import export_file
+    from qcrs_jax.experiments.torch_nets import LeNet
+
+    trainer, state, _, x, _ = trained(Gaussian(0.1), steps=2)
+    classifier = trainer.classifier(state, {"sigma": 0.1})
+    export_file(classifier, tmp_path / "lenet.pth")
+    net = LeNet().eval()
+    net.load_state_dict(torch.load(tmp_path / "lenet.pth")["net"])
+    np.testing.assert_allclose(classifier.classify(jnp.asarray(x)), torch_logits(net, (x - 0.5) / 0.25), atol=1e-4)
