@@ -8,7 +8,7 @@ from qcrs_jax.convert import export, zoo
 
 from qcrs_jax.errors import UserError
 
-from . import benchmark, certify, demo, plot, table, train
+from . import benchmark, certify, compare, demo, plot, table, train
 
 COMMANDS = {
     "train": train,
@@ -17,6 +17,7 @@ COMMANDS = {
     "export": export,
     "zoo": zoo,
     "table": table,
+    "compare": compare,
     "plot": plot,
     "demo": demo,
     "benchmark": benchmark,

@@ -67,7 +67,7 @@ def tables(runs, format="terminal", radii=None) -> str:
     for group in groups:
         header, rows = _rows(group, radii)
         parts.append(_heading(group[0]))
-        parts.append({"terminal": _terminal, "markdown": _markdown, "latex": _latex}[format](header, rows))
+        parts.append(LAYOUTS[format](header, rows))
     parts += _notes(runs)
     if format == "latex":
         parts = [part if part.startswith("\\begin") else _comment(part) for part in parts]
@@ -170,6 +170,9 @@ def _latex(header, rows):
     lines += [" & ".join(header) + r" \\", r"\hline"]
     lines += [" & ".join(row) + r" \\" for row in body]
     return "\n".join([*lines, r"\hline", r"\end{tabular}"])
+
+
+LAYOUTS = {"terminal": _terminal, "markdown": _markdown, "latex": _latex}
 
 
 def _comment(text):

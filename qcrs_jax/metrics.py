@@ -50,6 +50,31 @@ def certified_accuracy_lower(accuracy: float, m: int, alpha: float, rho: float =
     return accuracy - alpha - math.sqrt(2 * alpha * (1 - alpha) * log / m) - log / (3 * m)
 
 
+def paired_gain(
+    ours: tuple[Bool[np.ndarray, "m"], Float[np.ndarray, "m"]],
+    theirs: tuple[Bool[np.ndarray, "m"], Float[np.ndarray, "m"]],
+    level: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """The gain in ACR of one run over another on the same images, and its interval: (gain, low, high).
+
+    Percentile bootstrap over the images (Efron 1979), which are resampled in pairs: what varies between images and not
+    between the runs cancels.
+
+    Args:
+        ours, theirs: the columns correct and radius of the two runs.
+    """
+    difference = ours[0] * ours[1] - theirs[0] * theirs[1]
+    rng = np.random.default_rng(seed)
+    m = len(difference)
+    means = np.concatenate(  # in parts, so that memory stays small for any data set
+        [difference[rng.integers(0, m, (100, m))].mean(axis=1) for _ in range(resamples // 100)]
+    )
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(difference.mean()), float(low), float(high)
+
+
 def columns(run: Run) -> tuple[Bool[np.ndarray, "m"], Float[np.ndarray, "m"]]:
     """The columns correct and radius of a run."""
     return (

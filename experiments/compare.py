@@ -1,0 +1,84 @@
+"""Compare runs with a reference run, image by image: gain in ACR with its interval, cost of the search, regret.
+
+With Cohen's run as the reference the table says what a search gains; with an exhaustive search (`--search grid`) what
+it misses. All runs have to be over the same images. Intervals are of a paired bootstrap over the images.
+"""
+
+import textwrap
+from pathlib import Path
+
+from qcrs_jax.errors import UserError
+
+from .table import FORMATS, label
+
+
+def add_arguments(parser):
+    parser.add_argument("reference", metavar="REFERENCE", type=Path)
+    parser.add_argument("results", metavar="RESULTS", nargs="+", type=Path)
+    parser.add_argument("--format", choices=FORMATS[:3], default="terminal", help="default: terminal")
+
+
+def run(args):
+    from qcrs_jax.records import read_run
+
+    print(comparison(read_run(args.reference), [read_run(path) for path in args.results], args.format), end="")
+
+
+def comparison(reference, runs, format="terminal") -> str:
+    """The text of a table with a line for each of `runs` beside `reference`.
+
+    Raises:
+        UserError: the runs are not over the same images.
+    """
+    from .table import LAYOUTS, group_by_images
+
+    for run in (reference, *runs):
+        if not run.records:
+            raise UserError(f"{run.path}: holds no results yet")
+        if len(group_by_images([reference, run])) > 1:
+            raise UserError(
+                f"{run.path}: is not over the images of {reference.path}; give both the same data, --skip and --max"
+            )
+    header = "run", "ACR", "gain in ACR (95%)", "of the reference", "search / N", "regret", "sigma ratio"
+    body = LAYOUTS[format](list(header), [_row(reference, run) for run in (reference, *runs)])
+    notes = (
+        f"Reference: {label(reference)}, {len(reference.records)} images. Regret: mean of (reference radius - radius), "
+        "negative ones as 0, where both predict the label. Sigma ratio: quartiles of sigma / the reference's sigma."
+    )
+    return f"{body}\n\n{textwrap.fill(notes, 100) if format == 'terminal' else notes}\n"
+
+
+def _row(reference, run):
+    import numpy as np
+
+    from qcrs_jax.metrics import average_certified_radius, columns, paired_gain
+
+    ours, theirs = columns(run), columns(reference)
+    acr, base = average_certified_radius(*ours), average_certified_radius(*theirs)
+    both = ours[0] & theirs[0]
+    regret = np.maximum(theirs[1] - ours[1], 0)[both]
+    cells = [label(run), f"{acr:.4f}"]
+    if run is reference:
+        return [(text, None) for text in (*cells, "", "", _overhead(run), "", "")]
+    gain, low, high = paired_gain(ours, theirs)
+    cells += [f"{gain:+.4f} ({low:+.4f} to {high:+.4f})", f"{100 * acr / base:.1f}%" if base else "-", _overhead(run)]
+    cells += [f"{regret.mean():.4f}" if both.any() else "-", _ratios(run, reference)]
+    return [(text, None) for text in cells]
+
+
+def _overhead(run):
+    """Samples of the search in per cent of those of the certificate."""
+    certified = [sum(r.counts) for r in run.records if r.counts]
+    if not certified:
+        return "-"
+    return f"{100 * sum(r.search_samples for r in run.records) / sum(certified):.1f}%"
+
+
+def _ratios(run, reference):
+    import numpy as np
+
+    pairs = [(a.sigma, b.sigma) for a, b in zip(run.records, reference.records) if a.sigma and b.sigma]
+    if not pairs:
+        return "-"
+    ratio = np.array([a / b for a, b in pairs])
+    return " / ".join(f"{q:.2f}" for q in np.quantile(ratio, [0.25, 0.5, 0.75]))

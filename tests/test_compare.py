@@ -1,0 +1,45 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from qcrs_jax.experiments.compare import comparison
+
+from qcrs_jax.errors import UserError
+from qcrs_jax.metrics import paired_gain
+from qcrs_jax.records import Record, Run
+
+
+def run(name, radii, sigmas, search_samples, first=0):
+    records = [
+        Record(first + i, 1, 1, radius, True, sigma, 0.9, 1.0, search_samples, (1, 9), (100, 900))
+        for i, (radius, sigma) in enumerate(zip(radii, sigmas))
+    ]
+    return Run(Path(name), records, {})
+
+
+def test_a_comparison_gives_gain_share_cost_regret_and_ratios():
+    cohen = run("cohen.tsv", [0.4, 0.5, 0.6], [0.25, 0.25, 0.25], 0)
+    qcrs = run("qcrs.tsv", [0.6, 0.4, 0.8], [0.5, 0.25, 0.75], 70)
+    lines = comparison(cohen, [qcrs], "markdown").splitlines()
+    assert "| cohen.tsv | 0.5000 |" in lines[2] and " 0.0% " in lines[2]
+    cells = [cell.strip() for cell in lines[3].split("|")[1:-1]]
+    assert cells[0] == "qcrs.tsv" and cells[1] == "0.6000" and cells[2].startswith("+0.1000 (-0.1000 to +0.2000)")
+    assert cells[3:] == ["120.0%", "7.0%", "0.0333", "1.50 / 2.00 / 2.50"]
+
+
+def test_runs_over_other_images_are_refused():
+    with pytest.raises(UserError, match="b.tsv: is not over the images of a.tsv"):
+        comparison(run("a.tsv", [0.1], [0.2], 0), [run("b.tsv", [0.1], [0.2], 0, first=3)])
+
+
+def test_the_interval_covers_the_gain_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    covered = 0
+    for seed in range(200):
+        base = rng.exponential(1.0, 80)
+        ours = base + rng.normal(0.1, 0.3, 80)
+        sure = np.ones(80, bool)
+        gain, low, high = paired_gain((sure, ours), (sure, base), resamples=500, seed=seed)
+        assert low <= gain <= high
+        covered += low <= 0.1 <= high
+    assert 0.88 <= covered / 200 <= 0.99
