@@ -591,7 +591,7 @@ def test_the_demo_as_it_ships_parses():
     parser = argparse.ArgumentParser()
     certify.add_arguments(parser)
     for flags in demo.RUNS.values():
-        args = parser.parse_args([str(demo.CHECKPOINT), "r.tsv", "--data_dir", str(demo.IMAGES), *demo.COMMON, *flags])
+        args = parser.parse_args([demo.CHECKPOINT, "r.tsv", "--data_dir", str(demo.IMAGES), *demo.COMMON, *flags])
         assert certify.check(args).n == 10_000
         assert os.path.getsize(args.checkpoint) and os.path.getsize(args.data_dir)
 
