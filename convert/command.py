@@ -1,8 +1,8 @@
 """Convert a PyTorch checkpoint to a Flax classifier (Orbax directory). Needs no PyTorch.
 
-Reads files of torch.save, old and new, and .safetensors, in the layouts of Cohen's RS, QCRS, SmoothAdv, MACER,
-torchvision and Idelbayev's ResNets. Recognises the network from its tensors, and writes the weights with their
-metadata: architecture, classes, normalisation, SHA-256. Every tensor must be used and every variable filled.
+Reads files of torch.save, old and new, and .safetensors, in the layouts of Cohen's RS, QCRS, SmoothAdv, MACER, DDRS,
+ANCER, torchvision, timm and Idelbayev's ResNets. Recognises the network from its tensors, and writes the weights with
+their metadata: architecture, classes, normalisation, SHA-256. Every tensor must be used and every variable filled.
 --check tells whether the normalisation is right.
 """
 
@@ -10,8 +10,8 @@ from pathlib import Path
 
 NORMALIZATION_HELP = (
     "how images are normalised after the noise: cifar10, imagenet, none, or MEAN,.../STD,... per channel; by default "
-    "what the file's layout implies (Cohen: cifar10, or imagenet with its stem; MACER: none; torchvision and "
-    "Idelbayev: imagenet)"
+    "what the file's layout implies (Cohen: cifar10, or imagenet with its stem; MACER: none; DDRS and ANCER: cifar10 "
+    "for their networks of CIFAR-10; torchvision, timm and Idelbayev: imagenet) or the weights bring along"
 )
 
 

@@ -1,4 +1,5 @@
-"""Export a classifier to a PyTorch file in the layout of Cohen's programs (MACER's for LeNet). Needs no PyTorch.
+"""Export a classifier to a PyTorch file in the layout of Cohen's programs (MACER's for LeNet, DDRS's for its networks).
+Needs no PyTorch.
 
 `torch.load` and those programs open the file; converting it again gives the same classifier. PyTorch files do not store
 how images are normalised; ours have a field `normalization` for it, and `sigma` for the noise of the training where
@@ -42,7 +43,8 @@ def export_file(classifier, path: Path) -> None:
     if spec.arch == "lenet":
         content = {"net": weights, "epoch": 0, "normalization": normalization}
     else:
-        prefix = "1.module." if spec.image_shape[0] == 224 else "1."
+        ddrs = spec.arch == "cifar_wide_resnet" or not spec.options.get("stem_norm", True)
+        prefix = "" if ddrs else "1.module." if spec.image_shape[0] == 224 else "1."
         weights = OrderedDict((prefix + key, value) for key, value in weights.items())
         content = {"epoch": 0, "arch": spec.arch, "state_dict": weights, "normalization": normalization}
     if "sigma" in spec.source:

@@ -68,37 +68,87 @@ def recognise(content, path: Path) -> Recognised:
             f"{path}: no state_dict found: looked for a dictionary of tensors in the fields 'net' and 'state_dict' "
             f"and in the file as a whole, whose fields are: {fields}"
         )
+    for key in tensors:
+        for pattern, words in _OTHERS.items():
+            if re.search(pattern, key):
+                raise CheckpointError(f"{path}: its tensor {key!r} belongs to {words}; known are {KNOWN}")
     stems = [key.removesuffix("conv1.weight") for key in tensors if re.fullmatch(r"(\w+\.)*?conv1\.weight", key)]
     prefix = min(stems, key=len, default="")
-    stray = [key for key in tensors if not key.startswith(prefix)]
-    if stray:
-        raise CheckpointError(f"{path}: tensor {stray[0]!r} lacks the prefix {prefix!r} of the others")
-    tensors = {key.removeprefix(prefix): tensor for key, tensor in tensors.items()}
+    if 2 * sum(key.startswith(prefix) for key in tensors) < len(tensors):  # not that of a stem
+        prefix = ""
+    stray = {key: tensor for key, tensor in tensors.items() if not key.startswith(prefix)}
+    stored = _stored_normalization(stray, path)
+    if stray and stored is None:
+        raise CheckpointError(f"{path}: tensor {next(iter(stray))!r} lacks the prefix {prefix!r} of the others")
+    tensors = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key not in stray}
     try:
         arch, num_classes, image_shape, options = _network(tensors)
-    except (KeyError, ValueError, IndexError, TypeError) as error:
+    except (KeyError, ValueError, IndexError, TypeError, ArithmeticError) as error:
+        reason = f"no tensor {error}" if isinstance(error, KeyError) else error
         raise CheckpointError(
-            f"{path}: its tensors are of no network known here (ResNets of CIFAR and of ImageNet, LeNet): {error}. "
+            f"{path}: its tensors are of no network known here ({KNOWN}): {reason}. "
             f"First names: {', '.join(list(tensors)[:4])}"
         ) from error
     named = content.get("arch") if field else None
     if isinstance(named, str) and re.fullmatch(r"(cifar_)?resnet\d+|lenet", named) and named != arch:
         raise CheckpointError(f"{path}: its field 'arch' says {named!r}, but the weights are those of {arch!r}")
-    layout = _layout(field, prefix, tensors)
+    layout = _layout(content, field, prefix, arch, image_shape[0] == 224, options, tensors)
     if isinstance(recorded := content.get("normalization"), str):  # our own exports tell
-        layout = layout._replace(normalization=recorded)
+        stored = recorded
+    if stored is not None:
+        layout = layout._replace(normalization=stored)
     sigma = content.get("sigma")
     sigma = float(sigma) if isinstance(sigma, int | float) else None
     return Recognised(layout, arch, num_classes, image_shape, options, tensors, sigma)
 
 
-def _layout(field, prefix, tensors):
+KNOWN = "ResNets of CIFAR and of ImageNet, wide ResNets of CIFAR, LeNet"
+
+_OTHERS = {  # names in networks that a user may take for one of ours, and how these differ
+    r"(^|\.)conv1\.\d+\.weight$": "a stem of several convolutions, as resnet50d has it, instead of one",
+    r"(^|\.)(stem|stages)\.": "a network of a stem and stages, as ResNetV2 and ConvNeXt are, not a plain ResNet",
+    r"(^|\.)layer\d\.\d+\.se\.": "an attention layer (squeeze and excitation or a relative), as seresnet50 has it",
+}
+
+
+def _stored_normalization(stray, path):
+    """The normalisation in the tensors beside the network, as `parse_normalization` reads it; None if there is none.
+
+    Robust self-training (Carmon et al. 2019) stores mean and std, RS4A (Yang et al. 2020) mu and log_sig.
+    """
+    named = {key.rsplit(".", 1)[-1]: tensor for key, tensor in stray.items()}
+    try:
+        match sorted(named):
+            case ["mean", "std"] if len(stray) == 2:
+                mean, std = (named[name].numpy().ravel() for name in ("mean", "std"))
+            case ["log_sig", "mu"] if len(stray) == 2:
+                mean, std = named["mu"].numpy().ravel(), np.exp(named["log_sig"].numpy().ravel())
+            case _:
+                return None
+    except (ValueError, KeyError) as error:
+        raise CheckpointError(f"{path}: the normalisation in {', '.join(stray)} is damaged: {error}") from error
+    return "/".join(",".join(str(value) for value in values) for values in (mean, std))
+
+
+def _layout(content, field, prefix, arch, imagenet, options, tensors):
+    """The layout, with a normalisation only where every program that writes such files normalises so."""
+    if content.get("normalize_input") is False:
+        return Layout("RST", "none")
     if field == "net":
-        return Layout("MACER", "none")
-    imagenet = tensors["conv1.weight"].shape[-1] == 7
+        if prefix == "" and "acc" not in content and (arch == "lenet" or arch.startswith("cifar_resnet")):
+            return Layout("MACER", "none")
+        return Layout("net", None)  # Kuangliu's programs and their many relatives
     if prefix in ("1.", "1.module.") and field == "state_dict":
         return Layout("Cohen", "imagenet" if imagenet else "cifar10")
-    if prefix == "module." and "linear.weight" in tensors:
+    if not options.get("stem_norm", True):
+        return Layout("DDRS", "cifar10")
+    if field == "state_dict" and "optimizer_param" in content:
+        if prefix == "" and arch == "cifar_wide_resnet":
+            return Layout("DDRS", "cifar10")
+        if prefix == "module." and imagenet:
+            return Layout("ANCER", "none")
+        return Layout("DDRS", None)  # of ImageNet, where its programs normalise or only centre
+    if prefix == "module." and options.get("shortcut") == "option_a" and "linear.weight" in tensors:
         return Layout("Idelbayev", "imagenet")
     if imagenet and field is None:
         return Layout("torchvision", "imagenet")
@@ -112,8 +162,13 @@ def _network(tensors):
         if (width, size) != (20, 5):
             raise ValueError(f"conv1.weight has {width} filters of size {size}")
         return "lenet", tensors["fc2.weight"].shape[0], (28, 28, channels), {}
+    if "block1.layer.0.conv1.weight" in tensors:
+        return "cifar_wide_resnet", tensors["fc.weight"].shape[0], (32, 32, channels), _wide_options(tensors)
     blocks = tuple(len({k.split(".")[1] for k in tensors if k.startswith(f"layer{i}.")}) for i in (1, 2, 3, 4))
-    inner = tensors["layer1.0.conv2.weight"].shape[0] // width if "layer1.0.bn3.weight" in tensors else None
+    inner, inputs = tensors["layer1.0.conv2.weight"].shape[:2]
+    if inputs < inner:
+        raise ValueError("layer1.0.conv2 is a convolution in groups, as those of ResNeXt are")
+    inner = inner // width if "layer1.0.bn3.weight" in tensors else None
     for arch, make in ARCHITECTURES.items():  # noqa: B007
         shape = getattr(make, "keywords", {})
         if (shape.get("blocks", ()) + (0,))[:4] == blocks and shape["width"] == width and shape["bottleneck"] == inner:
@@ -125,7 +180,19 @@ def _network(tensors):
     if inner is None and not any(name in key for key in tensors for name in _SHORTCUTS):
         options["shortcut"] = "option_a"
     side = 224 if stem == "7x7" else 32
+    if stem == "7x7" and not any(key.startswith("bn1.") for key in tensors):
+        # DDRS's network of CIFAR-10; the softmax at its end is left out, as it changes no answer
+        options["stem_norm"], side = False, 32
     return arch, tensors[_head(tensors)].shape[0], (side, side, channels), options
+
+
+def _wide_options(tensors):
+    """Depth and widening of a wide ResNet."""
+    blocks = [len({k.split(".")[2] for k in tensors if k.startswith(f"block{i}.layer.")}) for i in (1, 2, 3)]
+    width = tensors["block1.layer.0.conv1.weight"].shape[0]
+    if len(set(blocks)) > 1 or width < 16 or width % 16:
+        raise ValueError(f"a wide ResNet with {blocks} blocks, whose first stage has {width} channels")
+    return {"depth": 6 * blocks[0] + 4, "widen": width // 16}
 
 
 _SHORTCUTS = (".downsample.", ".shortcut.")  # as torchvision and as Kuangliu's repository name it
@@ -133,6 +200,11 @@ _SHORTCUTS = (".downsample.", ".shortcut.")  # as torchvision and as Kuangliu's 
 
 def _head(tensors):
     return "linear.weight" if "linear.weight" in tensors else "fc.weight"
+
+
+def _idle(key, tensors):
+    """Whether no network computes with `key`: counters, and the second first stage of TRADES, which never runs."""
+    return key.endswith(".num_batches_tracked") or (key.startswith("sub_block1.") and key[4:] in tensors)
 
 
 def to_classifier(found: Recognised, mean, std, source: dict, path: Path) -> Classifier:
@@ -147,7 +219,7 @@ def to_classifier(found: Recognised, mean, std, source: dict, path: Path) -> Cla
         raise CheckpointError(f"{path}: {error}") from error
     model = nnx.eval_shape(lambda: build(spec))
     flat = nnx.to_flat_state(nnx.state(model))
-    unused = {key for key in found.tensors if not key.endswith(".num_batches_tracked")}
+    unused = {key for key in found.tensors if not _idle(key, found.tensors)}
     theirs = {"fc": _head(found.tensors).removesuffix(".weight")}
     theirs["shortcut"] = "shortcut" if any(".shortcut." in key for key in found.tensors) else "downsample"
     weights = {}
@@ -188,17 +260,22 @@ def _torch_keys(name, shape, theirs):
     `theirs` gives the names that vary, of the head and of the projections.
     """
     *modules, leaf = name
-    if modules[0].startswith("layer"):
-        layer, position, *modules = modules
+    wide = modules[0].startswith("block")
+    if wide or modules[0].startswith("layer"):
+        stage, position, *modules = modules
         blocks = range(1, shape[0] + 1) if position == "rest" else [0]
-        prefixes = [f"{layer}.{block}." for block in blocks]
+        prefixes = [f"{stage}.{'layer.' if wide else ''}{block}." for block in blocks]
     else:
         prefixes = [""]
     match modules:
+        case ["norm"]:
+            module = "bn1"
+        case ["shortcut"]:
+            module = "convShortcut"
         case ["shortcut", part]:
             module = f"{theirs['shortcut']}.{'conv norm'.split().index(part)}"
         case [unit, "norm"]:
-            module = unit.replace("conv", "bn")
+            module = "bn2" if wide else unit.replace("conv", "bn")
         case [unit, *_]:
             module = theirs["fc"] if unit == "fc" else unit
     leaf = _NORM_LEAVES[leaf] if modules[-1] == "norm" else {"kernel": "weight"}.get(leaf, leaf)
@@ -223,15 +300,18 @@ def to_state_dict(classifier: Classifier) -> OrderedDict[str, np.ndarray]:
             weights[key] = _to_torch(part, name[-1])
             if key.endswith(".running_var"):
                 weights[key.removesuffix("running_var") + "num_batches_tracked"] = np.zeros((), np.int64)
-    return OrderedDict(sorted(weights.items(), key=lambda item: [_rank(part) for part in item[0].split(".")]))
+    return OrderedDict(sorted(weights.items(), key=lambda item: _rank(item[0])))
 
 
-_ORDER = "conv1 bn1 conv2 bn2 conv3 bn3 downsample layer1 layer2 layer3 layer4 fc fc1 fc2".split()
-_ORDER += "weight bias running_mean running_var num_batches_tracked".split()
+_ORDER = "layer conv1 block1 block2 block3 bn1 conv2 bn2 conv3 bn3 downsample convShortcut".split()
+_ORDER += "layer1 layer2 layer3 layer4 fc fc1 fc2 weight bias running_mean running_var num_batches_tracked".split()
 
 
-def _rank(part):
-    return int(part) if part.isdigit() else _ORDER.index(part)
+def _rank(key):
+    parts = key.split(".")
+    if parts[0].startswith("block"):  # where normalisation comes before the convolution of its number
+        parts = [{"bn1": "conv1", "conv1": "bn1", "bn2": "conv2", "conv2": "bn2"}.get(part, part) for part in parts]
+    return [int(part) if part.isdigit() else _ORDER.index(part) for part in parts]
 
 
 def _to_torch(array, leaf):

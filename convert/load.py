@@ -1,6 +1,7 @@
 """Opens any checkpoint: a converted directory, or a PyTorch file, which is converted on the fly."""
 
 import hashlib
+import json
 from pathlib import Path
 
 from qcrs_jax.checkpoint import CheckpointError, restore_classifier
@@ -40,7 +41,7 @@ def load_classifier(path: str | Path, normalization: str | None = None) -> Class
 def convert_file(path: Path, normalization: str | None = None) -> Classifier:
     """The classifier in the PyTorch file `path`. Arguments and errors as for `load_classifier`."""
     found = recognise(load(path), path)
-    normalization = normalization or found.layout.normalization
+    normalization = normalization or _timm_normalization(path, found.arch) or found.layout.normalization
     if normalization is None:
         raise CheckpointError(
             f"{path}: the layout ({found.layout.name}) does not tell how images are normalised; say it with "
@@ -53,6 +54,27 @@ def convert_file(path: Path, normalization: str | None = None) -> Classifier:
     if found.sigma is not None:
         source["sigma"] = found.sigma
     return to_classifier(found, mean, std, source, path)
+
+
+def _timm_normalization(path, arch):
+    """The normalisation in the config.json that timm keeps beside its weights; None if there is none.
+
+    Raises:
+        CheckpointError: the weights are of another network, which can have the very tensors of `arch`: resnetblur50 and
+            resnetaa50 differ from resnet50 in pooling alone.
+    """
+    file = path.with_name("config.json")
+    if path.name not in ("model.safetensors", "pytorch_model.bin") or not file.is_file():
+        return None
+    try:
+        config = json.loads(file.read_text())
+        named, values = config["architecture"], config["pretrained_cfg"]
+        text = "/".join(",".join(str(float(value)) for value in values[name]) for name in ("mean", "std"))
+    except (ValueError, KeyError, TypeError):  # not of timm
+        return None
+    if named != arch:
+        raise CheckpointError(f"{path}: {file} says that it is a {named}, but its tensors are those of {arch}")
+    return text
 
 
 def parse_normalization(text: str) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -67,12 +67,12 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """torchvision's ResNets; bottleneck=2 are the wide ones. stem=3 is that of CIFAR versions."""
+    """torchvision's ResNets; bottleneck=2 are the wide ones. stem=3 is that of CIFAR versions, no stem_norm DDRS's."""
 
-    def __init__(self, blocks, bottleneck=None, stem=7, num_classes=1000):
+    def __init__(self, blocks, bottleneck=None, stem=7, num_classes=1000, stem_norm=True):
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, stem, 2 if stem == 7 else 1, stem // 2, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
+        self.bn1 = nn.BatchNorm2d(64) if stem_norm else nn.Identity()
         features_in = 64
         for i, depth in enumerate(blocks):
             width, layer = 64 * 2**i, []
@@ -94,6 +94,46 @@ class ResNet(nn.Module):
             x = functional.max_pool2d(x, 3, 2, 1)
         x = self.layer4(self.layer3(self.layer2(self.layer1(x)))).mean((2, 3))
         return self.fc(x)
+
+
+class PreActivationBlock(nn.Module):
+    def __init__(self, features_in, features, stride):
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(features_in)
+        self.conv1 = nn.Conv2d(features_in, features, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(features)
+        self.conv2 = nn.Conv2d(features, features, 3, 1, 1, bias=False)
+        self.convShortcut = None
+        if features != features_in:
+            self.convShortcut = nn.Conv2d(features_in, features, 1, stride, bias=False)
+
+    def forward(self, x):
+        active = functional.relu(self.bn1(x))
+        out = self.conv2(functional.relu(self.bn2(self.conv1(active))))
+        return out + (x if self.convShortcut is None else self.convShortcut(active))
+
+
+class WideResNet(nn.Module):
+    """The wide ResNets of CIFAR, as most programs in PyTorch name their parts."""
+
+    def __init__(self, depth=40, widen=2, num_classes=10):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
+        features_in = 16
+        for i in (1, 2, 3):
+            features, blocks = 8 * 2**i * widen, []
+            for j in range((depth - 4) // 6):
+                blocks.append(PreActivationBlock(features_in, features, 2 if i > 1 and j == 0 else 1))
+                features_in = features
+            setattr(self, f"block{i}", nn.ModuleDict({"layer": nn.Sequential(*blocks)}))
+        self.bn1 = nn.BatchNorm2d(features_in)
+        self.fc = nn.Linear(features_in, num_classes)
+
+    def forward(self, x):
+        x = self.conv1(x)
+        for block in (self.block1, self.block2, self.block3):
+            x = block["layer"](x)
+        return self.fc(functional.relu(self.bn1(x)).mean((2, 3)))
 
 
 class LeNet(nn.Module):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from qcrs_jax.convert.layouts import NORMALIZATIONS
-from qcrs_jax.experiments.torch_nets import CifarResNet, LeNet, randomise
+from qcrs_jax.experiments.torch_nets import CifarResNet, LeNet, WideResNet, randomise
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -35,6 +35,13 @@ def lenet():
     return LeNet().eval()
 
 
+@functools.cache
+def wide_resnet(depth, widen):
+    """A wide ResNet with seeded weights. Shared between tests: not to be changed."""
+    torch.manual_seed(depth)
+    return calibrated(randomise(WideResNet(depth, widen)), (32, 32, 3))
+
+
 def prefixed(net, prefix):
     return OrderedDict((prefix + key, value) for key, value in net.state_dict().items())
 
@@ -46,6 +53,11 @@ def cohen(net, arch, prefix="1."):
 
 def macer(net):
     return {"net": net.state_dict(), "epoch": 440}
+
+
+def ddrs(net, prefix=""):
+    optimizer = torch.optim.SGD(net.parameters(), 0.1, momentum=0.9).state_dict()
+    return {"epoch": 120, "state_dict": prefixed(net, prefix), "optimizer_param": optimizer}
 
 
 def idelbayev(net):

@@ -7,17 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkpoints import SHARED, cohen, idelbayev, lenet, macer, resnet, save, torch_logits
+from checkpoints import SHARED, cohen, ddrs, idelbayev, lenet, macer, resnet, save, torch_logits, wide_resnet
 from checkpoints import images as make_images
 from qcrs_jax.convert.export import export_file
 from qcrs_jax.convert.load import load_classifier
-from qcrs_jax.experiments.torch_nets import CifarResNet
+from qcrs_jax.experiments.torch_nets import CifarResNet, ResNet
 
 CASES = {
     "Cohen": lambda: cohen(resnet(20), "cifar_resnet20"),
     "Idelbayev": lambda: idelbayev(resnet(20, True)),
     "MACER": lambda: macer(resnet(20)),
     "LeNet": lambda: macer(lenet()),
+    "DDRS": lambda: ddrs(ResNet((2, 2, 2, 2), num_classes=10, stem_norm=False)),
+    "wide": lambda: ddrs(wide_resnet(16, 2)),
 }
 
 
@@ -45,6 +47,16 @@ def test_pytorch_opens_it_as_cohen_s_program_does(tmp_path):
     net.load_state_dict({key.removeprefix("1."): value for key, value in ours["state_dict"].items()})
     x = make_images(2, (32, 32, 3))
     np.testing.assert_array_equal(torch_logits(net, x), torch_logits(resnet(20), x))
+
+
+@pytest.mark.parametrize("case", ["DDRS", "wide"])
+def test_ddrs_s_program_opens_it(tmp_path, case):
+    content = CASES[case]()
+    export_file(load_classifier(save(content, tmp_path / "theirs.pth.tar")), tmp_path / "ours.pth.tar")
+    ours = torch.load(tmp_path / "ours.pth.tar", weights_only=True)["state_dict"]
+    assert list(ours) == list(content["state_dict"])
+    for key, tensor in content["state_dict"].items():
+        assert key.endswith("num_batches_tracked") or torch.equal(ours[key], tensor), key
 
 
 def test_the_command(tmp_path):

@@ -2,6 +2,7 @@
 
 import functools
 import io
+import json
 import tarfile
 
 import jax
@@ -13,6 +14,7 @@ from checkpoints import (
     SHARED,
     calibrated,
     cohen,
+    ddrs,
     idelbayev,
     images,
     lenet,
@@ -22,13 +24,16 @@ from checkpoints import (
     resnet,
     save,
     torch_logits,
+    wide_resnet,
 )
 from flax import nnx
-from qcrs_jax.convert.layouts import NORMALIZATIONS, count_parameters
+from qcrs_jax.convert.layouts import NORMALIZATIONS, count_parameters, recognise
 from qcrs_jax.convert.load import load_classifier, parse_normalization
+from qcrs_jax.convert.torch_file import load
 from qcrs_jax.experiments.torch_nets import BasicBlock as TorchBlock
 from qcrs_jax.experiments.torch_nets import Bottleneck as TorchBottleneck
 from qcrs_jax.experiments.torch_nets import CifarResNet, ResNet, randomise
+from safetensors.torch import save_file
 
 from qcrs_jax.checkpoint import CheckpointError
 from qcrs_jax.models import build
@@ -111,6 +116,173 @@ def test_resnet18_with_the_stem_of_cifar(tmp_path, kuangliu):
         load_classifier(path)
     spec = assert_same_logits(path, net, "cifar10", given="cifar10")
     assert (spec.arch, spec.image_shape, spec.options) == ("resnet18", (32, 32, 3), {"stem": "3x3"})
+
+
+@functools.cache
+def ddrs_resnet18():
+    torch.manual_seed(0)
+    net = ResNet(*IMAGENET["resnet18"][:2], num_classes=10, stem_norm=False)
+    return calibrated(randomise(net), (32, 32, 3))
+
+
+def test_ddrs_s_networks_of_cifar10(tmp_path):
+    for net, arch, options in [
+        (wide_resnet(40, 2), "cifar_wide_resnet", {"depth": 40, "widen": 2}),
+        (ddrs_resnet18(), "resnet18", {"stem_norm": False}),
+    ]:
+        path = save(ddrs(net), tmp_path / "checkpoint.pth.tar")
+        spec = assert_same_logits(path, net, "cifar10")
+        assert (spec.arch, spec.options, spec.image_shape) == (arch, options, (32, 32, 3))
+        assert spec.source["layout"] == "DDRS"
+
+
+def test_other_wide_resnets(tmp_path):
+    """Of one block a stage and not widened; of Cohen's wrapping; with the stage that TRADES never runs."""
+    net = wide_resnet(10, 1)
+    content = cohen(net, "cifar_wrn")
+    spec = assert_same_logits(save(content, tmp_path / "checkpoint.pth.tar"), net, "cifar10")
+    assert (spec.options, spec.source["layout"]) == ({"depth": 10, "widen": 1}, "Cohen")
+    weights = net.state_dict()
+    idle = {f"sub_{key}": value for key, value in weights.items() if key.startswith("block1.")}
+    path = save({**weights, **idle}, tmp_path / "trades.pt")
+    with pytest.raises(CheckpointError, match="--normalization"):
+        load_classifier(path)
+    assert (
+        load_classifier(path, "cifar10").fingerprint() == load_classifier(tmp_path / "checkpoint.pth.tar").fingerprint()
+    )
+
+
+def layout_of(content, folder):
+    path = save(content, folder / "net.pth")
+    return recognise(load(path), path).layout
+
+
+def test_normalisation_is_certain_or_asked_for(tmp_path):
+    """(layout, normalisation) of every wrapping; None has to be given."""
+    imagenet18, kuangliu = imagenet("resnet18"), imagenet("resnet18", 3, 10)
+    kuangliu = {
+        k.replace("downsample.", "shortcut.").replace("fc.", "linear."): v for k, v in kuangliu.state_dict().items()
+    }
+    parallel = {f"module.{key}": value for key, value in kuangliu.items()}
+    wide = wide_resnet(16, 1)
+    for content, expected in [
+        (ddrs(wide), ("DDRS", "cifar10")),
+        (ddrs_resnet18().state_dict(), ("DDRS", "cifar10")),  # no other program has this network
+        (ddrs(imagenet18, "module."), ("ANCER", "none")),
+        (ddrs(imagenet18, "model.module."), ("DDRS", None)),  # normalised, or centred alone
+        ({"net": resnet(20).state_dict()}, ("MACER", "none")),
+        ({"net": parallel, "acc": 95.1, "epoch": 3}, ("net", None)),
+        ({"net": kuangliu, "acc": 95.1, "epoch": 3}, ("net", None)),
+        ({"net": wide.state_dict()}, ("net", None)),
+        ({"state_dict": parallel}, ("state_dict", None)),
+        ({"state_dict": wide.state_dict(), "epoch": 200, "best_prec1": 95.1}, ("state_dict", None)),
+        ({"state_dict": prefixed(wide, "module."), "normalize_input": False, "num_classes": 10}, ("RST", "none")),
+    ]:
+        assert layout_of(content, tmp_path) == expected
+
+
+def test_normalisation_stored_with_the_weights(tmp_path):
+    net = wide_resnet(10, 1)
+    mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in NORMALIZATIONS["cifar10"])
+    rst = {"module.0.mean": mean[None], "module.0.std": std[None], **prefixed(net, "module.1.")}
+    rs4a = {"norm.module.mu": mean, "norm.module.log_sig": std.log(), **prefixed(net, "model.module.")}
+    for content in ({"state_dict": rst, "normalize_input": True, "num_classes": 10}, rs4a):
+        spec = assert_same_logits(save(content, tmp_path / "net.pt"), net, "cifar10")
+        np.testing.assert_allclose((spec.mean, spec.std), NORMALIZATIONS["cifar10"], rtol=1e-6)
+    assert_same_logits(tmp_path / "net.pt", net, "none", given="none")
+    rs4a["norm.module.log_sig"] = torch.full((3, 1, 1), -torch.inf)
+    assert_refused(rs4a, tmp_path, "positive")
+    del rs4a["norm.module.log_sig"]
+    assert_refused(rs4a, tmp_path, "norm.module.mu", "prefix")
+
+
+def timm_file(folder, config):
+    """timm's files on the Hugging Face Hub."""
+    path = folder / "model.safetensors"
+    save_file(imagenet("resnet18").state_dict(), path)
+    if config is not None:
+        (folder / "config.json").write_text(config)
+    return path
+
+
+def test_timm_s_files(tmp_path):
+    path = timm_file(tmp_path, None)
+    spec = assert_same_logits(path, imagenet("resnet18"), "imagenet", shape=(64, 64, 3))
+    assert (spec.arch, spec.source["layout"]) == ("resnet18", "torchvision")
+    half = {"architecture": "resnet18", "pretrained_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}}
+    timm_file(tmp_path, json.dumps(half))
+    assert load_classifier(path).spec.mean == (0.5, 0.5, 0.5)
+    assert load_classifier(path, "imagenet").spec.mean == NORMALIZATIONS["imagenet"][0]
+    timm_file(tmp_path, json.dumps({**half, "architecture": "resnetblur18"}))
+    with pytest.raises(CheckpointError, match="resnetblur18.*resnet18") as error:
+        load_classifier(path)
+    assert str(path) in str(error.value)
+    for other in ("{", '{"architecture": "x", "pretrained_cfg": 3}'):
+        timm_file(tmp_path, other)
+        assert load_classifier(path).spec.mean == NORMALIZATIONS["imagenet"][0]
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        (
+            {"conv1.weight": None, "conv1.0.weight": (32, 3, 3, 3)},
+            ["conv1.0.weight", "several convolutions", "resnet50d"],
+        ),
+        ({"layer1.0.se.fc1.weight": (8, 64, 1, 1)}, ["layer1.0.se.fc1.weight", "attention"]),
+        (
+            {"stem.conv.weight": (64, 3, 7, 7), "stages.0.blocks.0.norm1.weight": (64,)},
+            ["stem.conv.weight", "ResNetV2"],
+        ),
+        ({"layer1.0.conv2.weight": (128, 4, 3, 3)}, ["layer1.0.conv2", "groups", "ResNeXt"]),
+        ({"layer1.0.conv2.weight": None, "layer1.0.conv2.attn.fc.weight": (8,)}, ["no tensor 'layer1.0.conv2.weight'"]),
+        ({"bn1.running_mean": None}, ["needs tensor 'bn1.running_mean'"]),  # group normalisation
+        ({"layer4.2.conv1.weight": (512, 512, 3, 3)}, ["(2, 2, 2, 3)"]),
+        (
+            {"layer2.0.downsample.0.weight": None, "layer2.0.downsample.1.weight": (128, 64, 1, 1)},
+            ["downsample.0.weight"],
+        ),
+    ],
+)
+def test_resnets_of_another_shape_are_told_what_differs(tmp_path, changes, words):
+    weights = {**imagenet("resnet18").state_dict()}
+    for key, shape in changes.items():
+        if shape is None:
+            del weights[key]
+        else:
+            weights[key] = torch.ones(shape)
+    assert_refused(weights, tmp_path, *words)
+
+
+@pytest.mark.parametrize(
+    "key, shape, words",
+    [
+        ("block2.layer.2.conv1.weight", (32, 32, 3, 3), ["[2, 3, 2] blocks"]),
+        ("block1.layer.0.conv1.weight", (24, 16, 3, 3), ["24 channels"]),
+        ("block1.layer.0.conv1.weight", (32, 16, 3, 3), []),  # whichever of the others it does not fit
+        (
+            "block1.layer.0.convShortcut.weight",
+            (16, 16, 1, 1),
+            ["no place for tensor 'block1.layer.0.convShortcut.weight'"],
+        ),
+        (
+            "block2.layer.0.convShortcut.weight",
+            (32, 16, 3, 3),
+            ["block2.layer.0.convShortcut.weight", "(32, 16, 3, 3)"],
+        ),
+        ("conv1.weight", (8, 3, 3, 3), ["conv1.weight", "(8, 3, 3, 3)"]),
+        ("block3.layer.1.bn2.running_var", None, ["needs tensor 'block3.layer.1.bn2.running_var'"]),
+        ("bn1.weight", None, ["needs tensor 'bn1.weight'"]),
+        ("fc.weight", None, ["no tensor 'fc.weight'"]),
+    ],
+)
+def test_wide_resnets_that_are_damaged(tmp_path, key, shape, words):
+    content = ddrs(wide_resnet(16, 1))
+    if shape is None:
+        del content["state_dict"][key]
+    else:
+        content["state_dict"][key] = torch.ones(shape)
+    assert_refused(content, tmp_path, *words)
 
 
 def test_macer_resnet110(tmp_path):

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from .lenet import LeNet
 from .resnet import ResNet
+from .wide_resnet import WideResNet
 
 _IMAGENET = {
     "resnet18": ((2, 2, 2, 2), None),
@@ -34,6 +35,7 @@ ARCHITECTURES = {
         name: functools.partial(ResNet, blocks=blocks, width=64, stem="7x7", bottleneck=bottleneck)
         for name, (blocks, bottleneck) in _IMAGENET.items()
     },
+    "cifar_wide_resnet": WideResNet,
     "lenet": LeNet,
 }
 

@@ -7,24 +7,36 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 
-class ConvNorm(nnx.Module):
-    """A convolution without bias, and batch normalisation, which `fold_norms` folds into it.
+def conv(features_in: int, features: int, kernel: int, stride: int = 1, *, rngs: nnx.Rngs) -> nnx.Conv:
+    """A convolution without bias, padded by kernel // 2 on every side, also with strides.
 
-    Padding is kernel // 2 on every side, also with strides: "SAME" would shift strided convolutions.
+    "SAME" would shift strided convolutions.
     """
+    return nnx.Conv(
+        features_in,
+        features,
+        (kernel, kernel),
+        strides=(stride, stride),
+        padding=((kernel // 2, kernel // 2),) * 2,
+        use_bias=False,
+        kernel_init=nnx.initializers.variance_scaling(2.0, "fan_out", "normal"),
+        rngs=rngs,
+    )
 
-    def __init__(self, features_in: int, features: int, kernel: int, stride: int = 1, *, rngs: nnx.Rngs):
-        self.conv = nnx.Conv(
-            features_in,
-            features,
-            (kernel, kernel),
-            strides=(stride, stride),
-            padding=((kernel // 2, kernel // 2),) * 2,
-            use_bias=False,
-            kernel_init=nnx.initializers.variance_scaling(2.0, "fan_out", "normal"),
-            rngs=rngs,
-        )
-        self.norm = nnx.BatchNorm(features, momentum=0.9, epsilon=1e-5, rngs=rngs)
+
+def batch_norm(features: int, *, rngs: nnx.Rngs) -> nnx.BatchNorm:
+    """Batch normalisation with PyTorch's constants."""
+    return nnx.BatchNorm(features, momentum=0.9, epsilon=1e-5, rngs=rngs)
+
+
+class ConvNorm(nnx.Module):
+    """A convolution, and batch normalisation, which `fold_norms` folds into it; without the latter if not `normed`."""
+
+    def __init__(
+        self, features_in: int, features: int, kernel: int, stride: int = 1, normed: bool = True, *, rngs: nnx.Rngs
+    ):
+        self.conv = conv(features_in, features, kernel, stride, rngs=rngs)
+        self.norm = batch_norm(features, rngs=rngs) if normed else None
         self.features_in = features_in
 
     def __call__(self, x: Float[Array, "batch h w c"]) -> Float[Array, "batch h2 w2 c2"]:
@@ -33,7 +45,7 @@ class ConvNorm(nnx.Module):
 
 
 def fold_norms(model: nnx.Module) -> None:
-    """Folds every batch normalisation of `model` into the convolution before it, in place, for inference.
+    """Folds the batch normalisation of every ConvNorm of `model` into its convolution, in place, for inference.
 
     Computes in float64 on the host; works on single blocks and on blocks stacked along a leading axis.
     """

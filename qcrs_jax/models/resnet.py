@@ -56,10 +56,11 @@ class Stage(nnx.Module):
 
     def __init__(self, block, features_in: int, features: int, stride: int, depth: int, *, rngs: nnx.Rngs):
         self.first = block(features_in, features, stride, rngs=rngs)
-        self.rest = stack(lambda r: block(features, features, 1, rngs=r), depth - 1, rngs)
+        self.rest = stack(lambda r: block(features, features, 1, rngs=r), depth - 1, rngs) if depth > 1 else None
 
     def __call__(self, x: Float[Array, "batch h w c"]) -> Float[Array, "batch h2 w2 c2"]:
-        return scan_blocks(self.rest, self.first(x))
+        x = self.first(x)
+        return x if self.rest is None else scan_blocks(self.rest, x)
 
 
 class ResNet(nnx.Module):
@@ -70,6 +71,7 @@ class ResNet(nnx.Module):
         blocks: blocks of each stage, at least 2.
         width: channels of the first stage; each later stage strides by 2 and has twice as many.
         stem: "3x3" (stride 1; 32x32 images) or "7x7" (stride 2 and a max pool of stride 2; ImageNet).
+        stem_norm: whether batch normalisation follows the stem, as everywhere but in DDRS's ResNets.
         bottleneck: None for basic blocks; else blocks of 4 times the width, whose 3x3 has `bottleneck` times it.
         shortcut: of basic blocks, "projection" or "option_a".
     """
@@ -82,12 +84,13 @@ class ResNet(nnx.Module):
         blocks: tuple[int, ...],
         width: int,
         stem: str,
+        stem_norm: bool = True,
         bottleneck: int | None = None,
         shortcut: str = "projection",
         rngs: nnx.Rngs,
     ):
         self.stem, self.width = stem, width
-        self.conv1 = ConvNorm(channels, width, *{"3x3": (3, 1), "7x7": (7, 2)}[stem], rngs=rngs)
+        self.conv1 = ConvNorm(channels, width, *{"3x3": (3, 1), "7x7": (7, 2)}[stem], stem_norm, rngs=rngs)
         features_in = width
         for i, depth in enumerate(blocks):
             inner = width * 2**i

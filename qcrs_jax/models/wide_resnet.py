@@ -1,0 +1,54 @@
+"""Wide ResNets for 32x32 images (Zagoruyko and Komodakis 2016), which normalise before they convolve."""
+
+from flax import nnx
+from jaxtyping import Array, Float
+
+from .layers import ConvNorm, batch_norm, conv, fold_norms
+from .resnet import Stage
+
+
+class PreActivationBlock(nnx.Module):
+    """Batch normalisation, ReLU and a 3x3 convolution, twice, and a shortcut.
+
+    The shortcut of a block that widens is a 1x1 convolution of the activations; of the others, the input as it came.
+    """
+
+    def __init__(self, features_in: int, features: int, stride: int, *, rngs: nnx.Rngs):
+        self.norm = batch_norm(features_in, rngs=rngs)  # not folded: a ReLU stands between it and the convolutions
+        self.conv1 = ConvNorm(features_in, features, 3, stride, rngs=rngs)
+        self.conv2 = conv(features, features, 3, rngs=rngs)
+        self.shortcut = conv(features_in, features, 1, stride, rngs=rngs) if features != features_in else None
+
+    def __call__(self, x: Float[Array, "batch h w c"]) -> Float[Array, "batch h2 w2 c2"]:
+        active = nnx.relu(self.norm(x))
+        out = self.conv2(nnx.relu(self.conv1(active)))
+        return out + (x if self.shortcut is None else self.shortcut(active))
+
+
+class WideResNet(nnx.Module):
+    """A WideResNet-depth-widen: a stem of 16 channels and three stages of 16, 32 and 64 times `widen`.
+
+    Args:
+        channels, num_classes: of the images, and of the logits.
+        depth: 6 n + 4 for stages of n blocks; 40 in DDRS and ANCER.
+        widen: factor of the channels; 2 in DDRS and ANCER.
+    """
+
+    def __init__(self, channels: int, num_classes: int, *, depth: int = 40, widen: int = 2, rngs: nnx.Rngs):
+        if depth < 10 or depth % 6 != 4 or widen < 1:
+            raise ValueError(f"a wide ResNet has a depth of 10, 16, 22, ... and is widened, not {depth} and {widen}")
+        blocks = (depth - 4) // 6
+        self.conv1 = conv(channels, 16, 3, rngs=rngs)
+        self.block1 = Stage(PreActivationBlock, 16, 16 * widen, 1, blocks, rngs=rngs)
+        self.block2 = Stage(PreActivationBlock, 16 * widen, 32 * widen, 2, blocks, rngs=rngs)
+        self.block3 = Stage(PreActivationBlock, 32 * widen, 64 * widen, 2, blocks, rngs=rngs)
+        self.norm = batch_norm(64 * widen, rngs=rngs)
+        self.fc = nnx.Linear(64 * widen, num_classes, rngs=rngs)
+
+    def prepare_inference(self) -> None:
+        """Folds the batch normalisation that follows a convolution, in place: one of the two in every block."""
+        fold_norms(self)
+
+    def __call__(self, x: Float[Array, "batch h w c"]) -> Float[Array, "batch num_classes"]:
+        x = self.block3(self.block2(self.block1(self.conv1(x))))
+        return self.fc(nnx.relu(self.norm(x)).mean(axis=(1, 2)))
