@@ -52,10 +52,10 @@ def add_arguments(parser):
     add("--sigma", type=float, required=True, help="noise level that the classifier was trained at")
     add(
         "--search",
-        choices=["golden", "bisection", "grid"],
+        choices=["golden", "bisection", "shrinking", "grid"],
         default="golden",
-        help="QCRS: golden section with common random numbers, bisection as published, or all sigmas EPSILON apart "
-        "(default: golden)",
+        help="QCRS: golden section with common random numbers, bisection as published, the published program's ascent "
+        "by shrinking strides, or all sigmas EPSILON apart (default: golden)",
     )
     add("--left", type=float, help="QCRS: lower end of the bracket of sigmas (default: 0.25 SIGMA)")
     add("--right", type=float, help="QCRS: upper end (default: 3.5 SIGMA)")
@@ -64,7 +64,8 @@ def add_arguments(parser):
         "--epsilon_step",
         type=float,
         default=0.4,
-        help="QCRS bisection: its central difference steps EPSILON / EPSILON_STEP to either side (default: 0.4)",
+        help="QCRS bisection and shrinking: the central difference steps EPSILON / EPSILON_STEP to either side "
+        "(default: 0.4)",
     )
     add("--gradient_n", type=int, default=500, help="QCRS: samples for each evaluation of the search (default: 500)")
     add("--N0", type=int, default=100, help="samples that select the class (default: 100)")

@@ -19,6 +19,8 @@ from jaxtyping import Array, Bool, Float, Int, Real
 Scalar = Real[ArrayLike, ""]
 
 GOLDEN = (math.sqrt(5) - 1) / 2
+SHRINK = 0.75
+SLACK = 1 + 1e-4  # so that rounding to float32 does not decide how often a stride shrinks
 
 
 class Search(NamedTuple):
@@ -111,10 +113,9 @@ def golden_section(lower: Scalar, upper: Scalar, tolerance: Scalar, start: Scala
     return Search(init, ask, tell, lambda s: (s.told >= 3) & (s.upper - s.lower <= tolerance), lambda s: s.best)
 
 
-class _Bisection(NamedTuple):
-    lower: Float[Array, ""]
-    upper: Float[Array, ""]
-    below: Float[Array, ""]  # the value just below the midpoint
+class _Climb(NamedTuple):
+    place: tuple[Float[Array, ""], Float[Array, ""]]
+    below: Float[Array, ""]  # the value just below the place's point
     start_value: Float[Array, ""]
     best: Float[Array, ""]
     moved_up: Bool[Array, ""]
@@ -133,33 +134,83 @@ def bisection(lower: Scalar, upper: Scalar, tolerance: Scalar, start: Scalar, st
     better. Two departures: points below `floor` are raised to it, where the published program evaluates a
     negative sigma; and the value at `start` that every search asks first is not used.
 
+    An older loop of that program, which it does not call, is this bisection up to details: the step is half the
+    tolerance, the differences at both ends are taken first, and where they have one sign an end is the answer.
+    Where they differ its moves go downhill. It is not repeated here.
+
     Source: Kung and Chen, AAAI 2024, algorithm 1, and the program published with it.
     """
     lower, upper, tolerance, start = _bracket(lower, upper, tolerance, start)
+
+    def middle(bracket):
+        return (bracket[0] + bracket[1]) / 2
+
+    def move(bracket, up):
+        return jnp.where(up, middle(bracket), bracket[0]), jnp.where(up, bracket[1], middle(bracket))
+
+    def ends(bracket):
+        return bracket[1] - bracket[0] <= tolerance
+
+    return _climb((lower, upper), middle, move, ends, start, step, floor, moved_up=True)
+
+
+def shrinking(lower: Scalar, upper: Scalar, tolerance: Scalar, start: Scalar, step: Scalar, floor: Scalar) -> Search:
+    """Ascent from `start` by strides that shrink by 0.75, up or down by the sign of f(s + step) - f(s - step).
+
+    A zero difference goes up first and then always the other way than the last move. When the stride is at most
+    `tolerance`, `start` and the point reached are evaluated afresh, and the latter has to be strictly better. The
+    maximum of a quasiconcave function, wherever in the bracket, is then at most 4/3 of `tolerance` and a step away.
+
+    The published program has this ascent, but calls it nowhere: its first stride is given, it knows no bracket and
+    may leave the positive sigmas, and its step is half the tolerance. Here the first stride is half the bracket,
+    and no move leaves the bracket.
+
+    Source: the program published with Kung and Chen, AAAI 2024.
+    """
+    lower, upper, tolerance, start = _bracket(lower, upper, tolerance, start)
+
+    def move(place, up):
+        point, stride = place
+        return jnp.clip(jnp.where(up, point + stride, point - stride), lower, upper), SHRINK * stride
+
+    def ends(place):
+        return place[1] <= tolerance * SLACK
+
+    place = (jnp.clip(start, lower, upper), (upper - lower) / 2)
+    return _climb(place, lambda place: place[0], move, ends, start, step, floor, moved_up=False)
+
+
+def _climb(place, point, move, ends, start, step, floor, moved_up) -> Search:
+    """A search that moves a place by the sign of a central difference at its point, until it `ends`.
+
+    Args:
+        place: two numbers: the first place.
+        point: place -> the point that it stands for.
+        move: (place, whether upwards) -> place.
+        ends: place -> whether to compare its point with `start`, and stop.
+        moved_up: which way the last move is taken to have gone where the first difference is zero.
+    """
     step, floor = jnp.asarray(step, jnp.float32), jnp.asarray(floor, jnp.float32)
     zero = jnp.float32(0)
-    init = _Bisection(lower, upper, zero, zero, start, jnp.bool_(True), jnp.int32(_PILOT))
+    init = _Climb(place, zero, zero, start, jnp.bool_(moved_up), jnp.int32(_PILOT))
 
     def ask(s):
-        middle = (s.lower + s.upper) / 2
-        below, above = jnp.maximum(middle - step, floor), jnp.maximum(middle + step, floor)
-        return jnp.stack([start, below, above, start, middle, middle])[s.phase]
+        at = point(s.place)
+        below, above = jnp.maximum(at - step, floor), jnp.maximum(at + step, floor)
+        return jnp.stack([start, below, above, start, at, at])[s.phase]
 
     def tell(s, value):
         value = jnp.asarray(value, jnp.float32)
-        middle = (s.lower + s.upper) / 2
         slope = value - s.below
         up = (slope > 0) | ((slope == 0) & ~s.moved_up)
         moves = s.phase == _ABOVE
-        new_lower = jnp.where(moves & up, middle, s.lower)
-        new_upper = jnp.where(moves & ~up, middle, s.upper)
-        after_move = jnp.where(new_upper - new_lower > tolerance, _BELOW, _START)
-        return _Bisection(
-            lower=new_lower,
-            upper=new_upper,
+        place = tuple(jnp.where(moves, new, old) for new, old in zip(move(s.place, up), s.place))
+        after_move = jnp.where(ends(place), _START, _BELOW)
+        return _Climb(
+            place=place,
             below=jnp.where(s.phase == _BELOW, value, s.below),
             start_value=jnp.where(s.phase == _START, value, s.start_value),
-            best=jnp.where((s.phase == _FOUND) & (value > s.start_value), middle, s.best),
+            best=jnp.where((s.phase == _FOUND) & (value > s.start_value), point(s.place), s.best),
             moved_up=jnp.where(moves, up, s.moved_up),
             phase=jnp.where(moves, after_move, s.phase + 1),
         )
@@ -192,15 +243,17 @@ def grid(lower: Scalar, upper: Scalar, tolerance: Scalar, start: Scalar) -> Sear
 
 
 def evaluations(name: str, lower: float, upper: float, tolerance: float) -> int:
-    """How many points the named search ("golden", "bisection" or "grid") evaluates, `start` included."""
+    """How many points the named search ("golden", "bisection", "shrinking" or "grid") evaluates, `start` included."""
     ratio = (upper - lower) / tolerance
     if name == "golden":
         return 2 + max(1, math.ceil(math.log(ratio, 1 / GOLDEN) - 1e-4)) if ratio > 1 else 3
     if name == "bisection":
         return 3 + 2 * max(1, math.ceil(math.log2(ratio) - 1e-4)) if ratio > 1 else 5
+    if name == "shrinking":
+        return 3 + 2 * max(1, math.ceil(math.log(ratio / 2 / SLACK, 1 / SHRINK))) if ratio > 2 else 5
     if name == "grid":
         return 2 + max(1, math.ceil(ratio - 1e-4))
-    raise ValueError(f"unknown search {name!r}: choose golden, bisection or grid")
+    raise ValueError(f"unknown search {name!r}: choose golden, bisection, shrinking or grid")
 
 
 def _interior(lower, upper):

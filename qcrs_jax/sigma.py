@@ -12,12 +12,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from .bounds import check_alpha, radius_table, smallest_n
-from .search import Search, bisection, evaluations, golden_section, grid
+from .search import Search, bisection, evaluations, golden_section, grid, shrinking
 
-SEARCHES = ("golden", "bisection", "grid")
+SEARCHES = ("golden", "bisection", "shrinking", "grid")
 SEARCH, SELECTION, ESTIMATION, END = range(4)  # the stages of a certification, each with noise of its own
 
-BISECTION_FLOOR = 1e-3  # where the central difference of the published settings reaches a negative sigma
+DIFFERENCE_FLOOR = 1e-3  # where the central difference of the published settings reaches a negative sigma
 
 
 class Query(NamedTuple):
@@ -38,14 +38,15 @@ class QCRS:
 
     Attributes:
         sigma_lower, sigma_upper: the bracket, 0 < sigma_lower < sigma_upper.
-        tolerance: width of the bracket at which the search ends (the reference's epsilon).
-        search: "golden" (golden section), "bisection" (as published), or "grid" (points `tolerance` apart).
+        tolerance: width of the bracket, or length of the stride, at which the search ends (the reference's epsilon).
+        search: "golden" (golden section), "bisection" (as published), "shrinking" (strides that shrink by 0.75, also
+            in the published program), or "grid" (points `tolerance` apart).
         search_n: samples for each evaluation (the reference's gradient_n).
-        epsilon_step: bisection's central difference steps tolerance / epsilon_step to either side.
+        epsilon_step: the central difference of bisection and shrinking steps tolerance / epsilon_step to either side.
         alpha: failure probability of the lower bounds that the search compares.
 
-    golden and grid use common random numbers: the same noise at every sigma. The published bisection draws
-    anew for each evaluation.
+    golden and grid use common random numbers: the same noise at every sigma. The published ones, bisection and
+    shrinking, draw anew for each evaluation.
 
     The bound that a search compares saturates: at most 2.21 sigma with 500 samples, where a certificate of 100 000
     reaches 3.81. Sigmas are therefore chosen somewhat large; a larger search_n lessens that.
@@ -124,11 +125,13 @@ def fixed_policy(sigma: Float[Array, ""]) -> Search:
 def qcrs_policy(settings: QCRS, sigma: Float[Array, ""]) -> Search:
     """The policy of QCRS around the original `sigma`, at which the first query chooses the class."""
     bracket = (settings.sigma_lower, settings.sigma_upper, settings.tolerance, sigma)
-    if settings.search == "bisection":
-        search = bisection(*bracket, settings.tolerance / settings.epsilon_step, BISECTION_FLOOR)
+    by_difference = {"bisection": bisection, "shrinking": shrinking}
+    fresh_noise = settings.search in by_difference
+    if fresh_noise:
+        step = settings.tolerance / settings.epsilon_step
+        search = by_difference[settings.search](*bracket, step, DIFFERENCE_FLOOR)
     else:
         search = {"golden": golden_section, "grid": grid}[settings.search](*bracket)
-    fresh_noise = settings.search == "bisection"
     radii = jnp.asarray(radius_table(settings.search_n, settings.alpha), jnp.float32)
     capacity = settings.evaluations + 2  # float32 may end the bracket a step later than counted
     zero = jnp.int32(0)

@@ -163,9 +163,12 @@ def test_the_trace_tells_what_the_search_did():
         assert sample_counts(linear, at_distance(0.3), sigma, stream, 500)[0] == k
 
 
-def test_published_bisection_draws_afresh_each_time():
-    found = qcrs(by_sign, jnp.full(SHAPE, 0.05), 0.25, QCRS(0.08, 0.9, search="bisection"), key=KEY)
+@pytest.mark.parametrize("search", ["bisection", "shrinking"])
+def test_published_searches_draw_afresh_each_time(search):
+    settings = QCRS(0.08, 0.9, search=search)
+    found = qcrs(by_sign, jnp.full(SHAPE, 0.05), 0.25, settings, key=KEY)
     m = int(found.evaluations)
+    assert m == settings.evaluations
     for draw, (sigma, k) in enumerate(zip(found.sigmas[:m], found.successes[:m])):
         stream = jax.random.fold_in(jax.random.fold_in(KEY, 0), draw)
         counts = sample_counts(by_sign, jnp.full(SHAPE, 0.05), sigma, stream, 500)
@@ -258,7 +261,7 @@ def test_impossible_requests_are_told(change, message):
         ({"tolerance": 0.0}, "tolerance"),
         ({"tolerance": 1e-9}, "finer"),
         ({"sigma_upper": np.inf}, "inf"),
-        ({"search": "newton"}, "golden, bisection, grid"),
+        ({"search": "newton"}, "golden, bisection, shrinking, grid"),
         ({"search_n": 9}, "smallest"),
         ({"alpha": 1.0}, "alpha"),
     ],

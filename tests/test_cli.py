@@ -92,7 +92,7 @@ def certified(tmp_path_factory, inputs):
     root = fill(tmp_path_factory.mktemp("certified"), inputs)
     methods = {
         "cohen": ["--method", "cohen"],
-        **{s: ["--search", s] for s in ("golden", "bisection", "grid")},
+        **{s: ["--search", s] for s in ("golden", "bisection", "shrinking", "grid")},
     }
     for name, flags in methods.items():
         extra = ["--epsilon", "0.2"] if name == "grid" else []
@@ -155,7 +155,7 @@ def test_every_option_of_certify_is_explained():
     assert [action.dest for action in parser._actions if not action.help] == []
 
 
-@pytest.mark.parametrize("name", ["cohen", "golden", "bisection", "grid"])
+@pytest.mark.parametrize("name", ["cohen", "golden", "bisection", "shrinking", "grid"])
 def test_certify(certified, name):
     path = certified / f"{name}.tsv"
     header = path.read_text().split("\n")[0].split("\t")

@@ -9,14 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qcrs_jax.search import bisection, evaluations, golden_section, grid, maximise, run
+from qcrs_jax.search import bisection, evaluations, golden_section, grid, maximise, run, shrinking
 
 BRACKETS = [(0.0, 1.0), (0.08, 0.9), (5.0, 9.0), (-3.0, -1.0)]
 
 
 def make(name, lower, upper, tolerance, start):
-    if name == "bisection":
-        return bisection(lower, upper, tolerance, start, step=tolerance / 4, floor=-10.0)
+    if name in ("bisection", "shrinking"):
+        search = {"bisection": bisection, "shrinking": shrinking}[name]
+        return search(lower, upper, tolerance, start, step=tolerance / 4, floor=-10.0)
     return {"golden": golden_section, "grid": grid}[name](lower, upper, tolerance, start)
 
 
@@ -25,13 +26,23 @@ def peak(top):
     return lambda s: -jnp.where(s < top, top - s, 0.3 * (s - top))
 
 
-@pytest.mark.parametrize("name", ["golden", "bisection", "grid"])
+@pytest.mark.parametrize("name", ["golden", "bisection", "shrinking", "grid"])
 @pytest.mark.parametrize(("lower", "upper"), BRACKETS)
 @pytest.mark.parametrize("at", [0.03, 0.37, 0.5, 0.81, 0.99])
 def test_finds_the_maximum_wherever_the_bracket_lies(name, lower, upper, at):
     top, tolerance = lower + at * (upper - lower), 0.02 * (upper - lower)
     search = make(name, lower, upper, tolerance, start=lower)
-    assert abs(float(maximise(search, peak(top))) - top) <= tolerance * 1.01
+    promised = 4 / 3 if name == "shrinking" else 1
+    assert abs(float(maximise(search, peak(top))) - top) <= promised * tolerance * 1.01
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.floats(0, 1), st.floats(0, 1), st.floats(0.003, 0.9))
+def test_shrinking_strides_reach_every_point_of_the_bracket_from_everywhere(at, start, tolerance):
+    found = float(maximise(shrinking(2.0, 3.0, tolerance, 2 + start, 1e-3, 0.0), peak(2 + at)))
+    # The point reached, or the start where that is no worse.
+    assert abs(found - 2 - at) <= 4 / 3 * tolerance + 2e-3 or found == np.float32(2 + start)
+    assert 2 <= found <= 3
 
 
 @settings(deadline=None, max_examples=30)
@@ -45,7 +56,7 @@ def test_shifting_the_bracket_shifts_the_answer(name, at, shift):
 
 
 @settings(deadline=None, max_examples=30)
-@given(st.sampled_from(["golden", "bisection", "grid"]), st.integers(0, 10_000))
+@given(st.sampled_from(["golden", "bisection", "shrinking", "grid"]), st.integers(0, 10_000))
 def test_the_answer_lies_in_the_bracket_whatever_the_function(name, seed):
     key, start = jax.random.key(seed), 0.5
     wild = lambda s: jax.random.normal(jax.random.fold_in(key, (s * 1e6).astype(jnp.int32)))  # noqa: E731
@@ -53,9 +64,10 @@ def test_the_answer_lies_in_the_bracket_whatever_the_function(name, seed):
     assert 0.2 - 1e-6 <= answer <= 0.9 + 1e-6
 
 
-@pytest.mark.parametrize("name", ["golden", "bisection", "grid"])
+@pytest.mark.parametrize("name", ["golden", "bisection", "shrinking", "grid"])
 @pytest.mark.parametrize(
-    ("lower", "upper", "tolerance"), [(0.08, 0.9, 0.03), (0.12, 1.7, 0.03), (0.0, 1.0, 2.0), (0.0, 1.0, 0.1)]
+    ("lower", "upper", "tolerance"),
+    [(0.08, 0.9, 0.03), (0.12, 1.7, 0.03), (0.0, 1.0, 2.0), (0.0, 1.0, 0.1), (0.0, 1.0, 0.375)],
 )
 def test_evaluates_as_often_as_announced(name, lower, upper, tolerance):
     points = []
@@ -91,7 +103,7 @@ def test_golden_section_leaves_a_plateau_towards_the_start(top):
     assert float(maximise(golden_section(0.0, 4.0, 0.01, top), lambda s: 0.0 * s)) == pytest.approx(top)
 
 
-def published(lower, upper, tolerance, start, step, floor, function):
+def published_bisection(lower, upper, tolerance, start, step, floor, function):
     """The published loop in plain Python, its negative sigma raised to the floor. Returns answer and points."""
     points = []
 
@@ -119,9 +131,40 @@ def published(lower, upper, tolerance, start, step, floor, function):
     return (middle if value(middle) > original else start), points
 
 
-@pytest.mark.parametrize("seed", range(12))
+def published_shrinking(lower, upper, tolerance, start, step, floor, function):
+    """The published ascent in plain Python, its first stride half the bracket, kept within it and above the floor."""
+    points = []
+
+    def value(s):
+        s = max(s, floor)
+        points.append(s)
+        return function(s, len(points) - 1)
+
+    value(start)
+    at, stride, last = min(max(start, lower), upper), (upper - lower) / 2, 0
+    while not last or stride > tolerance:
+        low = value(at - step)
+        slope = value(at + step) - low
+        if slope > 0:
+            last = 1
+        elif slope < 0:
+            last = -1
+        else:
+            last = -1 if last > 0 else 1
+        at = min(max(at + last * stride, lower), upper)
+        stride *= 0.75
+    original = value(start)
+    return (at if value(at) > original else start), points
+
+
+@pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize(("lower", "upper", "step"), [(0.08, 0.9, 0.075), (0.12, 1.7, 0.15), (0.15, 0.4, 0.0125)])
-def test_bisection_takes_the_published_steps(seed, lower, upper, step):
+@pytest.mark.parametrize(
+    ("ours", "published"),
+    [(bisection, published_bisection), (shrinking, published_shrinking)],
+    ids=["bisection", "shrinking"],
+)
+def test_takes_the_published_steps(seed, lower, upper, step, ours, published):
     # Noisy and coarsely rounded values, so that ties and both answers of the closing comparison occur.
     noise = np.random.default_rng(seed).normal(0, 0.05, 100).astype(np.float32)
     top = np.random.default_rng(seed + 100).uniform(lower, upper)
@@ -131,7 +174,7 @@ def test_bisection_takes_the_published_steps(seed, lower, upper, step):
 
     expected, points = published(lower, upper, 0.03, 0.25, step, 0.01, lambda s, i: float(value(s, i, np)))
 
-    search = bisection(lower, upper, 0.03, 0.25, step, 0.01)
+    search = ours(lower, upper, 0.03, 0.25, step, 0.01)
     recording = search._replace(  # a search whose state also holds the points in order
         init=(search.init, jnp.int32(0), jnp.zeros(64)),
         ask=lambda s: (search.ask(s[0]), s[1]),
@@ -143,13 +186,13 @@ def test_bisection_takes_the_published_steps(seed, lower, upper, step):
     assert float(search.best(final)) == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize("name", ["golden", "bisection"])
+@pytest.mark.parametrize("name", ["golden", "bisection", "shrinking"])
 @pytest.mark.parametrize(("lower", "upper"), [(0.08, 0.9), (1.09, 1.87)])
 def test_ends_where_float32_can_narrow_no_further(name, lower, upper):
     top = lower + 0.37 * (upper - lower)
     answer = float(maximise(make(name, lower, upper, 1e-12, lower), peak(top)))
     assert lower - 1e-6 <= answer <= upper
-    assert name == "bisection" or answer == pytest.approx(top, abs=1e-4)  # the step of its difference is nothing here
+    assert name != "golden" or answer == pytest.approx(top, abs=1e-4)  # the others' step is nothing here
 
 
 def test_works_under_vmap():
