@@ -15,6 +15,8 @@ _HOME = {
     "SigmaSearch": "sigma",
     "qcrs": "certificate",
     "sample_counts": "sampling",
+    "sample_curve": "certificate",
+    "read_curves": "curves",
     "save_classifier": "checkpoint",
     "load_classifier": "convert.load",
 }

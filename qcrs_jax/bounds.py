@@ -38,6 +38,11 @@ def clopper_pearson_lower(successes, n, alpha: float):
     return np.where(k == 0, 0.0, bound)[()]
 
 
+def clopper_pearson_upper(successes, n, alpha: float):
+    """One-sided Clopper-Pearson upper bound of a binomial proportion, float64; at least the true one as above."""
+    return 1.0 - clopper_pearson_lower(np.asarray(n) - np.asarray(successes), n, alpha)
+
+
 def certified_radius(pa_lower, sigma):
     """L2 radius sigma * ndtri(pa_lower), 0 where pa_lower <= 1/2 (Cohen et al. 2019, theorem 1).
 

@@ -14,6 +14,7 @@ from . import bounds
 from .sampling import Classifier, as_pytree, default_batch_size, num_classes, sample_counts
 from .search import Search, run
 from .sigma import (
+    CURVE,
     END,
     ESTIMATION,
     QCRS,
@@ -150,6 +151,33 @@ def qcrs(
         jnp.asarray(sigma, jnp.float32),
         _image_keys(key, images),
         qcrs=settings,
+        batch_size=batch_size or default_batch_size(),
+        devices=devices and tuple(devices),
+    )
+
+
+def sample_curve(
+    classify: Classifier,
+    images: Float[Array | np.ndarray, "*m h w c"],
+    sigmas: Float[ArrayLike, "s"],
+    *,
+    key,
+    n: int,
+    batch_size: int | None = None,
+    devices: Sequence[jax.Device] | None = None,
+) -> Int[Array, "*m s num_classes"]:
+    """Class counts of n noisy copies of each image at each of `sigmas`; `curves.radius_band` makes R(sigma) of them.
+
+    The noise is the same at all sigmas, and another than that of certificates with the same key. Arguments as for
+    `certify`; certifies nothing.
+    """
+    images = jnp.asarray(images, jnp.float32)
+    return _curve_counts(
+        as_pytree(classify),
+        images,
+        jnp.asarray(sigmas, jnp.float32),
+        _image_keys(key, images),
+        jnp.asarray(n, jnp.int32),
         batch_size=batch_size or default_batch_size(),
         devices=devices and tuple(devices),
     )
@@ -319,6 +347,12 @@ def _search(classify, image, sigma, key, qcrs, batch_size, devices):
 def _predict_counts(classify, image, sigma, key, n, batch_size, devices):
     query = Query(sigma, n, jnp.int32(ESTIMATION), jnp.int32(0))
     return _oracle(classify, image, key, batch_size, devices)(query)
+
+
+@_over_images
+def _curve_counts(classify, image, sigmas, key, n, batch_size, devices):
+    oracle = _oracle(classify, image, key, batch_size, devices)
+    return jax.lax.map(lambda sigma: oracle(Query(sigma, n, jnp.int32(CURVE), jnp.int32(0))), sigmas)
 
 
 def _image_keys(key, images):

@@ -12,7 +12,9 @@ import datetime
 import json
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from .errors import UserError
 
@@ -123,30 +125,45 @@ def read_run(path: str | Path) -> Run:
         RecordsError: names the file and the line.
     """
     path = Path(path)
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecordsError(f"{path}: cannot be read as a results file: {error}") from error
-    lines = text.splitlines()
-    columns = lines[0].split("\t") if lines else []
-    missing = {"idx", "label", "predict", "radius", "correct"} - set(columns)
-    if missing:
-        raise RecordsError(f"{path}: not a results file: its first line has no column {', '.join(sorted(missing))}")
-    records = []
-    for number, row in enumerate(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE), start=2):
-        try:
-            records.append(_parse(row))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise RecordsError(f"{path}, line {number}: not a result: {error}") from error
+    records = read_rows(path, {"idx", "label", "predict", "radius", "correct"}, _parse)
     seen = set()
     for number, record in enumerate(records, start=2):
         if record.idx in seen:
             raise RecordsError(f"{path}, line {number}: image {record.idx} is there twice")
         seen.add(record.idx)
-    return Run(path, records, _read_sidecar(path))
+    return Run(path, records, read_sidecar(path))
 
 
-def _read_sidecar(path):
+def read_rows(path: Path, needed: set[str], parse: Callable[[dict], Any], kind: str = "results file") -> list:
+    """What `parse` makes of each line of a tab-separated file, a dict by the columns that its first line names.
+
+    Raises:
+        RecordsError: it cannot be read, lacks a column of `needed`, or has a line that cannot be parsed; names it.
+    """
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecordsError(f"{path}: cannot be read as a {kind}: {error}") from error
+    missing = needed - set(lines[0].split("\t") if lines else [])
+    if missing:
+        raise RecordsError(f"{path}: not a {kind}: its first line has no column {', '.join(sorted(missing))}")
+    rows = []
+    for number, row in enumerate(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE), start=2):
+        try:
+            if None in row or None in row.values():
+                raise ValueError("it has another number of fields than the first line")
+            rows.append(parse(row))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise RecordsError(f"{path}, line {number}: not a result: {error}") from error
+    return rows
+
+
+def read_sidecar(path: Path) -> dict:
+    """The sidecar of the results file `path`: "request" and "provenance"; {} where there is none.
+
+    Raises:
+        RecordsError: it is damaged.
+    """
     file = sidecar_path(path)
     if not file.exists():
         return {}
@@ -158,8 +175,6 @@ def _read_sidecar(path):
 
 
 def _parse(row):
-    if None in row or None in row.values():
-        raise ValueError("it has another number of fields than the first line")
     optional = lambda name, convert: convert(row[name]) if row.get(name) else None  # noqa: E731
     record = Record(
         idx=int(row["idx"]),
@@ -171,8 +186,8 @@ def _parse(row):
         pa_lower=optional("pABar", float),
         seconds=_seconds(row.get("time")),
         search_samples=int(row.get("search_samples") or 0),
-        counts0=optional("counts0", _counts),
-        counts=optional("counts", _counts),
+        counts0=optional("counts0", parse_counts),
+        counts=optional("counts", parse_counts),
     )
     if not (record.radius >= 0 and math.isfinite(record.radius)):
         raise ValueError(f"radius {record.radius}")
@@ -181,7 +196,8 @@ def _parse(row):
     return record
 
 
-def _counts(text):
+def parse_counts(text: str) -> tuple[int, ...]:
+    """The class counts that a field holds: 1,2,3."""
     return tuple(int(v) for v in text.split(","))
 
 
@@ -203,8 +219,15 @@ class Writer:
         done: records that the file already had.
     """
 
-    def __init__(self, path: str | Path, request: dict, provenance: dict):
-        """Opens `path` to append.
+    def __init__(
+        self,
+        path: str | Path,
+        request: dict,
+        provenance: dict,
+        columns: tuple[str, ...] = COLUMNS,
+        read: Callable[[Path], list] = lambda path: read_run(path).records,
+    ):
+        """Opens `path` to append lines of `columns`; `read` tells the records that it has already.
 
         Raises:
             RecordsError: the file is of another request, is not one of ours, or is being written by another run.
@@ -212,7 +235,7 @@ class Writer:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         request = json.loads(json.dumps(request))
-        header = "\t".join(COLUMNS) + "\n"
+        header = "\t".join(columns) + "\n"
         self._file = open(path, "a")
         _lock(self._file, path)
         if header.encode().startswith(path.read_bytes()):  # new, or stopped before its first result
@@ -226,11 +249,11 @@ class Writer:
         else:
             self._check(path, request)
             _cut_torn_line(path)
-            self.done = read_run(path).records
+            self.done = read(path)
 
     @staticmethod
     def _check(path, request):
-        sidecar = _read_sidecar(path)
+        sidecar = read_sidecar(path)
         if not sidecar:
             raise RecordsError(
                 f"{path}: exists, without the sidecar {sidecar_path(path).name} that says how it was made; nothing is "
@@ -242,9 +265,9 @@ class Writer:
                 "move it away. Different are\n  " + "\n  ".join(changed)
             )
 
-    def write(self, record: Record) -> None:
-        """Appends one record and flushes it to the disk."""
-        self._write(record.line())
+    def write(self, *records) -> None:
+        """Appends records, whatever has a `line()`, and flushes them to the disk."""
+        self._write("".join(record.line() for record in records))
 
     def _write(self, line):
         self._file.write(line)

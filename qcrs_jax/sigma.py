@@ -16,6 +16,7 @@ from .search import Search, bisection, evaluations, golden_section, grid, shrink
 
 SEARCHES = ("golden", "bisection", "shrinking", "grid")
 SEARCH, SELECTION, ESTIMATION, END = range(4)  # the stages of a certification, each with noise of its own
+CURVE = 4  # the noise of curves of R(sigma), which no certificate sees
 
 DIFFERENCE_FLOOR = 1e-3  # where the central difference of the published settings reaches a negative sigma
 

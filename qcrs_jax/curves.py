@@ -1,0 +1,190 @@
+"""R(sigma), curve by curve: files of class counts against sigma, confidence bands, and whether a curve is quasiconcave.
+
+    CURVES         one line for each image and sigma: idx label sigma counts
+    CURVES.json    what was asked and where it ran, as beside a results file
+
+R(sigma) = sigma * ndtri(p(sigma)), 0 where p <= 1/2, is the radius in which the classifier smoothed with sigma keeps
+the class that it has at the original sigma; p(sigma) is the probability of that class under the noise.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from .bounds import certified_radius, clopper_pearson_lower, clopper_pearson_upper
+from .records import RecordsError, parse_counts, read_rows, read_sidecar
+
+COLUMNS = ("idx", "label", "sigma", "counts")
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """The class counts of one image at one sigma; one line of a file of curves."""
+
+    idx: int
+    label: int
+    sigma: float
+    counts: tuple[int, ...]
+
+    def line(self) -> str:
+        fields = (self.idx, self.label, repr(float(self.sigma)), ",".join(map(str, self.counts)))
+        return "\t".join(map(str, fields)) + "\n"
+
+
+@dataclasses.dataclass(frozen=True)
+class Curves:
+    """Class counts of m images at s sigmas.
+
+    Attributes:
+        idx, labels: (m,), index in the data set and true class.
+        sigmas: (s,), ascending, the original one among them.
+        original: which of them is the sigma that the classifier was trained at.
+        counts: (m, s, num_classes), of n noisy copies each.
+        n: number of copies.
+        request: what was asked, from the sidecar.
+    """
+
+    idx: Int[np.ndarray, "m"]
+    labels: Int[np.ndarray, "m"]
+    sigmas: Float[np.ndarray, "s"]
+    original: int
+    counts: Int[np.ndarray, "m s num_classes"]
+    n: int
+    request: dict
+
+    @property
+    def classes(self) -> Int[np.ndarray, "m"]:
+        """The class that each image has at the original sigma, whose radius its curve shows."""
+        return self.counts[:, self.original].argmax(axis=-1)
+
+    @property
+    def successes(self) -> Int[np.ndarray, "m s"]:
+        """How many copies fell into that class, at each sigma."""
+        return np.take_along_axis(self.counts, self.classes[:, None, None], axis=-1)[..., 0]
+
+
+def sigma_grid(lower: float, upper: float, count: int, sigma: float) -> list[float]:
+    """`count` sigmas evenly spaced in log sigma, both ends included, and the original `sigma`; ascending float32."""
+    return sorted(set(np.float32([*np.geomspace(lower, upper, count), sigma]).tolist()))
+
+
+def read_points(path: str | Path) -> list[Point]:
+    """The lines of a file of curves.
+
+    Raises:
+        RecordsError: names the file and the line.
+    """
+    points = read_rows(Path(path), set(COLUMNS), _parse, "file of curves")
+    seen = set()
+    for number, point in enumerate(points, start=2):
+        if (point.idx, point.sigma) in seen:
+            raise RecordsError(f"{path}, line {number}: image {point.idx} is there twice at sigma {point.sigma:g}")
+        seen.add((point.idx, point.sigma))
+    return points
+
+
+def read_curves(path: str | Path) -> Curves:
+    """The curves in a file of `qcrs-jax curve`; an image that was not finished is left out.
+
+    Raises:
+        RecordsError: the file or its sidecar is missing, damaged or of another kind, or no image is finished.
+    """
+    path = Path(path)
+    points = read_points(path)
+    request = read_sidecar(path).get("request", {})
+    if not {"sigma", "sigmas", "n"} <= set(request):
+        raise RecordsError(f"{path}: has no sidecar {path.name}.json of `qcrs-jax curve`, which tells its sigmas and n")
+    sigmas = request["sigmas"]
+    images = {}
+    for point in points:
+        images.setdefault((point.idx, point.label), {})[point.sigma] = point.counts
+    whole = {image: at for image, at in images.items() if set(at) == set(sigmas)}
+    if not whole:
+        raise RecordsError(f"{path}: holds no finished image yet")
+    return Curves(
+        idx=np.array([idx for idx, _ in whole]),
+        labels=np.array([label for _, label in whole]),
+        sigmas=np.array(sigmas, float),
+        original=sigmas.index(float(np.float32(request["sigma"]))),
+        counts=np.array([[at[sigma] for sigma in sigmas] for at in whole.values()]),
+        n=request["n"],
+        request=request,
+    )
+
+
+def _parse(row):
+    return Point(int(row["idx"]), int(row["label"]), float(row["sigma"]), parse_counts(row["counts"]))
+
+
+class Band(NamedTuple):
+    """Bounds of R(sigma) at each sigma; `upper` is infinite where all copies agree."""
+
+    lower: Float[np.ndarray, "*m s"]
+    upper: Float[np.ndarray, "*m s"]
+
+
+def radius_band(
+    successes: Int[np.ndarray, "*m s"], n: int, sigmas: Float[np.ndarray, "s"], alpha: float = 0.001
+) -> Band:
+    """A confidence band of each image's R(sigma): two-sided Clopper-Pearson at alpha / s for each of the s sigmas.
+
+    With probability at least 1 - alpha the whole curve of an image lies in its band, whether or not the sigmas share
+    their noise. Where the class was chosen by the same counts, that holds for each class which had a chance.
+    """
+    sigmas = np.asarray(sigmas, float)
+    side = alpha / len(sigmas) / 2
+    return Band(
+        certified_radius(clopper_pearson_lower(successes, n, side), sigmas),
+        certified_radius(clopper_pearson_upper(successes, n, side), sigmas),
+    )
+
+
+class Dips(NamedTuple):
+    """The deepest dip of each curve: how far it certainly falls below both an earlier and a later sigma.
+
+    depth: lower bound of the dip; a curve is consistent with quasiconcavity where it is not positive.
+    triple: positions of the three sigmas: before, at, and behind the dip; of no meaning where there is none.
+    """
+
+    depth: Float[np.ndarray, "*m"] | np.floating
+    triple: Int[np.ndarray, "*m 3"]
+
+    @property
+    def consistent(self) -> Bool[np.ndarray, "*m"] | np.bool_:
+        return self.depth <= 0
+
+
+def dips(band: Band) -> Dips:
+    """The deepest dip of each band: the largest min(lower(s1), lower(s3)) - upper(s2) over sigmas s1 <= s2 <= s3.
+
+    Some quasiconcave function fits into a band exactly when no dip is positive. "Consistent" therefore says that
+    these samples show no dip, not that there is none.
+    """
+    before = np.maximum.accumulate(band.lower, axis=-1)
+    behind = np.maximum.accumulate(band.lower[..., ::-1], axis=-1)[..., ::-1]
+    depths = np.minimum(before, behind) - band.upper
+    at = depths.argmax(axis=-1)
+    position = np.arange(band.lower.shape[-1])
+    first = np.where(position <= at[..., None], band.lower, -1).argmax(axis=-1)
+    last = np.where(position >= at[..., None], band.lower, -1).argmax(axis=-1)
+    return Dips(depths.max(axis=-1), np.stack([first, at, last], axis=-1))
+
+
+class Oracle(NamedTuple):
+    """The best sigma of each curve, and the radius there: a bound of the search, not a certificate."""
+
+    sigma: Float[np.ndarray, "*m"] | np.floating
+    radius: Float[np.ndarray, "*m"] | np.floating
+
+
+def oracle(successes: Int[np.ndarray, "*m s"], n: int, sigmas: Float[np.ndarray, "s"], alpha: float = 0.001) -> Oracle:
+    """The sigma with the largest radius that n samples certify at alpha, among `sigmas`, and that radius.
+
+    The largest of several radii, so somewhat too large to be certified; of those with ties the smallest sigma.
+    """
+    sigmas = np.asarray(sigmas, float)
+    radii = certified_radius(clopper_pearson_lower(successes, n, alpha), sigmas)
+    return Oracle(sigmas[radii.argmax(axis=-1)], radii.max(axis=-1))
