@@ -26,7 +26,7 @@ def run(args):
         raise UserError("the benchmark needs PyTorch: pip install 'qcrs_jax[test]'") from error
     import jax
 
-    from .certify import local_devices
+    from .runner import local_devices
 
     devices = local_devices()
     print(

@@ -75,7 +75,7 @@ def run(args):
     Raises:
         UserError: impossible settings, a data set that does not fit, or OUT_DIR holds a run of other settings.
     """
-    from .certify import local_devices
+    from .runner import local_devices
 
     devices = local_devices()  # before anything touches them
 

@@ -159,7 +159,7 @@ def qcrs(
 def sample_curve(
     classify: Classifier,
     images: Float[Array | np.ndarray, "*m h w c"],
-    sigmas: Float[ArrayLike, "s"],
+    sigmas: Float[Array | np.ndarray, "s"] | Sequence[float],
     *,
     key,
     n: int,
