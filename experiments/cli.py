@@ -8,7 +8,7 @@ from qcrs_jax.convert import export, zoo
 
 from qcrs_jax.errors import UserError
 
-from . import benchmark, certify, compare, curve, demo, plot, quasiconcavity, table, train
+from . import benchmark, certify, compare, curve, demo, plot, quasiconcavity, table, train, visualize
 
 COMMANDS = {
     "train": train,
@@ -19,6 +19,7 @@ COMMANDS = {
     "table": table,
     "compare": compare,
     "plot": plot,
+    "visualize": visualize,
     "curve": curve,
     "quasiconcavity": quasiconcavity,
     "demo": demo,

@@ -1,8 +1,14 @@
-"""Plot certified accuracy against radius of results files, with the ACR in the legend (png, pdf or svg)."""
+"""Plot certified accuracy against radius of results files, with the ACR in the legend (png, pdf or svg).
+
+A FILE.json that `qcrs-jax visualize` wrote is drawn as its figure was.
+"""
 
 from pathlib import Path
 
 from qcrs_jax.errors import UserError
+
+from . import search_figure
+from .figures import check_ending, pyplot, save, tidy
 
 
 def add_arguments(parser):
@@ -13,7 +19,10 @@ def add_arguments(parser):
 
 
 def run(args):
-    plot(args.results, args.out, args.title, args.names)
+    if len(args.results) == 1 and args.results[0].suffix == ".json":
+        search_figure.draw(args.results[0], args.out)
+    else:
+        plot(args.results, args.out, args.title, args.names)
     print(args.out)
 
 
@@ -23,14 +32,9 @@ def plot(paths, out, title=None, names=None) -> None:
     Raises:
         UserError: a file cannot be read, or `out` has another ending.
     """
-    if out.suffix not in (".png", ".pdf", ".svg"):
-        raise UserError(f"--out {out}: the ending tells the format; it must be .png, .pdf or .svg")
+    check_ending(out)
     if names is not None and len(names) != len(paths):
         raise UserError(f"--names has {len(names)} entries for {len(paths)} results files")
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
     import numpy as np
 
     from qcrs_jax.metrics import average_certified_radius, certified_accuracy, columns
@@ -44,7 +48,7 @@ def plot(paths, out, title=None, names=None) -> None:
     different = len(group_by_images(runs)) > 1
     end = 1.02 * max(r.radius for run in runs for r in run.records) or 1.0
     at = np.linspace(0, end, 1001)
-    figure, axes = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
+    figure, axes = pyplot().subplots(figsize=(6.4, 4.2), layout="constrained")
     for i, run in enumerate(runs):
         correct, radius = columns(run)
         name = names[i] if names else label(run)
@@ -56,17 +60,11 @@ def plot(paths, out, title=None, names=None) -> None:
             linewidth=1.8,
         )
     axes.set(xlabel=r"$\ell_2$ radius", ylabel="certified accuracy", xlim=(0, end), ylim=(0, 1))
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
+    tidy(axes)
     axes.legend(frameon=False)
     if title is None:
         data = runs[0].request.get("dataset")
         title = f"{len(runs[0].records)} images" + (f" of {data['name']} ({data['split']})" if data else "")
         title = "Different images: curves are not comparable" if different else title
     axes.set_title(title, fontsize=11)
-    try:
-        figure.savefig(out, dpi=150)
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written: {error.strerror}") from error
-    finally:
-        plt.close(figure)
+    save(figure, out)

@@ -121,6 +121,7 @@ REFERENCE_FLAGS = (
         ("convert", "CHECKPOINT OUT_DIR --normalization --overwrite"),
         ("table", "RESULTS --format --radii --out terminal markdown latex csv"),
         ("plot", "RESULTS --out --title --names png pdf svg"),
+        ("visualize", "CHECKPOINT --index --out --sigmas --curve_n --dataset --search --N --seed --macer"),
         ("curve", "CHECKPOINT RESULTS --sigma --sigmas --curve_n --dataset --skip --max --on_error --batch"),
         ("quasiconcavity", "CURVES --alpha --out"),
         ("demo", "--out"),
