@@ -3,24 +3,32 @@
 import dataclasses
 import gzip
 import hashlib
-import importlib.util
-import os
 import pickle
-import socket
 import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 from .errors import UserError
 
-DATASETS = ("cifar10", "cifar100", "mnist", "fashion_mnist", "svhn_cropped", "imagenet", "folder", "npz")
+DATASETS = (
+    "cifar10",
+    "cifar100",
+    "mnist",
+    "fashion_mnist",
+    "svhn_cropped",
+    "imagenet",
+    "imagenet2012",
+    "folder",
+    "npz",
+)
 DEFAULT_DIRS = ("data", "dataset_cache", ".")
 
 _CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck".split()
-_CLASSES = {
+CLASSES = {
     "cifar10": _CIFAR10,
     "mnist": [str(i) for i in range(10)],
     "fashion_mnist": "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot".split(","),
@@ -43,6 +51,8 @@ class Dataset:
         labels: the label of every image.
         read: index -> raw image, uint8 (h, w, c) or (h, w), or float in [0, 1].
         fingerprint: SHA-256 of what identifies the images and their order.
+        problems: index -> why that image or its label cannot be used; reading it raises DataError.
+        files: the file of each image, where they have files of their own.
     """
 
     name: str
@@ -52,44 +62,65 @@ class Dataset:
     labels: np.ndarray
     read: Callable[[int], np.ndarray]
     fingerprint: str
+    problems: dict[int, str] = dataclasses.field(default_factory=dict)
+    files: list[Path] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    def where(self, index: int) -> str:
+        """What to call an image in a message: its file, or where it is."""
+        return str(self.files[index]) if self.files else f"image {index} of {self.name} ({self.source})"
+
     def __getitem__(self, index: int) -> tuple[Float[np.ndarray, "h w c"], int]:
         if not 0 <= index < len(self):
             raise IndexError(f"{self.name} ({self.split}) has {len(self)} images; there is no image {index}")
+        if index in self.problems:
+            raise DataError(self.problems[index])
         image = self.read(index)
         image = image.astype(np.float32) / np.float32(255) if image.dtype == np.uint8 else image.astype(np.float32)
         return (image[..., None] if image.ndim == 2 else image), int(self.labels[index])
 
 
-def load_dataset(name: str, data_dir: str | Path | None = None, split: str = "test") -> Dataset:
+def load_dataset(name: str, data_dir: str | Path | None = None, split: str = "test", on_error: str = "stop") -> Dataset:
     """The data set `name`, from files on disk or through TensorFlow Datasets.
 
     Args:
         name: "cifar10", "mnist" or "fashion_mnist": their original files below `data_dir`, else TFDS, which
-            downloads what it lacks if the package tensorflow is installed. "cifar100" or "svhn_cropped": TFDS.
-            "imagenet": its validation images, in folders of classes, or flat with val.txt, or from TFDS, resized and
-            cropped to (224, 224, 3). "folder": `data_dir/[split/]CLASS/IMAGE`, classes and files in sorted order.
-            "npz": the file `data_dir`, or `data_dir/SPLIT.npz`, with x (m, h, w[, c]), uint8 or in [0, 1], y, and
-            class_names where y lacks the last classes.
+            downloads what it lacks. "cifar100" or "svhn_cropped": TFDS. "imagenet" or "imagenet2012": its validation
+            images, in folders of classes, or flat with a label file, or from TFDS, resized and cropped to
+            (224, 224, 3). "folder": `data_dir/[split/]CLASS/IMAGE`, classes and files in sorted order. "npz": the
+            file `data_dir`, or `data_dir/SPLIT.npz`, with x (m, h, w[, c]), uint8 or in [0, 1], y, and class_names
+            where y lacks the last classes.
         data_dir: where to look; by default ./data, ./dataset_cache and the current folder.
         split: "train" or "test".
+        on_error: "stop" raises where a label, or an image of an array, does not fit; "skip" leaves that to the
+            image's turn, `dataset[i]`.
 
     Raises:
         DataError: missing or damaged; says where it looked and what to do.
     """
-    from . import image_files  # which needs what this module defines
-
     if split not in ("train", "test"):
         raise DataError(f"split must be train or test, not {split!r}")
+    dataset = _find("imagenet" if name == "imagenet2012" else name, data_dir, split)
+    if dataset.problems and on_error == "stop":
+        first, *others = dataset.problems.values()
+        more = f", and {len(others)} more do not fit" if others else ""
+        raise DataError(f"{first}{more}. Mend it, or leave such images out with --on_error skip")
+    return dataset
+
+
+def _find(name, data_dir, split):
+    from . import image_files, tfds_files  # which need what this module defines
+
     if name in ("folder", "npz"):
         if data_dir is None:
             raise DataError(f"--dataset {name} needs --data_dir: where the images are")
         root = Path(data_dir)
         if not root.exists():
             raise DataError(f"{root}: no such file or directory (from --data_dir)")
+        if name == "folder" and not root.is_dir():
+            raise DataError(f"{root}: is a file; --dataset folder takes a folder of CLASS/IMAGE")
         return image_files.folder(root, split) if name == "folder" else _npz(root, split)
     if name not in _SUBFOLDERS:
         raise DataError(f"unknown data set {name!r}; known are {', '.join(DATASETS)}")
@@ -103,7 +134,7 @@ def load_dataset(name: str, data_dir: str | Path | None = None, split: str = "te
                 found = _cifar10_batches(root / sub, split) if name == "cifar10" else _idx(name, root / sub, split)
             if found is not None:
                 return found
-    return _tfds(name, data_dir, split, looked)
+    return tfds_files.load(name, data_dir, split, looked)
 
 
 _SUBFOLDERS = {
@@ -124,14 +155,17 @@ def digest(*parts: bytes | memoryview) -> str:
     return sha.hexdigest()
 
 
-def _arrays(name, split, source, class_names, x, y):
-    if not len(y) or not 0 <= y.min() <= y.max() < len(class_names):
-        raise DataError(
-            f"{source}: holds {len(y)} images with labels {sorted(set(y.tolist()))[:12]}; expected some, with labels "
-            f"0 to {len(class_names) - 1}, one for each of the class_names"
+def _arrays(name, split, source, class_names, x, y, labels_in, problems=None):
+    if not len(y):
+        raise DataError(f"{source}: holds no images")
+    problems = dict(problems or {})
+    for i in np.flatnonzero((y < 0) | (y >= len(class_names))).tolist():
+        problems[i] = (
+            f"{labels_in}: image {i} has label {y[i]}, but labels are 0 to {len(class_names) - 1}, one for each of the "
+            "class_names"
         )
     fingerprint = digest(str((x.shape, x.dtype)).encode(), np.ascontiguousarray(x).data, y.tobytes())
-    return Dataset(name, split, str(source), class_names, y, lambda i: x[i], fingerprint)
+    return Dataset(name, split, str(source), class_names, y, lambda i: x[i], fingerprint, problems)
 
 
 class _ArrayUnpickler(pickle.Unpickler):
@@ -163,7 +197,7 @@ def _cifar10_batches(root, split):
             raise DataError(
                 f"{file}: not a batch of CIFAR-10, or a damaged one ({error}); download it again"
             ) from error
-    return _arrays("cifar10", split, root, _CIFAR10, np.concatenate(images), np.concatenate(labels))
+    return _arrays("cifar10", split, root, _CIFAR10, np.concatenate(images), np.concatenate(labels), root)
 
 
 def _idx(name, root, split):
@@ -175,24 +209,33 @@ def _idx(name, root, split):
     if files == [None, None]:
         return None
     if None in files:
-        raise DataError(f"{root}: holds {[f.name for f in files if f]}, but not the other of images and labels")
-    x, y = (_read_idx(file) for file in files)
+        present = next(f.name for f in files if f)
+        raise DataError(f"{root}: holds {present}, but not the other of images and labels; put both there")
+    x, y = (read_idx(file) for file in files)
     if x.ndim != 3 or y.ndim != 1 or len(x) != len(y):
-        raise DataError(f"{files[0]} and {files[1]}: shapes {x.shape} and {y.shape} are not of images and labels")
-    return _arrays(name, split, root, _CLASSES[name], x[..., None], y.astype(np.int64))
+        raise DataError(
+            f"{files[0]} and {files[1]}: shapes {x.shape} and {y.shape} are not of as many images as labels; download "
+            "them again"
+        )
+    return _arrays(name, split, root, CLASSES[name], x[..., None], y.astype(np.int64), files[1])
 
 
-def _read_idx(file):
-    """The uint8 array in an IDX file: 0, 0, type 8, number of axes; big-endian sizes; data."""
+def read_idx(file: Path) -> UInt8[np.ndarray, "..."]:
+    """The array in an IDX file, gzipped or not: 0, 0, type 8, number of axes; big-endian sizes; data.
+
+    Raises:
+        DataError: damaged, or of another type.
+    """
     try:
-        with gzip.open(file) if file.suffix == ".gz" else open(file, "rb") as stream:
-            data = stream.read()
+        data = file.read_bytes()
+        if data[:2] == b"\x1f\x8b":
+            data = gzip.decompress(data)
         zeros, kind, ndim = struct.unpack(">HBB", data[:4])
         shape = struct.unpack(f">{ndim}I", data[4 : 4 + 4 * ndim])
         if zeros != 0 or kind != 8:
             raise ValueError("no IDX header of bytes")
         return np.frombuffer(data, np.uint8, offset=4 + 4 * ndim).reshape(shape)
-    except (ValueError, struct.error, OSError, EOFError) as error:
+    except (ValueError, struct.error, OSError, EOFError, zlib.error) as error:
         raise DataError(f"{file}: not an IDX file, or a damaged one ({error}); download it again") from error
 
 
@@ -212,69 +255,22 @@ def _npz(path, split):
         raise
     except Exception as error:
         raise DataError(f"{path}: not an .npz file, or a damaged one ({error})") from error
-    if x.ndim not in (3, 4) or y.shape != x.shape[:1] or not len(y):
+    if x.ndim not in (3, 4) or y.shape != x.shape[:1] or not x.size:
         raise DataError(f"{path}: x {x.shape} must be (m, h, w) or (m, h, w, c), and y {y.shape} must be (m,)")
-    if y.dtype.kind not in "iu" or y.min() < 0:
-        raise DataError(f"{path}: y must hold labels 0, 1, 2, ..., not {y.dtype} from {y.min()}")
-    if x.dtype != np.uint8 and not (x.dtype.kind == "f" and x.min() >= 0 and x.max() <= 1):
-        raise DataError(f"{path}: x must be uint8, or floats in [0, 1], not {x.dtype} in [{x.min()}, {x.max()}]")
-    names = names or [str(i) for i in range(int(y.max()) + 1)]
-    return _arrays(path.stem, split, path, names, x, y.astype(np.int64))
-
-
-def _tfds(name: str, data_dir: str | Path | None, split: str, looked: list[Path]) -> Dataset:
-    from PIL import Image
-
-    from . import image_files
-
-    try:
-        import tensorflow_datasets as tfds
-
-        theirs, part = ("imagenet2012", "validation") if (name, split) == ("imagenet", "test") else (name, split)
-        builder = tfds.builder(theirs, data_dir=data_dir, file_format="array_record")
-        if not Path(builder.data_dir).is_dir():
-            looked.append(Path(builder.data_dir))
-            _require_downloads()
-        builder.download_and_prepare()
-        source = builder.as_data_source(split=part)
-        undecoded = builder.as_data_source(split=part, decoders={"image": tfds.decode.SkipDecoding()})
-        rows = [(row.get("id", row.get("file_name", b"")), row["label"]) for row in undecoded]
-    except Exception as error:
-        places = "\n".join(f"  {place.absolute()}" for place in looked)
-        raise DataError(
-            f"data set {name} ({split}) was not found. Looked in\n{places}\n"
-            f"and asked TensorFlow Datasets to download it: {type(error).__name__}: {str(error).splitlines()[0]}\n"
-            "Put its original files into one of these folders, name the folder with --data_dir, or use "
-            "--dataset folder or npz."
-        ) from error
-    # TFDS shuffles. Where it keeps the original position (CIFAR-10's id, ImageNet's file name), we go by that.
-    order = sorted(range(len(rows)), key=lambda i: rows[i][0])
-    labels = np.array([rows[i][1] for i in order], np.int64)
-    identity = f"{builder.info.full_name} {split} {len(source)}".encode()
-
-    def read(index):
-        image = source[order[index]]["image"]
-        return image_files.resize_and_crop(Image.fromarray(image)) if name == "imagenet" else image
-
-    return Dataset(
-        name,
-        split,
-        f"TFDS {builder.info.full_name}",
-        builder.info.features["label"].names,
-        labels,
-        read,
-        digest(identity, labels.tobytes()),
-    )
-
-
-def _require_downloads() -> None:
-    """Fails at once, and says why, where TFDS would fail after minutes."""
-    if not any(os.environ.get(v) for v in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")):
-        try:
-            socket.getaddrinfo("storage.googleapis.com", 443)
-        except OSError as error:
-            raise ConnectionError("this machine has no connection to the internet") from error
-    if importlib.util.find_spec("tensorflow") is None:
-        raise ModuleNotFoundError(
-            "to prepare a data set, once, TFDS needs the package tensorflow (to read a prepared one it does not)"
-        )
+    if x.ndim == 4 and x.shape[-1] not in (1, 3) and x.shape[1] in (1, 3):
+        raise DataError(f"{path}: x {x.shape} looks like (m, c, h, w); store x.transpose(0, 2, 3, 1)")
+    if y.dtype.kind not in "iu":
+        raise DataError(f"{path}: y must hold labels 0, 1, 2, ..., not {y.dtype}; store y.astype(int)")
+    problems = {}
+    if x.dtype != np.uint8:
+        axes = tuple(range(1, x.ndim))
+        bad = ~((x >= 0) & (x <= 1)).all(axis=axes) if x.dtype.kind == "f" else np.ones(len(x), bool)
+        if 2 * bad.sum() > len(x):
+            raise DataError(
+                f"{path}: x must be uint8, or floats in [0, 1], not {x.dtype} in [{x.min()}, {x.max()}]; store "
+                "x.astype(np.uint8) if these are 0 to 255, or rescale x"
+            )
+        for i in np.flatnonzero(bad).tolist():
+            problems[i] = f"{path}: x[{i}] must lie in [0, 1], but lies in [{x[i].min()}, {x[i].max()}]"
+    names = names or [str(i) for i in range(max(int(y.max()), 0) + 1)]
+    return _arrays(path.stem, split, path, names, x, y.astype(np.int64), path, problems)

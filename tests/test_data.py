@@ -1,13 +1,10 @@
 """Data sets: every source on small files, exact values, fingerprints, and errors that name the file."""
 
 import gzip
-import importlib.util
 import os
 import pickle
 import socket
 import struct
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -248,6 +245,33 @@ def test_folder_converts_other_kinds_to_rgb(tmp_path):
     assert_holds(load_dataset("folder", tmp_path), [image], [0])
 
 
+@pytest.mark.parametrize("mode", ["1", "LA"])
+def test_folder_keeps_grey_images_of_one_channel(tmp_path, mode):
+    image = np.where(random_images(6, 5) > 127, 255, 0).astype(np.uint8)
+    file = write_png(tmp_path / "c/0.png", image)
+    Image.fromarray(image).convert(mode).save(file)
+    assert_holds(load_dataset("folder", tmp_path), [image[..., None]], [0])
+
+
+def test_folder_looks_deeper_but_not_at_hidden_files(tmp_path):
+    images = random_images(2, 4, 4, 3)
+    write_png(tmp_path / "a/day/0.png", images[0])
+    write_png(tmp_path / "b/0.png", images[1])
+    for hidden in (".thumbnails/0.png", "b/._0.png"):
+        (tmp_path / hidden).parent.mkdir(exist_ok=True)
+        (tmp_path / hidden).write_bytes(b"")
+    dataset = load_dataset("folder", tmp_path)
+    assert dataset.class_names == ["a", "b"]
+    assert_holds(dataset, images, [0, 1])
+
+
+def test_a_class_called_train_is_no_split(tmp_path):
+    images = random_images(2, 4, 4, 3)
+    write_png(tmp_path / "bus/0.png", images[0])
+    write_png(tmp_path / "train/0.png", images[1])
+    assert_holds(load_dataset("folder", tmp_path), images, [0, 1])
+
+
 def test_a_corrupt_image_file_is_named(tmp_path):
     file = write_png(tmp_path / "c/0.png", random_images(16, 16, 3))
     file.write_bytes(file.read_bytes()[:100])
@@ -296,12 +320,13 @@ X = random_images(2, 4, 4)
         ({"x": X[0], "y": [0, 1]}, "must be"),
         ({"x": X, "y": [0]}, "must be"),
         ({"x": X[:0], "y": np.zeros(0, int)}, "must be"),
-        ({"x": X, "y": [-1, 0]}, "labels"),
+        ({"x": X, "y": [-1, 0]}, "image 0 has label -1"),
         ({"x": X, "y": [0.0, 1.0]}, "labels"),
         ({"x": X, "y": [0, 2], "class_names": ["a", "b"]}, "class_names"),
         ({"x": X.astype(np.float32), "y": [0, 1]}, r"floats in \[0, 1\]"),
         ({"x": X / 255 - 0.5, "y": [0, 1]}, r"floats in \[0, 1\]"),
         ({"x": np.where(X > 99, np.nan, 0.5), "y": [0, 1]}, r"floats in \[0, 1\]"),
+        ({"x": random_images(2, 3, 8, 8), "y": [0, 1]}, r"transpose\(0, 2, 3, 1\)"),
         ({"x": X.astype(np.int64), "y": [0, 1]}, "uint8"),
         ({"x": X.astype(object), "y": [0, 1]}, "damaged"),
     ],
@@ -310,6 +335,20 @@ def test_wrong_npz_fields_are_refused(tmp_path, arrays, message):
     np.savez(tmp_path / "d.npz", **arrays)
     with pytest.raises(DataError, match=rf"d\.npz: .*{message}"):
         load_dataset("npz", tmp_path / "d.npz")
+
+
+def test_entries_that_do_not_fit_stop_or_wait_for_their_turn(tmp_path):
+    x = random_images(5, 4, 4) / np.float32(255)
+    x[1, 0, 0] = np.nan
+    x[2, 0, 0] = 1.5
+    np.savez(tmp_path / "d.npz", x=x, y=[0, 0, 1, 3, -1], class_names=["a", "b"])
+    with pytest.raises(DataError, match=r"d\.npz: x\[1\] must lie in \[0, 1\].*, and 3 more.*--on_error skip"):
+        load_dataset("npz", tmp_path / "d.npz")
+    dataset = load_dataset("npz", tmp_path / "d.npz", on_error="skip")
+    np.testing.assert_array_equal(dataset[0][0][..., 0], x[0])
+    for index, message in ((1, r"x\[1\]"), (2, "1.5"), (3, "image 3 has label 3.* 0 to 1"), (4, "label -1")):
+        with pytest.raises(DataError, match=rf"d\.npz: .*{message}"):
+            dataset[index]
 
 
 @pytest.mark.parametrize("damage", ["truncated", "text", "empty"])
@@ -404,84 +443,3 @@ def test_the_fingerprint_changes_with_the_labels(tmp_path):
         np.savez(tmp_path / "d.npz", x=X, y=labels)
         found.add(load_dataset("npz", tmp_path / "d.npz").fingerprint)
     assert len(found) == 3
-
-
-@pytest.fixture(scope="module")
-def tfds_dir(tmp_path_factory):
-    """Two data sets as TFDS keeps them, by name, in ArrayRecord files: three test images each."""
-    import io
-
-    import tensorflow_datasets as tfds
-
-    root = tmp_path_factory.mktemp("tfds")
-
-    def png(image):
-        # TFDS needs TensorFlow to encode arrays, but takes encoded files as they are.
-        stream = io.BytesIO()
-        Image.fromarray(image.squeeze()).save(stream, "png")
-        return stream.getvalue()
-
-    for name, images in TFDS_IMAGES.items():
-
-        def examples(name, images):
-            for i, image in enumerate(images):
-                example = {"image": png(image), "label": TFDS_LABELS[i]}
-                yield i, example | ({"id": f"test_{i:05d}"} if name != "fashion_mnist" else {})
-
-        def split_generators(self, dl_manager, name=name, images=images):
-            if name == "cifar10":
-                self.info.features["label"].names = [f"class {i}" for i in range(10)]
-            return {"train": examples(name, images[:1]), "test": examples(name, images)}
-
-        builder_class = tfds.builder_cls(name)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(builder_class, "_split_generators", split_generators)
-            builder_class(data_dir=root, file_format="array_record").download_and_prepare()
-    return root
-
-
-TFDS_IMAGES = {"fashion_mnist": random_images(3, 28, 28, 1)}
-TFDS_IMAGES |= {name: random_images(3, 32, 32, 3) for name in ("cifar10", "svhn_cropped")}
-TFDS_LABELS = [4, 9, 0]
-
-
-@pytest.mark.parametrize("name", TFDS_IMAGES)
-def test_tfds_is_read_from_disk_by_name(tfds_dir, name, no_network):
-    dataset = load_dataset(name, tfds_dir)
-    assert dataset.source.startswith(f"TFDS {name}/")
-    assert sorted(dataset.labels) == sorted(TFDS_LABELS) and len(dataset.class_names) == 10
-    # TFDS keeps images in an order of its own.
-    order = [TFDS_LABELS.index(label) for label in dataset.labels]
-    assert_holds(dataset, TFDS_IMAGES[name][order], dataset.labels)
-    train = load_dataset(name, tfds_dir, "train")
-    assert_holds(train, TFDS_IMAGES[name][:1], TFDS_LABELS[:1])
-    assert train.fingerprint != dataset.fingerprint == load_dataset(name, tfds_dir).fingerprint
-
-
-def test_tfds_needs_no_tensorflow(tfds_dir):
-    code = (
-        "import sys; from qcrs_jax.data import load_dataset\n"
-        "image, label = load_dataset('fashion_mnist', sys.argv[1])[0]\n"
-        "assert image.shape == (28, 28, 1) and image.max() <= 1\n"
-        "print('tensorflow' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code, tfds_dir], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
-
-
-def test_damaged_tfds_files_are_refused(tfds_dir, tmp_path, no_network):
-    import shutil
-
-    root = tmp_path / "copy"
-    shutil.copytree(tfds_dir, root)
-    for file in root.glob("fashion_mnist/*/*test.array_record*"):
-        file.write_bytes(b"damaged")
-    with pytest.raises(DataError, match="fashion_mnist"):
-        load_dataset("fashion_mnist", root)
-
-
-@pytest.mark.skipif(importlib.util.find_spec("tensorflow") is not None, reason="TensorFlow is installed")
-def test_a_download_says_before_it_starts_that_it_needs_tensorflow(tmp_path, monkeypatch):
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [])
-    with pytest.raises(DataError, match="TFDS needs the package tensorflow"):
-        load_dataset("mnist", tmp_path)

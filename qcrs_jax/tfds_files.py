@@ -1,0 +1,267 @@
+"""Data sets of TensorFlow Datasets, downloaded, written and read without TensorFlow.
+
+TFDS's own generators need the package tensorflow; ours take the same files, from the same addresses, with TFDS's
+checksums, and write ArrayRecord files. Files of either format, ArrayRecord or TFRecord, are read.
+"""
+
+import functools
+import io
+import os
+import socket
+import tarfile
+import urllib.parse
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from . import image_files
+from .data import DataError, Dataset, digest, read_idx
+
+NAMES = {"imagenet": "imagenet2012"}
+
+
+def load(name: str, data_dir: str | Path | None, split: str, looked: list[Path]) -> Dataset:
+    """The data set `name` as TFDS keeps it below `data_dir`; downloaded and prepared if it is not there.
+
+    Args:
+        looked: where else it was looked for, for the message.
+
+    Raises:
+        DataError: not there, and no way to get it; or there, but damaged.
+    """
+    theirs = NAMES.get(name, name)
+    part = "validation" if (theirs, split) == ("imagenet2012", "test") else split
+    try:
+        builder = _builder(theirs, data_dir)
+    except Exception as error:
+        raise DataError(f"{data_dir or 'TFDS'}: cannot read what TFDS keeps of {name}: {_first_line(error)}") from error
+    if not builder.is_prepared():
+        try:
+            _require_connection(builder)
+            write(theirs, data_dir, GENERATORS[theirs])
+        except Exception as error:
+            places = "\n".join(f"  {place.absolute()}" for place in [*looked, Path(builder.data_dir)])
+            raise DataError(
+                f"data set {name} ({split}) was not found. Looked in\n{places}\n"
+                f"and asked TensorFlow Datasets to download it: {type(error).__name__}: {_first_line(error)}\n"
+                "Put its original files into one of these folders, name the folder with --data_dir, or use "
+                "--dataset folder or npz."
+            ) from error
+        builder = _builder(theirs, data_dir)
+    folder = Path(builder.data_dir)
+    try:
+        rows = _rows(builder, part)
+        keys = [(row.get("id", row.get("file_name", b"")), row["label"]) for row in rows]
+    except Exception as error:
+        raise DataError(
+            f"{folder}: TFDS cannot read the split {part} of {name} there: {type(error).__name__}: "
+            f"{_first_line(error)}\nMove the folder away, to have it prepared again"
+        ) from error
+    # TFDS shuffles. Where it keeps the original position (an id, ImageNet's file name), we go by that.
+    order = sorted(range(len(keys)), key=lambda i: keys[i][0])
+    labels = np.array([keys[i][1] for i in order], np.int64)
+    identity = f"{builder.info.full_name} {split} {len(rows)}".encode()
+    prepare = image_files.resize_and_crop if name == "imagenet" else np.asarray
+
+    def read(index):
+        where = f"{folder}, image {index} of split {part}"
+        try:
+            encoded = rows[order[index]]["image"]
+        except Exception as error:
+            raise DataError(f"{where}: cannot be read: {_first_line(error)}") from error
+        return image_files.decode(io.BytesIO(encoded), where, prepare)
+
+    return Dataset(
+        name,
+        split,
+        f"TFDS {builder.info.full_name}",
+        builder.info.features["label"].names,
+        labels,
+        read,
+        digest(identity, labels.tobytes()),
+    )
+
+
+def _builder(name, data_dir):
+    """TFDS's builder of what is on disk, or else of what can be prepared there."""
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder(name, data_dir=data_dir)
+    versions = sorted(Path(builder.data_dir).parent.glob("*/dataset_info.json"))
+    return builder if builder.is_prepared() or not versions else tfds.builder_from_directory(versions[-1].parent)
+
+
+def _rows(builder, split):
+    """The examples of a split by index, their images still encoded."""
+    import tensorflow_datasets as tfds
+
+    decoders = {"image": tfds.decode.SkipDecoding()}
+    if builder.info.file_format.value == "tfrecord":  # which TFDS reads with TensorFlow alone
+        parse = functools.partial(builder.info.features.deserialize_example_np, decoders=decoders)
+        return _TFRecords(builder.info.splits[split].filepaths, parse)
+    return builder.as_data_source(split=split, decoders=decoders)
+
+
+class _TFRecords(Sequence):
+    """The records of TFRecord files by index: length (8 bytes), its checksum (4), content, its checksum (4)."""
+
+    def __init__(self, files, parse):
+        self._parse, self._places = parse, []
+        for file in map(Path, files):
+            size, start = file.stat().st_size, 0
+            with open(file, "rb") as stream:
+                while start < size:
+                    stream.seek(start)
+                    length = int.from_bytes(stream.read(8), "little")
+                    self._places.append((file, start + 12, length))
+                    start += length + 16
+            if start != size:
+                raise ValueError(f"{file} is cut short, or no TFRecord file")
+
+    def __len__(self):
+        return len(self._places)
+
+    def __getitem__(self, index):
+        file, start, length = self._places[index]
+        with open(file, "rb") as stream:
+            stream.seek(start)
+            return self._parse(stream.read(length))
+
+
+def write(name: str, data_dir: str | Path | None, generate: Callable) -> Path:
+    """Prepares TFDS's data set `name` below `data_dir` and returns its folder.
+
+    Args:
+        generate: (TFDS's builder, its download manager) -> {split: iterable of examples}. An example has an encoded
+            or a PIL image, a label, and what else the data set has; ids are filled in.
+
+    Raises:
+        DataError: it is there already.
+    """
+    import tensorflow_datasets as tfds
+
+    base, same_name = tfds.builder_cls(name), name
+
+    class Builder(base, skip_registration=True):
+        name = same_name
+        url_infos = base.url_infos
+
+        def _split_generators(self, dl_manager):
+            return {split: self._generate_examples(split, rows) for split, rows in generate(self, dl_manager).items()}
+
+        def _generate_examples(self, split, rows):
+            for i, row in enumerate(rows):
+                yield i, ({"id": f"{split}_{i:05d}"} if "id" in self.info.features else {}) | row
+
+    builder = Builder(data_dir=data_dir, file_format="array_record")
+    if builder.is_prepared():
+        raise DataError(f"{builder.data_dir}: is there already; take it away first, or choose another folder")
+    builder.download_and_prepare()
+    return Path(builder.data_dir)
+
+
+def _first_line(error):
+    return (str(error).splitlines() or [""])[0]
+
+
+def _require_connection(builder) -> None:
+    """Fails at once, and says why, where TFDS would fail after minutes."""
+    if builder.name == "imagenet2012" or _manual(builder).is_dir():  # TFDS takes what it finds there
+        return
+    host = urllib.parse.urlparse(next(iter(builder.url_infos))).hostname
+    if not any(os.environ.get(v) for v in ("http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")):
+        try:
+            socket.getaddrinfo(host, 443)
+        except OSError as error:
+            raise ConnectionError("this machine has no connection to the internet") from error
+
+
+def _manual(builder):
+    """The folder of files that were fetched by hand."""
+    return Path(builder.data_dir).parents[1] / "downloads/manual"
+
+
+def _download(builder, manager, *names) -> list[Path]:
+    """The downloaded files, verified; the data set's addresses and checksums are TFDS's."""
+    urls = {info.filename: url for url, info in builder.url_infos.items()}
+    return [Path(path) for path in manager.download([urls[name] for name in names])]
+
+
+def _examples(images, labels, **others) -> Iterable[dict]:
+    from PIL import Image
+
+    for i, image in enumerate(images):
+        more = {key: values[i] for key, values in others.items()}
+        yield {"image": Image.fromarray(image.squeeze()), "label": int(labels[i])} | more
+
+
+def _cifar(builder, manager):
+    """The binary version: a byte for each label, then 3072 of the image, channels first."""
+    small = builder.name == "cifar10"
+    keys = ["label"] if small else ["coarse_label", "label"]
+    names = ["batches.meta.txt"] if small else ["coarse_label_names.txt", "fine_label_names.txt"]
+    (path,) = _download(builder, manager, "cifar-10-binary.tar.gz" if small else "cifar-100-binary.tar.gz")
+    with tarfile.open(path) as tar:
+        files = {Path(member.name).name: tar.extractfile(member).read() for member in tar if member.isfile()}
+    for key, file in zip(keys, names):
+        builder.info.features[key].names = files[file].decode().split()
+
+    def examples(*batches):
+        rows = np.frombuffer(b"".join(files[batch] for batch in batches), np.uint8).reshape(-1, len(keys) + 3072)
+        images = rows[:, len(keys) :].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+        columns = {key: rows[:, i].astype(int) for i, key in enumerate(keys)}
+        return _examples(np.ascontiguousarray(images), columns.pop("label"), **columns)
+
+    train = [f"data_batch_{i}.bin" for i in range(1, 6)] if small else ["train.bin"]
+    return {"train": examples(*train), "test": examples("test_batch.bin" if small else "test.bin")}
+
+
+def _mnist(builder, manager):
+    splits = {}
+    for split, stem in (("train", "train"), ("test", "t10k")):
+        files = _download(builder, manager, f"{stem}-images-idx3-ubyte.gz", f"{stem}-labels-idx1-ubyte.gz")
+        splits[split] = _examples(*map(read_idx, files))
+    return splits
+
+
+def _svhn(builder, manager):
+    """The splits train and test alone: the extra images of its authors are 1.3 GB that nobody certifies."""
+    import scipy.io
+
+    splits = {}
+    for split in ("train", "test"):
+        content = scipy.io.loadmat(_download(builder, manager, f"{split}_32x32.mat")[0])
+        # Images are in the last axis, and the digit 0 has label 10.
+        splits[split] = _examples(np.moveaxis(content["X"], -1, 0), content["y"].ravel().astype(int) % 10)
+    return splits
+
+
+def _imagenet(builder, manager):
+    """The validation images, from the archive that has to be fetched by hand."""
+    path = _manual(builder) / "ILSVRC2012_img_val.tar"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: not there; ImageNet has to be fetched from image-net.org by hand")
+    labels = image_files.known_to_tfds("validation_labels.txt")
+
+    def examples():
+        with tarfile.open(path) as tar:
+            for member in tar:
+                number = int(Path(member.name).stem.removeprefix("ILSVRC2012_val_"))
+                yield {
+                    "image": tar.extractfile(member).read(),
+                    "label": labels[number - 1],
+                    "file_name": member.name,
+                }
+
+    return {"validation": examples()}
+
+
+GENERATORS = {
+    "cifar10": _cifar,
+    "cifar100": _cifar,
+    "mnist": _mnist,
+    "fashion_mnist": _mnist,
+    "svhn_cropped": _svhn,
+    "imagenet2012": _imagenet,
+}
