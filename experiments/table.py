@@ -1,10 +1,12 @@
 """Table of results files: ACR, certified accuracy at radii, abstention, samples and time an image.
 
 Reads our files and those of Cohen's and QCRS's programs. The best of each column is marked. Runs over different
-images are put in tables of their own.
+images are put in tables of their own. With --classes each run has a table with a row for each class.
 """
 
+import collections
 import csv
+import dataclasses
 import io
 import math
 import re
@@ -26,15 +28,16 @@ def add_arguments(parser):
     parser.add_argument("results", metavar="RESULTS", nargs="+", type=Path)
     parser.add_argument("--format", choices=FORMATS, default="terminal", help="default: terminal")
     parser.add_argument("--radii", type=float, nargs="+", metavar="R", help="default: 0, 0.25, 0.5, ...")
+    parser.add_argument("--classes", action="store_true", help="a row for each class, by its name, in a table a run")
     parser.add_argument("--out", type=Path, help="write to this file instead of the terminal")
 
 
 def run(args):
-    print_tables(args.results, args.format, args.radii, args.out)
+    print_tables(args.results, args.format, args.radii, args.out, args.classes)
 
 
-def print_tables(paths, format="terminal", radii=None, out=None):
-    """Prints, or writes to `out`, a table for each set of images among the runs in `paths`.
+def print_tables(paths, format="terminal", radii=None, out=None, classes=False):
+    """Prints, or writes to `out`, a table for each set of images among the runs in `paths`; or `classes`, one a run.
 
     Raises:
         UserError: a file cannot be read or has no results.
@@ -43,7 +46,7 @@ def print_tables(paths, format="terminal", radii=None, out=None):
 
     if out is not None and (out in paths or sidecar_path(out).exists()):
         raise UserError(f"--out {out}: holds the results of a run, which the table would replace; choose another file")
-    text = tables([read_run(path) for path in paths], format, radii)
+    text = (class_tables if classes else tables)([read_run(path) for path in paths], format, radii)
     if out is None:
         print(text, end="")
     else:
@@ -68,7 +71,57 @@ def tables(runs, format="terminal", radii=None) -> str:
         header, rows = _rows(group, radii)
         parts.append(_heading(group[0]))
         parts.append(LAYOUTS[format](header, rows))
-    parts += _notes(runs)
+    return _page([*parts, *_notes(runs)], format)
+
+
+def class_tables(runs, format="terminal", radii=None) -> str:
+    """The text of a table for each of `runs`, with a row for each class of its images and one for all."""
+    import numpy as np
+
+    radii = np.asarray(_default_radii(runs) if radii is None else radii, float)
+    if format == "csv":
+        return _class_csv(runs, radii)
+    header = ["class", "images", "ACR", *(f"r = {r:g}" for r in radii), "abstains", "mistaken for"]
+    parts = []
+    for run in runs:
+        rows = []
+        for name, summary, accuracies, mistake in _class_figures(run, radii):
+            figures = [f"{summary.acr:.4f}", *(f"{a:.3f}" for a in accuracies), f"{summary.abstention:.3f}"]
+            rows.append([(text, None) for text in (name, f"{summary.images:,}", *figures, mistake)])
+        parts.append(f"{label(run)}: {_heading(run)}")
+        parts.append(LAYOUTS[format](header, rows))
+    return _page([*parts, *_notes(runs)], format)
+
+
+def _class_figures(run, radii):
+    """Yields, for each class and then for all images: name, summary, certified accuracies, most frequent mistake."""
+    from qcrs_jax.metrics import certified_accuracy, columns, summarise
+
+    for truth in [*sorted({record.label for record in run.records}), None]:
+        records = [record for record in run.records if truth in (None, record.label)]
+        part = dataclasses.replace(run, records=records)
+        wrong = collections.Counter(r.predict for r in records if not r.correct and r.predict != -1)
+        mistake = "-"
+        if truth is not None and wrong:
+            other, count = max(wrong.items(), key=lambda item: (item[1], -item[0]))
+            mistake = f"{run.class_name(other)} ({count})"
+        name = "all" if truth is None else run.class_name(truth)
+        yield name, summarise(part), certified_accuracy(*columns(part), radii), mistake
+
+
+def _class_csv(runs, radii):
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    fields = ["images", "acr", "accuracy", "abstention", "samples", "seconds"]
+    radii_fields = [f"certified_accuracy_{r:g}" for r in radii]
+    writer.writerow(["run", "class", *fields, "mistaken_for", *radii_fields])
+    for run in runs:
+        for name, summary, accuracies, mistake in _class_figures(run, radii):
+            writer.writerow([label(run), name, *summary, mistake, *accuracies])
+    return out.getvalue()
+
+
+def _page(parts, format):
     if format == "latex":
         parts = [part if part.startswith("\\begin") else _comment(part) for part in parts]
     elif format == "terminal":

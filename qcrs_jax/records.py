@@ -1,7 +1,8 @@
 """Results files: one tab-separated line an image, and beside it a sidecar with the configuration of the run.
 
     RESULTS        the reference's columns first (idx label predict radius correct best_sigma pABar time), then ours
-    RESULTS.json   what was asked (a rerun must ask the same to resume), and where it ran
+    RESULTS.json   what was asked (a rerun must ask the same to resume), and where it ran; the names of the classes,
+                   which `label` and `predict` count from 0, are its request.dataset.class_names
 
 Files of Cohen's, QCRS's and MACER's programs can be read too.
 """
@@ -102,6 +103,11 @@ class Run:
     @property
     def request(self) -> dict:
         return self.sidecar.get("request", {})
+
+    def class_name(self, label: int) -> str:
+        """The name of a class by the sidecar, or its number where that has none."""
+        names = self.request.get("dataset", {}).get("class_names") or []
+        return names[label] if 0 <= label < len(names) else str(label)
 
     @property
     def input_specific(self) -> bool:

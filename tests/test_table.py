@@ -1,10 +1,12 @@
 """Which runs share a table, and what the formats do to names."""
 
+import csv
+import io
 import itertools
 import json
 
 import pytest
-from qcrs_jax.experiments.table import group_by_images, tables
+from qcrs_jax.experiments.table import class_tables, group_by_images, tables
 
 from qcrs_jax.records import Record, Run
 
@@ -37,3 +39,37 @@ def test_latex_escapes_what_it_would_read(tmp_path, name):
     row = next(line for line in text.splitlines() if line.startswith(name[0]) and "0.5000" in line)
     escaped = json.dumps(row.split(" & ")[0])
     assert all(f"\\\\{c}" in escaped for c in name if c in "_&%#$")
+
+
+@pytest.fixture
+def pets(tmp_path):
+    """A run over four cats, one dog and no cow."""
+    answers = [(0, 0, 1.0), (0, 2, 0.5), (0, 2, 0.1), (0, -1, 0.0), (1, 1, 0.25)]
+    records = [
+        Record(i, label, answer, radius, label == answer, seconds=1.0, counts0=(1, 0, 0), counts=(9, 0, 0))
+        for i, (label, answer, radius) in enumerate(answers)
+    ]
+    dataset = {"name": "pets", "split": "test", "fingerprint": "A", "class_names": ["cat", "dog_1", "cow"]}
+    request = {"method": "cohen", "sigma": 0.25, "alpha": 0.001, "dataset": dataset}
+    return Run(tmp_path / "r.tsv", records, {"request": request})
+
+
+def test_a_row_for_each_class_by_its_name(pets):
+    lines = class_tables([pets], "terminal", [0.0, 0.5]).splitlines()
+    assert lines[0] == "Cohen, sigma 0.25 (r.tsv): 5 images of pets (test), 0 to 4"
+    assert lines[2].split("  ")[0] == "class"
+    assert [line.split() for line in lines[4:7]] == [
+        ["cat", "4", "0.2500", "0.250", "0.250", "0.250", "cow", "(2)"],
+        ["dog_1", "1", "0.2500", "1.000", "0.000", "0.000", "-"],
+        ["all", "5", "0.2500", "0.400", "0.200", "0.200", "-"],
+    ]
+    assert "| cat | 4 | 0.2500 | 0.250 | 0.250 | 0.250 | cow (2) |" in class_tables([pets], "markdown", [0.0, 0.5])
+    assert r"dog\_1 & 1 & 0.2500" in class_tables([pets], "latex", [0.0, 0.5])
+
+
+def test_classes_in_csv_and_without_names(pets, tmp_path):
+    other = make_run(tmp_path, "log")
+    rows = list(csv.DictReader(io.StringIO(class_tables([pets, other], "csv", [0.5]))))
+    assert [row["class"] for row in rows] == ["cat", "dog_1", "all", "1", "all"]
+    assert rows[0]["mistaken_for"] == "cow (2)" and float(rows[0]["certified_accuracy_0.5"]) == 0.25
+    assert float(rows[2]["acr"]) == pytest.approx(0.25) and rows[3]["images"] == "2"
