@@ -5,6 +5,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from qcrs_jax.data import Dataset
 from qcrs_jax.errors import UserError
@@ -19,7 +20,7 @@ def accuracy(classifier: Classifier, dataset: Dataset, indices: range, sigma: fl
     Args:
         sigma: standard deviation of the Gaussian noise, in units of pixels in [0, 1]; 0 leaves the images clean.
     """
-    key = jax.random.key(seed)
+    key, spec = jax.random.key(seed), classifier.spec
 
     @jax.jit
     def answers(classify, images, i):
@@ -29,24 +30,40 @@ def accuracy(classifier: Classifier, dataset: Dataset, indices: range, sigma: fl
     right = 0
     for i in range(0, len(indices), BATCH):
         images, labels = zip(*(dataset[j] for j in indices[i : i + BATCH]))
+        images = [fit_image(spec, dataset, j, x, spec.arch) for j, x in zip(indices[i : i + BATCH], images)]
         right += int((np.asarray(answers(classifier.classify, np.stack(images), i)) == np.array(labels)).sum())
     return right / len(indices)
 
 
 def check_fit(spec: Spec, dataset: Dataset, checkpoint: Path) -> None:
-    """Raises UserError unless the classes and the shape of the images are the same in both."""
+    """Raises UserError unless the classifier and the data set have as many classes."""
     if spec.num_classes != len(dataset.class_names):
         raise UserError(
             f"{checkpoint} tells {spec.num_classes} classes apart, but {dataset.name} ({dataset.source}) has "
-            f"{len(dataset.class_names)}: {', '.join(dataset.class_names[:10])}"
+            f"{len(dataset.class_names)}: {class_names(dataset)}. Classes without images count by their names in "
+            "class_names of an .npz, or as empty folders"
         )
-    check_image(spec, dataset, 0, dataset[0][0], checkpoint)
 
 
-def check_image(spec: Spec, dataset: Dataset, index: int, image: np.ndarray, checkpoint: Path) -> None:
-    """Raises UserError unless `image`, the one at `index`, has the shape that the network takes."""
-    if image.shape != tuple(spec.image_shape):
+def fit_image(
+    spec: Spec, dataset: Dataset, index: int, image: Float[np.ndarray, "h w c"], network: Path | str
+) -> Float[np.ndarray, "h w k"]:
+    """The image at `index` as the network takes it: grey ones are repeated for a network of three channels.
+
+    Raises:
+        UserError: it has another shape than what `network`, its name in the message, takes.
+    """
+    shape = tuple(spec.image_shape)
+    if image.shape == (*shape[:2], 1) and shape[2] == 3:
+        return np.repeat(image, 3, axis=-1)
+    if image.shape != shape:
         raise UserError(
-            f"{checkpoint} takes images of shape {tuple(spec.image_shape)}, but image {index} of {dataset.name} "
-            f"({dataset.source}) has shape {image.shape}"
+            f"{network} takes images of shape {shape}, but {dataset.where(index)} has shape {image.shape}; "
+            "convert the images or --resize them, or take another checkpoint"
         )
+    return image
+
+
+def class_names(dataset: Dataset, most: int = 10) -> str:
+    """The names of the classes in a line, of the first `most` if there are more."""
+    return ", ".join(dataset.class_names[:most]) + (", ..." if len(dataset.class_names) > most else "")

@@ -21,6 +21,9 @@ def add_arguments(parser):
     parser.add_argument("--normalization", help=NORMALIZATION_HELP)
     parser.add_argument("--check", metavar="DATASET", help="measure clean and noisy accuracy on this data set")
     parser.add_argument("--data_dir", type=Path, help="where the data set of --check is")
+    parser.add_argument(
+        "--resize", type=int, metavar="S", help="as of `qcrs-jax certify`: short side S, then the centre"
+    )
     parser.add_argument("--split", choices=["train", "test"], default="test", help="of the data set (default: test)")
     parser.add_argument("--skip", type=int, default=10, metavar="K", help="check images 0, K, 2K, ... (default: 10)")
     parser.add_argument("--sigma", type=float, default=0.25, help="noise level of the check (default: 0.25)")
@@ -30,6 +33,7 @@ def add_arguments(parser):
 def run(args):
     from qcrs_jax.checkpoint import CheckpointError, save_classifier
     from qcrs_jax.data import load_dataset
+    from qcrs_jax.image_files import resized
 
     from .check import accuracy, check_fit
     from .layouts import count_parameters
@@ -43,6 +47,8 @@ def run(args):
     dataset = load_dataset(args.check, args.data_dir, args.split) if args.check else None
     if dataset:
         check_fit(classifier.spec, dataset, args.checkpoint)
+        if args.resize is not None:
+            dataset = resized(dataset, args.resize, *classifier.spec.image_shape[:2])
     save_classifier(classifier, args.out_dir, overwrite=args.overwrite)
     spec = classifier.spec
     options = "".join(f", {name} {value}" for name, value in spec.options.items())

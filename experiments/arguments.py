@@ -9,7 +9,7 @@ def add_data_arguments(parser):
     group.add_argument(
         "--dataset",
         default="cifar10",
-        choices=["cifar10", "cifar100", "mnist", "fashion_mnist", "svhn_cropped", "imagenet", "folder", "npz"],
+        choices="cifar10 cifar100 mnist fashion_mnist svhn_cropped imagenet imagenet2012 folder npz".split(),
         help="a known data set from its original files or TFDS, a folder of CLASS/IMAGE, or an .npz with x, y "
         "and perhaps class_names "
         "(default: cifar10)",

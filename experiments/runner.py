@@ -25,15 +25,23 @@ def add_input_arguments(parser, sweep=True):
     if sweep:
         add("results", metavar="RESULTS", type=Path, help="results file to write or to resume")
     add = add_data_arguments(parser).add_argument
+    add(
+        "--resize",
+        type=int,
+        metavar="S",
+        help="resize the short side of each image to S and cut what the network takes from its centre, as is done with "
+        "ImageNet (S = 256 for 224); by default images have the right size already",
+    )
     add("--split", choices=["train", "test"], default="test", help="default: test")
     if not sweep:
-        parser.set_defaults(skip=1, max=-1)
+        parser.set_defaults(skip=1, max=-1, on_error="stop")
         return
     add(
         "--on_error",
         choices=["stop", "skip"],
         default="stop",
-        help="what to do about an image that cannot be read: stop, or say so and go on without it (default: stop)",
+        help="what to do about an image or a label that does not fit: stop, or say so and go on without the image "
+        "(default: stop)",
     )
     add("--skip", type=int, default=1, metavar="K", help="only images 0, K, 2K, ... (default: 1, all)")
     add("--max", type=int, default=-1, metavar="M", help="stop before image M (default: -1, the end)")
@@ -79,11 +87,10 @@ class Inputs:
 
     def read(self, index: int):
         """Image and label at `index`. Raises UserError where it cannot be read or has another shape."""
-        from qcrs_jax.convert.check import check_image
+        from qcrs_jax.convert.check import fit_image
 
         image, label = self.dataset[index]
-        check_image(self.classifier.spec, self.dataset, index, image, self.checkpoint)
-        return image, label
+        return fit_image(self.classifier.spec, self.dataset, index, image, self.checkpoint), label
 
     def key(self, index: int):
         """The key of all noise of the image at `index`."""
@@ -107,12 +114,15 @@ def open_inputs(args) -> Inputs:
     from qcrs_jax import load_classifier
     from qcrs_jax.certificate import replicated
     from qcrs_jax.data import load_dataset
+    from qcrs_jax.image_files import resized
     from qcrs_jax.sampling import default_batch_size
 
     classifier = load_classifier(args.checkpoint, "none" if args.macer else args.normalization)
-    dataset = load_dataset(args.dataset, args.data_dir, args.split)
+    dataset = load_dataset(args.dataset, args.data_dir, args.split, args.on_error)
     check_fit(classifier.spec, dataset, args.checkpoint)
     spec = classifier.spec
+    if args.resize is not None:
+        dataset = resized(dataset, args.resize, *spec.image_shape[:2])
     print(f"{args.checkpoint}: {spec.arch}, {spec.num_classes} classes, normalisation {spec.mean} / {spec.std}")
     if args.macer and spec.source.get("layout") not in ("MACER", None):
         print(f"warning: its layout is {spec.source['layout']}'s, not MACER's; is --macer right?")
@@ -164,20 +174,25 @@ def run_over_images(task: Task, args) -> Path:
     Raises:
         UserError: the checkpoint, the data set or the results file do not fit; lines already written stay.
     """
+    from qcrs_jax.convert.check import class_names
     from tqdm import tqdm
 
     from qcrs_jax.records import Writer
 
     inputs = open_inputs(args)
-    end = len(inputs.dataset) if args.max < 0 else min(args.max, len(inputs.dataset))
+    data = inputs.dataset
+    end = len(data) if args.max < 0 else min(args.max, len(data))
     indices = range(0, end, args.skip)
     if not indices:
         raise UserError(f"--max {args.max} leaves no image")
+    if args.on_error == "stop":  # before there is a results file
+        inputs.read(0)
+    print(f"{data.name} ({data.source}): {len(indices)} of {len(data)} images; classes {class_names(data)}")
     request = {**task.request, **inputs.circumstances}
     name, score = task.score or ("", lambda record: 0)
     with Writer(args.results, request, inputs.provenance, **task.file) as writer:
         scores = [score(record) for record in writer.done]
-        done = task.done(writer.done)
+        done, left_out = task.done(writer.done), 0
         if done:
             print(f"{args.results}: {len(done)} of {len(indices)} images are done; going on behind them")
         todo = [index for index in indices if index not in done]
@@ -190,15 +205,24 @@ def run_over_images(task: Task, args) -> Path:
                 image, label = read()
             except UserError as error:
                 if args.on_error == "stop":
-                    raise
+                    raise UserError(
+                        f"image {index}: {error}\nThe {len(done)} results so far stay in {args.results}; the same "
+                        "command goes on there, and leaves such images out with --on_error skip"
+                    ) from error
                 progress.write(f"image {index} is left out: {error}")
+                left_out += 1
                 continue
             answer = task.answer(inputs.classify, image, key=inputs.key(index), **inputs.program)
             records = task.records(index, label, time.perf_counter() - started, answer)
             writer.write(*records)
+            done.add(index)
             scores += map(score, records)
             if task.score:
                 progress.set_postfix_str(f"{name} {sum(scores) / len(scores):.4f}")
+    if not done:
+        raise UserError(f"all {left_out} images were left out; {args.results} holds no results")
+    if left_out:
+        print(f"{left_out} of {len(indices)} images were left out; the figures are over the other {len(done)}")
     return args.results
 
 

@@ -119,7 +119,7 @@ REFERENCE_FLAGS = (
     [
         ("certify", f"CHECKPOINT RESULTS --dataset --data_dir --method --search --seed {REFERENCE_FLAGS}"),
         ("convert", "CHECKPOINT OUT_DIR --normalization --overwrite"),
-        ("table", "RESULTS --format --radii --out terminal markdown latex csv"),
+        ("table", "RESULTS --format --radii --classes --out terminal markdown latex csv"),
         ("plot", "RESULTS --out --title --names png pdf svg"),
         ("visualize", "CHECKPOINT --index --out --sigmas --curve_n --dataset --search --N --seed --macer"),
         ("curve", "CHECKPOINT RESULTS --sigma --sigmas --curve_n --dataset --skip --max --on_error --batch"),
@@ -506,6 +506,11 @@ def test_the_guarantee_is_stated_where_sigma_is_chosen_per_input(results, certif
     assert held_fixed not in text and "alpha = 0.001" in text
 
 
+def test_table_of_classes(certified):
+    text = qcrs_jax("table", "golden.tsv", "--classes", cwd=certified).stdout
+    assert re.findall(r"^(\w+) +(\d+) ", text, re.MULTILINE)[-3:] == [("1", "1"), ("4", "2"), ("all", "3")]
+
+
 def test_table_writes_a_file(results):
     printed = qcrs_jax("table", "qcrs.tsv", cwd=results).stdout
     assert qcrs_jax("table", "qcrs.tsv", "--out", "t.txt", cwd=results).stdout == ""
@@ -606,22 +611,98 @@ def test_every_data_set_can_be_asked_for():
     assert tuple(action.choices) == DATASETS
 
 
-@pytest.mark.parametrize("damage", ["cut", "small"])
-def test_an_image_that_cannot_be_read_stops_the_run_or_is_left_out(here, damage):
+@pytest.fixture
+def folder(here):
+    """Ten grey images, one in each class, and the words that certify the first three."""
     for i in range(10):
         (here / "images" / f"class{i}").mkdir(parents=True)
         Image.fromarray(np.full((28, 28), 20 * i, np.uint8)).save(here / "images" / f"class{i}" / "0.png")
-    bad = here / "images" / "class1" / "0.png"
+    words = ["certify", "lenet.pth", "r.tsv", "--dataset", "folder", "--data_dir", "images", "--max", "3"]
+    return here / "images", [*words, *"--macer --method cohen --sigma 0.25 --N 50 --N0 5".split()]
+
+
+@pytest.mark.parametrize("damage", ["cut", "small"])
+def test_an_image_that_cannot_be_read_stops_the_run_or_is_left_out(here, folder, damage):
+    images, words = folder
+    bad = images / "class1" / "0.png"
     if damage == "cut":
         bad.write_bytes(bad.read_bytes()[:40])
     else:
         Image.fromarray(np.zeros((20, 28), np.uint8)).save(bad)
-    words = ["certify", "lenet.pth", "r.tsv", "--dataset", "folder", "--data_dir", "images", "--max", "3"]
-    words += "--macer --method cohen --sigma 0.25 --N 50 --N0 5".split()
     message = refused(*words, cwd=here)
-    assert ("class1/0.png" if damage == "cut" else "image 1 of folder") in message
+    assert "image 1" in message and "class1/0.png" in message and "1 results so far stay in r.tsv" in message
     assert [r.idx for r in read_run(here / "r.tsv").records] == [0]
     result = qcrs_jax(*words, "--on_error", "skip", cwd=here)
     assert "image 1 is left out" in result.stdout + result.stderr
+    assert "1 of 3 images were left out; the figures are over the other 2" in result.stdout
     assert [r.idx for r in read_run(here / "r.tsv").records] == [0, 2]
     assert len(read_run(here / "r.tsv").request["dataset"]["class_names"]) == 10
+
+
+def test_the_first_image_may_be_the_damaged_one(here, folder):
+    images, words = folder
+    (images / "class0" / "0.png").write_bytes(b"damaged")
+    assert "class0/0.png: not an image" in refused(*words, cwd=here)
+    assert not (here / "r.tsv").exists()
+    qcrs_jax(*words, "--on_error", "skip", cwd=here)
+    assert [r.idx for r in read_run(here / "r.tsv").records] == [1, 2]
+    for i in range(3):
+        (images / f"class{i}" / "0.png").write_bytes(b"damaged")
+    words[2] = "none.tsv"
+    assert "all 3 images were left out" in refused(*words, "--on_error", "skip", cwd=here)
+
+
+def test_labels_that_do_not_fit_stop_the_run_before_it_starts_or_are_left_out(here):
+    x = np.load(here / "data.npz")["x"]
+    np.savez(here / "data.npz", x=x, y=[4, 10, 4, 3, 4, 5], class_names=[str(i) for i in range(10)])
+    words = ["certify", "lenet.pth", "r.tsv", *SMALL, "--method", "cohen", "--max", 3]
+    assert "data.npz: image 1 has label 10" in refused(*words, cwd=here)
+    assert not (here / "r.tsv").exists()
+    qcrs_jax(*words, "--on_error", "skip", cwd=here)
+    assert [r.idx for r in read_run(here / "r.tsv").records] == [0, 2]
+
+
+def test_images_of_other_sizes_are_resized_and_cut(here, folder):
+    images, words = folder
+    Image.fromarray(np.full((70, 56), 20, np.uint8)).save(images / "class1" / "0.png")
+    result = qcrs_jax(*words, "--resize", 28, cwd=here)
+    assert len(read_run(here / "r.tsv").records) == 3
+    assert "folder (images): 3 of 10 images; classes class0, class1, class2" in result.stdout
+    assert "--resize 20: must be at least 28" in refused(*words[:2], "other.tsv", *words[3:], "--resize", 20, cwd=here)
+    result = qcrs_jax(
+        "convert", "lenet.pth", "out", "--check", "folder", "--data_dir", "images", "--resize", 28, cwd=here
+    )
+    assert "on 1 images of folder" in result.stdout
+
+
+def test_grey_images_among_those_of_a_network_that_takes_colours():
+    from qcrs_jax.convert.check import fit_image
+
+    from qcrs_jax.data import Dataset
+    from qcrs_jax.errors import UserError
+    from qcrs_jax.models import Spec
+
+    spec = Spec("cifar_resnet20", 10, (32, 32, 3), (0.0,), (1.0,))
+    dataset = Dataset("d", "test", "here", ["c"], np.zeros(1, int), np.zeros, "", files=[Path("c/0.png")])
+    grey = np.random.default_rng(0).random((32, 32, 1)).astype(np.float32)
+    np.testing.assert_array_equal(fit_image(spec, dataset, 0, grey, "net.pth"), np.concatenate([grey] * 3, axis=-1))
+    with pytest.raises(
+        UserError, match=r"net\.pth takes images of shape \(32, 32, 3\), but c/0\.png has shape \(31, 32, 1\)"
+    ):
+        fit_image(spec, dataset, 0, grey[1:], "net.pth")
+
+
+def test_the_next_image_is_read_while_one_is_certified():
+    import threading
+
+    reading = [threading.Event() for _ in range(3)]
+
+    class Images:
+        def __getitem__(self, index):
+            reading[index].set()
+            return index
+
+    for index, read in certify._read_ahead(Images(), range(3)):
+        assert read() == index
+        # The body of the loop, where an image is certified: the reader is at the next one already.
+        assert index == 2 or reading[index + 1].wait(10)
