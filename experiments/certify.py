@@ -1,4 +1,4 @@
-"""Certify a data set: the L2 radius of every image, by QCRS or at a fixed sigma.
+"""Certify a data set: the L2 radius of every image, by QCRS, DDRS or at a fixed sigma.
 
 CHECKPOINT is a directory that `qcrs-jax convert` wrote or a PyTorch file. RESULTS is a tab-separated file, one line
 an image, with a sidecar RESULTS.json. A run that was stopped goes on when the same command is given again.
@@ -7,7 +7,9 @@ an image, with a sidecar RESULTS.json. A run that was stopped goes on when the s
       --left 0.08 --right 0.9 --epsilon 0.03
 """
 
+import argparse
 import dataclasses
+import re
 from pathlib import Path
 
 from qcrs_jax.errors import UserError
@@ -23,7 +25,12 @@ def add_arguments(parser):
 
 def add_method_arguments(parser):
     add = parser.add_argument_group("method").add_argument
-    add("--method", choices=["cohen", "qcrs"], default="qcrs", help="fixed sigma, or sigma per input (default: qcrs)")
+    add(
+        "--method",
+        choices=["cohen", "qcrs", "ddrs"],
+        default="qcrs",
+        help="fixed sigma, or sigma per input, by a search or by gradient ascent (default: qcrs)",
+    )
     add("--sigma", type=float, required=True, help="noise level that the classifier was trained at")
     add(
         "--search",
@@ -32,8 +39,8 @@ def add_method_arguments(parser):
         help="QCRS: golden section with common random numbers, bisection as published, the published program's ascent "
         "by shrinking strides, or all sigmas EPSILON apart (default: golden)",
     )
-    add("--left", type=float, help="QCRS: lower end of the bracket of sigmas (default: 0.25 SIGMA)")
-    add("--right", type=float, help="QCRS: upper end (default: 3.5 SIGMA)")
+    add("--left", type=float, help="QCRS, DDRS: lower end of the bracket of sigmas (default: 0.25 SIGMA)")
+    add("--right", type=float, help="QCRS, DDRS: upper end (default: 3.5 SIGMA)")
     add("--epsilon", type=float, help="QCRS: width of the bracket at which to stop (default: 0.1 SIGMA)")
     add(
         "--epsilon_step",
@@ -43,6 +50,23 @@ def add_method_arguments(parser):
         "(default: 0.4)",
     )
     add("--gradient_n", type=int, default=500, help="QCRS: samples for each evaluation of the search (default: 500)")
+    add(
+        "--ddrs_preset",
+        choices=["tuned", "paper", "package", "qcrs"],
+        default="tuned",
+        help="DDRS: settings of the ascent: ours, the paper's, those of its authors' package, or of the baseline in "
+        "QCRS's repository; the flags below change single ones (default: tuned)",
+    )
+    add("--ddrs_steps", type=int, help="DDRS: steps of the ascent (tuned: 30)")
+    add("--ddrs_draws", type=int, help="DDRS: noisy copies for each step (tuned: 100)")
+    add("--ddrs_step_size", type=float, help="DDRS: sigma moves by this times the gradient (tuned: 0.02)")
+    add(
+        "--ddrs_decay",
+        action=argparse.BooleanOptionalAction,
+        help="DDRS: whether the step size falls to zero along half a cosine (tuned: yes)",
+    )
+    add("--ddrs_start", type=float, help="DDRS: the sigma to start from (tuned: SIGMA)")
+    add("--ddrs_clamp", type=float, help="DDRS: probabilities are kept this far from 0 and 1 (tuned: 0.001)")
     add("--N0", type=int, default=100, help="samples that select the class (default: 100)")
     add("--N", type=int, default=100_000, help="samples that certify it (default: 100000)")
     add("--alpha", type=float, default=0.001, help="failure probability of each certificate (default: 0.001)")
@@ -58,6 +82,7 @@ def run(args):
 
 
 _FLAGS = {"sigma_lower": "--left", "sigma_upper": "--right", "tolerance": "--epsilon", "search_n": "--gradient_n"}
+_DDRS_FLAGS = ("steps", "draws", "step_size", "decay", "start", "clamp")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +97,12 @@ class Request:
     seed: int
     skip: int
     qcrs: object  # a sigma.QCRS, or None
+    ddrs: object  # a ddrs.DDRS, or None
+
+    @property
+    def search(self):
+        """What chooses sigma; None keeps it fixed."""
+        return self.qcrs or self.ddrs
 
 
 def check(args) -> Request:
@@ -81,16 +112,24 @@ def check(args) -> Request:
         UserError: an impossible request; says which and what would be possible.
     """
     from qcrs_jax.certificate import check_request
+    from qcrs_jax.ddrs import DDRS, PRESETS
     from qcrs_jax.sigma import QCRS
 
     check_arguments(args)
     try:
         check_request(args.sigma, args.N0, args.N, args.alpha)
-        qcrs = None
+        qcrs = ddrs = None
+        bracket = {
+            "sigma_lower": 0.25 * args.sigma if args.left is None else args.left,
+            "sigma_upper": 3.5 * args.sigma if args.right is None else args.right,
+        }
+        if args.method == "ddrs":
+            asked = {name: getattr(args, f"ddrs_{name}") for name in _DDRS_FLAGS}
+            changed = {name: value for name, value in asked.items() if value is not None}
+            ddrs = DDRS(**bracket, **{**PRESETS[args.ddrs_preset], **changed})
         if args.method == "qcrs":
             qcrs = QCRS(
-                sigma_lower=0.25 * args.sigma if args.left is None else args.left,
-                sigma_upper=3.5 * args.sigma if args.right is None else args.right,
+                **bracket,
                 tolerance=0.1 * args.sigma if args.epsilon is None else args.epsilon,
                 search=args.search,
                 search_n=args.gradient_n,
@@ -99,10 +138,11 @@ def check(args) -> Request:
             )
     except ValueError as error:
         message = str(error)
-        for name, flag in _FLAGS.items():
-            message = message.replace(name, flag)
+        flags = _FLAGS | ({name: f"--ddrs_{name}" for name in _DDRS_FLAGS} if args.method == "ddrs" else {})
+        for name, flag in flags.items():
+            message = re.sub(rf"\b{name}\b", flag, message)
         raise UserError(f"impossible request: {message}") from error
-    return Request(args.method, args.sigma, args.N0, args.N, args.alpha, args.seed, args.skip, qcrs)
+    return Request(args.method, args.sigma, args.N0, args.N, args.alpha, args.seed, args.skip, qcrs, ddrs)
 
 
 def certify_dataset(request: Request, args) -> Path:
@@ -126,9 +166,16 @@ def certify_image(request: Request, classify, image, **program):
         n0=request.n0,
         n=request.n,
         alpha=request.alpha,
-        qcrs=request.qcrs,
+        search=request.search,
         **program,
     )
+
+
+def _search_samples(request, trace):
+    """Noisy copies spent on the choice of sigma; DDRS differentiates on each of its own."""
+    if request.qcrs:
+        return int(trace.evaluations) * request.qcrs.search_n
+    return request.ddrs.samples if request.ddrs else 0
 
 
 def fields(request: Request, certificate) -> dict:
@@ -138,7 +185,7 @@ def fields(request: Request, certificate) -> dict:
         "radius": float(certificate.radius),
         "sigma": float(certificate.sigma),
         "pa_lower": float(certificate.pa_lower),
-        "search_samples": int(certificate.search.evaluations) * request.qcrs.search_n if request.qcrs else 0,
+        "search_samples": _search_samples(request, certificate.search),
         "counts0": tuple(certificate.counts0.tolist()),
         "counts": tuple(certificate.counts.tolist()),
     }

@@ -8,7 +8,7 @@ from qcrs_jax.convert import export, zoo
 
 from qcrs_jax.errors import UserError
 
-from . import benchmark, certify, compare, curve, demo, plot, quasiconcavity, table, train, visualize
+from . import benchmark, certify, compare, curve, demo, memory, plot, quasiconcavity, table, train, visualize
 
 COMMANDS = {
     "train": train,
@@ -22,6 +22,7 @@ COMMANDS = {
     "visualize": visualize,
     "curve": curve,
     "quasiconcavity": quasiconcavity,
+    "memory": memory,
     "demo": demo,
     "benchmark": benchmark,
 }
@@ -31,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs one command. Returns its exit status: 0, 2 for a mistake the user can mend, 130 when interrupted."""
     parser = argparse.ArgumentParser(
         prog="qcrs-jax",
-        description="Randomized-smoothing certification in JAX: Cohen's RS and QCRS.",
+        description="Randomized-smoothing certification in JAX: Cohen's RS, QCRS and DDRS.",
         epilog="`qcrs-jax COMMAND --help` tells the rest; `qcrs-jax demo` needs no arguments.",
     )
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)

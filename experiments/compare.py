@@ -9,7 +9,7 @@ from pathlib import Path
 
 from qcrs_jax.errors import UserError
 
-from .table import FORMATS, label
+from .table import DDRS_SAMPLES, FORMATS, label
 
 
 def add_arguments(parser):
@@ -45,6 +45,8 @@ def comparison(reference, runs, format="terminal") -> str:
         f"Reference: {label(reference)}, {len(reference.records)} images. Regret: mean of (reference radius - radius), "
         "negative ones as 0, where both predict the label. Sigma ratio: quartiles of sigma / the reference's sigma."
     )
+    if any(run.request.get("method") == "ddrs" for run in (reference, *runs)):
+        notes += f" {DDRS_SAMPLES}"
     return f"{body}\n\n{textwrap.fill(notes, 100) if format == 'terminal' else notes}\n"
 
 

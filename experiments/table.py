@@ -22,6 +22,10 @@ INPUT_SPECIFIC = (
     "fixed. It says nothing of a classifier that would search sigma again at the perturbed input. Runs of one "
     "sigma certify one and the same classifier at all inputs."
 )
+DDRS_SAMPLES = (
+    "Samples of DDRS's search are differentiated: each costs a forward pass and one of its derivative, where a sample "
+    "of QCRS costs the forward pass alone."
+)
 
 
 def add_arguments(parser):
@@ -159,11 +163,14 @@ def _heading(run):
 
 def label(run) -> str:
     """What a run is called in tables and plots: its file and its method."""
-    request = run.request
-    if not request:
-        return run.path.name
-    method = "QCRS " + request["qcrs"]["search"] if request["method"] == "qcrs" else "Cohen"
-    return f"{method}, sigma {request['sigma']:g} ({run.path.name})"
+    request, parts = run.request, []
+    if "method" in request:
+        names = {"cohen": "Cohen", "ddrs": "DDRS"}
+        method = names.get(request["method"]) or "QCRS " + request["qcrs"]["search"]
+        parts = [method, f"sigma {request['sigma']:g}"]
+    if "memory" in request:
+        parts.append("memory-based")
+    return f"{', '.join(parts)} ({run.path.name})" if parts else run.path.name
 
 
 def _rows(runs, radii):
@@ -248,15 +255,22 @@ def _csv(groups, radii):
 
 
 def _notes(runs):
-    alphas = sorted({run.request["alpha"] for run in runs if run.request})
+    from qcrs_jax import memory
+
+    told = [run for run in runs if "alpha" in run.request]
+    alphas = sorted({run.request["alpha"] for run in told})
     notes = []
     if alphas:
-        images = max(len(run.records) for run in runs if run.request)
+        images = max(len(run.records) for run in told)
         stated = " or ".join(f"{alpha:g}" for alpha in alphas)
         notes.append(
             f"Each certificate fails with probability at most alpha = {stated}; over {images} images expect up to "
             f"{alphas[-1] * images:.2g} wrong ones."
         )
-    if any(run.input_specific for run in runs):
+    if any(run.input_specific and "memory" not in run.request for run in runs):
         notes.append(INPUT_SPECIFIC)
+    if any(run.request.get("method") == "ddrs" for run in runs):
+        notes.append(DDRS_SAMPLES)
+    if any("memory" in run.request for run in runs):
+        notes.append(memory.LIMITS)
     return notes

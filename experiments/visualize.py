@@ -38,6 +38,8 @@ def run(args):
     from . import search_figure
 
     request = certify.check(args)
+    if request.ddrs:
+        raise UserError("--method ddrs has no evaluations to show; --method qcrs or cohen has")
     check_ending(args.out)
     sigmas = check_sigmas(args, request.qcrs)
     data = args.out.with_suffix(".json")
@@ -83,7 +85,7 @@ def measure_image(request, sigmas, curve_n, inputs, index) -> dict:
 
     image, label = inputs.read(index)
     program = {"key": inputs.key(index), **inputs.program}
-    fixed = dataclasses.replace(request, method="cohen", qcrs=None)
+    fixed = dataclasses.replace(request, method="cohen", qcrs=None, ddrs=None)
     measured = {
         "idx": index,
         "label": label,

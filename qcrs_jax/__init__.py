@@ -1,4 +1,4 @@
-"""Randomized-smoothing certification in JAX: Cohen's RS and QCRS.
+"""Randomized-smoothing certification in JAX: Cohen's RS, QCRS and DDRS.
 
 Names are imported when first used, so that `qcrs-jax --help` answers at once.
 """
@@ -13,7 +13,9 @@ _HOME = {
     "predict": "certificate",
     "QCRS": "sigma",
     "SigmaSearch": "sigma",
-    "qcrs": "certificate",
+    "DDRS": "ddrs",
+    "SigmaAscent": "ddrs",
+    "search_sigma": "certificate",
     "sample_counts": "sampling",
     "sample_curve": "certificate",
     "read_curves": "curves",

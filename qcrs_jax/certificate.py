@@ -1,4 +1,4 @@
-"""Certify and predict with a smoothed classifier: Cohen's RS at a fixed sigma, QCRS at a sigma searched per input."""
+"""Certify and predict with a smoothed classifier: Cohen's RS at one sigma, QCRS and DDRS at one found per input."""
 
 import functools
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from . import bounds
+from .ddrs import DDRS, SigmaAscent, ascend
 from .sampling import Classifier, as_pytree, default_batch_size, num_classes, sample_counts
 from .search import Search, run
 from .sigma import (
@@ -35,7 +36,7 @@ class Certificate(NamedTuple):
 
     With probability at least 1 - alpha over the certification samples, for each image: the classifier smoothed
     with this sigma, held fixed, predicts `prediction` everywhere within L2 distance `radius` of the image. A
-    sigma that QCRS chose belongs to this image: nothing is said of a classifier that would search sigma again
+    sigma that was searched belongs to this image: nothing is said of a classifier that would search sigma again
     at the perturbed image.
 
     prediction: the class, or ABSTAIN (-1).
@@ -44,7 +45,7 @@ class Certificate(NamedTuple):
     sigma: the noise level of the certificate.
     counts: class counts of the n certification samples, (*m, num_classes).
     counts0: class counts of the n0 samples that selected the class, (*m, num_classes).
-    search: how QCRS chose sigma; None at a fixed sigma.
+    search: how QCRS or DDRS chose sigma; None at a fixed sigma.
     """
 
     prediction: Int[Array | np.ndarray, "*m"] | np.integer
@@ -53,7 +54,7 @@ class Certificate(NamedTuple):
     sigma: Float[Array | np.ndarray, "*m"] | np.floating
     counts: Int[Array | np.ndarray, "*m num_classes"]
     counts0: Int[Array | np.ndarray, "*m num_classes"]
-    search: SigmaSearch | None
+    search: SigmaSearch | SigmaAscent | None
 
 
 def certify(
@@ -65,11 +66,11 @@ def certify(
     n0: int = 100,
     n: int = 100_000,
     alpha: float = 0.001,
-    qcrs: QCRS | None = None,
+    search: QCRS | DDRS | None = None,
     batch_size: int | None = None,
     devices: Sequence[jax.Device] | None = None,
 ) -> Certificate:
-    """A certified L2 radius for each image (CERTIFY of Cohen et al. 2019; with `qcrs`, of Kung and Chen 2024).
+    """A certified L2 radius for each image (CERTIFY of Cohen et al. 2019), at `sigma` or at one searched for the image.
 
     Selection, estimation and search each draw noise of their own. Counts are exact integers; from them the
     bound and the radius are computed in float64 on the host. Inside jit they are float32, rounded down.
@@ -78,12 +79,12 @@ def certify(
         classify: images (batch, h, w, c) in [0, 1] to logits (batch, num_classes), jit-compatible, normalisation
             inside. Weights bound with `jax.tree_util.Partial` are passed as arguments of the compiled program.
         images: one image (h, w, c), or several (m, h, w, c), which are then certified together under vmap.
-        sigma: the noise level; with `qcrs`, the one the classifier was trained at, where the search starts.
+        sigma: the noise level; with `search`, the one the classifier was trained at, where the search starts.
         key: a PRNG key, `jax.random.key(seed)`. Several images draw from `fold_in(key, position)`.
         n0: samples that select the class.
         n: samples that estimate its probability.
         alpha: failure probability of each image's certificate.
-        qcrs: settings of the search for sigma; None keeps sigma fixed.
+        search: settings of the search for sigma, QCRS or DDRS; None keeps sigma fixed.
         batch_size: noisy copies per forward pass of an image on a device; changes no count.
         devices: devices that share the noisy copies, `jax.devices()` for all; changes no count. None leaves the
             choice to JAX: one device.
@@ -93,17 +94,17 @@ def certify(
     """
     check_request(sigma, n0, n, alpha)
     images = jnp.asarray(images, jnp.float32)
-    counts0, counts, sigma, search = _draw(
+    counts0, counts, sigma, trace = _draw(
         as_pytree(classify),
         images,
         jnp.asarray(sigma, jnp.float32),
         _image_keys(key, images),
-        jnp.asarray([qcrs.search_n if qcrs else 0, n0, n], jnp.int32),
-        qcrs=qcrs,
+        jnp.asarray([search.search_n if isinstance(search, QCRS) else 0, n0, n], jnp.int32),
+        search=search,
         batch_size=batch_size or default_batch_size(),
         devices=devices and tuple(devices),
     )
-    return make_certificate(counts0, counts, sigma, n, alpha)._replace(search=search)
+    return make_certificate(counts0, counts, sigma, n, alpha)._replace(search=trace)
 
 
 def make_certificate(counts0, counts, sigma, n: int, alpha: float) -> Certificate:
@@ -130,19 +131,19 @@ def make_certificate(counts0, counts, sigma, n: int, alpha: float) -> Certificat
     )
 
 
-def qcrs(
+def search_sigma(
     classify: Classifier,
     images: Float[Array | np.ndarray, "*m h w c"],
     sigma: Float[ArrayLike, ""],
-    settings: QCRS,
+    search: QCRS | DDRS,
     *,
     key,
     batch_size: int | None = None,
     devices: Sequence[jax.Device] | None = None,
-) -> SigmaSearch:
-    """The sigma that QCRS chooses for each image, with the trace of its search; certifies nothing.
+) -> SigmaSearch | SigmaAscent:
+    """The sigma that QCRS or DDRS chooses for each image, with the trace of the search; certifies nothing.
 
-    `certify(..., qcrs=settings)` with the same key chooses the same sigma. Arguments as there.
+    `certify(..., search=search)` with the same key chooses the same sigma. Arguments as there.
     """
     images = jnp.asarray(images, jnp.float32)
     return _search(
@@ -150,7 +151,7 @@ def qcrs(
         images,
         jnp.asarray(sigma, jnp.float32),
         _image_keys(key, images),
-        qcrs=settings,
+        search=search,
         batch_size=batch_size or default_batch_size(),
         devices=devices and tuple(devices),
     )
@@ -279,19 +280,20 @@ def _certification(policy: Search, ns: Int[Array, "stages"], classes: int) -> Se
     return Search(init, ask, tell, lambda state: state.stage == END, lambda state: policy.best(state.policy))
 
 
-def _policy(qcrs, sigma):
-    return fixed_policy(sigma) if qcrs is None else qcrs_policy(qcrs, sigma)
-
-
 def _oracle(classify, image, key, batch_size, devices):
     """The count oracle of one image: Query -> class counts."""
 
     def answer(query):
         stream = jax.random.fold_in(jax.random.fold_in(key, query.stage), query.draw)
-        axis_name = "devices" if devices else None
-        return sample_counts(classify, image, query.sigma, stream, query.n, batch_size=batch_size, axis_name=axis_name)
+        return sample_counts(
+            classify, image, query.sigma, stream, query.n, batch_size=batch_size, axis_name=_axis_name(devices)
+        )
 
     return answer
+
+
+def _axis_name(devices):
+    return "devices" if devices else None
 
 
 def _over_images(one_image):
@@ -300,7 +302,7 @@ def _over_images(one_image):
     With `devices` it runs on all of them in step, each with its share of the noisy copies.
     """
 
-    @functools.partial(jax.jit, static_argnames=("qcrs", "batch_size", "devices"))
+    @functools.partial(jax.jit, static_argnames=("search", "batch_size", "devices"))
     def program(classify, images, sigma, keys, *numbers, devices, **static):
         def whole(classify, images, sigma, keys, *numbers):
             def one(image, key):
@@ -330,17 +332,24 @@ def replicated(devices: Sequence[jax.Device]) -> jax.sharding.NamedSharding:
 
 
 @_over_images
-def _draw(classify, image, sigma, key, ns, qcrs, batch_size, devices):
-    oracle = _oracle(classify, image, key, batch_size, devices)
-    procedure = _certification(_policy(qcrs, sigma), ns, num_classes(classify, image.shape))
+def _draw(classify, image, sigma, key, ns, search, batch_size, devices):
+    oracle, trace = _oracle(classify, image, key, batch_size, devices), None
+    if isinstance(search, DDRS):  # needs gradients, which no oracle of counts can give
+        trace = ascend(search, classify, image, sigma, key, batch_size=batch_size, axis_name=_axis_name(devices))
+        sigma = trace.sigma
+    policy = qcrs_policy(search, sigma) if isinstance(search, QCRS) else fixed_policy(sigma)
+    procedure = _certification(policy, ns, num_classes(classify, image.shape))
     final = run(procedure, oracle)
-    trace = None if qcrs is None else final.policy.trace
+    if isinstance(search, QCRS):
+        trace = final.policy.trace
     return final.counts[SELECTION], final.counts[ESTIMATION], procedure.best(final), trace
 
 
 @_over_images
-def _search(classify, image, sigma, key, qcrs, batch_size, devices):
-    return run(_policy(qcrs, sigma), _oracle(classify, image, key, batch_size, devices)).trace
+def _search(classify, image, sigma, key, search, batch_size, devices):
+    if isinstance(search, DDRS):
+        return ascend(search, classify, image, sigma, key, batch_size=batch_size, axis_name=_axis_name(devices))
+    return run(qcrs_policy(search, sigma), _oracle(classify, image, key, batch_size, devices)).trace
 
 
 @_over_images

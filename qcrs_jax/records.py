@@ -72,19 +72,21 @@ class Record:
         return float(self.search_samples + sum(self.counts0) + sum(self.counts)) if self.counts else math.nan
 
     def line(self) -> str:
-        """The line of a results file, with its newline. Numbers have full precision."""
+        """The line of a results file, with its newline. Numbers have full precision; what is not known is empty."""
+        known = lambda value, text: "" if value is None else text(value)  # noqa: E731
+        number, counts = lambda value: repr(float(value)), lambda value: ",".join(map(str, value))  # noqa: E731
         fields = (
             self.idx,
             self.label,
             self.predict,
             repr(float(self.radius)),
             int(self.correct),
-            repr(float(self.sigma)),
-            repr(float(self.pa_lower)),
-            datetime.timedelta(seconds=self.seconds),
+            known(self.sigma, number),
+            known(self.pa_lower, number),
+            "" if math.isnan(self.seconds) else datetime.timedelta(seconds=self.seconds),
             self.search_samples,
-            ",".join(map(str, self.counts0)),
-            ",".join(map(str, self.counts)),
+            known(self.counts0, counts),
+            known(self.counts, counts),
         )
         return "\t".join(map(str, fields)) + "\n"
 
@@ -112,7 +114,7 @@ class Run:
     @property
     def input_specific(self) -> bool:
         """Whether sigma was chosen per input."""
-        return len({r.sigma for r in self.records}) > 1 or self.request.get("method") == "qcrs"
+        return len({r.sigma for r in self.records}) > 1 or self.request.get("method") in ("qcrs", "ddrs")
 
     @property
     def images(self) -> tuple:
@@ -247,10 +249,7 @@ class Writer:
         if header.encode().startswith(path.read_bytes()):  # new, or stopped before its first result
             self.done = []
             self._file.truncate(0)
-            content = json.dumps({"request": request, "provenance": provenance}, indent=2) + "\n"
-            temporary = sidecar_path(path).with_name(sidecar_path(path).name + ".tmp")
-            temporary.write_text(content)
-            temporary.replace(sidecar_path(path))
+            _write_sidecar(path, request, provenance)
             self._write(header)
         else:
             self._check(path, request)
@@ -295,6 +294,28 @@ def differences(before: dict, now: dict) -> list[str]:
         for key in sorted({*before, *now})
         if before.get(key) != now.get(key)
     ]
+
+
+def write_run(path: str | Path, records: list[Record], request: dict, provenance: dict) -> None:
+    """Writes a whole run, and its sidecar, to a file that is not there yet.
+
+    Raises:
+        RecordsError: `path` or its sidecar exists; neither is touched.
+    """
+    path = Path(path)
+    for file in (path, sidecar_path(path)):
+        if file.exists():
+            raise RecordsError(f"{file}: exists; choose another file, or move it away")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "x") as file:
+        _write_sidecar(path, request, provenance)
+        file.write("\t".join(COLUMNS) + "\n" + "".join(record.line() for record in records))
+
+
+def _write_sidecar(path, request, provenance):
+    temporary = sidecar_path(path).with_name(sidecar_path(path).name + ".tmp")
+    temporary.write_text(json.dumps({"request": request, "provenance": provenance}, indent=2) + "\n")
+    temporary.replace(sidecar_path(path))
 
 
 def _flat(nested, prefix=""):

@@ -13,7 +13,7 @@ from classifiers import SHAPE, at_distance, by_sign, linear, slab, slab_probabil
 from jax.tree_util import Partial
 from scipy import special, stats
 
-from qcrs_jax import ABSTAIN, QCRS, certify, predict, qcrs, sample_counts
+from qcrs_jax import ABSTAIN, QCRS, certify, predict, sample_counts, search_sigma
 from qcrs_jax.bounds import certified_radius, clopper_pearson_lower
 from qcrs_jax.sigma import ESTIMATION, SEARCHES, SELECTION
 
@@ -68,7 +68,7 @@ def test_counts_do_not_depend_on_the_batch_size(search):
     image = jnp.full(SHAPE, 0.05)
     settings = search and QCRS(0.08, 0.9, 0.05, search, search_n=130)
     first, *others = (
-        certify(by_sign, image, 0.25, key=KEY, n0=30, n=777, qcrs=settings, batch_size=b) for b in (1000, 64, 7)
+        certify(by_sign, image, 0.25, key=KEY, n0=30, n=777, search=settings, batch_size=b) for b in (1000, 64, 7)
     )
     assert first.counts.sum() == 777
     for other in others:
@@ -79,9 +79,9 @@ def test_counts_do_not_depend_on_the_batch_size(search):
 def test_images_together_are_the_images_one_by_one(search):
     images = jnp.stack([at_distance(d) for d in (0.1, -0.3, 0.0)])
     settings = search and QCRS(0.08, 0.9, 0.1, search, search_n=100)
-    together = certify(linear, images, 0.25, key=KEY, n=500, qcrs=settings)
+    together = certify(linear, images, 0.25, key=KEY, n=500, search=settings)
     for i, image in enumerate(images):
-        alone = certify(linear, image, 0.25, key=jax.random.fold_in(KEY, i), n=500, qcrs=settings)
+        alone = certify(linear, image, 0.25, key=jax.random.fold_in(KEY, i), n=500, search=settings)
         jax.tree.map(lambda a, b, i=i: np.testing.assert_array_equal(a[i], b), together, alone)
 
 
@@ -96,22 +96,22 @@ def test_one_compilation_serves_selection_search_and_estimation(search):
 
     settings = search and QCRS(0.08, 0.9, 0.05, search, search_n=100)
     image = jnp.full(SHAPE, 0.05)
-    certify(by_sign, image, 0.25, key=KEY, n=50, qcrs=settings)  # compiles what is not the network's
+    certify(by_sign, image, 0.25, key=KEY, n=50, search=settings)  # compiles what is not the network's
 
     def listen(name, *_, **__):
         compilations.append(1) if name.endswith("backend_compile_duration") else None
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     for n0, n in ((10, 100), (50, 333)):
-        certify(classify, image, 0.25, key=KEY, n0=n0, n=n, qcrs=settings, batch_size=16)
+        certify(classify, image, 0.25, key=KEY, n0=n0, n=n, search=settings, batch_size=16)
     assert len(traces) == len(compilations) == 1
 
 
 def test_certify_works_inside_jit_and_vmap_and_never_overstates():
     images = jnp.stack([at_distance(d) for d in (0.3, -0.1, 0.001)])
-    outside = certify(linear, images, 0.25, key=KEY, n=400, qcrs=SETTINGS)
-    inside = jax.jit(lambda x: certify(linear, x, 0.25, key=KEY, n=400, qcrs=SETTINGS))(images)
-    mapped = jax.vmap(lambda x, i: certify(linear, x, 0.25, key=jax.random.fold_in(KEY, i), n=400, qcrs=SETTINGS))(
+    outside = certify(linear, images, 0.25, key=KEY, n=400, search=SETTINGS)
+    inside = jax.jit(lambda x: certify(linear, x, 0.25, key=KEY, n=400, search=SETTINGS))(images)
+    mapped = jax.vmap(lambda x, i: certify(linear, x, 0.25, key=jax.random.fold_in(KEY, i), n=400, search=SETTINGS))(
         images, jnp.arange(3)
     )
     for other in (inside, mapped):
@@ -131,24 +131,24 @@ def test_qcrs_finds_the_known_sigma_of_a_slab(search, bracket):
     best = np.max(certified_radius(clopper_pearson_lower(k, n, 0.001), sigmas))
     classify = Partial(slab, width)
     settings = QCRS(*bracket, tolerance=0.02, search=search, search_n=n, epsilon_step=0.2)
-    found = qcrs(classify, jnp.zeros(SHAPE), 0.2, settings, key=KEY)
+    found = search_sigma(classify, jnp.zeros(SHAPE), 0.2, settings, key=KEY)
     reached = certified_radius(
         clopper_pearson_lower(n * slab_probability(width, float(found.sigma)), n, 0.001), float(found.sigma)
     )
     assert reached > 0.97 * best
     fixed = certify(classify, jnp.zeros(SHAPE), 0.2, key=KEY, n=4000)
-    assert certify(classify, jnp.zeros(SHAPE), 0.2, key=KEY, n=4000, qcrs=settings).radius > 1.05 * fixed.radius
+    assert certify(classify, jnp.zeros(SHAPE), 0.2, key=KEY, n=4000, search=settings).radius > 1.05 * fixed.radius
 
 
 @pytest.mark.parametrize("search", SEARCHES)
 def test_the_linear_classifier_keeps_its_true_radius_at_every_sigma(search):
     # Its radius is |d| at all sigmas, so no choice of sigma can help and none may overstate.
-    ours = certify(linear, at_distance(0.25), 0.25, key=KEY, n=20_000, qcrs=QCRS(0.1, 1.0, search=search))
+    ours = certify(linear, at_distance(0.25), 0.25, key=KEY, n=20_000, search=QCRS(0.1, 1.0, search=search))
     assert ours.prediction == 0 and 0.22 < ours.radius <= 0.25
 
 
 def test_the_trace_tells_what_the_search_did():
-    found = qcrs(linear, at_distance(0.3), 0.25, SETTINGS, key=KEY)
+    found = search_sigma(linear, at_distance(0.3), 0.25, SETTINGS, key=KEY)
     m = int(found.evaluations)
     sigmas, successes = np.asarray(found.sigmas)[:m], np.asarray(found.successes)[:m]
     assert m == SETTINGS.evaluations and sigmas[0] == np.float32(0.25) and found.prediction == 0
@@ -166,7 +166,7 @@ def test_the_trace_tells_what_the_search_did():
 @pytest.mark.parametrize("search", ["bisection", "shrinking"])
 def test_published_searches_draw_afresh_each_time(search):
     settings = QCRS(0.08, 0.9, search=search)
-    found = qcrs(by_sign, jnp.full(SHAPE, 0.05), 0.25, settings, key=KEY)
+    found = search_sigma(by_sign, jnp.full(SHAPE, 0.05), 0.25, settings, key=KEY)
     m = int(found.evaluations)
     assert m == settings.evaluations
     for draw, (sigma, k) in enumerate(zip(found.sigmas[:m], found.successes[:m])):
@@ -186,7 +186,7 @@ def test_certification_samples_are_fresh():
         jax.debug.callback(lambda x: seen.append(np.asarray(x).copy()), images, ordered=True)
         return by_sign(images)
 
-    certify(spy, image, 0.25, key=KEY, n0=20, n=40, alpha=0.01, qcrs=settings, batch_size=20)
+    certify(spy, image, 0.25, key=KEY, n0=20, n=40, alpha=0.01, search=settings, batch_size=20)
     jax.effects_barrier()
     batches = np.concatenate(seen).reshape(-1, 20, np.prod(SHAPE))
     directions = batches / np.linalg.norm(batches, axis=-1, keepdims=True)
@@ -203,7 +203,9 @@ def test_abstains_where_no_class_has_half():
 
 
 def test_nan_classifier_abstains():
-    ours = certify(lambda x: jnp.full((x.shape[0], 3), jnp.nan), jnp.zeros(SHAPE), 0.25, key=KEY, n=100, qcrs=SETTINGS)
+    ours = certify(
+        lambda x: jnp.full((x.shape[0], 3), jnp.nan), jnp.zeros(SHAPE), 0.25, key=KEY, n=100, search=SETTINGS
+    )
     assert ours.prediction == ABSTAIN and ours.radius == 0 and ours.counts.sum() == 0
 
 
@@ -281,17 +283,17 @@ DEVICES = """
 import sys, jax, jax.numpy as jnp, numpy as np
 sys.path.insert(0, sys.argv[1])
 from classifiers import SHAPE, by_sign
-from qcrs_jax import QCRS, certify, predict, qcrs
+from qcrs_jax import QCRS, certify, predict, search_sigma
 key, images = jax.random.key(11), jnp.full((2, *SHAPE), 0.05)
 settings = QCRS(0.08, 0.9, tolerance=0.1, search_n=130)
 results = []
 for devices in (None, *(jax.devices()[:m] for m in (1, 2, 4, 8))):
     options = dict(key=key, batch_size=7, devices=devices)
     results.append((
-        certify(by_sign, images[0], 0.25, n=777, qcrs=settings, **options),
+        certify(by_sign, images[0], 0.25, n=777, search=settings, **options),
         certify(by_sign, images, 0.25, n=333, **options),
         predict(by_sign, images, 0.25, n=333, **options),
-        qcrs(by_sign, images, 0.25, settings, **options),
+        search_sigma(by_sign, images, 0.25, settings, **options),
     ))
 for other in results[1:]:
     jax.tree.map(np.testing.assert_array_equal, results[0], other)

@@ -2,7 +2,9 @@
 
 import argparse
 import csv
+import hashlib
 import io
+import json
 import os
 import pickle
 import re
@@ -21,6 +23,7 @@ from qcrs_jax.experiments.torch_nets import CifarResNet, LeNet, randomise
 from scipy import stats
 
 from qcrs_jax.data import DATASETS
+from qcrs_jax.ddrs import DDRS, PRESETS
 from qcrs_jax.records import read_run
 
 PROGRAM = str(Path(sys.executable).with_name("qcrs-jax"))
@@ -93,6 +96,7 @@ def certified(tmp_path_factory, inputs):
     methods = {
         "cohen": ["--method", "cohen"],
         **{s: ["--search", s] for s in ("golden", "bisection", "shrinking", "grid")},
+        "ddrs": "--method ddrs --ddrs_steps 4 --ddrs_draws 10 --ddrs_step_size 0.1".split(),
     }
     for name, flags in methods.items():
         extra = ["--epsilon", "0.2"] if name == "grid" else []
@@ -114,10 +118,14 @@ REFERENCE_FLAGS = (
 )
 
 
+DDRS_FLAGS = "--ddrs_preset --ddrs_steps --ddrs_draws --ddrs_step_size --ddrs_decay --ddrs_start --ddrs_clamp"
+
+
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ("certify", f"CHECKPOINT RESULTS --dataset --data_dir --method --search --seed {REFERENCE_FLAGS}"),
+        ("certify", f"CHECKPOINT RESULTS --dataset --data_dir --method --search --seed {REFERENCE_FLAGS} {DDRS_FLAGS}"),
+        ("memory", "RESULTS --out --dataset --data_dir --split"),
         ("convert", "CHECKPOINT OUT_DIR --normalization --overwrite"),
         ("table", "RESULTS --format --radii --classes --out terminal markdown latex csv"),
         ("plot", "RESULTS --out --title --names png pdf svg"),
@@ -158,7 +166,7 @@ def test_every_option_of_certify_is_explained():
     assert [action.dest for action in parser._actions if not action.help] == []
 
 
-@pytest.mark.parametrize("name", ["cohen", "golden", "bisection", "shrinking", "grid"])
+@pytest.mark.parametrize("name", ["cohen", "golden", "bisection", "shrinking", "grid", "ddrs"])
 def test_certify(certified, name):
     path = certified / f"{name}.tsv"
     header = path.read_text().split("\n")[0].split("\t")
@@ -173,9 +181,15 @@ def test_certify(certified, name):
             assert record.sigma == 0.25 and record.search_samples == 0
         else:
             assert record.sigma == 0.25 or 0.25 / 4 <= record.sigma <= 3.5 * 0.25 + 1e-6
-            assert record.search_samples > 0 and record.search_samples % 50 == 0
+            assert record.search_samples == 40 if name == "ddrs" else record.search_samples % 50 == 0
+            assert record.search_samples > 0
     if name != "cohen":
-        assert len({r.sigma for r in run.records}) > 1
+        assert len({r.sigma for r in run.records}) > 1 and run.input_specific
+    if name == "ddrs":
+        assert run.request["qcrs"] is None and run.request["ddrs"]["draws"] == 10
+        text = (certified / "ddrs.out").read_text()
+        assert "DDRS, sigma 0.25 (ddrs.tsv)" in text and "Samples of DDRS's search are differentiated" in text
+    elif name != "cohen":
         assert run.request["qcrs"]["search"] == name
 
 
@@ -297,6 +311,13 @@ def test_a_file_of_another_program_is_not_appended_to(here):
         (["--seed", "-1"], "--seed"),
         (["--macer", "--normalization", "cifar10"], "--macer"),
         (["--search", "newton"], "newton"),
+        (["--method", "ddrs", "--ddrs_steps", "0"], "--ddrs_steps must be at least 1, not 0"),
+        (["--method", "ddrs", "--ddrs_draws", "0"], "--ddrs_draws must be"),
+        (["--method", "ddrs", "--ddrs_step_size", "-1"], "--ddrs_step_size must be"),
+        (["--method", "ddrs", "--ddrs_start", "5"], "--ddrs_start must lie between --left"),
+        (["--method", "ddrs", "--ddrs_clamp", "0.5"], "--ddrs_clamp must be"),
+        (["--method", "ddrs", "--left", "0"], "--left"),
+        (["--method", "ddrs", "--ddrs_preset", "best"], "best"),
     ],
 )
 def test_impossible_numbers_are_refused_before_the_checkpoint_is_read(tmp_path, flags, message):
@@ -609,6 +630,99 @@ def test_every_data_set_can_be_asked_for():
     certify.add_arguments(parser)
     (action,) = [a for a in parser._actions if a.dest == "dataset"]
     assert tuple(action.choices) == DATASETS
+
+
+def test_every_preset_of_ddrs_can_be_asked_for_and_changed():
+    parser = argparse.ArgumentParser()
+    certify.add_arguments(parser)
+    (action,) = [a for a in parser._actions if a.dest == "ddrs_preset"]
+    assert sorted(action.choices) == sorted(PRESETS)
+    words = "c r --method ddrs --sigma 0.5 --left 0.1 --ddrs_preset paper --ddrs_draws 8 --ddrs_decay".split()
+    request = certify.check(parser.parse_args(words))
+    assert request.qcrs is None and request.search == DDRS(0.1, 1.75, 900, 8, 1e-4, True, clamp=0.02)
+
+
+def test_a_run_of_before_ddrs_goes_on(certified):
+    # Its sidecar does not know the field.
+    for name in ("cohen.tsv", "cohen.tsv.json"):
+        (certified / f"old_{name}").write_bytes((certified / name).read_bytes())
+    file = certified / "old_cohen.tsv.json"
+    content = json.loads(file.read_text())
+    del content["request"]["ddrs"]
+    file.write_text(json.dumps(content))
+    words = [*SMALL, "--method", "cohen", "--max", 3]
+    assert "3 of 3 images are done" in qcrs_jax("certify", "lenet.pth", "old_cohen.tsv", *words, cwd=certified).stdout
+
+
+def test_another_ascent_is_another_configuration(certified):
+    words = [*SMALL, *"--method ddrs --ddrs_steps 5 --ddrs_draws 10 --ddrs_step_size 0.1 --max 3".split()]
+    assert "ddrs.steps: 4 in the file, 5 now" in refused("certify", "lenet.pth", "ddrs.tsv", *words, cwd=certified)
+
+
+DATA = ["--dataset", "npz", "--data_dir", "data.npz"]
+
+
+@pytest.fixture
+def crowded(tmp_path):
+    """A run over six images a step of a grey level apart, whose balls overlap; Cohen's columns alone."""
+    x = np.zeros((6, 4, 4), np.uint8)
+    x[:, 0, 0] = np.arange(6) * 51  # 0.2 apart
+    np.savez(tmp_path / "data.npz", x=x, y=[0, 1, 1, 0, 1, 0])
+    rows = ["0 0 0 0.3", "1 1 1 0.2", "2 1 1 0.3", "3 0 0 0.15", "4 1 -1 0.0", "5 0 0 0.05"]
+    lines = ["\t".join([*row.split(), str(int(row.split()[1] == row.split()[2])), "1.5"]) + "\n" for row in rows]
+    (tmp_path / "run.tsv").write_text(COHEN_FORMAT.format("".join(lines)))
+    return tmp_path
+
+
+def test_memory_trims_a_run_and_leaves_it_as_it_is(crowded):
+    before = (crowded / "run.tsv").read_bytes()
+    text = qcrs_jax("memory", "run.tsv", *DATA, "--out", "new/memory.tsv", cwd=crowded).stdout
+    assert "of 6 images 1 took the class of an earlier ball, 2 others were trimmed" in text
+    assert "Memory-based: inside a ball that it has stored" in unwrapped(text)
+    run = read_run(crowded / "new/memory.tsv")
+    assert [r.predict for r in run.records] == [0, 0, 1, 0, -1, 0]
+    np.testing.assert_allclose([r.radius for r in run.records], [0.3, 0.1, 0.1, 0.1, 0, 0.05], rtol=1e-6)
+    assert [r.correct for r in run.records] == [True, False, True, True, False, True]
+    assert run.records[0].seconds == 1.5 and run.records[0].counts is None and run.records[0].sigma is None
+    source = run.request["memory"]
+    assert (source["source"], source["source_sha256"]) == ("run.tsv", hashlib.sha256(before).hexdigest())
+    assert (crowded / "run.tsv").read_bytes() == before
+    text = qcrs_jax("table", "run.tsv", "new/memory.tsv", cwd=crowded).stdout
+    assert "memory-based (memory.tsv)" in text and "different sets" not in text
+    qcrs_jax("plot", "run.tsv", "new/memory.tsv", "--out", "p.svg", cwd=crowded)
+
+
+def test_memory_keeps_all_that_a_run_of_ours_has(certified):
+    before = read_run(certified / "ddrs.tsv")
+    text = qcrs_jax("memory", "ddrs.tsv", *DATA, "--out", "ddrs_memory.tsv", cwd=certified).stdout
+    after = read_run(certified / "ddrs_memory.tsv")
+    assert after.records == before.records  # random images are far apart
+    assert {k: v for k, v in after.request.items() if k != "memory"} == before.request
+    assert "DDRS, sigma 0.25, memory-based (ddrs_memory.tsv)" in text
+    assert after.sidecar["provenance"]["devices"] == before.sidecar["provenance"]["devices"]
+    # It is no run of certify to go on with, and none to replace.
+    words = [*SMALL, *"--method ddrs --ddrs_steps 4 --ddrs_draws 10 --ddrs_step_size 0.1 --max 3".split()]
+    assert "memory" in refused("certify", "lenet.pth", "ddrs_memory.tsv", *words, cwd=certified)
+    content = (certified / "ddrs_memory.tsv").read_bytes()
+    for out in ("ddrs_memory.tsv", "ddrs.tsv"):
+        assert "exists" in refused("memory", "golden.tsv", *DATA, "--out", out, cwd=certified)
+    assert (certified / "ddrs_memory.tsv").read_bytes() == content
+    again = refused("memory", "ddrs_memory.tsv", *DATA, "--out", "again.tsv", cwd=certified)
+    assert "memory-based already" in again and not (certified / "again.tsv").exists()
+
+
+def test_memory_refuses_another_data_set(crowded, certified):
+    message = refused(
+        "memory", "run.tsv", "--dataset", "npz", "--data_dir", certified / "data.npz", "--out", "m.tsv", cwd=crowded
+    )
+    assert "image 0 has label 0" in message and "label 4" in message
+    message = refused("memory", certified / "cohen.tsv", *DATA, "--out", "m.tsv", cwd=crowded)
+    assert "cohen.tsv: was made of another data set" in message
+    (crowded / "long.tsv").write_text(COHEN_FORMAT.format("6\t0\t0\t0.1\t1\t1.5\n"))
+    assert "there is none" in refused("memory", "long.tsv", *DATA, "--out", "m.tsv", cwd=crowded)
+    (crowded / "empty.tsv").write_text(COHEN_FORMAT.format(""))
+    assert "holds no results yet" in refused("memory", "empty.tsv", *DATA, "--out", "m.tsv", cwd=crowded)
+    assert not list(crowded.glob("m.tsv*"))
 
 
 @pytest.fixture

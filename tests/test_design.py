@@ -7,6 +7,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = {"qcrs_jax": "qcrs_jax", "qcrs_jax.convert": "convert", "qcrs_jax.experiments": "experiments"}
+COMMANDS = """cli runner arguments certify table compare plot memory visualize curve quasiconcavity train demo
+    benchmark""".split()
 OUTER = ("qcrs_jax.convert", "qcrs_jax.experiments", "convert", "experiments", "torch")
 
 
@@ -80,11 +82,13 @@ def test_convert_imports_neither_experiments_nor_torch():
         assert within(imports("qcrs_jax.convert", file), "qcrs_jax.experiments", "torch") == [], file.name
 
 
-@pytest.mark.parametrize("name", ["table.py", "plot.py", "quasiconcavity.py", "search_figure.py", "figures.py"])
+@pytest.mark.parametrize(
+    "name", ["table.py", "compare.py", "plot.py", "memory.py", "quasiconcavity.py", "search_figure.py", "figures.py"]
+)
 def test_tables_and_plots_read_results_files_only(name):
     file = ROOT / "experiments" / name
-    modules = ("certificate", "sampling", "sigma", "search", "models", "checkpoint")
-    lazy = ("certify", "predict", "qcrs", "sample_counts", "save_classifier", "load_classifier")
+    modules = ("certificate", "sampling", "sigma", "ddrs", "search", "models", "checkpoint")
+    lazy = ("certify", "predict", "search_sigma", "sample_counts", "save_classifier", "load_classifier")
     computing = [f"qcrs_jax.{m}" for m in modules + lazy]
     names = imports("qcrs_jax.experiments", file)
     assert within(names, *computing, "qcrs_jax.convert", "qcrs_jax.experiments.certify", "torch") == []
@@ -93,7 +97,7 @@ def test_tables_and_plots_read_results_files_only(name):
     assert within(imports("qcrs_jax.experiments", file, module_level=True), "jax", "flax", "jaxlib") == []
 
 
-@pytest.mark.parametrize("name", ["records.py", "metrics.py"])
+@pytest.mark.parametrize("name", ["records.py", "metrics.py", "memory.py"])
 def test_what_tables_and_plots_stand_on_needs_no_jax(name):
     names = core_imports(name)
     assert within(names, "jax", "flax") == []
@@ -104,17 +108,6 @@ def test_what_tables_and_plots_stand_on_needs_no_jax(name):
 def test_commands_import_jax_only_when_they_run():
     for package, folder in FOLDERS.items():
         if package == "qcrs_jax.experiments":
-            for name in (
-                "cli",
-                "certify",
-                "table",
-                "plot",
-                "demo",
-                "benchmark",
-                "runner",
-                "curve",
-                "visualize",
-                "quasiconcavity",
-            ):
+            for name in COMMANDS:
                 names = imports(package, ROOT / folder / f"{name}.py", module_level=True)
                 assert within(names, "jax", "flax", "torch", "tensorflow", "tensorflow_datasets") == [], name

@@ -1,0 +1,102 @@
+"""Memory-based post-processing of a results file: radii trimmed so that no balls of two classes overlap.
+
+RESULTS is a finished results file, of `qcrs-jax certify` or of Cohen's or QCRS's programs, and the data set the one it
+was made of. Its images are taken in the order of its lines; nothing is certified again (Alfarra et al. 2022, algorithm
+2). FILE becomes a results file of the same form, with the corrected predict, radius and correct.
+
+  qcrs-jax memory ddrs.tsv --dataset cifar10 --data_dir data --out ddrs_memory.tsv
+"""
+
+import dataclasses
+from pathlib import Path
+
+from qcrs_jax.errors import UserError
+
+from .arguments import add_data_arguments
+
+PROCEDURE = "memory-based, Alfarra et al. 2022, algorithm 2; no radius grows; abstentions neither stored nor changed"
+
+
+def add_arguments(parser):
+    add = parser.add_argument
+    add("results", metavar="RESULTS", type=Path, help="results file to correct; it stays as it is")
+    add("--out", type=Path, required=True, metavar="FILE", help="results file to write; it must not exist")
+    add = add_data_arguments(parser).add_argument
+    add("--split", choices=["train", "test"], default="test", help="default: test")
+
+
+def run(args):
+    from . import table
+
+    print(postprocess(args.results, args.out, args.dataset, args.data_dir, args.split))
+    print()
+    table.print_tables([args.results, args.out])
+
+
+def postprocess(results: Path, out: Path, dataset: str, data_dir: Path | None, split: str = "test") -> str:
+    """Writes the corrected results file `out`; returns a line on what changed.
+
+    Raises:
+        UserError: a file cannot be read, the data set is not that of the results, or `out` exists.
+    """
+    import numpy as np
+
+    from qcrs_jax import memory
+    from qcrs_jax.data import digest, load_dataset
+    from qcrs_jax.records import read_run, sidecar_path, write_run
+
+    for file in (out, sidecar_path(out)):
+        if file.exists():
+            raise UserError(f"--out {file}: exists, and is not replaced; choose another file, or move it away")
+    run = read_run(results)
+    if not run.records:
+        raise UserError(f"{results}: holds no results yet")
+    if "memory" in run.request:
+        raise UserError(f"{results}: is memory-based already")
+    data = load_dataset(dataset, data_dir, split)
+    images = _images(run, data)
+    predictions = np.array([record.predict for record in run.records])
+    radii = np.array([record.radius for record in run.records])
+    corrected = memory.correct(images, predictions, radii)
+    records = [
+        dataclasses.replace(record, predict=int(predict), radius=float(radius), correct=predict == record.label)
+        for record, predict, radius in zip(run.records, corrected.predictions, corrected.radii)
+    ]
+    source = {"source": results.name, "source_sha256": digest(results.read_bytes())}
+    described = {"name": data.name, "split": data.split, "fingerprint": data.fingerprint}
+    request = {"dataset": described, **run.request, "memory": {"procedure": PROCEDURE, **source}}
+    provenance = {**run.sidecar.get("provenance", {}), "memory": {"results": str(results), "limits": memory.LIMITS}}
+    write_run(out, records, request, provenance)
+    changed = int((corrected.predictions != predictions).sum())
+    trimmed = int(((corrected.radii < radii) & (corrected.predictions == predictions)).sum())
+    return f"{out}: of {len(records)} images {changed} took the class of an earlier ball, {trimmed} others were trimmed"
+
+
+def _images(run, data):
+    """The images of a run, float32 and of one shape, in the order of its lines.
+
+    Raises:
+        UserError: `data` is not the run's data set.
+    """
+    import numpy as np
+
+    theirs = run.request.get("dataset", {}).get("fingerprint")
+    if theirs not in (None, data.fingerprint):
+        raise UserError(
+            f"{run.path}: was made of another data set than {data.source} ({data.split}); name its own with --dataset, "
+            "--data_dir and --split"
+        )
+    images = []
+    for record in run.records:
+        label = data.labels[record.idx] if 0 <= record.idx < len(data) else None
+        if label != record.label:
+            raise UserError(
+                f"{run.path}: image {record.idx} has label {record.label}, and in {data.source} ({data.split}) "
+                f"{'there is none' if label is None else f'label {label}'}; name its data set with --dataset, "
+                "--data_dir and --split"
+            )
+        images.append(data[record.idx][0])
+    shapes = sorted({image.shape for image in images})
+    if len(shapes) > 1:
+        raise UserError(f"{data.source}: images of different shapes, {shapes[0]} and {shapes[1]}, have no distance")
+    return np.stack(images)
