@@ -7,7 +7,7 @@ the log of its training lies beside its weights.
 import json
 from pathlib import Path
 
-from qcrs_jax.checkpoint import CheckpointError
+from qcrs_jax.errors import UserError
 
 FOLDER = Path(__file__).parent / "weights"
 PREFIX = "zoo:"
@@ -36,12 +36,12 @@ def resolve(path: str | Path) -> Path:
     """The file of `zoo:NAME`; any other path as it is.
 
     Raises:
-        CheckpointError: no such name.
+        UserError: no such name.
     """
     name = str(path)
     if not name.startswith(PREFIX):
         return Path(path)
     zoo = entries()
     if name.removeprefix(PREFIX) not in zoo:
-        raise CheckpointError(f"{name}: not in the zoo, which holds {', '.join(PREFIX + known for known in zoo)}")
+        raise UserError(f"{name}: not in the zoo, which holds {', '.join(PREFIX + known for known in zoo)}")
     return FOLDER / zoo[name.removeprefix(PREFIX)]["file"]
