@@ -8,7 +8,20 @@ from qcrs_jax.convert import export, zoo
 
 from qcrs_jax.errors import UserError
 
-from . import benchmark, certify, compare, curve, demo, memory, plot, quasiconcavity, table, train, visualize
+from . import (
+    benchmark,
+    certify,
+    compare,
+    curve,
+    demo,
+    experiment,
+    memory,
+    plot,
+    quasiconcavity,
+    table,
+    train,
+    visualize,
+)
 
 COMMANDS = {
     "train": train,
@@ -23,6 +36,7 @@ COMMANDS = {
     "curve": curve,
     "quasiconcavity": quasiconcavity,
     "memory": memory,
+    "experiment": experiment,
     "demo": demo,
     "benchmark": benchmark,
 }

@@ -16,12 +16,24 @@ def add_arguments(parser):
     parser.add_argument("reference", metavar="REFERENCE", type=Path)
     parser.add_argument("results", metavar="RESULTS", nargs="+", type=Path)
     parser.add_argument("--format", choices=FORMATS[:3], default="terminal", help="default: terminal")
+    parser.add_argument("--out", type=Path, help="write to this file instead of the terminal")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw sigma and radius of each image (png, pdf, svg)")
 
 
 def run(args):
     from qcrs_jax.records import read_run
 
-    print(comparison(read_run(args.reference), [read_run(path) for path in args.results], args.format), end="")
+    from .figures import check_ending
+    from .table import check_replaceable, write
+
+    check_replaceable(args.out, [args.reference, *args.results])
+    if args.plot is not None:
+        check_ending(args.plot)
+    reference, runs = read_run(args.reference), [read_run(path) for path in args.results]
+    write(comparison(reference, runs, args.format), args.out)
+    if args.plot is not None:
+        plot(reference, runs, args.plot)
+        print(args.plot)
 
 
 def comparison(reference, runs, format="terminal") -> str:
@@ -48,6 +60,28 @@ def comparison(reference, runs, format="terminal") -> str:
     if any(run.request.get("method") == "ddrs" for run in (reference, *runs)):
         notes += f" {DDRS_SAMPLES}"
     return f"{body}\n\n{textwrap.fill(notes, 100) if format == 'terminal' else notes}\n"
+
+
+def plot(reference, runs, out) -> None:
+    """Draws sigma and radius of every image in each of `runs` against those in `reference` to the file `out`."""
+    from .figures import pyplot, save, tidy
+
+    plt = pyplot()
+    figure, panels = plt.subplots(2, len(runs), figsize=(3.0 * len(runs), 6.2), layout="constrained", squeeze=False)
+    for column, run in enumerate(runs):
+        for axes, quantity in zip(panels[:, column], ("sigma", "radius")):
+            pairs = [(getattr(a, quantity), getattr(b, quantity)) for a, b in zip(reference.records, run.records)]
+            pairs = [pair for pair in pairs if None not in pair]
+            end = 1.05 * max(map(max, pairs), default=1.0) or 1.0
+            axes.plot([0, end], [0, end], color="0.7", linewidth=1)
+            axes.plot(*zip(*pairs), ".", markersize=5, alpha=0.6)
+            axes.set(xlim=(0, end), ylim=(0, end), aspect="equal", xlabel=f"{quantity} of the reference")
+            tidy(axes)
+        panels[0, column].set_title(label(run).replace(" (", "\n("), fontsize=9)
+    panels[0, 0].set_ylabel("sigma of the run")
+    panels[1, 0].set_ylabel(r"certified $\ell_2$ radius of the run")
+    figure.suptitle(f"Each image beside the reference, {label(reference)}", fontsize=10)
+    save(figure, out)
 
 
 def _row(reference, run):

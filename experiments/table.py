@@ -46,11 +46,22 @@ def print_tables(paths, format="terminal", radii=None, out=None, classes=False):
     Raises:
         UserError: a file cannot be read or has no results.
     """
-    from qcrs_jax.records import read_run, sidecar_path
+    from qcrs_jax.records import read_run
+
+    check_replaceable(out, paths)
+    write((class_tables if classes else tables)([read_run(path) for path in paths], format, radii), out)
+
+
+def check_replaceable(out, paths) -> None:
+    """Raises UserError if `out` is one of the results files `paths`, or another one; None is the terminal."""
+    from qcrs_jax.records import sidecar_path
 
     if out is not None and (out in paths or sidecar_path(out).exists()):
         raise UserError(f"--out {out}: holds the results of a run, which the table would replace; choose another file")
-    text = (class_tables if classes else tables)([read_run(path) for path in paths], format, radii)
+
+
+def write(text, out) -> None:
+    """Writes `text` to the file `out`, or to the terminal if that is None."""
     if out is None:
         print(text, end="")
     else:

@@ -5,7 +5,6 @@ import csv
 import hashlib
 import io
 import json
-import os
 import pickle
 import re
 import signal
@@ -18,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from qcrs_jax.convert.zoo import resolve
 from qcrs_jax.experiments import certify, cli, demo
 from qcrs_jax.experiments.torch_nets import CifarResNet, LeNet, randomise
 from scipy import stats
@@ -622,7 +622,7 @@ def test_the_demo_as_it_ships_parses():
     for flags in demo.RUNS.values():
         args = parser.parse_args([demo.CHECKPOINT, "r.tsv", "--data_dir", str(demo.IMAGES), *demo.COMMON, *flags])
         assert certify.check(args).n == 10_000
-        assert os.path.getsize(args.checkpoint) and os.path.getsize(args.data_dir)
+        assert resolve(args.checkpoint).is_file() and args.data_dir.is_file()
 
 
 def test_every_data_set_can_be_asked_for():

@@ -9,7 +9,7 @@ from qcrs_jax.experiments import cli, demo
 from qcrs_jax.curves import COLUMNS, Point, read_curves, read_points
 from qcrs_jax.records import Writer
 
-FLAGS = ["--dataset", "npz", "--data_dir", str(demo.IMAGES), "--macer", "--sigma", "0.25", "--skip", "2", "--max", "6"]
+FLAGS = ["--dataset", "npz", "--data_dir", str(demo.IMAGES), "--sigma", "0.25", "--skip", "2", "--max", "6"]
 FLAGS += "--sigmas 0.1 0.8 4 --curve_n 100".split()
 
 

@@ -13,7 +13,7 @@ from scipy import special, stats
 from qcrs_jax.records import read_run
 from qcrs_jax.search import evaluations
 
-COMMON = [str(demo.CHECKPOINT), "--dataset", "npz", "--data_dir", str(demo.IMAGES), "--macer", "--sigma", "0.25"]
+COMMON = [str(demo.CHECKPOINT), "--dataset", "npz", "--data_dir", str(demo.IMAGES), "--sigma", "0.25"]
 COMMON += "--left 0.08 --right 0.9 --epsilon 0.1 --N 200 --N0 20 --gradient_n 50".split()
 SMALL = [*COMMON, "--curve_n", "60", "--sigmas", "0.1", "0.8", "4"]
 

@@ -1,0 +1,215 @@
+"""The experiments of the papers, each one command: runs, then tables and figures made from the results files alone.
+
+Without NAME it lists them: what each asks, its source, the time it takes and the result to expect. One that was stopped
+goes on when the same command is given again. --quick takes a few images and samples: it shows that every step works,
+and nothing else.
+
+  qcrs-jax experiment acr --out results/acr
+"""
+
+import dataclasses
+import shlex
+import textwrap
+from pathlib import Path
+
+from qcrs_jax.errors import UserError
+
+from .demo import IMAGES
+
+GAUSSIAN, MACER = "zoo:fashion_mnist-lenet-sigma0.25", "zoo:fashion_mnist-lenet-macer-sigma0.25"
+DATA = f"--dataset npz --data_dir {shlex.quote(str(IMAGES))} --sigma 0.25 --skip 5"
+BRACKET = "--left 0.08 --right 0.9"
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """An experiment.
+
+    asks: the question.
+    source: what it answers in the papers.
+    takes: its time on two CPU cores, or what it needs.
+    expect: the result to expect.
+    commands: of qcrs-jax, run in the folder of the results.
+    quick: flags that a quick run adds to those that certify or measure.
+    """
+
+    asks: str
+    source: str
+    takes: str
+    expect: str
+    commands: tuple[str, ...]
+    quick: str = "--max 11 --N 200 --N0 20"
+
+
+def _methods(checkpoint, name):
+    """Runs of one network by every method, of 16 500 samples an image each but for the exhaustive search."""
+    certify = f"certify {checkpoint} {name}"
+    return (
+        f"{certify}-cohen.tsv {DATA} --method cohen --N 16500",
+        f"{certify}-ddrs.tsv {DATA} --method ddrs {BRACKET} --N 13500",
+        f"{certify}-bisection.tsv {DATA} {BRACKET} --epsilon 0.03 --search bisection --N 10000",
+        f"{certify}-golden.tsv {DATA} {BRACKET} --epsilon 0.03 --N 12000",
+        f"{certify}-grid.tsv {DATA} {BRACKET} --epsilon 0.03 --search grid --gradient_n 2000 --N 12000",
+    )
+
+
+def _files(name, methods="cohen ddrs bisection golden grid"):
+    return " ".join(f"{name}-{method}.tsv" for method in methods.split())
+
+
+def _settings(epsilons=(0.01, 0.03, 0.1), samples=(100, 500, 2000)):
+    """Runs of golden section over its two settings; the file's name tells them."""
+    names = {(e, n): f"epsilon{e:g}-n{n}.tsv" for e in epsilons for n in samples}
+    runs = tuple(
+        f"certify {GAUSSIAN} {name} {DATA} {BRACKET} --epsilon {e:g} --gradient_n {n} --N 10000"
+        for (e, n), name in names.items()
+    )
+    return (
+        f"certify {GAUSSIAN} cohen.tsv {DATA} --method cohen --N 10000",
+        *runs,
+        f"compare cohen.tsv {' '.join(names.values())} --format markdown --out compare.md",
+    )
+
+
+def _published(checkpoint, results, flags):
+    """A command of QCRS's program; its search is the bisection."""
+    return f"certify {{base}}/{checkpoint} {results} --data_dir {{base}}/data --search bisection {flags}"
+
+
+PRESETS = {
+    "acr": Preset(
+        asks="What does each choice of sigma give, for a Gaussian-trained network and for MACER's, at equal samples?",
+        source="QCRS (Kung and Chen 2024), the tables of ACR; MACER (Zhai et al. 2020), its comparison with Cohen's",
+        takes="about half an hour",
+        expect="QCRS well ahead of Cohen for both networks, golden level with bisection, both near the grid",
+        commands=(
+            *_methods(GAUSSIAN, "gaussian"),
+            *_methods(MACER, "macer"),
+            f"table {_files('gaussian')} {_files('macer')} --format markdown --out table.md",
+            f"compare {_files('gaussian')} --format markdown --out gaussian.md",
+            f"compare {_files('macer')} --format markdown --out macer.md",
+            "compare gaussian-cohen.tsv macer-cohen.tsv --format markdown --out cohen-macer-against-gaussian.md",
+            "compare gaussian-golden.tsv macer-golden.tsv --format markdown --out qcrs-macer-against-gaussian.md",
+            f"plot {_files('gaussian')} --out gaussian.png",
+            f"plot {_files('macer')} --out macer.png",
+        ),
+    ),
+    "regret": Preset(
+        asks="How near does each search come to an exhaustive one, image by image?",
+        source="QCRS, its comparison with grid search",
+        takes="a quarter of an hour; nothing where the runs of acr are in the folder",
+        expect="a mean regret of a few thousandths for the searches, ten times that for DDRS and Cohen",
+        commands=(
+            *_methods(GAUSSIAN, "gaussian"),
+            f"compare {_files('gaussian', 'grid bisection golden ddrs cohen')} --format markdown --out regret.md "
+            "--plot regret.png",
+        ),
+    ),
+    "quasiconcavity": Preset(
+        asks="Is R(sigma) quasiconcave?",
+        source="QCRS, the assumption that its search stands on",
+        takes="about 10 minutes",
+        expect="consistent with it within the confidence band for nearly all images",
+        commands=(
+            f"curve {GAUSSIAN} gaussian-curves.tsv {DATA} --sigmas 0.06 1.2 24 --curve_n 2000",
+            f"curve {MACER} macer-curves.tsv {DATA} --sigmas 0.06 1.2 24 --curve_n 2000",
+            "quasiconcavity gaussian-curves.tsv macer-curves.tsv --out exceptions.png",
+        ),
+        quick="--max 11 --curve_n 50",
+    ),
+    "overhead": Preset(
+        asks="What do epsilon and the samples of an evaluation cost, and what do they give?",
+        source="QCRS, its ablations of both",
+        takes="about 20 minutes",
+        expect="a plateau: beyond epsilon 0.03 and 500 samples little is gained",
+        commands=_settings(),
+    ),
+    "cifar10": Preset(
+        asks="The published runs on CIFAR-10.",
+        source="the program of QCRS: ResNet-110 of Cohen et al. in ./models, MACER's in ./weights, CIFAR-10 in ./data",
+        takes="a GPU or a TPU: 10 000 images of 107 500 samples",
+        expect="ACR 0.6565 at sigma 0.50 (the published log, bisection)",
+        commands=(
+            _published(
+                "models/cifar10/resnet110/noise_0.25/checkpoint.pth.tar",
+                "noise_0.25.tsv",
+                "--sigma 0.25 --left 0.08 --right 0.9 --epsilon 0.03 --epsilon_step 0.4 --skip 1",
+            ),
+            _published(
+                "models/cifar10/resnet110/noise_0.50/checkpoint.pth.tar",
+                "noise_0.50.tsv",
+                "--sigma 0.50 --left 0.12 --right 1.7 --epsilon 0.03 --epsilon_step 0.2 --skip 1",
+            ),
+            _published(
+                "weights/0.50.pth",
+                "macer_0.50.tsv",
+                "--sigma 0.50 --left 0.12 --right 1.9 --epsilon 0.03 --epsilon_step 0.2 --macer --skip 20",
+            ),
+            "table noise_0.25.tsv noise_0.50.tsv macer_0.50.tsv --format markdown --out table.md",
+        ),
+        quick="--max 1 --N 20 --N0 5 --gradient_n 10",
+    ),
+    "imagenet": Preset(
+        asks="The published runs on ImageNet.",
+        source="the program of QCRS: ResNet-50 of Cohen et al. below ./models, the validation images below ./data",
+        takes="a GPU or a TPU: 250 images of 107 500 samples",
+        expect="at sigma 0.50 Cohen's ACR is 0.7325 over 500 images; QCRS's is larger",
+        commands=(
+            _published(
+                "models/imagenet/resnet50/noise_0.25/checkpoint.pth.tar",
+                "noise_0.25.tsv",
+                "--dataset imagenet --skip 200 --sigma 0.25 --left 0.15 --right 0.40 --epsilon 0.01 --epsilon_step 0.8 "
+                "--batch 1000",
+            ),
+            _published(
+                "models/imagenet/resnet50/noise_0.50/checkpoint.pth.tar",
+                "noise_0.50.tsv",
+                "--dataset imagenet --skip 200 --sigma 0.50 --left 0.40 --right 0.60 --epsilon 0.01 --epsilon_step 0.4 "
+                "--batch 1000",
+            ),
+            "table noise_0.25.tsv noise_0.50.tsv --format markdown --out table.md",
+        ),
+        quick="--max 1 --N 20 --N0 5 --gradient_n 10 --batch 10",
+    ),
+}
+
+
+def add_arguments(parser):
+    parser.add_argument("name", metavar="NAME", nargs="?", choices=PRESETS, help=", ".join(PRESETS))
+    parser.add_argument("--out", type=Path, help="folder of the results (default: NAME)")
+    parser.add_argument("--base", type=Path, default=Path("."), help="where models, weights and data are (default: .)")
+    parser.add_argument("--quick", action="store_true", help="few images and samples, to see that every step works")
+
+
+def run(args):
+    if args.name is None:
+        print("\n\n".join(describe(name) for name in PRESETS))
+        return
+    import contextlib
+
+    from . import cli
+
+    out = args.out or Path(args.name)
+    if args.quick and args.out is None:
+        raise UserError("--quick needs --out: its results must not be taken for those of the experiment")
+    base = args.base.absolute()
+    out.mkdir(parents=True, exist_ok=True)
+    print(describe(args.name))
+    with contextlib.chdir(out):
+        for command in PRESETS[args.name].commands:
+            words = shlex.split(command.format(base=shlex.quote(str(base))))
+            if args.quick and words[0] in ("certify", "curve"):
+                words += shlex.split(PRESETS[args.name].quick)
+            if "--out" in words:
+                Path(words[words.index("--out") + 1]).unlink(missing_ok=True)  # of an earlier time
+            print(f"\nqcrs-jax {shlex.join(words)}", flush=True)
+            if status := cli.main(words):
+                raise SystemExit(status)
+
+
+def describe(name: str) -> str:
+    """What there is to know of an experiment before it runs."""
+    preset = PRESETS[name]
+    lines = [f"asks: {preset.asks}", f"source: {preset.source}", f"takes: {preset.takes}", f"expect: {preset.expect}"]
+    wrapped = [textwrap.fill(line, 100, initial_indent="  ", subsequent_indent="    ") for line in lines]
+    return "\n".join([name, *wrapped])
