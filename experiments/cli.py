@@ -17,6 +17,7 @@ from . import (
     experiment,
     memory,
     plot,
+    predict,
     quasiconcavity,
     table,
     train,
@@ -26,6 +27,7 @@ from . import (
 COMMANDS = {
     "train": train,
     "certify": certify,
+    "predict": predict,
     "convert": convert,
     "export": export,
     "zoo": zoo,

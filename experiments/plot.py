@@ -46,11 +46,11 @@ def plot(paths, out, title=None, names=None) -> None:
     for empty in (run for run in runs if not run.records):
         raise UserError(f"{empty.path}: holds no results yet")
     different = len(group_by_images(runs)) > 1
-    end = 1.02 * max(r.radius for run in runs for r in run.records) or 1.0
+    curves = [columns(run) for run in runs]
+    end = 1.02 * max(radius.max() for _, radius in curves) or 1.0
     at = np.linspace(0, end, 1001)
     figure, axes = pyplot().subplots(figsize=(6.4, 4.2), layout="constrained")
-    for i, run in enumerate(runs):
-        correct, radius = columns(run)
+    for i, (run, (correct, radius)) in enumerate(zip(runs, curves)):
         name = names[i] if names else label(run)
         images = f", {len(correct)} images" if different else ""
         axes.plot(

@@ -1,7 +1,9 @@
 """Table of results files: ACR, certified accuracy at radii, abstention, samples and time an image.
 
 Reads our files and those of Cohen's and QCRS's programs. The best of each column is marked. Runs over different
-images are put in tables of their own. With --classes each run has a table with a row for each class.
+images are put in tables of their own. With --classes each run has a table with a row for each class. With files of
+`qcrs-jax predict` among them it is the table of agreement instead: how often each run answers, is right, and answers as
+the run with the most samples.
 """
 
 import collections
@@ -25,6 +27,12 @@ INPUT_SPECIFIC = (
 DDRS_SAMPLES = (
     "Samples of DDRS's search are differentiated: each costs a forward pass and one of its derivative, where a sample "
     "of QCRS costs the forward pass alone."
+)
+
+AGREEMENT = (
+    "Shares of the images. agrees and differs: answers that are, and are not, the class that most samples of the run "
+    "with the largest N (marked -) fall into. Runs of one seed share samples: those of a smaller N are the first of a "
+    "larger."
 )
 
 
@@ -70,22 +78,26 @@ def write(text, out) -> None:
 
 def tables(runs, format="terminal", radii=None) -> str:
     """The text of a table for each set of images among `runs`, and what its certificates say."""
-    import numpy as np
-
-    radii = np.asarray(_default_radii(runs) if radii is None else radii, float)
     groups = group_by_images(runs)
+    if any(run.predicts for run in runs):
+        if radii is not None:
+            raise UserError("--radii: predictions have no radii; leave it out, or give files of certify alone")
+        columns, figures = _agreement(groups)
+    else:
+        columns, figures = _certified(groups, _default_radii(runs) if radii is None else radii)
     if format == "csv":
-        return _csv(groups, radii)
+        return _csv(groups, figures)
     parts = []
     if len(groups) > 1:
         parts.append(
             f"These runs are over {len(groups)} different sets of images. ACR and accuracy move a lot between sets: "
             "do not compare figures across the tables."
         )
-    for group in groups:
-        header, rows = _rows(group, radii)
+    header = ["run", *(title for _, title, _, _ in columns)]
+    for group, rows in zip(groups, figures):
+        cells = [[(label(run), None), *_cells(row, columns)] for run, row in zip(group, rows)]
         parts.append(_heading(group[0]))
-        parts.append(LAYOUTS[format](header, rows))
+        parts.append(LAYOUTS[format](header, cells))
     return _page([*parts, *_notes(runs)], format)
 
 
@@ -176,7 +188,7 @@ def label(run) -> str:
     """What a run is called in tables and plots: its file and its method."""
     request, parts = run.request, []
     if "method" in request:
-        names = {"cohen": "Cohen", "ddrs": "DDRS"}
+        names = {"cohen": "Cohen", "ddrs": "DDRS", "predict": "PREDICT"}
         method = names.get(request["method"]) or "QCRS " + request["qcrs"]["search"]
         parts = [method, f"sigma {request['sigma']:g}"]
     if "memory" in request:
@@ -184,26 +196,49 @@ def label(run) -> str:
     return f"{', '.join(parts)} ({run.path.name})" if parts else run.path.name
 
 
-def _rows(runs, radii):
-    """Header, and a row for each run: (text, number to compare or None) a cell. Larger numbers are better."""
+def _certified(groups, radii):
+    """Columns (key, title, format, whether larger is better), and for each group the figures of its runs by key."""
+    import numpy as np
+
     from qcrs_jax.metrics import certified_accuracy, columns, summarise
 
-    header = ["run", "ACR", *(f"r = {r:g}" for r in radii), "abstains", "samples", "median s"]
-    rows = []
-    for run in runs:
-        summary = summarise(run)
-        accuracies = certified_accuracy(*columns(run), radii)
-        rows.append(
-            [
-                (label(run), None),
-                (f"{summary.acr:.4f}", round(summary.acr, 4)),
-                *((f"{a:.3f}", round(a, 3)) for a in accuracies),
-                (f"{summary.abstention:.3f}", None),
-                ("-" if math.isnan(summary.samples) else f"{summary.samples:,.0f}", None),
-                ("-" if math.isnan(summary.seconds) else f"{summary.seconds:.2f}", None),
-            ]
-        )
-    return header, rows
+    keys = [f"certified_accuracy_{r:g}" for r in radii]
+
+    def figures(run):
+        accuracies = certified_accuracy(*columns(run), np.asarray(radii, float))
+        return {**summarise(run)._asdict(), **dict(zip(keys, accuracies.tolist()))}
+
+    shown = [
+        ("acr", "ACR", ".4f", True),
+        *((key, f"r = {r:g}", ".3f", True) for key, r in zip(keys, radii)),
+        ("abstention", "abstains", ".3f", False),
+        ("samples", "samples", ",.0f", False),
+        ("seconds", "median s", ".2f", False),
+    ]
+    return shown, [[figures(run) for run in group] for group in groups]
+
+
+def _agreement(groups):
+    """As `_certified`, of runs of PREDICT."""
+    from qcrs_jax.metrics import agreement, largest_run
+
+    shown = [
+        ("n", "N", ",.0f", False),
+        ("correct", "correct", ".3f", False),
+        ("incorrect", "incorrect", ".3f", False),
+        ("abstention", "abstains", ".3f", False),
+        ("agrees", "agrees", ".3f", False),
+        ("differs", "differs", ".3f", False),
+        ("seconds", "median s", ".2f", False),
+    ]
+    return shown, [[agreement(run, largest_run(group))._asdict() for run in group] for group in groups]
+
+
+def _cells(figures, columns):
+    """(text, number to compare or None) a cell."""
+    for key, _, form, compares in columns:
+        text = "-" if math.isnan(figures[key]) else format(figures[key], form)
+        yield text, float(text) if compares else None
 
 
 def _marked(rows, mark):
@@ -250,18 +285,14 @@ def _comment(text):
     return "\n".join("% " + line for line in text.splitlines())
 
 
-def _csv(groups, radii):
+def _csv(groups, figures):
     """Full precision; the column image_set tells which runs are over the same images."""
-    from qcrs_jax.metrics import certified_accuracy, columns, summarise
-
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    fields = ["images", "acr", "accuracy", "abstention", "samples", "seconds"]
-    writer.writerow(["run", "image_set", *fields, *(f"certified_accuracy_{r:g}" for r in radii)])
-    for number, group in enumerate(groups, start=1):
-        for run in group:
-            accuracies = certified_accuracy(*columns(run), radii)
-            writer.writerow([label(run), number, *summarise(run), *accuracies])
+    writer.writerow(["run", "image_set", *figures[0][0]])
+    for number, (group, rows) in enumerate(zip(groups, figures), start=1):
+        for run, row in zip(group, rows):
+            writer.writerow([label(run), number, *row.values()])
     return out.getvalue()
 
 
@@ -274,8 +305,9 @@ def _notes(runs):
     if alphas:
         images = max(len(run.records) for run in told)
         stated = " or ".join(f"{alpha:g}" for alpha in alphas)
+        what = "prediction" if any(run.predicts for run in runs) else "certificate"
         notes.append(
-            f"Each certificate fails with probability at most alpha = {stated}; over {images} images expect up to "
+            f"Each {what} fails with probability at most alpha = {stated}; over {images} images expect up to "
             f"{alphas[-1] * images:.2g} wrong ones."
         )
     if any(run.input_specific and "memory" not in run.request for run in runs):
@@ -284,4 +316,6 @@ def _notes(runs):
         notes.append(DDRS_SAMPLES)
     if any("memory" in run.request for run in runs):
         notes.append(memory.LIMITS)
+    if len(runs) > 1 and any(run.predicts for run in runs):
+        notes.insert(0, AGREEMENT)
     return notes

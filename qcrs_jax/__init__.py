@@ -9,6 +9,7 @@ from pathlib import Path
 _HOME = {
     "ABSTAIN": "certificate",
     "Certificate": "certificate",
+    "Prediction": "certificate",
     "certify": "certificate",
     "predict": "certificate",
     "QCRS": "sigma",

@@ -57,6 +57,17 @@ class Certificate(NamedTuple):
     search: SigmaSearch | SigmaAscent | None
 
 
+class Prediction(NamedTuple):
+    """What PREDICT returns; NumPy scalars and arrays, or traced arrays inside jit. `*m` is () or (images,).
+
+    prediction: the class, or ABSTAIN (-1).
+    counts: class counts of the n samples, (*m, num_classes).
+    """
+
+    prediction: Int[Array | np.ndarray, "*m"] | np.integer
+    counts: Int[Array | np.ndarray, "*m num_classes"]
+
+
 def certify(
     classify: Classifier,
     images: Float[Array | np.ndarray, "*m h w c"],
@@ -194,18 +205,14 @@ def predict(
     alpha: float = 0.001,
     batch_size: int | None = None,
     devices: Sequence[jax.Device] | None = None,
-) -> Int[Array | np.ndarray, "*m"] | np.integer:
+) -> Prediction:
     """The smoothed classifier's class for each image, or ABSTAIN (PREDICT of Cohen et al. 2019).
 
     With probability at least 1 - alpha for each image, the answer is ABSTAIN or the true top class of the
-    smoothed classifier. Arguments as for `certify`.
+    smoothed classifier. Arguments as for `certify`, whose n estimation samples it draws too: at one key and sigma
+    the samples of a smaller n are the first of a larger.
     """
-    check_request(sigma, 1, n, alpha)
-    if n < bounds.smallest_n(alpha / 2):
-        raise ValueError(
-            f"n = {n} samples can decide nothing at alpha = {alpha}; the smallest n that could is "
-            f"{bounds.smallest_n(alpha / 2)}"
-        )
+    check_prediction(sigma, n, alpha)
     images = jnp.asarray(images, jnp.float32)
     counts = _predict_counts(
         as_pytree(classify),
@@ -224,7 +231,7 @@ def predict(
     else:
         threshold = bounds.predict_threshold(top + second, alpha)
     accepted = top >= threshold
-    return xp.where(accepted, xp.argmax(counts, axis=-1), ABSTAIN)[()]
+    return Prediction(xp.where(accepted, xp.argmax(counts, axis=-1), ABSTAIN)[()], counts)
 
 
 def check_request(sigma, n0: int, n: int, alpha: float) -> None:
@@ -241,6 +248,17 @@ def check_request(sigma, n0: int, n: int, alpha: float) -> None:
         )
     if max(n0, n) > MAX_N:
         raise ValueError(f"n0 = {n0} and n = {n} must be at most {MAX_N}: samples are numbered in 32 bits")
+
+
+def check_prediction(sigma, n: int, alpha: float) -> None:
+    """Raises ValueError for a request of PREDICT that cannot be met, before anything is computed."""
+    bounds.check_alpha(alpha)
+    if n < bounds.smallest_n(alpha / 2):
+        raise ValueError(
+            f"n = {n} samples can decide nothing at alpha = {alpha}; the smallest n that could is "
+            f"{bounds.smallest_n(alpha / 2)}"
+        )
+    check_request(sigma, 1, n, alpha)
 
 
 class _Stages(NamedTuple):

@@ -29,7 +29,7 @@ class Point:
     sigma: float
     counts: tuple[int, ...]
 
-    def line(self) -> str:
+    def line(self, columns: tuple[str, ...] = COLUMNS) -> str:
         fields = (self.idx, self.label, repr(float(self.sigma)), ",".join(map(str, self.counts)))
         return "\t".join(map(str, fields)) + "\n"
 

@@ -1,6 +1,7 @@
-"""What a run over a data set amounts to: ACR, certified accuracy, abstention, and a bound for the whole data set."""
+"""What runs over a data set amount to: ACR, certified accuracy, abstention, agreement; a bound for the data set."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +25,26 @@ class Summary(NamedTuple):
     accuracy: float
     abstention: float
     samples: float
+    seconds: float
+
+
+class Agreement(NamedTuple):
+    """The answers of one run, beside those of a run with more samples. Shares are of all images, and
+    correct + incorrect + abstention = agrees + differs + abstention = 1.
+
+    n: samples for each image, NaN where the file does not tell.
+    agrees, differs: answers that are, or are not, the class that most samples of the other run fall into. NaN for that
+        run itself.
+    seconds: median wall-clock time an image, NaN where the file does not tell.
+    """
+
+    images: int
+    n: float
+    correct: float
+    incorrect: float
+    abstention: float
+    agrees: float
+    differs: float
     seconds: float
 
 
@@ -76,7 +97,13 @@ def paired_gain(
 
 
 def columns(run: Run) -> tuple[Bool[np.ndarray, "m"], Float[np.ndarray, "m"]]:
-    """The columns correct and radius of a run."""
+    """The columns correct and radius of a run.
+
+    Raises:
+        RecordsError: it is a run of PREDICT.
+    """
+    if run.predicts:
+        raise RecordsError(f"{run.path}: holds predictions, which have no radii")
     return (
         np.array([r.correct for r in run.records], bool),
         np.array([r.radius for r in run.records], float),
@@ -100,3 +127,46 @@ def summarise(run: Run) -> Summary:
         samples=float(np.mean([r.samples for r in run.records])),
         seconds=float(np.median([r.seconds for r in run.records])),
     )
+
+
+def largest_run(runs: Sequence[Run]) -> Run | None:
+    """The run with the most samples for each image, of those whose files have counts; None where none has."""
+    known = [run for run in runs if _n(run) and all(r.counts for r in run.records)]
+    return max(known, key=_n, default=None)
+
+
+def agreement(run: Run, reference: Run | None) -> Agreement:
+    """How often a run of PREDICT, or of certificates, answers, and answers as `reference` does on the same images.
+
+    Raises:
+        RecordsError: they are of different classifiers or sigmas, sigma was chosen per input, or there are no images.
+    """
+    if not run.records:
+        raise RecordsError(f"{run.path}: holds no results yet")
+    if run.input_specific:
+        raise RecordsError(f"{run.path}: has another sigma for each input; predictions are compared at one sigma")
+    predictions, correct = np.array([[r.predict, r.correct] for r in run.records]).T
+    answered = predictions != -1
+    agrees = differs = math.nan
+    if reference and reference is not run:
+        changed = [
+            key for key in ("sigma", "classifier") if run.request and run.request.get(key) != reference.request.get(key)
+        ]
+        if changed:
+            raise RecordsError(f"{run.path} and {reference.path} have different {' and '.join(changed)}")
+        same = predictions == np.array([np.argmax(r.counts) for r in reference.records])
+        agrees, differs = np.mean(answered & same), np.mean(answered & ~same)
+    return Agreement(
+        images=len(run.records),
+        n=_n(run) or math.nan,
+        correct=float(correct.mean()),
+        incorrect=float(np.mean(answered & (correct == 0))),
+        abstention=float(np.mean(~answered)),
+        agrees=float(agrees),
+        differs=float(differs),
+        seconds=float(np.median([r.seconds for r in run.records])),
+    )
+
+
+def _n(run):
+    return run.request.get("n")

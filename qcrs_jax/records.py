@@ -1,6 +1,7 @@
 """Results files: one tab-separated line an image, and beside it a sidecar with the configuration of the run.
 
-    RESULTS        the reference's columns first (idx label predict radius correct best_sigma pABar time), then ours
+    RESULTS        the reference's columns first (idx label predict radius correct best_sigma pABar time; PREDICT's
+                   are idx label predict correct time), then ours
     RESULTS.json   what was asked (a rerun must ask the same to resume), and where it ran; the names of the classes,
                    which `label` and `predict` count from 0, are its request.dataset.class_names
 
@@ -13,7 +14,7 @@ import datetime
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ COLUMNS = (
     "counts0",
     "counts",
 )
+PREDICT_COLUMNS = ("idx", "label", "predict", "correct", "time", "counts")
+_ATTRIBUTES = {"best_sigma": "sigma", "pABar": "pa_lower", "time": "seconds"}  # where a column has another name
 
 
 class RecordsError(UserError):
@@ -44,20 +47,20 @@ class Record:
 
     Attributes:
         idx, label: index in the data set, and true class.
-        predict: certified class, -1 for ABSTAIN.
-        radius: certified L2 radius, pixels in [0, 1].
+        predict: certified class, or PREDICT's; -1 for ABSTAIN.
+        radius: certified L2 radius, pixels in [0, 1]; None in PREDICT's files.
         correct: whether predict is label.
-        sigma: noise level of the certificate (column best_sigma), a float32 in full; None in Cohen's files.
-        pa_lower: lower bound of the selected class's probability (column pABar), None in Cohen's files.
+        sigma: noise level of the certificate (column best_sigma), a float32 in full; None where there is no column.
+        pa_lower: lower bound of the selected class's probability (column pABar), None where there is no column.
         seconds: wall-clock time (column time, h:mm:ss.ffffff).
         search_samples: samples spent on the choice of sigma.
-        counts0, counts: class counts of selection and estimation; None in others' files.
+        counts0, counts: class counts of selection and estimation; None where there is no column.
     """
 
     idx: int
     label: int
     predict: int
-    radius: float
+    radius: float | None
     correct: bool
     sigma: float | None = None
     pa_lower: float | None = None
@@ -69,26 +72,23 @@ class Record:
     @property
     def samples(self) -> float:
         """Noisy copies that were counted for the image, NaN where the file has no counts."""
-        return float(self.search_samples + sum(self.counts0) + sum(self.counts)) if self.counts else math.nan
+        return float(self.search_samples + sum(self.counts0 or ()) + sum(self.counts)) if self.counts else math.nan
 
-    def line(self) -> str:
-        """The line of a results file, with its newline. Numbers have full precision; what is not known is empty."""
-        known = lambda value, text: "" if value is None else text(value)  # noqa: E731
-        number, counts = lambda value: repr(float(value)), lambda value: ",".join(map(str, value))  # noqa: E731
-        fields = (
-            self.idx,
-            self.label,
-            self.predict,
-            repr(float(self.radius)),
-            int(self.correct),
-            known(self.sigma, number),
-            known(self.pa_lower, number),
-            "" if math.isnan(self.seconds) else datetime.timedelta(seconds=self.seconds),
-            self.search_samples,
-            known(self.counts0, counts),
-            known(self.counts, counts),
-        )
-        return "\t".join(map(str, fields)) + "\n"
+    def line(self, columns: Sequence[str] = COLUMNS) -> str:
+        """The line of a results file with these columns, with its newline; what is not known is empty."""
+        return "\t".join(map(self._text, columns)) + "\n"
+
+    def _text(self, column):
+        value = getattr(self, _ATTRIBUTES.get(column, column))
+        if value is None or value != value:
+            return ""
+        if column == "time":
+            return str(datetime.timedelta(seconds=value))
+        if isinstance(value, tuple):
+            return ",".join(map(str, value))
+        if isinstance(value, bool):
+            return str(int(value))
+        return repr(float(value)) if column in ("radius", "best_sigma", "pABar") else str(value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +117,11 @@ class Run:
         return len({r.sigma for r in self.records}) > 1 or self.request.get("method") in ("qcrs", "ddrs")
 
     @property
+    def predicts(self) -> bool:
+        """Whether it is a run of PREDICT, which certifies no radius."""
+        return self.request.get("method") == "predict" or any(r.radius is None for r in self.records)
+
+    @property
     def images(self) -> tuple:
         """What tells whether two runs are over the same images: indices, labels, and the data set where it is known."""
         return tuple((r.idx, r.label) for r in self.records), self.request.get("dataset", {}).get("fingerprint")
@@ -127,13 +132,13 @@ def sidecar_path(path: Path) -> Path:
 
 
 def read_run(path: str | Path) -> Run:
-    """The run in a results file: ours, Cohen's, QCRS's or MACER's hard certificates.
+    """The run in a results file: ours, Cohen's (of certificates or of predictions), QCRS's or MACER's hard ones.
 
     Raises:
         RecordsError: names the file and the line.
     """
     path = Path(path)
-    records = read_rows(path, {"idx", "label", "predict", "radius", "correct"}, _parse)
+    records = read_rows(path, {"idx", "label", "predict", "correct"}, _parse)
     seen = set()
     for number, record in enumerate(records, start=2):
         if record.idx in seen:
@@ -188,7 +193,7 @@ def _parse(row):
         idx=int(row["idx"]),
         label=int(row["label"]),
         predict=int(row["predict"]),
-        radius=float(row["radius"]),
+        radius=float(row["radius"]) if "radius" in row else None,
         correct={"0": False, "1": True}[row["correct"]],
         sigma=optional("best_sigma", float),
         pa_lower=optional("pABar", float),
@@ -197,7 +202,7 @@ def _parse(row):
         counts0=optional("counts0", parse_counts),
         counts=optional("counts", parse_counts),
     )
-    if not (record.radius >= 0 and math.isfinite(record.radius)):
+    if record.radius is not None and not (record.radius >= 0 and math.isfinite(record.radius)):
         raise ValueError(f"radius {record.radius}")
     if record.correct != (record.predict == record.label):
         raise ValueError(f"correct is {int(record.correct)}, but predict {record.predict} and label {record.label}")
@@ -243,6 +248,7 @@ class Writer:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         request = json.loads(json.dumps(request))
+        self._columns = columns
         header = "\t".join(columns) + "\n"
         self._file = open(path, "a")
         _lock(self._file, path)
@@ -271,8 +277,8 @@ class Writer:
             )
 
     def write(self, *records) -> None:
-        """Appends records, whatever has a `line()`, and flushes them to the disk."""
-        self._write("".join(record.line() for record in records))
+        """Appends records, whatever has a `line(columns)`, and flushes them to the disk."""
+        self._write("".join(record.line(self._columns) for record in records))
 
     def _write(self, line):
         self._file.write(line)

@@ -211,27 +211,36 @@ def test_nan_classifier_abstains():
 
 def test_predict_is_the_binomial_test():
     images = jnp.stack([at_distance(d) for d in (0.5, -0.5, 0.05, 0.0)])
-    answers = predict(linear, images, 0.25, key=KEY, n=200, alpha=0.01)
+    answers, all_counts = predict(linear, images, 0.25, key=KEY, n=200, alpha=0.01)
     for i, (image, answer) in enumerate(zip(images, answers)):
         stream = jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(KEY, i), ESTIMATION), 0)
         counts = np.asarray(sample_counts(linear, image, 0.25, stream, 200))
+        np.testing.assert_array_equal(all_counts[i], counts)
         p = stats.binomtest(int(counts.max()), 200, 0.5).pvalue
         assert answer == (ABSTAIN if p > 0.01 else counts.argmax())
     assert answers[0] == 0 and answers[1] == 1 and answers[3] == ABSTAIN
     inside = jax.jit(lambda x: predict(linear, x, 0.25, key=KEY, n=200, alpha=0.01))(images)
-    np.testing.assert_array_equal(inside, answers)
+    np.testing.assert_array_equal(inside.prediction, answers)
 
 
 def test_predict_needs_one_sample_more_than_certify():
     # Two-sided: 10 of 10 has p = .00195.
-    with pytest.raises(ValueError, match="smallest n that could is 11"):
-        predict(linear, at_distance(5.0), 0.25, key=KEY, n=10)
-    assert predict(linear, at_distance(5.0), 0.25, key=KEY, n=11) == 0
+    for n in (9, 10):
+        with pytest.raises(ValueError, match="smallest n that could is 11"):
+            predict(linear, at_distance(5.0), 0.25, key=KEY, n=n)
+    assert predict(linear, at_distance(5.0), 0.25, key=KEY, n=11).prediction == 0
 
 
 def test_predict_abstains_when_the_two_top_classes_tie():
     # Four equal classes: sorting must not take one class for both.
-    assert predict(by_sign, jnp.zeros(SHAPE), 0.25, key=KEY, n=400) == ABSTAIN
+    assert predict(by_sign, jnp.zeros(SHAPE), 0.25, key=KEY, n=400).prediction == ABSTAIN
+
+
+def test_predict_draws_the_estimation_samples_of_certify():
+    image = jnp.full(SHAPE, 0.02)
+    counts = certify(by_sign, image, 0.25, key=KEY, n=300).counts
+    np.testing.assert_array_equal(predict(by_sign, image, 0.25, key=KEY, n=300).counts, counts)
+    assert np.all(predict(by_sign, image, 0.25, key=KEY, n=100).counts <= counts)
 
 
 @pytest.mark.parametrize(

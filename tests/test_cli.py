@@ -126,6 +126,7 @@ DDRS_FLAGS = "--ddrs_preset --ddrs_steps --ddrs_draws --ddrs_step_size --ddrs_de
     [
         ("certify", f"CHECKPOINT RESULTS --dataset --data_dir --method --search --seed {REFERENCE_FLAGS} {DDRS_FLAGS}"),
         ("memory", "RESULTS --out --dataset --data_dir --split"),
+        ("predict", "CHECKPOINT RESULTS --dataset --sigma --N --alpha --skip --max --split --batch --seed --macer"),
         ("convert", "CHECKPOINT OUT_DIR --normalization --overwrite"),
         ("table", "RESULTS --format --radii --classes --out terminal markdown latex csv"),
         ("plot", "RESULTS --out --title --names png pdf svg"),
@@ -360,6 +361,83 @@ def test_no_images_to_certify(here):
 def test_a_results_file_that_cannot_be_written(here):
     (here / "file").write_text("not a folder")
     assert "file" in refused("certify", "lenet.pth", "file/r.tsv", *SMALL, "--max", 1, cwd=here)
+
+
+PREDICT = "--dataset npz --data_dir data.npz --sigma 0.25".split()
+
+
+@pytest.fixture(scope="module")
+def predicted(certified):
+    """Predictions for the images of `certified`, with several N."""
+    for n in (11, 60, 200):
+        words = ["lenet.pth", f"p{n}.tsv", *PREDICT, "--N", n, "--max", 3]
+        (certified / f"p{n}.out").write_text(qcrs_jax("predict", *words, cwd=certified).stdout)
+    return certified
+
+
+def test_predict(predicted):
+    nested = np.zeros((3, 10), int)
+    for n in (11, 60, 200):
+        path = predicted / f"p{n}.tsv"
+        assert path.read_text().split("\n")[0].split("\t") == "idx label predict correct time counts".split()
+        run = read_run(path)
+        assert [(r.idx, r.label) for r in run.records] == [(0, 4), (1, 1), (2, 4)]
+        counts = np.array([r.counts for r in run.records])
+        assert np.all(counts.sum(1) == n) and np.all(counts >= nested)
+        nested = counts
+        for record in run.records:
+            second, top = sorted(record.counts)[-2:]
+            p = stats.binomtest(top, top + second, 0.5).pvalue
+            assert record.predict == (-1 if p > 0.001 else np.argmax(record.counts))
+            assert record.correct == (record.predict == record.label) and record.radius is None
+    assert {-1} < {r.predict for n in (11, 200) for r in read_run(predicted / f"p{n}.tsv").records}
+    # The same seed, sigma and N: the samples that certify draws.
+    assert [r.counts for r in run.records] == [r.counts for r in read_run(predicted / "cohen.tsv").records]
+    assert "PREDICT, sigma 0.25 (p200.tsv)" in (predicted / "p200.out").read_text()
+
+
+def test_predict_goes_on_where_it_stopped_and_nothing_is_mixed(predicted):
+    words = [*PREDICT, "--N", 60, "--max", 3]
+    path = predicted / "stopped.tsv"
+    qcrs_jax("predict", "lenet.pth", "stopped.tsv", *PREDICT, "--N", 60, "--max", 2, cwd=predicted)
+    with open(path, "a") as file:
+        file.write("2\t4\t")
+    assert "2 of 3 images are done" in qcrs_jax("predict", "lenet.pth", "stopped.tsv", *words, cwd=predicted).stdout
+    assert without_time(path) == without_time(predicted / "p60.tsv")
+    before = path.read_bytes()
+    assert "n: 60 in the file, 61 now" in refused(
+        "predict", "lenet.pth", "stopped.tsv", *PREDICT, "--N", 61, cwd=predicted
+    )
+    assert "method: 'predict' in the file" in refused("certify", "lenet.pth", "stopped.tsv", *SMALL, cwd=predicted)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--N", 10], "smallest n that could is 11"),
+        (["--sigma", 0], "sigma"),
+        (["--skip", 0], "--skip"),
+    ],
+)
+def test_impossible_predictions_are_refused_before_the_checkpoint_is_read(tmp_path, flags, message):
+    text = refused("predict", "no.pth", "new/r.tsv", *PREDICT, *flags, cwd=tmp_path)
+    assert message in text and "no.pth" not in text
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_table_of_predictions_is_that_of_agreement(predicted):
+    text = qcrs_jax("table", "p11.tsv", "p60.tsv", "cohen.tsv", "--format", "csv", cwd=predicted).stdout
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert [r["n"] for r in rows] == ["11", "60", "200"]
+    top = [int(np.argmax(r.counts)) for r in read_run(predicted / "cohen.tsv").records]
+    for n, row in zip((11, 60), rows):
+        answers = [r.predict for r in read_run(predicted / f"p{n}.tsv").records]
+        assert float(row["abstention"]) == np.mean([a == -1 for a in answers])
+        assert float(row["agrees"]) == np.mean([a == t for a, t in zip(answers, top)])
+    assert "predictions, which have no radii" in refused("plot", "p11.tsv", "--out", "p.png", cwd=predicted)
+    assert "--radii" in refused("table", "p11.tsv", *RADII, cwd=predicted)
+    assert "another sigma for each input" in refused("table", "p11.tsv", "golden.tsv", cwd=predicted)
 
 
 def test_convert_gives_what_certify_takes(certified):

@@ -8,7 +8,7 @@ import json
 import pytest
 from qcrs_jax.experiments.table import class_tables, group_by_images, tables
 
-from qcrs_jax.records import Record, Run
+from qcrs_jax.records import Record, RecordsError, Run
 
 
 def make_run(tmp_path, name, fingerprint=None, radius=0.5):
@@ -73,3 +73,43 @@ def test_classes_in_csv_and_without_names(pets, tmp_path):
     assert [row["class"] for row in rows] == ["cat", "dog_1", "all", "1", "all"]
     assert rows[0]["mistaken_for"] == "cow (2)" and float(rows[0]["certified_accuracy_0.5"]) == 0.25
     assert float(rows[2]["acr"]) == pytest.approx(0.25) and rows[3]["images"] == "2"
+
+
+def predictions(tmp_path, n, answers, counts=None, **request):
+    """A run of PREDICT over four images of the classes 0, 0, 1, 1."""
+    request = {"method": "predict", "sigma": 0.25, "alpha": 0.001, "n": n, "classifier": {"arch": "a"}} | request
+    records = [
+        Record(i, label, answer, None, answer == label, seconds=1.0, counts=counts and counts[i])
+        for i, (label, answer) in enumerate(zip((0, 0, 1, 1), answers))
+    ]
+    return Run(tmp_path / f"p{n}.tsv", records, {"request": request} if n else {})
+
+
+REFERENCE = [(900, 100), (400, 600), (501, 499), (0, 1000)]  # the top classes are 0, 1, 0, 1
+
+
+def test_agreement_is_with_the_top_class_of_the_largest_run(tmp_path):
+    small = predictions(tmp_path, 11, (-1, 0, 0, 1))
+    large = predictions(tmp_path, 1000, (0, 1, -1, 1), REFERENCE)
+    cohens = predictions(tmp_path, None, (0, 1, 1, -1))
+    rows = list(csv.DictReader(io.StringIO(tables([small, cohens, large], "csv"))))
+    shares = ("correct", "incorrect", "abstention", "agrees", "differs")
+    assert [float(rows[0][name]) for name in shares] == [0.5, 0.25, 0.25, 0.5, 0.25]
+    assert [float(rows[1][name]) for name in shares] == [0.5, 0.25, 0.25, 0.5, 0.25]
+    assert [rows[2][name] for name in shares] == ["0.5", "0.25", "0.25", "nan", "nan"]
+    assert [row["n"] for row in rows] == ["11", "nan", "1000"]
+    text = tables([small, cohens, large])
+    assert "largest N" in text and "Each prediction fails" in text
+    assert next(line for line in text.splitlines() if "p1000" in line).split()[-3:] == ["-", "-", "1.00"]
+
+
+def test_predictions_without_counts_agree_with_none(tmp_path):
+    text = tables([predictions(tmp_path, None, (0, 1, 1, -1))])
+    assert text.splitlines()[4].split() == ["pNone.tsv", "-", "0.500", "0.250", "0.250", "-", "-", "1.00"]
+
+
+@pytest.mark.parametrize("change", [{"sigma": 0.5}, {"classifier": {"arch": "b"}}])
+def test_predictions_of_different_classifiers_are_not_compared(tmp_path, change):
+    runs = [predictions(tmp_path, 11, (0, 0, 1, 1), **change), predictions(tmp_path, 1000, (0, 0, 1, 1), REFERENCE)]
+    with pytest.raises(RecordsError, match=f"p11.tsv and .*p1000.tsv have different {next(iter(change))}"):
+        tables(runs)
