@@ -25,8 +25,8 @@ INPUT_SPECIFIC = (
     "sigma certify one and the same classifier at all inputs."
 )
 DDRS_SAMPLES = (
-    "Samples of DDRS's search are differentiated: each costs a forward pass and one of its derivative, where a sample "
-    "of QCRS costs the forward pass alone."
+    "Samples of DDRS's search are differentiated: each costs a forward pass and one of its derivative, about twice a "
+    "sample of QCRS's search or of a certificate."
 )
 
 AGREEMENT = (

@@ -62,7 +62,7 @@ class DDRS:
 
     @property
     def samples(self) -> int:
-        """Noisy copies that one ascent draws; each costs a forward pass and one of its derivative."""
+        """Noisy copies that one ascent draws; each costs about twice what a counted one does, for its derivative."""
         return self.steps * self.draws
 
 
@@ -101,8 +101,9 @@ def ascend(
 ) -> SigmaAscent:
     """The sigma that DDRS chooses for one image; jit- and vmap-compatible.
 
-    The derivative is taken in forward mode, which for the single parameter sigma is the cheaper way and stores no
-    activations: `classify` needs a JVP, as all functions have that lack a custom VJP.
+    The derivative is taken in forward mode. For the one parameter sigma that costs as much as a second forward pass
+    and stores no activations; the reverse mode of a convolution is many times slower on a CPU. `classify` must not
+    have a custom VJP in it.
 
     Args:
         settings: the settings of the ascent.

@@ -312,7 +312,7 @@ def test_a_file_of_another_program_is_not_appended_to(here):
         (["--seed", "-1"], "--seed"),
         (["--macer", "--normalization", "cifar10"], "--macer"),
         (["--search", "newton"], "newton"),
-        (["--method", "ddrs", "--ddrs_steps", "0"], "--ddrs_steps must be at least 1, not 0"),
+        (["--method", "ddrs", "--ddrs_steps", "0"], "--ddrs_steps must be at least 1 and"),
         (["--method", "ddrs", "--ddrs_draws", "0"], "--ddrs_draws must be"),
         (["--method", "ddrs", "--ddrs_step_size", "-1"], "--ddrs_step_size must be"),
         (["--method", "ddrs", "--ddrs_start", "5"], "--ddrs_start must lie between --left"),

@@ -142,15 +142,14 @@ def test_images_together_are_the_images_one_by_one():
     assert len(np.unique(together.sigma)) == 3
     again = certify(linear, images, 0.25, key=KEY, n=300, search=QUICK)
     jax.tree.map(np.testing.assert_array_equal, together, again)
-    inside = jax.jit(lambda x: certify(linear, x, 0.25, key=KEY, n=300, search=QUICK))(images)
-    np.testing.assert_allclose(inside.sigma, together.sigma, rtol=1e-5)
     np.testing.assert_allclose(trace_of(QUICK, image=images, sigma=0.25).sigma, together.sigma, rtol=1e-5)
 
 
-def test_weights_are_arguments_of_the_program():
+def test_it_works_inside_jit_with_weights_as_arguments():
     bound = Partial(lambda scale, images: scale * linear(images), jnp.float32(2.0))
     plain = trace_of(QUICK, lambda images: 2.0 * linear(images))
-    np.testing.assert_allclose(trace_of(QUICK, bound).sigmas, plain.sigmas, rtol=1e-5)
+    inside = jax.jit(lambda classify: trace_of(QUICK, classify))(bound)
+    np.testing.assert_allclose(inside.sigmas, plain.sigmas, rtol=1e-5)
 
 
 DEVICES = """
@@ -161,22 +160,22 @@ from qcrs_jax import DDRS, certify
 key, settings = jax.random.key(11), DDRS(0.05, 2.0, steps=10, draws=30, step_size=0.05)
 results = [
     certify(linear, at_distance(0.3), 0.25, key=key, n=333, search=settings, batch_size=7, devices=devices)
-    for devices in (None, *(jax.devices()[:m] for m in (1, 3, 8)))
+    for devices in (None, jax.devices()[:3])
 ]
-for other in results[1:]:
-    np.testing.assert_allclose(results[0].search.sigmas, other.search.sigmas, rtol=1e-5)
-    np.testing.assert_allclose(results[0].search.surrogates, other.search.surrogates, rtol=1e-5)
-    assert abs(results[0].counts - other.counts).sum() <= 2
+one, three = results
+np.testing.assert_allclose(one.search.sigmas, three.search.sigmas, rtol=1e-5)
+np.testing.assert_allclose(one.search.surrogates, three.search.surrogates, rtol=1e-5)
+assert abs(one.counts - three.counts).sum() <= 2
 print(len(jax.devices()))
 """
 
 
 def test_devices_share_the_copies_and_change_nothing_but_rounding():
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=3", "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-c", DEVICES, str(Path(__file__).parent)]
     result = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.split() == ["8"]
+    assert result.stdout.split() == ["3"]
 
 
 def test_presets_are_settings_and_tell_their_cost():

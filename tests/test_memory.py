@@ -110,7 +110,7 @@ def test_near_images_among_large_ones_are_told_apart():
     # 3072 pixels near 1 that differ by 1e-7 in one: a product of matrices alone would lose that.
     images = np.full((2, 32, 32, 3), 1, np.float32)
     images[1, 0, 0, 0] = np.nextafter(np.float32(1), np.float32(0))
-    ours = correct(images, np.array([0, 1]), np.array([0.0, 0.5]))
+    ours = correct(images, np.array([0, 1]), np.array([0.0, 1e-6]))
     assert ours.predictions.tolist() == [0, 1]
     assert ours.radii[1] == 2.0**-24
 
