@@ -67,6 +67,13 @@ def add_method_arguments(parser):
     )
     add("--ddrs_start", type=float, help="DDRS: the sigma to start from (tuned: SIGMA)")
     add("--ddrs_clamp", type=float, help="DDRS: probabilities are kept this far from 0 and 1 (tuned: 0.001)")
+    add(
+        "--certificate",
+        choices=["hard", "soft"],
+        default="hard",
+        help="of the class that most copies fall into, or, as MACER's, of the largest mean softmax (default: hard)",
+    )
+    add("--beta", type=float, help="soft: inverse temperature of the softmax (default: 16)")
     add("--N0", type=int, default=100, help="samples that select the class (default: 100)")
     add("--N", type=int, default=100_000, help="samples that certify it (default: 100000)")
     add("--alpha", type=float, default=0.001, help="failure probability of each certificate (default: 0.001)")
@@ -80,6 +87,9 @@ def run(args):
     print()
     table.print_tables([path])
 
+
+# Marks what a soft vote is, as `sampling.soft_votes` defines it. Another definition needs another mark.
+VOTES = "softmax(beta logits) in units of 2**-15, logits in steps of 2**-10"
 
 _FLAGS = {"sigma_lower": "--left", "sigma_upper": "--right", "tolerance": "--epsilon", "search_n": "--gradient_n"}
 _DDRS_FLAGS = ("steps", "draws", "step_size", "decay", "start", "clamp")
@@ -98,6 +108,7 @@ class Request:
     skip: int
     qcrs: object  # a sigma.QCRS, or None
     ddrs: object  # a ddrs.DDRS, or None
+    soft: dict  # what `certify` is told for a soft certificate; empty for a hard one
 
     @property
     def search(self):
@@ -116,8 +127,13 @@ def check(args) -> Request:
     from qcrs_jax.sigma import QCRS
 
     check_arguments(args)
+    soft = {}
+    if args.certificate == "soft":
+        soft = {"certificate": "soft", "beta": 16.0 if args.beta is None else args.beta}
+    elif args.beta is not None:
+        raise UserError("--beta is of the soft certificate; give --certificate soft with it")
     try:
-        check_request(args.sigma, args.N0, args.N, args.alpha)
+        check_request(args.sigma, args.N0, args.N, args.alpha, **soft)
         qcrs = ddrs = None
         bracket = {
             "sigma_lower": 0.25 * args.sigma if args.left is None else args.left,
@@ -142,17 +158,21 @@ def check(args) -> Request:
         for name, flag in flags.items():
             message = re.sub(rf"\b{name}\b", flag, message)
         raise UserError(f"impossible request: {message}") from error
-    return Request(args.method, args.sigma, args.N0, args.N, args.alpha, args.seed, args.skip, qcrs, ddrs)
+    return Request(args.method, args.sigma, args.N0, args.N, args.alpha, args.seed, args.skip, qcrs, ddrs, soft)
 
 
 def certify_dataset(request: Request, args) -> Path:
     """Certifies the data set image by image; returns the results file. Errors are those of `run_over_images`."""
+    from qcrs_jax.records import SOFT_COLUMNS
 
     def answer(classify, image, **program):
         return fields(request, certify_image(request, classify, image, **program))
 
+    numbers, file = dataclasses.asdict(request), {}
+    if soft := numbers.pop("soft"):
+        numbers, file = {**numbers, **soft, "votes": VOTES}, {"columns": SOFT_COLUMNS}
     score = ("ACR", lambda record: record.correct * record.radius)
-    return run_over_images(Task(dataclasses.asdict(request), answer, score), args)
+    return run_over_images(Task(numbers, answer, score, file=file), args)
 
 
 def certify_image(request: Request, classify, image, **program):
@@ -167,6 +187,7 @@ def certify_image(request: Request, classify, image, **program):
         n=request.n,
         alpha=request.alpha,
         search=request.search,
+        **request.soft,
         **program,
     )
 
@@ -180,7 +201,7 @@ def _search_samples(request, trace):
 
 def fields(request: Request, certificate) -> dict:
     """A certificate as fields of a Record, in Python's own numbers."""
-    return {
+    found = {
         "predict": int(certificate.prediction),
         "radius": float(certificate.radius),
         "sigma": float(certificate.sigma),
@@ -189,3 +210,7 @@ def fields(request: Request, certificate) -> dict:
         "counts0": tuple(certificate.counts0.tolist()),
         "counts": tuple(certificate.counts.tolist()),
     }
+    if votes := certificate.soft:
+        found["pb_upper"] = float(votes.pb_upper)
+        found |= {name: tuple(getattr(votes, name).tolist()) for name in ("sums0", "sums", "squares")}
+    return found

@@ -29,6 +29,10 @@ DDRS_SAMPLES = (
     "sample of QCRS's search or of a certificate."
 )
 
+SOFT = (
+    "A soft certificate is about the class with the largest mean softmax under noise, a hard one about the class that "
+    "noisy copies most often fall into: two smoothed classifiers, which may differ."
+)
 AGREEMENT = (
     "Shares of the images. agrees and differs: answers that are, and are not, the class that most samples of the run "
     "with the largest N (marked -) fall into. Runs of one seed share samples: those of a smaller N are the first of a "
@@ -191,6 +195,8 @@ def label(run) -> str:
         names = {"cohen": "Cohen", "ddrs": "DDRS", "predict": "PREDICT"}
         method = names.get(request["method"]) or "QCRS " + request["qcrs"]["search"]
         parts = [method, f"sigma {request['sigma']:g}"]
+    if request.get("certificate") == "soft":
+        parts.append(f"soft, beta {request['beta']:g}")
     if "memory" in request:
         parts.append("memory-based")
     return f"{', '.join(parts)} ({run.path.name})" if parts else run.path.name
@@ -316,6 +322,8 @@ def _notes(runs):
         notes.append(DDRS_SAMPLES)
     if any("memory" in run.request for run in runs):
         notes.append(memory.LIMITS)
+    if any(run.request.get("certificate") == "soft" for run in runs):
+        notes.append(SOFT)
     if len(runs) > 1 and any(run.predicts for run in runs):
         notes.insert(0, AGREEMENT)
     return notes

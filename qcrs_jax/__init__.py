@@ -7,9 +7,9 @@ import importlib
 from pathlib import Path
 
 _HOME = {
-    "ABSTAIN": "certificate",
-    "Certificate": "certificate",
-    "Prediction": "certificate",
+    "ABSTAIN": "verdict",
+    "Certificate": "verdict",
+    "Prediction": "verdict",
     "certify": "certificate",
     "predict": "certificate",
     "QCRS": "sigma",

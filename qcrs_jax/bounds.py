@@ -1,4 +1,4 @@
-"""Exact binomial bounds and the radii they certify; tables of them for use inside jit.
+"""Binomial and empirical Bernstein bounds and the radii they certify; tables of the binomial ones for use inside jit.
 
 Everything is computed on the host in float64 with SciPy. JAX has no inverse of the incomplete beta
 function, and needs none: for a fixed n a bound is a table over the count 0..n.
@@ -93,6 +93,76 @@ def predict_table(n: int, alpha: float) -> np.ndarray:
     table = predict_threshold(np.arange(n + 1), alpha)
     table.setflags(write=False)
     return table
+
+
+def bernstein_bounds(sums, squares, n: int, alpha: float, scale: int = 1):
+    """One-sided empirical Bernstein bounds (lower, upper) of the mean of a variable in [0, 1], float64 in [0, 1].
+
+    Each of the two holds with probability at least 1 - alpha over n independent draws. It lies
+    sqrt(2 V log(2 / alpha) / n) + 7 log(2 / alpha) / (3 (n - 1)) from the mean of the draws, V their sample variance
+    (Maurer and Pontil 2009, theorem 4).
+
+    Args:
+        sums, squares: sums of the draws and of their squares, any shape, exact integers: a draw is an integer from 0 to
+            `scale`, and stands for its share of it.
+        n: number of draws, at least 2.
+        alpha: failure probability in (0, 1).
+        scale: what a draw of 1 is counted as.
+    """
+    check_alpha(alpha)
+    sums, squares = np.asarray(sums, object), np.asarray(squares, object)  # Python's integers: nothing cancels
+    spread = n * squares - sums * sums
+    if n < 2 or np.any(spread < 0) or np.any(sums < 0) or np.any(squares > sums * scale):
+        raise ValueError(f"sums and squares must be those of n >= 2 integers from 0 to {scale}")
+    mean = np.asarray(sums / (n * scale), np.float64)
+    variance = np.asarray(spread / (n * (n - 1) * scale**2), np.float64)
+    log = math.log(2 / alpha)
+    margin = np.sqrt(2 * variance * log / n) + 7 * log / (3 * (n - 1))
+    return np.maximum(mean - margin, 0.0), np.minimum(mean + margin, 1.0)
+
+
+def soft_bounds(selected, sums, squares, spoilt, n: int, alpha: float, scale: int):
+    """Lower bound of the selected class's mean soft vote, upper bound of every other's: (pa_lower, pb_upper), float64.
+
+    With probability at least 1 - alpha over the n draws both hold. alpha is spent once: one half on the selected class,
+    which must be chosen from other draws, the other half in equal parts on the other classes, as any may be the
+    runner-up. The votes of a draw are at most 1 in all, so that 1 - pa_lower bounds the others as well.
+
+    Args:
+        selected: the selected class, any shape (*m).
+        sums, squares: sums of the classes' votes and of their squares, (*m, num_classes), as of `bernstein_bounds`.
+        spoilt: draws that voted for no class, (*m). Both bounds hold whatever they would have voted.
+    """
+    selected = np.asarray(selected)[..., None]
+    sums, squares = np.asarray(sums, object), np.asarray(squares, object)
+    spoilt = np.asarray(spoilt, object)[..., None]
+    lower, _ = bernstein_bounds(sums, squares, n, alpha / 2, scale)
+    others = alpha / (2 * (sums.shape[-1] - 1))
+    _, upper = bernstein_bounds(sums + spoilt * scale, squares + spoilt * scale**2, n, others, scale)
+    pa_lower = np.take_along_axis(lower, selected, axis=-1)[..., 0][()]
+    np.put_along_axis(upper, selected, 0.0, axis=-1)
+    return pa_lower, np.minimum(upper.max(axis=-1), 1 - pa_lower)
+
+
+def soft_radius(pa_lower, pb_upper, sigma):
+    """L2 radius sigma / 2 * (ndtri(pa_lower) - ndtri(pb_upper)), 0 where pa_lower <= pb_upper.
+
+    Of any function into [0, 1], smoothed with N(0, sigma^2), ndtri is 1 / sigma-Lipschitz (Salman et al. 2019, appendix
+    A; Zhai et al. 2020): within the radius the class with a mean of at least pa_lower stays above those below pb_upper.
+
+    Args:
+        pa_lower, pb_upper: bounds in [0, 1].
+        sigma: noise levels in units of pixels in [0, 1]; broadcasts against them.
+    """
+    certified = pa_lower > pb_upper
+    gap = special.ndtri(np.where(certified, pa_lower, 0.5)) - special.ndtri(np.where(certified, pb_upper, 0.5))
+    return np.asarray(sigma, np.float64) / 2 * gap
+
+
+def smallest_soft_n(alpha: float) -> int:
+    """The smallest n at which any soft votes can certify: the bounds of whole votes then lie to both sides of 1/2."""
+    check_alpha(alpha)
+    return math.floor(14 / 3 * math.log(4 / alpha)) + 2
 
 
 def look_up(table: np.ndarray, index: Int[Array | np.ndarray, "..."]):

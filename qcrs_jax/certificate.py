@@ -1,6 +1,7 @@
 """Certify and predict with a smoothed classifier: Cohen's RS at one sigma, QCRS and DDRS at one found per input."""
 
 import functools
+import operator
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -12,7 +13,17 @@ from jaxtyping import Array, Float, Int
 
 from . import bounds
 from .ddrs import DDRS, SigmaAscent, ascend
-from .sampling import Classifier, as_pytree, default_batch_size, num_classes, sample_counts
+from .sampling import (
+    Classifier,
+    Votes,
+    as_pytree,
+    default_batch_size,
+    no_votes,
+    num_classes,
+    sample_counts,
+    sample_votes,
+    soft_sums,
+)
 from .search import Search, run
 from .sigma import (
     CURVE,
@@ -26,46 +37,10 @@ from .sigma import (
     fixed_policy,
     qcrs_policy,
 )
+from .verdict import Certificate, Prediction, make_certificate, make_prediction, make_soft_certificate
 
-ABSTAIN = -1
+CERTIFICATES = ("hard", "soft")
 MAX_N = 2**30
-
-
-class Certificate(NamedTuple):
-    """What CERTIFY returns; NumPy scalars and arrays, or traced arrays inside jit. `*m` is () or (images,).
-
-    With probability at least 1 - alpha over the certification samples, for each image: the classifier smoothed
-    with this sigma, held fixed, predicts `prediction` everywhere within L2 distance `radius` of the image. A
-    sigma that was searched belongs to this image: nothing is said of a classifier that would search sigma again
-    at the perturbed image.
-
-    prediction: the class, or ABSTAIN (-1).
-    radius: L2 radius in units of pixels in [0, 1]; 0 where it abstains.
-    pa_lower: lower bound of the probability of the selected class.
-    sigma: the noise level of the certificate.
-    counts: class counts of the n certification samples, (*m, num_classes).
-    counts0: class counts of the n0 samples that selected the class, (*m, num_classes).
-    search: how QCRS or DDRS chose sigma; None at a fixed sigma.
-    """
-
-    prediction: Int[Array | np.ndarray, "*m"] | np.integer
-    radius: Float[Array | np.ndarray, "*m"] | np.floating
-    pa_lower: Float[Array | np.ndarray, "*m"] | np.floating
-    sigma: Float[Array | np.ndarray, "*m"] | np.floating
-    counts: Int[Array | np.ndarray, "*m num_classes"]
-    counts0: Int[Array | np.ndarray, "*m num_classes"]
-    search: SigmaSearch | SigmaAscent | None
-
-
-class Prediction(NamedTuple):
-    """What PREDICT returns; NumPy scalars and arrays, or traced arrays inside jit. `*m` is () or (images,).
-
-    prediction: the class, or ABSTAIN (-1).
-    counts: class counts of the n samples, (*m, num_classes).
-    """
-
-    prediction: Int[Array | np.ndarray, "*m"] | np.integer
-    counts: Int[Array | np.ndarray, "*m num_classes"]
 
 
 def certify(
@@ -78,6 +53,8 @@ def certify(
     n: int = 100_000,
     alpha: float = 0.001,
     search: QCRS | DDRS | None = None,
+    certificate: str = "hard",
+    beta: float = 16.0,
     batch_size: int | None = None,
     devices: Sequence[jax.Device] | None = None,
 ) -> Certificate:
@@ -85,6 +62,10 @@ def certify(
 
     Selection, estimation and search each draw noise of their own. Counts are exact integers; from them the
     bound and the radius are computed in float64 on the host. Inside jit they are float32, rounded down.
+
+    The soft certificate (Soft-RS of Zhai et al. 2020) is about another smoothed classifier: the class with the largest
+    mean of softmax(beta * logits) over the noise, as `make_soft_certificate` defines it. The bounds of all classes
+    share alpha (`bounds.soft_bounds`).
 
     Args:
         classify: images (batch, h, w, c) in [0, 1] to logits (batch, num_classes), jit-compatible, normalisation
@@ -95,7 +76,10 @@ def certify(
         n0: samples that select the class.
         n: samples that estimate its probability.
         alpha: failure probability of each image's certificate.
-        search: settings of the search for sigma, QCRS or DDRS; None keeps sigma fixed.
+        search: settings of the search for sigma, QCRS or DDRS; None keeps sigma fixed. QCRS looks at hard counts,
+            whatever the certificate.
+        certificate: "hard", or "soft", which cannot be had inside jit.
+        beta: inverse temperature of the soft certificate; MACER's by default.
         batch_size: noisy copies per forward pass of an image on a device; changes no count.
         devices: devices that share the noisy copies, `jax.devices()` for all; changes no count. None leaves the
             choice to JAX: one device.
@@ -103,43 +87,26 @@ def certify(
     Raises:
         ValueError: an argument out of its range, or an n at which no count can certify.
     """
-    check_request(sigma, n0, n, alpha)
+    check_request(sigma, n0, n, alpha, certificate, beta)
+    soft = certificate == "soft"
     images = jnp.asarray(images, jnp.float32)
-    counts0, counts, sigma, trace = _draw(
+    votes0, votes, sigma, trace = _draw(
         as_pytree(classify),
         images,
         jnp.asarray(sigma, jnp.float32),
         _image_keys(key, images),
         jnp.asarray([search.search_n if isinstance(search, QCRS) else 0, n0, n], jnp.int32),
         search=search,
+        beta=float(beta) if soft else None,
         batch_size=batch_size or default_batch_size(),
         devices=devices and tuple(devices),
     )
-    return make_certificate(counts0, counts, sigma, n, alpha)._replace(search=trace)
-
-
-def make_certificate(counts0, counts, sigma, n: int, alpha: float) -> Certificate:
-    """The certificate that follows from raw counts: selection counts0, estimation counts of n samples at sigma."""
-    xp = jnp if isinstance(counts, jax.core.Tracer) else np
-    counts0, counts, sigma = xp.asarray(counts0), xp.asarray(counts), xp.asarray(sigma)
-    selected = xp.argmax(counts0, axis=-1)
-    successes = xp.take_along_axis(counts, selected[..., None], axis=-1)[..., 0]
-    if xp is jnp:
-        pa_lower = bounds.look_up(bounds.pa_lower_table(n, alpha), successes)
-        radius = sigma * bounds.look_up(bounds.radius_table(n, alpha), successes)
-    else:
-        pa_lower = bounds.clopper_pearson_lower(successes, n, alpha)
-        radius = bounds.certified_radius(pa_lower, sigma)
-    abstains = pa_lower < 0.5
-    return Certificate(
-        prediction=xp.where(abstains, ABSTAIN, selected)[()],
-        radius=xp.where(abstains, 0.0, radius)[()],
-        pa_lower=pa_lower,
-        sigma=sigma[()],
-        counts=counts,
-        counts0=counts0,
-        search=None,
-    )
+    if not soft:
+        return make_certificate(votes0.counts, votes.counts, sigma, n, alpha)._replace(search=trace)
+    if isinstance(votes.counts, jax.core.Tracer):
+        raise ValueError("the soft certificate is computed on the host; call certify outside jit and vmap for it")
+    sums = (soft_sums(votes0.digits)[0], *soft_sums(votes.digits))
+    return make_soft_certificate(votes0.counts, votes.counts, *sums, sigma, n, alpha)._replace(search=trace)
 
 
 def search_sigma(
@@ -223,28 +190,25 @@ def predict(
         batch_size=batch_size or default_batch_size(),
         devices=devices and tuple(devices),
     )
-    xp = jnp if isinstance(counts, jax.core.Tracer) else np
-    counts = xp.asarray(counts)
-    top, second = -xp.sort(-counts, axis=-1)[..., 0], -xp.sort(-counts, axis=-1)[..., 1]
-    if xp is jnp:
-        threshold = bounds.look_up(bounds.predict_table(n, alpha), top + second)
-    else:
-        threshold = bounds.predict_threshold(top + second, alpha)
-    accepted = top >= threshold
-    return Prediction(xp.where(accepted, xp.argmax(counts, axis=-1), ABSTAIN)[()], counts)
+    return make_prediction(counts, n, alpha)
 
 
-def check_request(sigma, n0: int, n: int, alpha: float) -> None:
+def check_request(sigma, n0: int, n: int, alpha: float, certificate: str = "hard", beta: float = 1.0) -> None:
     """Raises ValueError for a request that cannot be met, before anything is computed."""
     bounds.check_alpha(alpha)
     if not isinstance(sigma, jax.core.Tracer) and not 0 < np.float32(sigma) < np.inf:
         raise ValueError(f"sigma is the standard deviation of the noise and must be positive and finite, not {sigma}")
     if n0 < 1:
         raise ValueError(f"n0 = {n0} samples select no class; it must be at least 1")
-    if n < bounds.smallest_n(alpha):
+    if certificate not in CERTIFICATES:
+        raise ValueError(f"unknown certificate {certificate!r}; known are {', '.join(CERTIFICATES)}")
+    if not 0 < beta < np.inf:
+        raise ValueError(f"beta is an inverse temperature and must be positive and finite, not {beta}")
+    smallest = bounds.smallest_n(alpha) if certificate == "hard" else bounds.smallest_soft_n(alpha)
+    if n < smallest:
         raise ValueError(
             f"n = {n} samples can certify nothing at alpha = {alpha}: even if all agree the bound stays below "
-            f"1/2. The smallest n that could is {bounds.smallest_n(alpha)}"
+            f"1/2. The smallest n that could is {smallest}"
         )
     if max(n0, n) > MAX_N:
         raise ValueError(f"n0 = {n0} and n = {n} must be at most {MAX_N}: samples are numbered in 32 bits")
@@ -264,16 +228,17 @@ def check_prediction(sigma, n: int, alpha: float) -> None:
 class _Stages(NamedTuple):
     stage: Int[Array, ""]
     policy: object
-    counts: Int[Array, "stages num_classes"]
+    votes: Votes  # of each stage
 
 
-def _certification(policy: Search, ns: Int[Array, "stages"], classes: int) -> Search:
+def _certification(policy: Search, ns: Int[Array, "stages"], nothing: Votes) -> Search:
     """CERTIFY as a search over queries: the policy's own, then selection and estimation at the sigma it chose.
 
     All stages are turns of one loop, so that the network stands once in the compiled program.
     """
+    votes = jax.tree.map(lambda a: jnp.zeros((END, *a.shape), a.dtype), nothing)
     first_stage = jnp.where(policy.done(policy.init), SELECTION, SEARCH).astype(jnp.int32)
-    init = _Stages(first_stage, policy.init, jnp.zeros((END, classes), jnp.int32))
+    init = _Stages(first_stage, policy.init, votes)
 
     def ask(state):
         searching = state.stage == SEARCH
@@ -285,25 +250,25 @@ def _certification(policy: Search, ns: Int[Array, "stages"], classes: int) -> Se
             draw=jnp.where(searching, query.draw, 0),
         )
 
-    def tell(state, counts):
+    def tell(state, votes):
         searching = state.stage == SEARCH
-        told = policy.tell(state.policy, counts)
+        told = policy.tell(state.policy, votes.counts)
         stays = searching & ~policy.done(told)
         return _Stages(
             stage=jnp.where(stays, SEARCH, state.stage + 1),
             policy=jax.tree.map(lambda new, old: jnp.where(searching, new, old), told, state.policy),
-            counts=state.counts.at[state.stage].set(counts),
+            votes=jax.tree.map(lambda all, new: all.at[state.stage].set(new), state.votes, votes),
         )
 
     return Search(init, ask, tell, lambda state: state.stage == END, lambda state: policy.best(state.policy))
 
 
-def _oracle(classify, image, key, batch_size, devices):
-    """The count oracle of one image: Query -> class counts."""
+def _oracle(classify, image, key, batch_size, devices, sample=sample_counts):
+    """The count oracle of one image: Query -> class counts, or what else `sample` gives."""
 
     def answer(query):
         stream = jax.random.fold_in(jax.random.fold_in(key, query.stage), query.draw)
-        return sample_counts(
+        return sample(
             classify, image, query.sigma, stream, query.n, batch_size=batch_size, axis_name=_axis_name(devices)
         )
 
@@ -320,7 +285,7 @@ def _over_images(one_image):
     With `devices` it runs on all of them in step, each with its share of the noisy copies.
     """
 
-    @functools.partial(jax.jit, static_argnames=("search", "batch_size", "devices"))
+    @functools.partial(jax.jit, static_argnames=("search", "beta", "batch_size", "devices"))
     def program(classify, images, sigma, keys, *numbers, devices, **static):
         def whole(classify, images, sigma, keys, *numbers):
             def one(image, key):
@@ -350,17 +315,19 @@ def replicated(devices: Sequence[jax.Device]) -> jax.sharding.NamedSharding:
 
 
 @_over_images
-def _draw(classify, image, sigma, key, ns, search, batch_size, devices):
-    oracle, trace = _oracle(classify, image, key, batch_size, devices), None
+def _draw(classify, image, sigma, key, ns, search, beta, batch_size, devices):
+    oracle = _oracle(classify, image, key, batch_size, devices, functools.partial(sample_votes, beta=beta))
+    trace = None
     if isinstance(search, DDRS):  # needs gradients, which no oracle of counts can give
         trace = ascend(search, classify, image, sigma, key, batch_size=batch_size, axis_name=_axis_name(devices))
         sigma = trace.sigma
     policy = qcrs_policy(search, sigma) if isinstance(search, QCRS) else fixed_policy(sigma)
-    procedure = _certification(policy, ns, num_classes(classify, image.shape))
+    procedure = _certification(policy, ns, no_votes(num_classes(classify, image.shape), beta))
     final = run(procedure, oracle)
     if isinstance(search, QCRS):
         trace = final.policy.trace
-    return final.counts[SELECTION], final.counts[ESTIMATION], procedure.best(final), trace
+    votes0, votes = (jax.tree.map(operator.itemgetter(stage), final.votes) for stage in (SELECTION, ESTIMATION))
+    return votes0, votes, procedure.best(final), trace
 
 
 @_over_images

@@ -139,7 +139,8 @@ def agreement(run: Run, reference: Run | None) -> Agreement:
     """How often a run of PREDICT, or of certificates, answers, and answers as `reference` does on the same images.
 
     Raises:
-        RecordsError: they are of different classifiers or sigmas, sigma was chosen per input, or there are no images.
+        RecordsError: they are of different classifiers, sigmas or certificates, sigma was chosen per input, or there
+            are no images.
     """
     if not run.records:
         raise RecordsError(f"{run.path}: holds no results yet")
@@ -150,7 +151,9 @@ def agreement(run: Run, reference: Run | None) -> Agreement:
     agrees = differs = math.nan
     if reference and reference is not run:
         changed = [
-            key for key in ("sigma", "classifier") if run.request and run.request.get(key) != reference.request.get(key)
+            key
+            for key in ("sigma", "classifier", "certificate")
+            if run.request and run.request.get(key) != reference.request.get(key)
         ]
         if changed:
             raise RecordsError(f"{run.path} and {reference.path} have different {' and '.join(changed)}")

@@ -33,8 +33,10 @@ COLUMNS = (
     "counts0",
     "counts",
 )
+SOFT_COLUMNS = (*COLUMNS, "pBBar", "sums0", "sums", "squares")
 PREDICT_COLUMNS = ("idx", "label", "predict", "correct", "time", "counts")
-_ATTRIBUTES = {"best_sigma": "sigma", "pABar": "pa_lower", "time": "seconds"}  # where a column has another name
+# Where a column has another name.
+_ATTRIBUTES = {"best_sigma": "sigma", "pABar": "pa_lower", "pBBar": "pb_upper", "time": "seconds"}
 
 
 class RecordsError(UserError):
@@ -55,6 +57,7 @@ class Record:
         seconds: wall-clock time (column time, h:mm:ss.ffffff).
         search_samples: samples spent on the choice of sigma.
         counts0, counts: class counts of selection and estimation; None where there is no column.
+        pb_upper, sums0, sums, squares: of a soft certificate, as `verdict.SoftVotes` has them; None in other files.
     """
 
     idx: int
@@ -68,6 +71,10 @@ class Record:
     search_samples: int = 0
     counts0: tuple[int, ...] | None = None
     counts: tuple[int, ...] | None = None
+    pb_upper: float | None = None
+    sums0: tuple[int, ...] | None = None
+    sums: tuple[int, ...] | None = None
+    squares: tuple[int, ...] | None = None
 
     @property
     def samples(self) -> float:
@@ -88,7 +95,7 @@ class Record:
             return ",".join(map(str, value))
         if isinstance(value, bool):
             return str(int(value))
-        return repr(float(value)) if column in ("radius", "best_sigma", "pABar") else str(value)
+        return repr(float(value)) if column in ("radius", "best_sigma", "pABar", "pBBar") else str(value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,6 +208,10 @@ def _parse(row):
         search_samples=int(row.get("search_samples") or 0),
         counts0=optional("counts0", parse_counts),
         counts=optional("counts", parse_counts),
+        pb_upper=optional("pBBar", float),
+        sums0=optional("sums0", parse_counts),
+        sums=optional("sums", parse_counts),
+        squares=optional("squares", parse_counts),
     )
     if record.radius is not None and not (record.radius >= 0 and math.isfinite(record.radius)):
         raise ValueError(f"radius {record.radius}")

@@ -1,11 +1,12 @@
-"""Class counts of noisy copies of an image: the one hot loop, and the only place that draws certification noise.
+"""Class counts and soft votes of noisy copies of an image: the one hot loop, the only place that draws their noise.
 
 The noise of a sample is a function of (key, sample index) alone. Counts therefore do not depend on the batch
-size, up to floating-point ties of the network itself.
+size, up to floating-point ties of the network itself, nor do the sums of soft votes, up to its rounding.
 """
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,22 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 Classifier = Callable[[Float[Array, "batch h w c"]], Float[Array, "batch num_classes"]]
+
+_DIGIT = 15
+SOFT_ONE = 2**_DIGIT  # a whole soft vote, in the units that are counted
+_STEPS = 2**10  # to each unit of a scaled logit
+_WEIGHTS = np.floor(SOFT_ONE * np.exp(-np.arange(math.ceil(math.log(SOFT_ONE) * _STEPS) + 1) / _STEPS)).astype(np.int32)
+
+
+class Votes(NamedTuple):
+    """What noisy copies voted for, summed over the copies; exact.
+
+    counts: how many fell into each class.
+    digits: the sums of their soft votes and of the squares, for `soft_sums`; None where none were asked for.
+    """
+
+    counts: Int[Array, "... num_classes"]
+    digits: Int[Array, "... 2 3 num_classes"] | None
 
 
 def gaussian_noise(key, index: Int[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
@@ -58,7 +75,22 @@ def sample_counts(
     batch_size: int | None = None,
     axis_name: str | None = None,
 ) -> Int[Array, "num_classes"]:
-    """Counts of the classes that `classify` gives to n noisy copies of `image`.
+    """Counts of the classes that `classify` gives to n noisy copies of `image`: `sample_votes` without soft ones."""
+    return sample_votes(classify, image, sigma, key, n, batch_size=batch_size, axis_name=axis_name).counts
+
+
+def sample_votes(
+    classify: Classifier,
+    image: Float[Array | np.ndarray, "h w c"],
+    sigma: Float[ArrayLike, ""],
+    key,
+    n: Int[ArrayLike, ""],
+    *,
+    beta: float | None = None,
+    batch_size: int | None = None,
+    axis_name: str | None = None,
+) -> Votes:
+    """What `classify` makes of n noisy copies of `image`.
 
     Jit- and vmap-compatible; n is a traced loop bound, so that one compilation serves every n. The counts sum
     to n, less the copies with a logit that is not finite: those belong to no class and help no certificate.
@@ -70,6 +102,7 @@ def sample_counts(
         key: a threefry key, JAX's default; the same key gives the same standard normal noise at every sigma. Keys of
             the rbg generators are refused: under vmap they draw other numbers, and counts would depend on the batch.
         n: number of copies, at most 2**30.
+        beta: inverse temperature of `soft_votes`, which are summed as well; None for none.
         batch_size: copies per forward pass of a device; the default depends on the kind of device.
         axis_name: inside `jax.shard_map`, the axis of devices that share the copies; each gets the sum.
     """
@@ -78,21 +111,65 @@ def sample_counts(
         raise ValueError(
             f"key is of {jax.random.key_impl(key)}; make it with jax.random.key(seed, impl='threefry2x32')"
         )
+    if beta is not None and batch_size > SOFT_ONE:
+        raise ValueError(f"batch_size {batch_size} is more than soft votes are summed exactly for: {SOFT_ONE}")
     classes = jnp.arange(num_classes(classify, image.shape))
     device = jax.lax.axis_index(axis_name) if axis_name else 0
     devices = jax.lax.axis_size(axis_name) if axis_name else 1
 
-    def count_batch(i, counts):
+    def add_batch(i, votes):
         index = (i * devices + device) * batch_size + jnp.arange(batch_size)
         noise = jax.vmap(gaussian_noise, in_axes=(None, 0, None))(key, index, image.shape)
         logits = classify(image + sigma * noise)
         valid = (index < n) & jnp.isfinite(logits).all(axis=-1)
-        votes = valid[:, None] & (jnp.argmax(logits, axis=-1)[:, None] == classes)
-        return counts + votes.sum(axis=0, dtype=jnp.int32)
+        digits = votes.digits
+        if beta is not None:
+            digits = _add(digits, jnp.where(valid[:, None], soft_votes(logits, beta), 0))
+        hard = valid[:, None] & (jnp.argmax(logits, axis=-1)[:, None] == classes)
+        return Votes(votes.counts + hard.sum(axis=0, dtype=jnp.int32), digits)
 
     turns = -(-jnp.asarray(n, jnp.int32) // (batch_size * devices))
-    counts = jax.lax.fori_loop(0, turns, count_batch, jnp.zeros(classes.shape, jnp.int32))
-    return jax.lax.psum(counts, axis_name) if axis_name else counts
+    votes = jax.lax.fori_loop(0, turns, add_batch, no_votes(classes.size, beta))
+    return jax.lax.psum(votes, axis_name) if axis_name else votes
+
+
+def soft_votes(logits: Float[Array, "batch num_classes"], beta: float) -> Int[Array, "batch num_classes"]:
+    """softmax(beta * logits) in whole numbers of 1 / SOFT_ONE, at most SOFT_ONE in all.
+
+    Differences of beta * logits go down to a multiple of 1 / 1024, weights and shares to whole numbers. So it is one
+    function of the logits on every device and in every batch, which a floating-point softmax is not; for ten classes
+    the two differ by less than 0.001. Logits must be finite.
+    """
+    logits = logits.astype(jnp.float32)
+    steps = _STEPS * (beta * (logits.max(axis=-1, keepdims=True) - logits))
+    steps = jnp.minimum(steps, 2 * len(_WEIGHTS)).astype(jnp.int32)
+    steps -= steps.min(axis=-1, keepdims=True)  # which is not 0 where the subtraction is fused with a product
+    weights = jnp.take(jnp.asarray(_WEIGHTS), steps, mode="clip")
+    return weights * SOFT_ONE // weights.sum(axis=-1, keepdims=True, dtype=jnp.int32)
+
+
+def no_votes(classes: int, beta: float | None) -> Votes:
+    """The sums over no copy."""
+    digits = None if beta is None else jnp.zeros((2, 3, classes), jnp.int32)
+    return Votes(jnp.zeros(classes, jnp.int32), digits)
+
+
+def _add(digits, soft):
+    """`digits` (high or low, summand, class) and the soft votes of a batch (copy, class), with the carry."""
+    squares = soft * soft  # up to 2**30: in two digits, so that 2**30 of them have sums of two digits each
+    batch = jnp.stack([soft, squares & (SOFT_ONE - 1), squares >> _DIGIT]).sum(axis=1, dtype=jnp.int32)
+    high, low = digits[0], digits[1] + batch
+    return jnp.stack([high + (low >> _DIGIT), low & (SOFT_ONE - 1)])
+
+
+def soft_sums(digits: Int[Array | np.ndarray, "*m 2 3 num_classes"]):
+    """The sums of soft votes and of their squares, (sums, squares), each (*m, num_classes), int64.
+
+    Votes are in units of 1 / SOFT_ONE, squares of its square.
+    """
+    digits = np.asarray(digits, np.int64)
+    totals = digits[..., 0, :, :] * SOFT_ONE + digits[..., 1, :, :]
+    return totals[..., 0, :], totals[..., 1, :] + totals[..., 2, :] * SOFT_ONE
 
 
 def as_pytree(classify: Classifier) -> Partial:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import special, stats
 from statsmodels.stats.proportion import proportion_confint
 
 from qcrs_jax import bounds
@@ -87,3 +87,85 @@ def test_alpha_outside_its_range_is_refused(alpha):
 def test_counts_outside_their_range_are_refused(k, n):
     with pytest.raises(ValueError, match="between 0 and n"):
         bounds.clopper_pearson_lower(k, n, 0.1)
+
+
+def test_bernstein_is_that_of_maurer_and_pontil():
+    draws = np.random.default_rng(0).integers(0, 101, (3, 50))
+    lower, upper = bounds.bernstein_bounds(draws.sum(1), (draws**2).sum(1), 50, 0.01, scale=100)
+    shares = draws / 100
+    term = np.log(2 / 0.01)
+    margin = np.sqrt(2 * shares.var(axis=1, ddof=1) * term / 50) + 7 * term / (3 * 49)
+    np.testing.assert_allclose(lower, np.maximum(shares.mean(1) - margin, 0), rtol=1e-12)
+    np.testing.assert_allclose(upper, np.minimum(shares.mean(1) + margin, 1), rtol=1e-12)
+
+
+def test_bernstein_is_exact_where_floats_would_cancel():
+    # 2**30 votes of almost everything, that vary in the last unit of one of them.
+    n, one = 2**30, 2**15
+    sums, squares = n * one - 1, n * one**2 - 2 * one + 1
+    lower, upper = bounds.bernstein_bounds(sums, squares, n, 0.001, one)
+    least = 7 * np.log(2000) / (3 * (n - 1))
+    assert upper == 1 and 1 - lower - 1 / (n * one) == pytest.approx(least, rel=1e-6)
+
+
+@pytest.mark.parametrize(("values", "p"), [((0, 8), (0.3, 0.7)), ((0, 3, 8), (0.05, 0.15, 0.8)), ((7, 8), (0.5, 0.5))])
+def test_bernstein_covers_at_its_level(values, p):
+    values, runs, n, alpha = np.array(values), 20_000, 200, 0.05
+    counts = np.random.default_rng(1).multinomial(n, p, runs)
+    lower, upper = bounds.bernstein_bounds(counts @ values, counts @ values**2, n, alpha, 8)
+    mean = np.dot(values, p) / 8
+    most = stats.binom.isf(1e-6, runs, alpha)
+    assert (lower > mean).sum() <= most and (upper < mean).sum() <= most
+    assert (upper - lower).mean() < 0.5
+
+
+def test_soft_bounds_cover_together_at_their_level():
+    # Votes for four classes in units of 1/8; the last draw is spoilt, and what it would have voted anyone's guess.
+    votes = np.array([[8, 0, 0, 0], [4, 3, 1, 0], [1, 5, 2, 0], [0, 0, 8, 0], [0, 0, 0, 0]])
+    p, n, runs, alpha = np.array([0.5, 0.2, 0.15, 0.05, 0.1]), 100, 20_000, 0.05
+    counts = np.random.default_rng(2).multinomial(n, p, runs)
+    pa_lower, pb_upper = bounds.soft_bounds(
+        np.zeros(runs, int), counts @ votes, counts @ votes**2, counts[:, -1], n, alpha, 8
+    )
+    means = p @ votes / 8
+    wrong = (pa_lower > means[0]) | (pb_upper < means[1] + p[-1])  # all spoilt draws for the runner-up
+    assert wrong.sum() <= stats.binom.isf(1e-6, runs, alpha)
+    assert np.all(pb_upper <= 1 - pa_lower) and np.all(pb_upper >= counts[:, -1] / n)
+
+
+def test_soft_bounds_spend_alpha_once():
+    sums, squares, n, alpha = np.array([700, 200, 90]), np.array([600, 150, 80]), 1000, 0.01
+    pa_lower, pb_upper = bounds.soft_bounds(0, sums, squares, 0, n, alpha, 1)
+    assert pa_lower == bounds.bernstein_bounds(700, 600, n, alpha / 2)[0]
+    assert pb_upper == bounds.bernstein_bounds(200, 150, n, alpha / 4)[1]
+    # With two classes the second bound is no better than what the first leaves.
+    pa_lower, pb_upper = bounds.soft_bounds(0, sums[:2], squares[:2], 0, 1000, alpha, 1)
+    assert pb_upper == min(1 - pa_lower, bounds.bernstein_bounds(200, 150, n, alpha / 2)[1])
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.floats(0.01, 10))
+def test_soft_radius_is_half_the_gap(pa_lower, pb_upper, sigma):
+    radius = bounds.soft_radius(pa_lower, pb_upper, sigma)
+    if pa_lower <= pb_upper:
+        assert radius == 0
+    else:
+        gap = special.ndtri(pa_lower) - special.ndtri(pb_upper)
+        assert radius == pytest.approx(sigma / 2 * gap, rel=1e-12)
+
+
+def test_soft_radius_of_two_classes_is_cohens():
+    np.testing.assert_allclose(bounds.soft_radius(0.9, 1 - 0.9, 0.5), bounds.certified_radius(0.9, 0.5))
+
+
+@pytest.mark.parametrize("alpha", [0.5, 0.1, 0.001, 1e-6])
+def test_smallest_soft_n_is_the_first_that_certifies(alpha):
+    smallest = bounds.smallest_soft_n(alpha)
+    for n in (smallest - 1, smallest):
+        pa_lower, pb_upper = bounds.soft_bounds(0, [n, 0, 0], [n, 0, 0], 0, n, alpha, 1)
+        assert (pa_lower > pb_upper) == (n == smallest)
+
+
+@pytest.mark.parametrize(("sums", "squares", "n"), [(5, 4, 6), (7, 7, 6), (-1, 1, 6), (1, 2, 6), (1, 1, 1)])
+def test_impossible_sums_are_refused(sums, squares, n):
+    with pytest.raises(ValueError, match="n >= 2 integers from 0 to 1"):
+        bounds.bernstein_bounds(sums, squares, n, 0.1)

@@ -14,7 +14,8 @@ from jax.tree_util import Partial
 from scipy import special, stats
 
 from qcrs_jax import ABSTAIN, QCRS, certify, predict, sample_counts, search_sigma
-from qcrs_jax.bounds import certified_radius, clopper_pearson_lower
+from qcrs_jax.bounds import certified_radius, clopper_pearson_lower, soft_bounds, soft_radius
+from qcrs_jax.sampling import SOFT_ONE, soft_votes
 from qcrs_jax.sigma import ESTIMATION, SEARCHES, SELECTION
 
 KEY = jax.random.key(11)
@@ -243,9 +244,90 @@ def test_predict_draws_the_estimation_samples_of_certify():
     assert np.all(predict(by_sign, image, 0.25, key=KEY, n=100).counts <= counts)
 
 
+def certify_soft(classify, image, sigma=0.25, **options):
+    return certify(classify, image, sigma, key=KEY, certificate="soft", **options)
+
+
+def test_soft_certificates_follow_from_votes_on_the_documented_noise():
+    image, sigma, n0, n, alpha = jnp.full(SHAPE, 0.05), np.float32(0.25), 15, 200, 0.05
+    ours = certify_soft(by_sign, image, n0=n0, n=n, alpha=alpha, beta=2.0)
+
+    def votes(stage, count):
+        stream = jax.random.fold_in(jax.random.fold_in(KEY, stage), 0)
+        noise = jnp.stack([jax.random.normal(jax.random.fold_in(stream, i), SHAPE) for i in range(count)])
+        return np.asarray(soft_votes(by_sign(image + sigma * noise), 2.0), np.int64)
+
+    soft0, soft = votes(SELECTION, n0), votes(ESTIMATION, n)
+    selected = soft0.sum(0).argmax()
+    pa_lower, pb_upper = soft_bounds(selected, soft.sum(0), (soft**2).sum(0), 0, n, alpha, SOFT_ONE)
+    np.testing.assert_array_equal(ours.soft.sums0, soft0.sum(0))
+    np.testing.assert_array_equal(ours.soft.sums, soft.sum(0))
+    np.testing.assert_array_equal(ours.soft.squares, (soft**2).sum(0))
+    assert (ours.pa_lower, ours.soft.pb_upper) == (pa_lower, pb_upper)
+    assert ours.prediction == (selected if pa_lower > pb_upper else ABSTAIN)
+    assert ours.radius == soft_radius(pa_lower, pb_upper, sigma)
+    hard = certify(by_sign, image, 0.25, key=KEY, n0=n0, n=n, alpha=alpha)
+    np.testing.assert_array_equal(ours.counts, hard.counts)
+    np.testing.assert_array_equal(ours.counts0, hard.counts0)
+
+
+def test_soft_is_looser_than_hard_where_votes_are_whole():
+    # Two classes and a very cold softmax: the same votes, and Bernstein's bound beside the exact one.
+    for d in (0.05, 0.1, 0.3, 2.0):
+        soft = certify_soft(linear, at_distance(d), beta=1e9, n=4000)
+        hard = certify(linear, at_distance(d), 0.25, key=KEY, n=4000)
+        np.testing.assert_array_equal(soft.soft.sums, hard.counts * SOFT_ONE)
+        np.testing.assert_array_equal(soft.soft.squares, soft.soft.sums * SOFT_ONE)
+        assert 0 < soft.radius < hard.radius and soft.prediction == hard.prediction == 0
+
+
+@pytest.mark.parametrize("beta", [1.0, 16.0])
+def test_the_soft_guarantee_holds_on_the_linear_classifier(beta):
+    # By symmetry the soft smoothed classifier changes its class on the same plane, at distance 0.2.
+    images = jnp.broadcast_to(at_distance(0.2), (100, *SHAPE))
+    ours = certify_soft(linear, images, n0=20, n=400, alpha=0.1, beta=beta)
+    assert np.all(ours.prediction != 1) and np.all(ours.radius <= 0.2) and ours.radius.max() > 0.02
+
+
+@pytest.mark.parametrize("search", [None, "golden"])
+def test_soft_votes_do_not_depend_on_the_batch_nor_on_the_company(search):
+    settings = search and QCRS(0.08, 0.9, 0.1, search, search_n=100)
+    images = jnp.stack([jnp.full(SHAPE, level) for level in (0.05, 0.2)])
+    first, other = (certify_soft(by_sign, images, n=777, search=settings, beta=1.0, batch_size=b) for b in (500, 7))
+    jax.tree.map(np.testing.assert_array_equal, first, other)
+    key = jax.random.fold_in(KEY, 1)
+    alone = certify(by_sign, images[1], 0.25, key=key, n=777, search=settings, certificate="soft", beta=1.0)
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[1], b), first, alone)
+    if search:  # the search looks at hard counts
+        hard = certify(by_sign, images, 0.25, key=KEY, n=777, search=settings)
+        jax.tree.map(np.testing.assert_array_equal, first.search, hard.search)
+
+
+def test_copies_without_a_vote_help_no_soft_certificate():
+    def spoilt(images):
+        return jnp.where(images[:, :1, 0, 0] > 0.4, jnp.nan, 1e6 * linear(images))
+
+    whole, ours = (certify_soft(f, at_distance(0.5), n=2000) for f in (lambda x: 1e6 * linear(x), spoilt))
+    lost = 1 - ours.counts.sum() / 2000
+    assert 0.01 < lost < 0.3
+    assert ours.soft.pb_upper > whole.soft.pb_upper + lost / 2 and ours.pa_lower < whole.pa_lower
+    assert 0 < ours.radius < whole.radius
+    nothing = certify_soft(lambda x: jnp.full((x.shape[0], 3), jnp.nan), jnp.zeros(SHAPE), n=100)
+    assert nothing.prediction == ABSTAIN and nothing.radius == 0 and nothing.soft.pb_upper == 1
+
+
+def test_soft_is_refused_inside_jit():
+    with pytest.raises(ValueError, match="outside jit"):
+        jax.jit(lambda x: certify_soft(linear, x).radius)(at_distance(0.2))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"certificate": "medium"}, "hard, soft"),
+        ({"certificate": "soft", "beta": 0.0}, "beta"),
+        ({"certificate": "soft", "beta": np.inf}, "beta"),
+        ({"certificate": "soft", "n": 39}, "smallest n that could is 40"),
         ({"sigma": 0.0}, "sigma"),
         ({"sigma": -0.25}, "sigma"),
         ({"sigma": np.inf}, "sigma"),
@@ -302,6 +384,7 @@ for devices in (None, *(jax.devices()[:m] for m in (1, 2, 4, 8))):
         certify(by_sign, images[0], 0.25, n=777, search=settings, **options),
         certify(by_sign, images, 0.25, n=333, **options),
         predict(by_sign, images, 0.25, n=333, **options),
+        certify(by_sign, images, 0.25, n=333, certificate="soft", beta=1.0, **options),
         search_sigma(by_sign, images, 0.25, settings, **options),
     ))
 for other in results[1:]:

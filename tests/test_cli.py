@@ -22,6 +22,7 @@ from qcrs_jax.experiments import certify, cli, demo
 from qcrs_jax.experiments.torch_nets import CifarResNet, LeNet, randomise
 from scipy import stats
 
+from qcrs_jax.bounds import soft_bounds, soft_radius
 from qcrs_jax.data import DATASETS
 from qcrs_jax.ddrs import DDRS, PRESETS
 from qcrs_jax.records import read_run
@@ -124,7 +125,11 @@ DDRS_FLAGS = "--ddrs_preset --ddrs_steps --ddrs_draws --ddrs_step_size --ddrs_de
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ("certify", f"CHECKPOINT RESULTS --dataset --data_dir --method --search --seed {REFERENCE_FLAGS} {DDRS_FLAGS}"),
+        (
+            "certify",
+            f"CHECKPOINT RESULTS --dataset --data_dir --method --search --certificate --beta --seed {REFERENCE_FLAGS} "
+            + DDRS_FLAGS,
+        ),
         ("memory", "RESULTS --out --dataset --data_dir --split"),
         ("predict", "CHECKPOINT RESULTS --dataset --sigma --N --alpha --skip --max --split --batch --seed --macer"),
         ("convert", "CHECKPOINT OUT_DIR --normalization --overwrite"),
@@ -312,6 +317,8 @@ def test_a_file_of_another_program_is_not_appended_to(here):
         (["--seed", "-1"], "--seed"),
         (["--macer", "--normalization", "cifar10"], "--macer"),
         (["--search", "newton"], "newton"),
+        (["--beta", "4"], "--certificate soft"),
+        (["--certificate", "soft", "--N", "39"], "smallest n that could is 40"),
         (["--method", "ddrs", "--ddrs_steps", "0"], "--ddrs_steps must be at least 1 and"),
         (["--method", "ddrs", "--ddrs_draws", "0"], "--ddrs_draws must be"),
         (["--method", "ddrs", "--ddrs_step_size", "-1"], "--ddrs_step_size must be"),
@@ -361,6 +368,26 @@ def test_no_images_to_certify(here):
 def test_a_results_file_that_cannot_be_written(here):
     (here / "file").write_text("not a folder")
     assert "file" in refused("certify", "lenet.pth", "file/r.tsv", *SMALL, "--max", 1, cwd=here)
+
+
+def test_certify_soft(certified):
+    words = [*SMALL, "--method", "cohen", "--certificate", "soft", "--beta", 500, "--alpha", 0.05, "--max", 3]
+    done = qcrs_jax("certify", "lenet.pth", "soft.tsv", *words, cwd=certified)
+    run = read_run(certified / "soft.tsv")
+    assert (run.request["certificate"], run.request["beta"]) == ("soft", 500.0)
+    hard = read_run(certified / "cohen.tsv")
+    assert "certificate" not in hard.request and "beta" not in hard.request
+    assert [r.counts for r in run.records] == [r.counts for r in hard.records]
+    for r in run.records:  # the certificate follows from the file alone
+        selected, spoilt = np.argmax(r.sums0), run.request["n"] - sum(r.counts)
+        bounds = soft_bounds(selected, r.sums, r.squares, spoilt, run.request["n"], run.request["alpha"], 2**15)
+        assert (r.pa_lower, r.pb_upper) == bounds and r.predict == (selected if bounds[0] > bounds[1] else -1)
+        assert r.radius == soft_radius(*bounds, r.sigma)
+    assert any(r.radius > 0 for r in run.records)
+    assert "Cohen, sigma 0.25, soft, beta 500 (soft.tsv)" in done.stdout and "mean softmax" in unwrapped(done.stdout)
+    assert "3 of 3 images are done" in qcrs_jax("certify", "lenet.pth", "soft.tsv", *words, cwd=certified).stdout
+    message = refused("certify", "lenet.pth", "soft.tsv", *SMALL, "--method", "cohen", "--alpha", 0.05, cwd=certified)
+    assert "certificate: 'soft' in the file" in message and "beta: 500.0 in the file" in message
 
 
 PREDICT = "--dataset npz --data_dir data.npz --sigma 0.25".split()

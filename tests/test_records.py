@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qcrs_jax.records import COLUMNS, Record, RecordsError, Writer, read_run, sidecar_path
+from qcrs_jax.records import COLUMNS, SOFT_COLUMNS, Record, RecordsError, Writer, read_run, sidecar_path
 
 RESULTS = Path(__file__).parents[2] / "shared/results"
 REQUEST = {"method": "qcrs", "sigma": 0.5, "seed": 0, "dataset": {"name": "npz", "fingerprint": "ab"}}
@@ -75,6 +75,16 @@ def test_the_columns_of_a_line():
     line = make_record(idx=7, radius=0.5, pa_lower=0.75).line()
     assert line == "7\t3\t3\t0.5\t1\t0.15000000596046448\t0.75\t0:00:01.250000\t5500\t1,2,3,94\t0,1,99,99900\n"
     assert COLUMNS[:8] == ("idx", "label", "predict", "radius", "correct", "best_sigma", "pABar", "time")
+
+
+def test_a_soft_line_keeps_what_its_bound_follows_from(tmp_path):
+    soft = dict(pb_upper=1 / 3, sums0=(2**22, 0), sums=(2**45, 1), squares=(2**60, 1))
+    with Writer(tmp_path / "r.tsv", REQUEST, {}, SOFT_COLUMNS) as writer:
+        writer.write(make_record(**soft))
+    header, line = (tmp_path / "r.tsv").read_text().splitlines()
+    assert header.split("\t") == [*COLUMNS, "pBBar", "sums0", "sums", "squares"]
+    assert line.split("\t")[len(COLUMNS) :] == [repr(1 / 3), "4194304,0", f"{2**45},1", f"{2**60},1"]
+    assert read_run(tmp_path / "r.tsv").records == [make_record(**soft)]
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.000001, 59.999999, 3600.0, 86400.0, 2 * 86400 + 3661.5])

@@ -1,0 +1,132 @@
+"""What follows from raw counts: certificates, hard and soft, and predictions. Pure functions; nothing is drawn."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from . import bounds
+from .ddrs import SigmaAscent
+from .sampling import SOFT_ONE
+from .sigma import SigmaSearch
+
+ABSTAIN = -1
+
+
+class SoftVotes(NamedTuple):
+    """What a soft certificate follows from. Votes are in units of 1 / SOFT_ONE, squares of its square; exact.
+
+    sums0: each class's votes of the n0 samples that selected the class, (*m, num_classes).
+    sums, squares: each class's votes, and their squares, of the n certification samples, (*m, num_classes).
+    pb_upper: upper bound of every other class's mean vote.
+    """
+
+    sums0: Int[np.ndarray, "*m num_classes"]
+    sums: Int[np.ndarray, "*m num_classes"]
+    squares: Int[np.ndarray, "*m num_classes"]
+    pb_upper: Float[np.ndarray, "*m"] | np.floating
+
+
+class Certificate(NamedTuple):
+    """What CERTIFY returns; NumPy scalars and arrays, or traced arrays inside jit. `*m` is () or (images,).
+
+    With probability at least 1 - alpha over the certification samples, for each image: the classifier smoothed
+    with this sigma, held fixed, predicts `prediction` everywhere within L2 distance `radius` of the image. A
+    sigma that was searched belongs to this image: nothing is said of a classifier that would search sigma again
+    at the perturbed image.
+
+    The smoothed classifier is Cohen's, which predicts the class that noisy copies most often fall into. That of a soft
+    certificate predicts the class with the largest mean soft vote; the two may differ.
+
+    prediction: the class, or ABSTAIN (-1).
+    radius: L2 radius in units of pixels in [0, 1]; 0 where it abstains.
+    pa_lower: lower bound of the probability, or the mean soft vote, of the selected class.
+    sigma: the noise level of the certificate.
+    counts: class counts of the n certification samples, (*m, num_classes).
+    counts0: class counts of the n0 samples that selected the class, (*m, num_classes).
+    search: how QCRS or DDRS chose sigma; None at a fixed sigma.
+    soft: the soft votes of a soft certificate; None for a hard one.
+    """
+
+    prediction: Int[Array | np.ndarray, "*m"] | np.integer
+    radius: Float[Array | np.ndarray, "*m"] | np.floating
+    pa_lower: Float[Array | np.ndarray, "*m"] | np.floating
+    sigma: Float[Array | np.ndarray, "*m"] | np.floating
+    counts: Int[Array | np.ndarray, "*m num_classes"]
+    counts0: Int[Array | np.ndarray, "*m num_classes"]
+    search: SigmaSearch | SigmaAscent | None = None
+    soft: SoftVotes | None = None
+
+
+class Prediction(NamedTuple):
+    """What PREDICT returns; NumPy scalars and arrays, or traced arrays inside jit. `*m` is () or (images,).
+
+    prediction: the class, or ABSTAIN (-1).
+    counts: class counts of the n samples, (*m, num_classes).
+    """
+
+    prediction: Int[Array | np.ndarray, "*m"] | np.integer
+    counts: Int[Array | np.ndarray, "*m num_classes"]
+
+
+def make_certificate(counts0, counts, sigma, n: int, alpha: float) -> Certificate:
+    """The certificate that follows from raw counts: selection counts0, estimation counts of n samples at sigma."""
+    xp = _numpy_of(counts)
+    counts0, counts, sigma = xp.asarray(counts0), xp.asarray(counts), xp.asarray(sigma)
+    selected = xp.argmax(counts0, axis=-1)
+    successes = xp.take_along_axis(counts, selected[..., None], axis=-1)[..., 0]
+    if xp is jnp:
+        pa_lower = bounds.look_up(bounds.pa_lower_table(n, alpha), successes)
+        radius = sigma * bounds.look_up(bounds.radius_table(n, alpha), successes)
+    else:
+        pa_lower = bounds.clopper_pearson_lower(successes, n, alpha)
+        radius = bounds.certified_radius(pa_lower, sigma)
+    abstains = pa_lower < 0.5
+    return Certificate(
+        prediction=xp.where(abstains, ABSTAIN, selected)[()],
+        radius=xp.where(abstains, 0.0, radius)[()],
+        pa_lower=pa_lower,
+        sigma=sigma[()],
+        counts=counts,
+        counts0=counts0,
+    )
+
+
+def make_soft_certificate(counts0, counts, sums0, sums, squares, sigma, n: int, alpha: float) -> Certificate:
+    """The soft certificate that follows from what was counted; outside jit alone. Arguments as the fields' names tell.
+
+    It says where the class with the largest mean vote stays the same. A vote is what `sampling.soft_votes` gives, a
+    function into [0, 1] in its own right, so that nothing has to be added for the softmax it was rounded from. Samples
+    that voted for no class are n less the counts; the certificate holds whatever they would have voted.
+    """
+    counts0, counts, sums0, sums, squares, sigma = map(np.asarray, (counts0, counts, sums0, sums, squares, sigma))
+    selected = np.argmax(sums0, axis=-1)
+    spoilt = n - counts.sum(axis=-1)
+    pa_lower, pb_upper = bounds.soft_bounds(selected, sums, squares, spoilt, n, alpha, SOFT_ONE)
+    return Certificate(
+        prediction=np.where(pa_lower > pb_upper, selected, ABSTAIN)[()],
+        radius=bounds.soft_radius(pa_lower, pb_upper, sigma),
+        pa_lower=pa_lower,
+        sigma=sigma[()],
+        counts=counts,
+        counts0=counts0,
+        soft=SoftVotes(sums0, sums, squares, pb_upper),
+    )
+
+
+def make_prediction(counts, n: int, alpha: float) -> Prediction:
+    """PREDICT's answer that follows from the counts of n samples."""
+    xp = _numpy_of(counts)
+    counts = xp.asarray(counts)
+    top, second = -xp.sort(-counts, axis=-1)[..., 0], -xp.sort(-counts, axis=-1)[..., 1]
+    if xp is jnp:
+        threshold = bounds.look_up(bounds.predict_table(n, alpha), top + second)
+    else:
+        threshold = bounds.predict_threshold(top + second, alpha)
+    return Prediction(xp.where(top >= threshold, xp.argmax(counts, axis=-1), ABSTAIN)[()], counts)
+
+
+def _numpy_of(counts):
+    return jnp if isinstance(counts, jax.core.Tracer) else np
