@@ -147,7 +147,7 @@ PRESETS = {
             ),
             "table noise_0.25.tsv noise_0.50.tsv macer_0.50.tsv --format markdown --out table.md",
         ),
-        quick="--max 1 --N 20 --N0 5 --gradient_n 10",
+        quick="--max 1 --alpha 0.2 --N 4 --N0 4 --gradient_n 4 --batch 2",
     ),
     "imagenet": Preset(
         asks="The published runs on ImageNet.",
@@ -169,7 +169,7 @@ PRESETS = {
             ),
             "table noise_0.25.tsv noise_0.50.tsv --format markdown --out table.md",
         ),
-        quick="--max 1 --N 20 --N0 5 --gradient_n 10 --batch 10",
+        quick="--max 1 --alpha 0.2 --N 4 --N0 4 --gradient_n 4 --batch 2",
     ),
 }
 
