@@ -51,6 +51,8 @@ def postprocess(results: Path, out: Path, dataset: str, data_dir: Path | None, s
     run = read_run(results)
     if not run.records:
         raise UserError(f"{results}: holds no results yet")
+    if run.predicts:
+        raise UserError(f"{results}: is of predictions, which have no radii to trim")
     if "memory" in run.request:
         raise UserError(f"{results}: is memory-based already")
     data = load_dataset(dataset, data_dir, split)
@@ -59,7 +61,7 @@ def postprocess(results: Path, out: Path, dataset: str, data_dir: Path | None, s
     radii = np.array([record.radius for record in run.records])
     corrected = memory.correct(images, predictions, radii)
     records = [
-        dataclasses.replace(record, predict=int(predict), radius=float(radius), correct=predict == record.label)
+        dataclasses.replace(record, predict=int(predict), radius=float(radius), correct=bool(predict == record.label))
         for record, predict, radius in zip(run.records, corrected.predictions, corrected.radii)
     ]
     source = {"source": results.name, "source_sha256": digest(results.read_bytes())}

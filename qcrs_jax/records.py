@@ -326,7 +326,8 @@ def write_run(path: str | Path, records: list[Record], request: dict, provenance
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "x") as file:
         _write_sidecar(path, request, provenance)
-        file.write("\t".join(COLUMNS) + "\n" + "".join(record.line() for record in records))
+        columns = SOFT_COLUMNS if any(record.sums for record in records) else COLUMNS
+        file.write("\t".join(columns) + "\n" + "".join(record.line(columns) for record in records))
 
 
 def _write_sidecar(path, request, provenance):

@@ -823,6 +823,8 @@ def test_memory_refuses_another_data_set(crowded, certified):
     assert "image 0 has label 0" in message and "label 4" in message
     message = refused("memory", certified / "cohen.tsv", *DATA, "--out", "m.tsv", cwd=crowded)
     assert "cohen.tsv: was made of another data set" in message
+    (crowded / "predictions.tsv").write_text("idx\tlabel\tpredict\tcorrect\ttime\n0\t0\t0\t1\t1.5\n")
+    assert "have no radii" in refused("memory", "predictions.tsv", *DATA, "--out", "m.tsv", cwd=crowded)
     (crowded / "long.tsv").write_text(COHEN_FORMAT.format("6\t0\t0\t0.1\t1\t1.5\n"))
     assert "there is none" in refused("memory", "long.tsv", *DATA, "--out", "m.tsv", cwd=crowded)
     (crowded / "empty.tsv").write_text(COHEN_FORMAT.format(""))

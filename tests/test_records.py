@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qcrs_jax.records import COLUMNS, SOFT_COLUMNS, Record, RecordsError, Writer, read_run, sidecar_path
+from qcrs_jax.records import COLUMNS, SOFT_COLUMNS, Record, RecordsError, Writer, read_run, sidecar_path, write_run
 
 RESULTS = Path(__file__).parents[2] / "shared/results"
 REQUEST = {"method": "qcrs", "sigma": 0.5, "seed": 0, "dataset": {"name": "npz", "fingerprint": "ab"}}
@@ -188,6 +188,22 @@ def test_a_run_without_results_binds_no_request(tmp_path):
     with Writer(path, other, {}) as writer:
         writer.write(make_record())
     assert len(read_run(path).records) == 1 and read_run(path).request == json.loads(json.dumps(other))
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_a_whole_run_is_written_once_and_keeps_what_is_known(tmp_path, soft):
+    others = {"pb_upper": 0.25, "sums0": (1, 2), "sums": (3, 4), "squares": (5, 6)} if soft else {}
+    unknown = {"sigma": None, "pa_lower": None, "seconds": 0.5, "counts0": None, "counts": None}
+    records = [make_record(0, **others), make_record(1, **others, **unknown)]
+    path = tmp_path / "new/r.tsv"
+    write_run(path, records, REQUEST, {})
+    run = read_run(path)
+    assert run.records == records and run.request == REQUEST
+    with pytest.raises(RecordsError, match="r.tsv: exists"):
+        write_run(path, [], REQUEST, {})
+    path.unlink()
+    with pytest.raises(RecordsError, match="r.tsv.json: exists"):
+        write_run(path, [], REQUEST, {})
 
 
 def test_two_runs_cannot_write_to_one_file(tmp_path):
