@@ -4,6 +4,7 @@ Every tensor of the file has to be used and every variable of the network filled
 dropped or left at its initial value in silence.
 """
 
+import math
 import re
 from collections import OrderedDict
 from pathlib import Path
@@ -224,25 +225,22 @@ def to_classifier(found: Recognised, mean, std, source: dict, path: Path) -> Cla
     theirs["shortcut"] = "shortcut" if any(".shortcut." in key for key in found.tensors) else "downsample"
     weights = {}
     for name, variable in flat:
-        arrays = []
-        for key in _torch_keys(name, variable.shape, theirs):
+        array = _aligned(variable.shape)
+        keys = _torch_keys(name, variable.shape, theirs)
+        for key, part in zip(keys, array if "rest" in name else [array], strict=True):
             if key not in found.tensors:
                 raise CheckpointError(f"{path}: {found.arch} needs tensor {key!r}, which the file lacks")
             unused.discard(key)
-            try:
-                arrays.append(_to_flax(found.tensors[key].numpy(), name[-1]))
-            except (ValueError, KeyError) as error:
-                raise CheckpointError(f"{path}: tensor {key!r} is damaged: {error}") from error
-        shape = variable.shape[1:] if "rest" in name else variable.shape
-        for key, array in zip(_torch_keys(name, variable.shape, theirs), arrays, strict=True):
-            if array.shape != shape:
+            values = _to_flax(found.tensors[key].view(), name[-1])
+            if values.shape != part.shape:
                 raise CheckpointError(
                     f"{path}: tensor {key!r} has shape {found.tensors[key].shape}, which does not fit {found.arch}: "
-                    f"in our order {array.shape} instead of {shape}"
+                    f"in our order {values.shape} instead of {part.shape}"
                 )
-            if not np.isfinite(array).all():
+            part[...] = values
+            if not np.isfinite([part.min(initial=0), part.max(initial=0)]).all():
                 raise CheckpointError(f"{path}: tensor {key!r} has values that are not finite")
-        weights[name] = np.stack(arrays) if "rest" in name else arrays[0]
+        weights[name] = array
     if unused:
         raise CheckpointError(
             f"{path}: {found.arch} has no place for tensor {min(unused)!r}"
@@ -284,10 +282,17 @@ def _torch_keys(name, shape, theirs):
 
 def _to_flax(array, leaf):
     """PyTorch's axes (out, in, h, w) in Flax's order (h, w, in, out); vectors as they are."""
-    array = np.asarray(array, np.float32)
     if leaf != "kernel":
         return array
     return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.transpose()
+
+
+def _aligned(shape):
+    """An array of float32 that JAX takes over as it is: it copies those that do not begin at a multiple of 64 bytes."""
+    size = 4 * math.prod(shape)
+    memory = np.empty(size + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + size].view(np.float32).reshape(shape)
 
 
 def to_state_dict(classifier: Classifier) -> OrderedDict[str, np.ndarray]:

@@ -1,8 +1,10 @@
 """Reads files of `torch.save` without PyTorch: zip archives (since 1.6) and the legacy sequence of pickles. Also
 `.safetensors`, with the library of that name.
 
-Pickles can run code. Only the few names below are let through, each of them builds plain data, and no attribute of
-what they build can be set.
+Whatever a file holds, reading it runs none of it and ends: in the tensors, or in a CheckpointError that names the file.
+The file is mapped; beside it, reading takes at most 512 MiB of memory, and a few for what is in order. For that, what
+describes the tensors (the pickles, a zip archive's directory, the header of safetensors) may take LIMIT bytes, 4 MiB:
+100 times what a ResNet-110 takes. Checksums of zip archives are checked; the other two formats have none.
 
 Source: torch/serialization.py and torch/_utils.py of PyTorch, for the layout of both formats.
 """
@@ -11,11 +13,8 @@ import dataclasses
 import io
 import math
 import mmap
-import os
-import pickle
 import struct
 import sys
-import zipfile
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,11 @@ import safetensors
 
 from qcrs_jax.checkpoint import CheckpointError
 
+from .unpickle import LIMIT, SAVE_WEIGHTS_ALONE, Unused, set_items, unpickle
+from .zip_archive import Archive
+
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+_COPIES = 2**20  # values that a tensor may have although its storage has fewer, as those of `expand` do
 _DTYPES = {
     "DoubleStorage": np.float64,
     "FloatStorage": np.float32,
@@ -39,176 +42,6 @@ _DTYPES = {
     "ByteStorage": np.uint8,
     "BoolStorage": np.bool_,
 }
-
-
-class TorchFileError(CheckpointError):
-    """A file that is not a readable PyTorch checkpoint; the message names the file and what is wrong."""
-
-
-@dataclasses.dataclass(eq=False)
-class _Storage:
-    """A typed run of numbers in the file, read when a tensor asks for it."""
-
-    dtype: np.dtype
-    key: str
-    size: int
-    read: Any = None
-
-    def array(self):
-        data = self.read()
-        if len(data) != self.size * self.dtype.itemsize:
-            raise ValueError(f"storage {self.key} has {len(data)} bytes instead of {self.size * self.dtype.itemsize}")
-        return np.frombuffer(data, self.dtype)
-
-
-@dataclasses.dataclass(eq=False)
-class Tensor:
-    """A tensor of the file, not yet read: a strided view of a storage."""
-
-    storage: _Storage
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-
-    @property
-    def dtype(self) -> np.dtype:
-        return self.storage.dtype
-
-    def numpy(self) -> np.ndarray:
-        """The values, in a fresh array of this shape.
-
-        Raises:
-            ValueError: shape, strides or offset reach outside the storage.
-        """
-        numbers = (self.offset, *self.shape, *self.strides)
-        if not all(type(v) is int and v >= 0 for v in numbers) or len(self.shape) != len(self.strides):
-            raise ValueError(f"tensor with shape {self.shape}, strides {self.strides}, offset {self.offset}")
-        last = self.offset + sum((size - 1) * stride for size, stride in zip(self.shape, self.strides))
-        if 0 in self.shape:
-            return np.zeros(self.shape, self.dtype)
-        if last >= self.storage.size or math.prod(self.shape) > self.storage.size:
-            raise ValueError(f"tensor of shape {self.shape} reaches outside storage {self.storage.key}")
-        strides = [stride * self.dtype.itemsize for stride in self.strides]
-        view = np.lib.stride_tricks.as_strided(self.storage.array()[self.offset :], self.shape, strides)
-        return view.copy()
-
-
-def load(path: str | Path) -> Any:
-    """What `torch.save`, or safetensors, wrote to `path`, with a `Tensor` for every tensor.
-
-    The file is mapped, and a tensor's numbers are read when it is asked for them.
-
-    Raises:
-        TorchFileError: no such file, not such a file, truncated, or a pickle that names anything but tensors and
-            plain containers. Nothing in the file is executed.
-    """
-    path = Path(path)
-    try:
-        with open(path, "rb") as file:
-            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if os.fstat(file.fileno()).st_size else b""
-    except OSError as error:
-        raise TorchFileError(f"{path}: cannot be read: {error.strerror}") from error
-    if not data:
-        raise TorchFileError(f"{path}: the file is empty")
-    try:
-        if path.suffix == ".safetensors":
-            return _load_safetensors(data)
-        return _load_zip(path) if data[:4] == b"PK\x03\x04" else _load_legacy(data)
-    except TorchFileError as error:
-        raise TorchFileError(f"{path}: {error}") from error
-    except RecursionError as error:
-        raise TorchFileError(f"{path}: the pickle is nested too deeply") from error
-    except zipfile.BadZipFile as error:
-        raise TorchFileError(f"{path}: truncated or damaged zip archive ({error}); copy it again") from error
-    except Exception as error:  # a damaged pickle can fail in any way
-        raise TorchFileError(
-            f"{path}: not a PyTorch checkpoint, or a truncated or damaged one ({type(error).__name__}: {error})"
-        ) from error
-
-
-class _Unpickler(pickle._Unpickler):
-    """Python's own unpickler: in the compiled one a few damaged bytes can ask for a memo of gigabytes.
-
-    The opcode that sets attributes is read and dropped: no object here needs it, and it could make a tensor point
-    outside its storage.
-    """
-
-    dispatch = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: lambda self: self.stack.pop()}
-
-    def __init__(self, file, storages):
-        super().__init__(file, encoding="utf-8")
-        self.storages = storages
-
-    def find_class(self, module, name):
-        if module in ("torch", "torch.cuda") and name in _DTYPES:
-            return _StorageType(name)
-        try:
-            return _ALLOWED[module, name]
-        except KeyError:
-            raise TorchFileError(
-                f"the pickle names {module}.{name}, which a checkpoint of weights does not need; nothing of it was "
-                "run. If you trust the file, open it with PyTorch and save its state_dict alone"
-            ) from None
-
-    def persistent_load(self, saved):
-        kind, storage_type, key, _, size, *view = saved
-        if kind != "storage" or not isinstance(storage_type, _StorageType) or (view and view[0] is not None):
-            raise TorchFileError(f"the pickle refers to {kind!r} in a form that no known PyTorch writes")
-        dtype = np.dtype(_DTYPES[storage_type.name])
-        if type(size) is not int or size < 0:
-            raise TorchFileError(f"storage {key!r} has size {size!r}")
-        storage = self.storages.setdefault(str(key), _Storage(dtype, str(key), size))
-        if (storage.dtype, storage.size) != (dtype, size):
-            raise TorchFileError(f"storage {key!r} is referred to with two types or sizes")
-        return storage
-
-
-@dataclasses.dataclass(frozen=True)
-class _StorageType:
-    name: str
-
-
-def _rebuild_tensor(storage, offset, size, stride, *_):
-    if not isinstance(storage, _Storage):
-        raise TorchFileError("the pickle builds a tensor from something else than a storage")
-    return Tensor(storage, offset, tuple(size), tuple(stride))
-
-
-def _rebuild_parameter(data, *_):
-    return data
-
-
-class _Namespace:
-    """Stands in for argparse.Namespace, which training scripts save beside the weights."""
-
-
-def _numpy_scalar(dtype, data=b""):
-    return None
-
-
-def _numpy_dtype(*_):
-    return _NumpyDtype()
-
-
-class _NumpyDtype:
-    """Stands in for the type of a NumPy scalar."""
-
-
-_ALLOWED = {
-    ("collections", "OrderedDict"): OrderedDict,
-    ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
-    ("torch", "Size"): tuple,
-    ("argparse", "Namespace"): _Namespace,
-    # A best accuracy is often a NumPy scalar. Its value is not used.
-    ("numpy.core.multiarray", "scalar"): _numpy_scalar,
-    ("numpy._core.multiarray", "scalar"): _numpy_scalar,
-    ("numpy", "dtype"): _numpy_dtype,
-    ("_codecs", "encode"): lambda text, encoding="": None,
-}
-
-
 _SAFETENSORS = {
     "F64": np.float64,
     "F32": np.float32,
@@ -223,78 +56,229 @@ _SAFETENSORS = {
 }
 
 
-def _load_safetensors(data):
-    content = {}
-    for name, part in safetensors.deserialize(bytes(data)):
-        dtype, shape, values = np.dtype(_SAFETENSORS[part["dtype"]]), tuple(part["shape"]), part["data"]
-        strides = tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
-        storage = _Storage(dtype, name, math.prod(shape), read=lambda values=values: values)
-        content[name] = Tensor(storage, 0, shape, strides)
-    return content
+@dataclasses.dataclass(eq=False, slots=True)
+class Storage:
+    """A run of `size` numbers: `data` are its bytes in the file, once they have been found."""
 
+    dtype: np.dtype
+    key: str
+    size: int
+    data: memoryview | None = None
 
-def _load_zip(path):
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-        if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
-            raise TorchFileError("a compressed zip archive; torch.save writes uncompressed ones")
-        pickles = [name for name in names if name.endswith("/data.pkl")]
-        if len(pickles) != 1:
-            raise TorchFileError(
-                "a zip archive, but not of torch.save: it holds no data.pkl (a TorchScript archive or another "
-                "kind of zip?)"
+    def find(self, data: memoryview) -> None:
+        if len(data) != self.size * self.dtype.itemsize:
+            raise CheckpointError(
+                f"damaged: storage {self.key[:100]!r} has {len(data)} bytes instead of "
+                f"{self.size * self.dtype.itemsize}; copy the file again"
             )
-        root = pickles[0].removesuffix("data.pkl")
-        if root + "constants.pkl" in names:
-            raise TorchFileError("a TorchScript archive; save the model's state_dict with torch.save instead")
-        byteorder = root + "byteorder"
-        if byteorder in names and archive.read(byteorder) != sys.byteorder.encode():
-            raise TorchFileError(f"written with byte order {archive.read(byteorder)!r}, which is not this machine's")
-        storages = {}
-        content = _Unpickler(io.BytesIO(archive.read(pickles[0])), storages).load()
-    for storage in storages.values():
-        storage.read = _zip_reader(path, f"{root}data/{storage.key}")
-    return content
+        self.data = data
 
 
-def _zip_reader(path, name):
-    def read():
-        try:
-            with zipfile.ZipFile(path) as archive:
-                return archive.read(name)
-        except Exception as error:  # zipfile raises many kinds
-            raise ValueError(f"{name} cannot be read from the zip archive: {error}") from error
+@dataclasses.dataclass(eq=False, slots=True)
+class Tensor:
+    """A tensor in the file: a strided view of a storage, which lies within it.
+
+    Raises:
+        CheckpointError: it does not.
+    """
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    def __post_init__(self):
+        tuples = type(self.shape) is type(self.strides) is tuple and len(self.shape) == len(self.strides) <= 64
+        if not (tuples and all(type(v) is int and 0 <= v < 2**63 for v in (self.offset, *self.shape, *self.strides))):
+            raise CheckpointError("damaged: a tensor whose shape, strides or offset are no such; copy the file again")
+        last = self.offset + sum((size - 1) * stride for size, stride in zip(self.shape, self.strides))
+        if math.prod(size or 1 for size in self.shape) > max(self.storage.size, _COPIES) or (
+            last >= self.storage.size and 0 not in self.shape
+        ):
+            raise CheckpointError(
+                f"damaged: a tensor of shape {str(self.shape)[:100]}, strides {str(self.strides)[:100]} and offset "
+                f"{self.offset} does not fit its storage of {self.storage.size}; copy the file again"
+            )
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.storage.dtype
+
+    def view(self) -> np.ndarray:
+        """The values as they lie in the file: read-only, and gone when the file changes. Copy what is to stay."""
+        if 0 in self.shape:
+            return np.zeros(self.shape, self.dtype)
+        strides = [stride * self.dtype.itemsize for stride in self.strides]
+        values = np.frombuffer(self.storage.data, self.dtype)[self.offset :]
+        return np.lib.stride_tricks.as_strided(values, self.shape, strides, writeable=False)
+
+    def numpy(self) -> np.ndarray:
+        """The values, in a fresh array of this shape."""
+        return self.view().copy()
+
+
+def load(path: str | Path) -> Any:
+    """What `torch.save`, or safetensors, wrote to `path`, with a `Tensor` for every tensor.
+
+    Raises:
+        CheckpointError: no such file, not such a file, truncated or damaged, or a pickle that names anything but
+            tensors and plain containers.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+        raise CheckpointError(f"{path}: cannot be read: not a file")
+    try:
+        with open(path, "rb") as file:
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if path.stat().st_size else b""
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+    if not data:
+        raise CheckpointError(f"{path}: the file is empty; copy it again")
+    try:
+        if path.suffix == ".safetensors":
+            return _load_safetensors(path, data)
+        return _load_zip(Archive(data)) if data[:4] == b"PK\x03\x04" else _load_legacy(data)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    except Exception as error:  # a damaged file can fail in any way
+        raise CheckpointError(
+            f"{path}: truncated or damaged ({type(error).__name__}: {str(error)[:200]}); copy it again"
+        ) from error
+
+
+def _storage_reader(storages):
+    """Turns the persistent ids of a pickle into storages, which it puts into the dict `storages` by their keys."""
+
+    def read(saved):
+        kind, dtype, key, _, size, *view = saved
+        if kind != "storage" or type(key) is not str or not isinstance(dtype, np.dtype) or view not in ([], [None]):
+            raise CheckpointError(f"the pickle refers to a storage in a form unknown here; {SAVE_WEIGHTS_ALONE}")
+        storage = storages.setdefault(key, Storage(dtype, key, size))
+        if type(size) is not int or not 0 <= size < 2**60 or (storage.dtype, storage.size) != (dtype, size):
+            raise CheckpointError(
+                f"damaged: storage {key[:100]!r} has two types or sizes, or none; copy the file again"
+            )
+        return storage
 
     return read
 
 
-def _load_legacy(file):
-    if file[257:262] == b"ustar":
-        raise TorchFileError("PyTorch's tar format of before 2017 is not supported; open and save it with PyTorch")
-    if file[:1] != pickle.PROTO:
-        raise TorchFileError("not a PyTorch checkpoint: neither a zip archive nor a pickle")
+def _rebuild_tensor(storage, offset, shape, strides, *_):
+    if not isinstance(storage, Storage):
+        raise ValueError("a tensor without a storage")
+    return Tensor(storage, offset, shape, strides)
+
+
+def _rebuild_parameter(data, *_):
+    if not isinstance(data, Tensor):
+        raise ValueError("a parameter without a tensor")
+    return data
+
+
+def _size(shape):
+    if type(shape) is not tuple:
+        raise ValueError("a size that is no tuple")
+    return shape
+
+
+def _ordered_dict(pairs=()):  # Python 2 gives the pairs, 3 sets them later
+    content = OrderedDict()
+    set_items(content, pairs)
+    return content
+
+
+def _unused(*_):
+    return Unused()
+
+
+_NAMES = {
+    ("collections", "OrderedDict"): _ordered_dict,
+    ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
+    ("torch._utils", "_rebuild_parameter_with_state"): _rebuild_parameter,
+    ("torch", "Size"): _size,
+    # Training scripts save these beside the weights: their settings, and a best accuracy as a NumPy scalar.
+    ("argparse", "Namespace"): _unused,
+    ("numpy.core.multiarray", "scalar"): _unused,
+    ("numpy._core.multiarray", "scalar"): _unused,
+    ("numpy", "dtype"): _unused,
+    ("_codecs", "encode"): _unused,
+    **{(module, name): np.dtype(kind) for module in ("torch", "torch.cuda") for name, kind in _DTYPES.items()},
+}
+
+
+def _load_zip(archive):
+    pickles = [name for name in archive.records if name.endswith("/data.pkl")]
+    if len(pickles) != 1:
+        raise CheckpointError(
+            "a zip archive, but not of torch.save: it does not hold one data.pkl (a TorchScript archive or another "
+            "kind of zip?); save the model's state_dict with torch.save"
+        )
+    root = pickles[0].removesuffix("data.pkl")
+    if root + "constants.pkl" in archive.records:
+        raise CheckpointError("a TorchScript archive; save the model's state_dict with torch.save instead")
+    if root + "byteorder" in archive.records and archive.read(root + "byteorder") != sys.byteorder.encode():
+        raise CheckpointError("written with another byte order than this machine's; save it again on this machine")
     storages = {}
-    if _Unpickler(file, {}).load() != _LEGACY_MAGIC:
-        raise TorchFileError("not a PyTorch checkpoint: a pickle without PyTorch's magic number")
-    version = _Unpickler(file, {}).load()
-    if version != 1001:
-        raise TorchFileError(f"legacy PyTorch format of version {version!r}; only 1001 is known")
-    system = _Unpickler(file, {}).load()
-    if isinstance(system, dict) and system.get("little_endian") is False:
-        raise TorchFileError("written on a big-endian machine")
-    content = _Unpickler(file, storages).load()
-    for key in _Unpickler(file, {}).load():
-        if str(key) not in storages:
-            raise TorchFileError(f"holds a storage {key!r} that no tensor uses")
-        storage = storages[str(key)]
-        (size,) = struct.unpack("<q", file.read(8))
-        length = storage.size * storage.dtype.itemsize
-        start = file.tell()
-        if size != storage.size or start + length > len(file):
-            raise TorchFileError(f"truncated or damaged in storage {key!r}; copy it again")
-        storage.read = lambda start=start, length=length: memoryview(file)[start : start + length]
-        file.seek(length, os.SEEK_CUR)
-    missing = [key for key, storage in storages.items() if storage.read is None]
-    if missing:
-        raise TorchFileError(f"truncated: storage {missing[0]!r} is missing")
+    stream = io.BytesIO(archive.read(pickles[0])[:LIMIT])
+    content = unpickle(stream, _NAMES, _storage_reader(storages))
+    for key, storage in storages.items():
+        storage.find(archive.read(f"{root}data/{key}"))
+    return content
+
+
+def _load_legacy(data):
+    if data[257:262] == b"ustar":
+        raise CheckpointError("PyTorch's tar format of before 2017 is not supported; open and save it with PyTorch")
+    if data[:1] != b"\x80":
+        raise CheckpointError("not a PyTorch checkpoint: neither a zip archive nor a pickle; save one with torch.save")
+    storages = {}
+    stream = io.BytesIO(data[:LIMIT])
+    if unpickle(stream, _NAMES, _storage_reader({})) != _LEGACY_MAGIC:
+        raise CheckpointError(
+            "not a PyTorch checkpoint: a pickle without PyTorch's magic number; save one with torch.save"
+        )
+    version = unpickle(stream, _NAMES, _storage_reader({}))
+    if type(version) is not int or version != 1001:
+        raise CheckpointError("a legacy PyTorch file, but not of version 1001, the only one known; save it again")
+    system = unpickle(stream, _NAMES, _storage_reader({}))
+    if type(system) is dict and system.get("little_endian") is False:
+        raise CheckpointError("written on a big-endian machine; open it with PyTorch and save it again")
+    content = unpickle(stream, _NAMES, _storage_reader(storages))
+    keys = unpickle(stream, _NAMES, _storage_reader({}))
+    if type(keys) is not list or not all(type(key) is str for key in keys) or sorted(keys) != sorted(storages):
+        raise CheckpointError("damaged: the storages that it lists are not those of its tensors; copy it again")
+    position = stream.tell()
+    for key in keys:
+        storage = storages[key]
+        size = int.from_bytes(data[position : position + 8], "little")
+        if size != storage.size:
+            raise CheckpointError(f"truncated or damaged: storage {key[:100]!r} has another size; copy it again")
+        start = position + 8
+        position = start + size * storage.dtype.itemsize
+        storage.find(memoryview(data)[start:position])
+    if position != len(data):
+        raise CheckpointError(f"damaged: {len(data) - position} bytes behind the last storage; copy it again")
+    return content
+
+
+def _load_safetensors(path, data):
+    (length,) = struct.unpack_from("<Q", data)
+    if length > LIMIT:
+        raise CheckpointError(f"damaged, or a header of more than {LIMIT >> 20} MiB; copy it again")
+    content, position = {}, 8 + length
+    with safetensors.safe_open(path, framework="numpy") as file:
+        for name in file.offset_keys():  # the library has checked that they follow one another without a gap
+            part = file.get_slice(name)
+            kind, shape = part.get_dtype(), tuple(part.get_shape())
+            if kind not in _SAFETENSORS:
+                raise CheckpointError(f"tensor {name[:100]!r} is of type {kind}; save it as F32")
+            storage = Storage(np.dtype(_SAFETENSORS[kind]), name, math.prod(shape))
+            start, position = position, position + storage.size * storage.dtype.itemsize
+            storage.find(memoryview(data)[start:position])
+            strides = tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
+            set_items(content, [(name, Tensor(storage, 0, shape, strides))])
+    if position != len(data):
+        raise CheckpointError(f"damaged: {len(data) - position} bytes behind the last tensor; copy it again")
     return content

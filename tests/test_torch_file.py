@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import resource
 import zipfile
 from argparse import Namespace
 from collections import OrderedDict
@@ -11,14 +10,18 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import save
-from qcrs_jax.convert.torch_file import Tensor, TorchFileError, load
+from damage import read_all
+from qcrs_jax.convert.torch_file import Tensor, load
+
+from qcrs_jax.checkpoint import CheckpointError
 
 BOTH = pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
 DTYPES = "float16 float32 float64 bfloat16 int8 int16 int32 int64 uint8 bool".split()
 
 
-def assert_equal(ours, theirs):
+def assert_equal(ours, theirs, seen=None):
     """`ours` is what torch.load gives, tensor by tensor and container by container."""
+    seen = {} if seen is None else seen  # containers may hold themselves
     if isinstance(theirs, torch.Tensor):
         assert isinstance(ours, Tensor)
         assert str(ours.dtype) == str(theirs.dtype).removeprefix("torch.")
@@ -26,17 +29,22 @@ def assert_equal(ours, theirs):
         if expected.dtype == torch.bfloat16:  # NumPy has none of its own: its bits
             values, expected = values.view(np.int16), expected.view(torch.int16)
         np.testing.assert_array_equal(values, expected.numpy(), strict=True)
-    elif isinstance(theirs, dict):
-        assert type(ours) is type(theirs)
-        assert list(ours) == list(theirs)
-        for key in theirs:
-            assert_equal(ours[key], theirs[key])
-    elif isinstance(theirs, list | tuple):
+    elif isinstance(theirs, dict | list | tuple):
+        if id(theirs) in seen:
+            assert seen[id(theirs)] == id(ours) or type(theirs) is tuple
+            return
+        seen[id(theirs)] = id(ours)
         assert len(ours) == len(theirs)
-        for a, b in zip(ours, theirs, strict=True):
-            assert_equal(a, b)
-    else:
-        assert ours == theirs
+        if isinstance(theirs, dict):
+            assert type(ours) is type(theirs)
+            assert list(ours) == list(theirs)
+        for key in theirs if isinstance(theirs, dict) else range(len(theirs)):
+            assert_equal(ours[key], theirs[key], seen)
+    elif isinstance(theirs, int | float | str | bytes | None):
+        assert type(ours) is type(theirs)
+        assert ours == theirs or ours != ours
+    else:  # only damaged files hold functions and storages as such
+        assert callable(theirs) or "Storage" in type(theirs).__name__
 
 
 def assert_as_torch(content, path, legacy):
@@ -62,6 +70,7 @@ def test_views_of_shared_storages(tmp_path, legacy):
         "steps": base[:, ::2, 1::3],
         "tail": base[2, 3],
         "diagonal": base[0].diagonal(),
+        "expanded": base[:1, :1].expand(7, 4, 5),
         "channels_last": torch.arange(48.0).reshape(1, 3, 4, 4).contiguous(memory_format=torch.channels_last),
     }
     assert_as_torch(views, tmp_path / "f", legacy)
@@ -108,68 +117,12 @@ def good(request, tmp_path):
     return save(content, tmp_path / "good.pth", request.param)
 
 
-def read_all(path):
-    """The file with every tensor's values, or the error: TorchFileError from the file, ValueError from a tensor."""
-    try:
-        content = load(path)
-    except TorchFileError as error:
-        assert str(path) in str(error)
-        return error
-    stack, tensors = [content], []
-    while stack:
-        node = stack.pop()
-        if isinstance(node, Tensor):
-            tensors.append(node)
-        elif isinstance(node, dict | list | tuple):
-            stack += node.values() if isinstance(node, dict) else node
-    for tensor in tensors:
-        try:
-            tensor.numpy()
-        except ValueError as error:
-            return error
-    return content
-
-
-def test_a_few_damaged_bytes_cannot_ask_for_gigabytes(tmp_path):
-    """The memo of C's unpickler grows to the largest index in the file: 64 GiB at 2**31."""
-    path = tmp_path / "memo.pth"
-    path.write_bytes(b"\x80\x02}r\xff\xff\xff\x01.")
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(TorchFileError):
-        load(path)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 * 1024  # KiB
-
-
 def test_truncated_anywhere(good):
     data = good.read_bytes()
     for length in sorted({1, 2, 3, 4, 5, *range(10, len(data), 17), len(data) - 1}):
         good.write_bytes(data[:length])
-        with pytest.raises(TorchFileError, match="good.pth"):
+        with pytest.raises(CheckpointError, match="good.pth"):
             load(good)
-
-
-def test_damaged_bytes_give_an_error_or_a_result(good):
-    data = np.frombuffer(good.read_bytes(), np.uint8)
-    failed = 0
-    for seed in range(3500):
-        rng = np.random.default_rng(seed)
-        damaged = data.copy()
-        damaged[rng.integers(len(data), size=rng.integers(1, 5))] = rng.integers(256)
-        good.write_bytes(damaged.tobytes())
-        failed += isinstance(read_all(good), ValueError)
-    assert failed > 350
-
-
-def test_removed_and_inserted_bytes_give_an_error_or_a_result(good):
-    data = good.read_bytes()
-    failed = 0
-    for seed in range(1500):
-        rng = np.random.default_rng(seed)
-        start, length = rng.integers(len(data)), rng.integers(1, 9)
-        inserted = rng.bytes(length) if seed % 2 else b""
-        good.write_bytes(data[:start] + inserted + data[start + (0 if seed % 2 else length) :])
-        failed += isinstance(read_all(good), ValueError)
-    assert failed > 150
 
 
 @pytest.mark.parametrize(
@@ -179,7 +132,7 @@ def test_removed_and_inserted_bytes_give_an_error_or_a_result(good):
         (b"idx\tlabel\tpredict\nnot weights at all\n", "not a PyTorch checkpoint"),
         (bytes(300), "not a PyTorch checkpoint"),
         (pickle.dumps({"state_dict": {}}), "magic number"),
-        (pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1002, 2), "version 1002"),
+        (pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1002, 2), "not of version 1001"),
         (b"PK\x03\x04 and nothing of a zip archive", "zip archive"),
         (b"(" * 50_000, "not a PyTorch checkpoint"),
         (bytes(257) + b"ustar\x0000" + bytes(200), "tar format"),
@@ -189,14 +142,14 @@ def test_removed_and_inserted_bytes_give_an_error_or_a_result(good):
 def test_other_files(tmp_path, data, words):
     path = tmp_path / "other.pth"
     path.write_bytes(data)
-    with pytest.raises(TorchFileError, match=words) as error:
+    with pytest.raises(CheckpointError, match=words) as error:
         load(path)
     assert str(path) in str(error.value)
 
 
 def test_missing_file_and_folder(tmp_path):
     for path in (tmp_path / "none.pth", tmp_path):
-        with pytest.raises(TorchFileError, match="cannot be read") as error:
+        with pytest.raises(CheckpointError, match="cannot be read") as error:
             load(path)
         assert str(path) in str(error.value)
 
@@ -231,7 +184,7 @@ def zipped(tmp_path):
 )
 def test_zip_archives_of_another_kind(tmp_path, zipped, edit, words):
     path = rewrite(zipped, tmp_path / "edited.pth", **edit)
-    with pytest.raises(TorchFileError, match=words) as error:
+    with pytest.raises(CheckpointError, match=words) as error:
         load(path)
     assert str(path) in str(error.value)
 
@@ -246,14 +199,14 @@ def test_zip_archives_of_another_kind(tmp_path, zipped, edit, words):
     ids=["missing", "short", "long"],
 )
 def test_zip_storage_that_is_missing_or_of_another_size(tmp_path, zipped, edit):
-    assert isinstance(read_all(rewrite(zipped, tmp_path / "edited.pth", **edit)), ValueError)
+    assert isinstance(read_all(rewrite(zipped, tmp_path / "edited.pth", **edit)), CheckpointError)
 
 
 def test_zip_weights_with_flipped_bits_fail_their_checksum(zipped):
     data = bytearray(zipped.read_bytes())
     data[data.index(np.arange(6, dtype=np.float32).tobytes()) + 5] ^= 1
     zipped.write_bytes(data)
-    assert isinstance(read_all(zipped), ValueError)
+    assert isinstance(read_all(zipped), CheckpointError)
 
 
 class Call:
@@ -295,7 +248,7 @@ def test_tensors_outside_their_storage(tmp_path, zipped):
         crafted = (tmp_path / "data.pkl").read_bytes()
         path = rewrite(zipped, tmp_path / "edited.pth", change={"data.pkl": lambda _, p=crafted: p})
         if view in views:
-            assert isinstance(read_all(path), ValueError), view
+            assert isinstance(read_all(path), CheckpointError), view
         else:  # the crafted file as such is in order
             assert load(path)["w"].numpy().tolist() == [[0, 1, 2], [3, 4, 5]]
 
@@ -323,7 +276,7 @@ def test_code_in_the_pickle_is_not_run(tmp_path, name, where):
         torch.load(path, weights_only=False)
     assert marker.exists()  # the file is a weapon
     marker.unlink()
-    with pytest.raises(TorchFileError, match="nothing of it was run") as error:
+    with pytest.raises(CheckpointError, match="nothing of it was run") as error:
         load(path)
     assert not marker.exists()
     assert str(path) in str(error.value)
@@ -344,14 +297,14 @@ def test_code_in_the_pickle_is_not_run(tmp_path, name, where):
 def test_no_way_around_the_list_of_names(tmp_path, module, name):
     path = tmp_path / "names.pth"
     path.write_bytes(b"\x80\x04" + b"".join(b"\x8c" + bytes([len(s)]) + s.encode() for s in (module, name)) + b"\x93.")
-    with pytest.raises(TorchFileError, match="which a checkpoint of weights does not need"):
+    with pytest.raises(CheckpointError, match="which a checkpoint of weights does not need"):
         load(path)
 
 
 @BOTH
 def test_whole_models_are_refused_with_the_remedy(tmp_path, legacy):
     path = save(torch.nn.Linear(2, 2), tmp_path / "model.pth", legacy)
-    with pytest.raises(TorchFileError, match="save its state_dict") as error:
+    with pytest.raises(CheckpointError, match="save the model's state_dict") as error:
         load(path)
     assert str(path) in str(error.value)
 
@@ -369,7 +322,8 @@ def test_attributes_of_tensors_cannot_be_set(tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         for entry, data in content.items():
             archive.writestr(entry, data)
-    np.testing.assert_array_equal(load(path)["state_dict"]["w"].numpy(), [0.0, 1.0, 2.0])
+    with pytest.raises(CheckpointError, match="attributes for a Tensor"):
+        load(path)
 
 
 def test_safetensors(tmp_path):
@@ -394,6 +348,6 @@ def test_damaged_safetensors(tmp_path, kept):
     path = tmp_path / "net.safetensors"
     save_file({"w": torch.ones(5)}, path)
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(TorchFileError) as error:
+    with pytest.raises(CheckpointError) as error:
         load(path)
     assert str(path) in str(error.value)
