@@ -124,12 +124,15 @@ def check(args) -> Request:
     """
     from qcrs_jax.certificate import check_request
     from qcrs_jax.ddrs import DDRS, PRESETS
+    from qcrs_jax.sampling import SOFT_ONE
     from qcrs_jax.sigma import QCRS
 
     check_arguments(args)
     soft = {}
     if args.certificate == "soft":
         soft = {"certificate": "soft", "beta": 16.0 if args.beta is None else args.beta}
+        if (args.batch or 0) > SOFT_ONE:
+            raise UserError(f"--batch {args.batch}: soft votes are summed exactly for {SOFT_ONE} at most")
     elif args.beta is not None:
         raise UserError("--beta is of the soft certificate; give --certificate soft with it")
     try:

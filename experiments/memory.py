@@ -43,6 +43,7 @@ def postprocess(results: Path, out: Path, dataset: str, data_dir: Path | None, s
 
     from qcrs_jax import memory
     from qcrs_jax.data import digest, load_dataset
+    from qcrs_jax.metrics import columns
     from qcrs_jax.records import read_run, sidecar_path, write_run
 
     for file in (out, sidecar_path(out)):
@@ -51,14 +52,12 @@ def postprocess(results: Path, out: Path, dataset: str, data_dir: Path | None, s
     run = read_run(results)
     if not run.records:
         raise UserError(f"{results}: holds no results yet")
-    if run.predicts:
-        raise UserError(f"{results}: is of predictions, which have no radii to trim")
     if "memory" in run.request:
         raise UserError(f"{results}: is memory-based already")
+    _, radii = columns(run)
     data = load_dataset(dataset, data_dir, split)
     images = _images(run, data)
     predictions = np.array([record.predict for record in run.records])
-    radii = np.array([record.radius for record in run.records])
     corrected = memory.correct(images, predictions, radii)
     records = [
         dataclasses.replace(record, predict=int(predict), radius=float(radius), correct=bool(predict == record.label))

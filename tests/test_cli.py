@@ -319,6 +319,7 @@ def test_a_file_of_another_program_is_not_appended_to(here):
         (["--search", "newton"], "newton"),
         (["--beta", "4"], "--certificate soft"),
         (["--certificate", "soft", "--N", "39"], "smallest n that could is 40"),
+        (["--certificate", "soft", "--batch", "40000"], "--batch 40000"),
         (["--method", "ddrs", "--ddrs_steps", "0"], "--ddrs_steps must be at least 1 and"),
         (["--method", "ddrs", "--ddrs_draws", "0"], "--ddrs_draws must be"),
         (["--method", "ddrs", "--ddrs_step_size", "-1"], "--ddrs_step_size must be"),
@@ -464,6 +465,8 @@ def test_the_table_of_predictions_is_that_of_agreement(predicted):
         assert float(row["agrees"]) == np.mean([a == t for a, t in zip(answers, top)])
     assert "predictions, which have no radii" in refused("plot", "p11.tsv", "--out", "p.png", cwd=predicted)
     assert "--radii" in refused("table", "p11.tsv", *RADII, cwd=predicted)
+    words = ["--out", "m.tsv", "--dataset", "npz", "--data_dir", "data.npz"]
+    assert "predictions, which have no radii" in refused("memory", "p11.tsv", *words, cwd=predicted)
     assert "another sigma for each input" in refused("table", "p11.tsv", "golden.tsv", cwd=predicted)
 
 

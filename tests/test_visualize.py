@@ -114,6 +114,7 @@ def test_impossible_figures_are_refused(drawn, tmp_path, capsys):
         (["--sigmas", "0.1", "0.5", "4.5"], "COUNT"),
         (["--curve_n", "0"], "--curve_n"),
         (["--N", "9"], "is 10"),
+        (["--certificate", "soft"], "--certificate soft"),
         (["--index", "500"], "images 0 to 499"),
     ):
         assert message in refused([*words, out, *flags], capsys)
