@@ -218,7 +218,13 @@ def to_classifier(found: Recognised, mean, std, source: dict, path: Path) -> Cla
         spec = Spec(found.arch, found.num_classes, found.image_shape, mean, std, found.options, source)
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    model = nnx.eval_shape(lambda: build(spec))
+    try:
+        model = nnx.eval_shape(lambda: build(spec))
+    except Exception as error:  # no classes, a stem of another size: networks fail in many ways
+        raise CheckpointError(
+            f"{path}: the sizes of its tensors are those of no {found.arch} ({type(error).__name__}: "
+            f"{str(error)[:200]}); copy the file again"
+        ) from error
     flat = nnx.to_flat_state(nnx.state(model))
     unused = {key for key in found.tensors if not _idle(key, found.tensors)}
     theirs = {"fc": _head(found.tensors).removesuffix(".weight")}

@@ -17,8 +17,9 @@ import damage
 import numpy as np
 import pytest
 import torch
-from checkpoints import lenet_file, save
+from checkpoints import lenet, lenet_file, resnet, save
 from damage import named, number, text, zip_archive
+from qcrs_jax.convert.load import load_classifier
 from qcrs_jax.convert.torch_file import load
 from safetensors.torch import load_file, save_file
 from test_torch_file import assert_equal
@@ -442,6 +443,24 @@ def test_parameters_with_attributes(tmp_path):
     weight.decay = False
     path = save({"w": weight}, tmp_path / "tagged.pth")
     assert load(path)["w"].numpy().tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "net, key, shape",
+    [
+        (lenet, "conv1.weight", (20, 0, 5, 5)),
+        (lenet, "fc2.weight", (0, 500)),
+        (lenet, "fc1.weight", (0, 2**20)),
+        (lambda: resnet(20), "conv1.weight", (16, 3, 0, 0)),
+        (lambda: resnet(20), "conv1.weight", (0, 3, 3, 3)),
+        (lambda: resnet(20), "layer1.0.conv2.weight", (0,)),
+    ],
+    ids=["no channels", "no classes", "no neurons", "no stem", "no filters", "no convolution"],
+)
+def test_networks_with_impossible_sizes(tmp_path, net, key, shape):
+    path = save({"state_dict": OrderedDict(net().state_dict(), **{key: torch.zeros(shape)})}, tmp_path / "net.pth")
+    with pytest.raises(CheckpointError, match="net.pth"):
+        load_classifier(path, "none")
 
 
 LENET = {"conv1.weight": (20, 1, 5, 5), "conv1.bias": (20,), "conv2.weight": (50, 20, 5, 5), "conv2.bias": (50,)}
