@@ -245,19 +245,15 @@ def _reader(dataset, what):
             return np.stack(images), np.array(labels, np.int32)
 
         return read
-    bytes_in = [None] * len(dataset)
-    for index, image in enumerate(
-        tqdm(
-            pool.map(lambda i: (fetch(i), dataset.read(i))[1], range(len(dataset))),
-            total=len(dataset),
-            desc=what,
-            leave=False,
-        )
-    ):
-        bytes_in[index] = image.reshape(shape)
-    kept = np.stack(bytes_in)
-    scale = np.float32(255 if kept.dtype == np.uint8 else 1)
-    return lambda indices: (kept[indices].astype(np.float32) / scale, dataset.labels[indices].astype(np.int32))
+    progress = tqdm(pool.map(fetch, range(len(dataset))), total=len(dataset), desc=what, leave=False)
+    if dataset.read(0).dtype != np.uint8:
+        kept = np.stack([image for image, _ in progress])
+        return lambda indices: (kept[indices], dataset.labels[indices].astype(np.int32))
+    kept = np.stack([np.rint(255 * image).astype(np.uint8) for image, _ in progress])  # the bytes that were read
+    return lambda indices: (
+        kept[indices].astype(np.float32) / np.float32(255),
+        dataset.labels[indices].astype(np.int32),
+    )
 
 
 def _read_ahead(read, batches):

@@ -180,11 +180,6 @@ def sgd(learning_rate, momentum: float, weight_decay: float) -> optax.GradientTr
     return optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(learning_rate, momentum or None))
 
 
-def step_schedule(peak: float, boundaries: list[int], decay: float) -> optax.Schedule:
-    """`peak`, multiplied by `decay` at each of the `boundaries` (steps)."""
-    return optax.piecewise_constant_schedule(peak, dict.fromkeys(boundaries, decay))
-
-
 def crop_and_flip(padding: int = 4) -> Callable:
     """Random crops of the zero-padded images and random horizontal flips, as usual on CIFAR."""
 

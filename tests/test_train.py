@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from qcrs_jax.convert.load import load_classifier
 from qcrs_jax.experiments import demo
-from qcrs_jax.experiments.train import COLUMNS, read_log
+from qcrs_jax.experiments.train import COLUMNS, _reader, read_log
+
+from qcrs_jax.data import Dataset
 
 PROGRAM = str(Path(sys.executable).with_name("qcrs-jax"))
 SMALL = "--arch lenet --dataset npz --data_dir data --sigma 0.25 --schedule onecycle --batch 32 --lr 0.05".split()
@@ -50,6 +52,15 @@ def test_a_run_leaves_a_classifier_a_log_and_a_curve(folder, unbroken):
     assert rows[-1][2] < rows[0][2]
     assert (folder / "unbroken" / "training" / "curve.png").read_bytes().startswith(b"\x89PNG")
     assert "epoch 4/4" in unbroken.stdout and "certify unbroken" in unbroken.stdout
+
+
+def test_images_that_are_kept_are_those_of_the_data_set():
+    raw = np.arange(256, dtype=np.uint8).reshape(4, 8, 8, 1)
+    for x in (raw, (raw / 255.0).astype(np.float32)):
+        dataset = Dataset("d", "train", "here", list("ab"), np.array([0, 1, 1, 0]), lambda i, x=x: x[i], "")
+        images, labels = _reader(dataset, "")(np.array([3, 1]))
+        for image, label, index in zip(images, labels, (3, 1)):
+            assert np.array_equal(image, dataset[index][0]) and label == dataset.labels[index]
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(folder, unbroken):
