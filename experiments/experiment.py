@@ -16,7 +16,7 @@ from qcrs_jax.errors import UserError
 
 from .demo import IMAGES
 
-GAUSSIAN = "zoo:fashion_mnist-lenet-sigma0.25"
+GAUSSIAN, MACER = "zoo:fashion_mnist-lenet-sigma0.25", "zoo:fashion_mnist-lenet-macer-sigma0.25"
 DATA = f"--dataset npz --data_dir {shlex.quote(str(IMAGES))} --sigma 0.25 --skip 5"
 BRACKET = "--left 0.08 --right 0.9"
 
@@ -84,9 +84,14 @@ PRESETS = {
         expect="QCRS and the tuned DDRS well ahead of Cohen, golden section level with bisection, both near the grid",
         commands=(
             *_methods(GAUSSIAN, "gaussian"),
-            f"table {_files('gaussian')} --format markdown --out table.md",
+            *_methods(MACER, "macer"),
+            f"table {_files('gaussian')} {_files('macer')} --format markdown --out table.md",
             f"compare {_files('gaussian')} --format markdown --out gaussian.md",
+            f"compare {_files('macer')} --format markdown --out macer.md",
+            "compare gaussian-cohen.tsv gaussian-golden.tsv macer-cohen.tsv macer-golden.tsv --format markdown "
+            "--out networks.md",
             f"plot {_files('gaussian')} --out gaussian.png",
+            f"plot {_files('macer')} --out macer.png",
         ),
     ),
     "regret": Preset(
@@ -107,7 +112,8 @@ PRESETS = {
         expect="consistent with it, within the confidence band, for all or nearly all images",
         commands=(
             f"curve {GAUSSIAN} gaussian-curves.tsv {DATA} --sigmas 0.06 1.2 24 --curve_n 2000",
-            "quasiconcavity gaussian-curves.tsv --out exceptions.png",
+            f"curve {MACER} macer-curves.tsv {DATA} --sigmas 0.06 1.2 24 --curve_n 2000",
+            "quasiconcavity gaussian-curves.tsv macer-curves.tsv --out exceptions.png",
         ),
         quick="--max 11 --curve_n 50",
     ),
