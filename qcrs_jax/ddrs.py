@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float
 
 from .sampling import Classifier, gaussian_noise, num_classes
@@ -116,8 +117,13 @@ def ascend(
     """
     lower, upper = jnp.float32(settings.sigma_lower), jnp.float32(settings.sigma_upper)
     stream = jax.random.fold_in(key, SEARCH)
+    optimizer = optax.sgd(
+        optax.cosine_decay_schedule(settings.step_size, settings.steps) if settings.decay else settings.step_size
+    )
 
-    def step(sigma, number):
+    def step(place, number):
+        sigma, state = place
+
         def surrogate(sigma):
             key = jax.random.fold_in(stream, number)
             share = {"batch_size": batch_size, "axis_name": axis_name}
@@ -126,15 +132,14 @@ def ascend(
             )
 
         value, gradient = jax.jvp(surrogate, (sigma,), (jnp.float32(1),))
-        rate = settings.step_size
-        if settings.decay:
-            rate *= (1 + jnp.cos(jnp.pi * number / settings.steps)) / 2
-        moved = jnp.clip(sigma + rate * gradient, lower, upper)
+        update, state = optimizer.update(-gradient, state)  # optax descends
+        moved = jnp.clip(optax.apply_updates(sigma, update), lower, upper)
         sigma = jnp.where(jnp.isfinite(gradient), moved, sigma)
-        return sigma, (sigma, value)
+        return (sigma, state), (sigma, value)
 
     start = jnp.asarray(sigma if settings.start is None else settings.start, jnp.float32)
-    last, (sigmas, surrogates) = jax.lax.scan(step, jnp.clip(start, lower, upper), jnp.arange(settings.steps))
+    start = jnp.clip(start, lower, upper)
+    (last, _), (sigmas, surrogates) = jax.lax.scan(step, (start, optimizer.init(start)), jnp.arange(settings.steps))
     return SigmaAscent(last, sigmas, surrogates)
 
 
