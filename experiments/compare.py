@@ -8,6 +8,7 @@ import textwrap
 from pathlib import Path
 
 from qcrs_jax.errors import UserError
+from qcrs_jax.records import INPUT_SPECIFIC
 
 from .table import DDRS_SAMPLES, FORMATS, label
 
@@ -59,6 +60,8 @@ def comparison(reference, runs, format="terminal") -> str:
     )
     if any(run.request.get("method") == "ddrs" for run in (reference, *runs)):
         notes += f" {DDRS_SAMPLES}"
+    if any(run.input_specific for run in (reference, *runs)):
+        notes += f" {INPUT_SPECIFIC}"
     return f"{body}\n\n{textwrap.fill(notes, 100) if format == 'terminal' else notes}\n"
 
 

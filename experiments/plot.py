@@ -61,7 +61,7 @@ def plot(paths, out, title=None, names=None) -> None:
         )
     axes.set(xlabel=r"$\ell_2$ radius", ylabel="certified accuracy", xlim=(0, end), ylim=(0, 1))
     tidy(axes)
-    axes.legend(frameon=False)
+    figure.legend(loc="outside lower center", frameon=False)  # inside it would hide curves
     if title is None:
         data = runs[0].request.get("dataset")
         title = f"{len(runs[0].records)} images" + (f" of {data['name']} ({data['split']})" if data else "")

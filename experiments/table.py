@@ -16,14 +16,10 @@ import textwrap
 from pathlib import Path
 
 from qcrs_jax.errors import UserError
+from qcrs_jax.records import INPUT_SPECIFIC
 
 FORMATS = ("terminal", "markdown", "latex", "csv")
 
-INPUT_SPECIFIC = (
-    "Where sigma is chosen per input, a certificate holds for the classifier smoothed with that input's sigma, held "
-    "fixed. It says nothing of a classifier that would search sigma again at the perturbed input. Runs of one "
-    "sigma certify one and the same classifier at all inputs."
-)
 DDRS_SAMPLES = (
     "Samples of DDRS's search are differentiated: each costs a forward pass and one of its derivative, about twice a "
     "sample of QCRS's search or of a certificate."

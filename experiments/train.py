@@ -195,10 +195,12 @@ def _optimizer(args, schedule):
 
 
 def _spec(args, dataset):
+    import jax.numpy as jnp
+    from flax import nnx
     from qcrs_jax.convert.layouts import NORMALIZATIONS
     from qcrs_jax.convert.load import parse_normalization
 
-    from qcrs_jax.models import Spec
+    from qcrs_jax.models import Spec, build
 
     shape = dataset[0][0].shape
     args.augment = args.augment or ("crop_flip" if shape[-1] == 3 else "none")
@@ -207,9 +209,16 @@ def _spec(args, dataset):
         args.normalization = name if args.method == "gaussian" and shape[-1] == 3 else "none"
     mean, std = NORMALIZATIONS.get(args.normalization) or parse_normalization(args.normalization)
     try:
-        return Spec(args.arch, len(dataset.class_names), shape, mean, std)
+        spec = Spec(args.arch, len(dataset.class_names), shape, mean, std)
     except ValueError as error:
         raise UserError(f"impossible request: {error}") from error
+    try:
+        nnx.eval_shape(lambda: build(spec)(jnp.zeros((1, *shape))))
+    except TypeError as error:
+        raise UserError(
+            f"--arch {args.arch} does not take images of shape {shape}, which {dataset.source} has; choose another"
+        ) from error
+    return spec
 
 
 def _describe(args, spec, train, test):

@@ -3,7 +3,8 @@
     RESULTS        the reference's columns first (idx label predict radius correct best_sigma pABar time; PREDICT's
                    are idx label predict correct time), then ours
     RESULTS.json   what was asked (a rerun must ask the same to resume), and where it ran; the names of the classes,
-                   which `label` and `predict` count from 0, are its request.dataset.class_names
+                   which `label` and `predict` count from 0, are its request.dataset.class_names; of a method that
+                   chooses sigma per input it says what the certificates hold for ("guarantee")
 
 Files of Cohen's, QCRS's and MACER's programs can be read too.
 """
@@ -35,6 +36,13 @@ COLUMNS = (
 )
 SOFT_COLUMNS = (*COLUMNS, "pBBar", "sums0", "sums", "squares")
 PREDICT_COLUMNS = ("idx", "label", "predict", "correct", "time", "counts")
+INPUT_SPECIFIC = (
+    "Where sigma is chosen per input, a certificate holds for the classifier smoothed with that input's sigma, held "
+    "fixed. It says nothing of a classifier that would search sigma again at the perturbed input. Runs of one "
+    "sigma certify one and the same classifier at all inputs."
+)
+"""What an input-specific certificate says; sidecars and tables carry it."""
+
 # Where a column has another name.
 _ATTRIBUTES = {"best_sigma": "sigma", "pABar": "pa_lower", "pBBar": "pb_upper", "time": "seconds"}
 
@@ -332,7 +340,10 @@ def write_run(path: str | Path, records: list[Record], request: dict, provenance
 
 def _write_sidecar(path, request, provenance):
     temporary = sidecar_path(path).with_name(sidecar_path(path).name + ".tmp")
-    temporary.write_text(json.dumps({"request": request, "provenance": provenance}, indent=2) + "\n")
+    content = {"request": request, "provenance": provenance}
+    if request.get("method") in ("qcrs", "ddrs") and "memory" not in request:
+        content = {"guarantee": INPUT_SPECIFIC, **content}
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
     temporary.replace(sidecar_path(path))
 
 

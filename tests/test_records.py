@@ -10,7 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qcrs_jax.records import COLUMNS, SOFT_COLUMNS, Record, RecordsError, Writer, read_run, sidecar_path, write_run
+from qcrs_jax.records import (
+    COLUMNS,
+    INPUT_SPECIFIC,
+    SOFT_COLUMNS,
+    Record,
+    RecordsError,
+    Writer,
+    read_run,
+    sidecar_path,
+    write_run,
+)
 
 RESULTS = Path(__file__).parents[2] / "shared/results"
 REQUEST = {"method": "qcrs", "sigma": 0.5, "seed": 0, "dataset": {"name": "npz", "fingerprint": "ab"}}
@@ -161,6 +171,15 @@ def test_a_request_with_tuples_is_the_same_when_read_back(tmp_path):
     path = tmp_path / "r.tsv"
     write_all(path, [make_record()], {"mean": (0.5, 0.1)})
     assert len(write_all(path, [], {"mean": (0.5, 0.1)})) == 1
+
+
+@pytest.mark.parametrize("method, says", [("qcrs", True), ("ddrs", True), ("cohen", False)])
+def test_the_sidecar_of_an_input_specific_method_says_what_its_certificates_hold_for(tmp_path, method, says):
+    with Writer(tmp_path / "r.tsv", {"method": method}, {}):
+        pass
+    content = json.loads(sidecar_path(tmp_path / "r.tsv").read_text())
+    assert (content.get("guarantee") == INPUT_SPECIFIC) == says
+    assert "held fixed" in INPUT_SPECIFIC and "search sigma again" in INPUT_SPECIFIC
 
 
 def test_a_file_without_sidecar_is_not_continued(tmp_path):

@@ -91,6 +91,7 @@ def test_other_settings_are_refused_by_name(folder, unbroken):
     [
         (["--method", "macer", "--copies", "0"], "copies must be positive"),
         (["--batch", "1000"], "--batch 1000 is more than the 128 images"),
+        (["--arch", "lenet"], "--arch lenet does not take images of shape"),
         (["--arch", "vgg"], "unknown architecture 'vgg'"),
         (["--lr", "-1"], "--lr must be positive"),
         (["--momentum", "1.5"], "--momentum"),
