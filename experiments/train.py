@@ -6,8 +6,10 @@ epoch, the log and its curve. Defaults are the papers'; `--schedule onecycle` is
   qcrs-jax train OUT_DIR --arch cifar_resnet110 --dataset cifar10 --sigma 0.25
   qcrs-jax train OUT_DIR --arch cifar_resnet20 --dataset cifar10 --sigma 0.25 --schedule onecycle
   qcrs-jax train OUT_DIR --arch lenet --dataset mnist --sigma 0.25 --method macer
+  qcrs-jax train OUT_DIR --init models/noise_0.25.pth.tar --dataset cifar10 --sigma 0.50 --epochs 10 --lr 0.01
 """
 
+import dataclasses
 import json
 import time
 from pathlib import Path
@@ -33,7 +35,10 @@ def add_arguments(parser):
     add_data_arguments(parser)
     group = parser.add_argument_group("classifier")
     add = group.add_argument
-    add("--arch", default="cifar_resnet20", help="cifar_resnet20, ..., resnet50, lenet, ... (default: cifar_resnet20)")
+    add("--arch", help="cifar_resnet20, ..., resnet50, lenet, ... (default: that of --init, else cifar_resnet20)")
+    add(
+        "--init", metavar="CHECKPOINT", help="start from the weights of a trained classifier: a file that certify opens"
+    )
     add(
         "--normalization",
         help="cifar10, imagenet, none, or MEAN,.../STD,... (default: cifar10 for CIFAR ResNets under method gaussian, "
@@ -97,7 +102,8 @@ def run(args):
     steps = len(train) // args.batch
     if steps == 0:
         raise UserError(f"--batch {args.batch} is more than the {len(train)} images of {train.source}")
-    spec = _spec(args, train)
+    start = _start(args)
+    spec = _spec(args, train, start)
     schedule = _schedule(args, steps)
     trainer = Trainer(
         spec,
@@ -106,11 +112,11 @@ def run(args):
         augment=crop_and_flip() if args.augment == "crop_flip" else None,
         dtype=jnp.dtype(args.dtype),
     )
-    request = _describe(args, spec, train, test)
+    request = _describe(args, spec, train, test) | ({"init": start.fingerprint()} if start else {})
     with _Run(args.out_dir, request) as saved:
         everywhere = replicated(devices)
         shared = NamedSharding(everywhere.mesh, PartitionSpec("devices"))
-        state = jax.device_put(trainer.init(args.seed), everywhere)
+        state = jax.device_put(trainer.init(args.seed, start), everywhere)
         first, state, rows = saved.restore(state)
         if first:
             print(f"{args.out_dir}: {first} of {args.epochs} epochs are done; going on behind them")
@@ -194,7 +200,21 @@ def _optimizer(args, schedule):
     return sgd(schedule, args.momentum, args.weight_decay)
 
 
-def _spec(args, dataset):
+def _start(args):
+    """The classifier that --init names, or None."""
+    if args.init is None:
+        args.arch = args.arch or "cifar_resnet20"
+        return None
+    from qcrs_jax.convert.load import load_classifier
+
+    start = load_classifier(args.init, args.normalization)
+    if args.arch not in (None, start.spec.arch):
+        raise UserError(f"--init {args.init}: holds a {start.spec.arch}, not --arch {args.arch}")
+    args.arch = start.spec.arch
+    return start
+
+
+def _spec(args, dataset, start):
     import jax.numpy as jnp
     from flax import nnx
     from qcrs_jax.convert.layouts import NORMALIZATIONS
@@ -204,6 +224,13 @@ def _spec(args, dataset):
 
     shape = dataset[0][0].shape
     args.augment = args.augment or ("crop_flip" if shape[-1] == 3 else "none")
+    if start is not None:
+        if (start.spec.image_shape, start.spec.num_classes) != (shape, len(dataset.class_names)):
+            raise UserError(
+                f"--init {args.init}: is for {start.spec.num_classes} classes and images of shape "
+                f"{start.spec.image_shape}; {dataset.source} has {len(dataset.class_names)} and {shape}"
+            )
+        return dataclasses.replace(start.spec, source={})
     if args.normalization is None:
         name = "cifar10" if args.arch.startswith("cifar_") else "imagenet"
         args.normalization = name if args.method == "gaussian" and shape[-1] == 3 else "none"

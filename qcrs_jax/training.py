@@ -122,10 +122,10 @@ class Trainer:
         model.train()
         self._training = nnx.graphdef(model)
 
-    def init(self, seed: int) -> TrainState:
-        """Fresh weights."""
-        _, weights, statistics = nnx.split(build(self.spec, seed), nnx.Param, ...)
-        weights, statistics = nnx.to_pure_dict(weights), nnx.to_pure_dict(statistics)
+    def init(self, seed: int, start: Classifier | None = None) -> TrainState:
+        """Fresh weights, or a copy of those of `start`, a classifier of the same spec."""
+        _, *state = nnx.split(start.model if start else build(self.spec, seed), nnx.Param, ...)
+        weights, statistics = (jax.tree.map(jnp.array, nnx.to_pure_dict(part)) for part in state)
         return TrainState(weights, statistics, self.optimizer.init(weights), jnp.zeros((), jnp.int32))
 
     @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)

@@ -54,6 +54,15 @@ def test_a_run_leaves_a_classifier_a_log_and_a_curve(folder, unbroken):
     assert "epoch 4/4" in unbroken.stdout and "certify unbroken" in unbroken.stdout
 
 
+def test_a_run_starts_from_the_weights_it_is_given(folder, unbroken):
+    words = [*SMALL, "--epochs", 1, "--init", "unbroken", "--lr", 1e-12]
+    done = qcrs_jax("train", "further", *words, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    before, after = (load_classifier(folder / name) for name in ("unbroken", "further"))
+    np.testing.assert_allclose(after.model.fc2.kernel[...], before.model.fc2.kernel[...], atol=1e-9)
+    assert after.spec.source["init"] == before.fingerprint()
+
+
 def test_images_that_are_kept_are_those_of_the_data_set():
     raw = np.arange(256, dtype=np.uint8).reshape(4, 8, 8, 1)
     for x in (raw, (raw / 255.0).astype(np.float32)):
@@ -93,6 +102,7 @@ def test_other_settings_are_refused_by_name(folder, unbroken):
         (["--batch", "1000"], "--batch 1000 is more than the 128 images"),
         (["--arch", "lenet"], "--arch lenet does not take images of shape"),
         (["--arch", "vgg"], "unknown architecture 'vgg'"),
+        (["--init", "nowhere"], "nowhere: no such file"),
         (["--lr", "-1"], "--lr must be positive"),
         (["--momentum", "1.5"], "--momentum"),
     ],
