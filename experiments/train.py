@@ -37,7 +37,7 @@ def add_arguments(parser):
     add = group.add_argument
     add("--arch", help="cifar_resnet20, ..., resnet50, lenet, ... (default: that of --init, else cifar_resnet20)")
     add(
-        "--init", metavar="CHECKPOINT", help="start from the weights of a trained classifier: a file that certify opens"
+        "--init", metavar="CHECKPOINT", help="start from the weights of what certify opens"
     )
     add(
         "--normalization",
