@@ -80,10 +80,10 @@ def _published(checkpoint, results, flags):
 PRESETS = {
     "acr": Preset(
         asks="What does each choice of sigma give, at equal samples?",
-        source="the tables of ACR in Towards Large Certified Radius in Randomized Smoothing using Quasiconcave Optimization "
-        "(QCRS; Kung and Chen, AAAI 2024, arXiv 2302.00209)",
+        source="QCRS (Kung and Chen, AAAI 2024, arXiv 2302.00209), the tables of ACR",
         takes="about 40 minutes of one core, half of them for the grid",
-        expect="ACR 0.69 Cohen, 1.04 bisection, 1.05 golden, 1.06 DDRS, 1.07 grid; with MACER 0.73, 1.07, 1.08, 1.10, 1.10",
+        expect="ACR 0.69 Cohen, 1.04 bisection, 1.05 golden, 1.06 DDRS, 1.07 grid; "
+        "with MACER 0.73, 1.07, 1.08, 1.10, 1.10",
         commands=(
             *_methods(GAUSSIAN, "gaussian"),
             *_methods(MACER, "macer"),

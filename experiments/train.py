@@ -36,9 +36,7 @@ def add_arguments(parser):
     group = parser.add_argument_group("classifier")
     add = group.add_argument
     add("--arch", help="cifar_resnet20, ..., resnet50, lenet, ... (default: that of --init, else cifar_resnet20)")
-    add(
-        "--init", metavar="CHECKPOINT", help="start from the weights of what certify opens"
-    )
+    add("--init", metavar="CHECKPOINT", help="start from the weights of what certify opens")
     add(
         "--normalization",
         help="cifar10, imagenet, none, or MEAN,.../STD,... (default: cifar10 for CIFAR ResNets under method gaussian, "
