@@ -100,7 +100,6 @@ def test_other_settings_are_refused_by_name(folder, unbroken):
     [
         (["--method", "macer", "--copies", "0"], "copies must be positive"),
         (["--batch", "1000"], "--batch 1000 is more than the 128 images"),
-        (["--arch", "lenet"], "--arch lenet does not take images of shape"),
         (["--arch", "vgg"], "unknown architecture 'vgg'"),
         (["--init", "nowhere"], "nowhere: no such file"),
         (["--lr", "-1"], "--lr must be positive"),
@@ -110,6 +109,16 @@ def test_other_settings_are_refused_by_name(folder, unbroken):
 def test_impossible_requests_are_refused(folder, words, message):
     done = qcrs_jax("train", "refused", *SMALL, *words, cwd=folder)
     assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_images_that_the_network_cannot_take_are_refused(tmp_path):
+    (tmp_path / "data").mkdir()
+    for split in ("train", "test"):
+        x, y = np.zeros((64, 32, 32, 3), np.uint8), np.arange(64) % 2
+        np.savez(tmp_path / "data" / f"{split}.npz", x=x, y=y, class_names=["a", "b"])
+    done = qcrs_jax("train", "refused", *SMALL, cwd=tmp_path)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "--arch lenet does not take images of shape (32, 32, 3)" in done.stderr
 
 
 def test_macer_trains_and_its_export_certifies(folder):
