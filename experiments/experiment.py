@@ -122,8 +122,8 @@ PRESETS = {
     "overhead": Preset(
         asks="What do epsilon and the samples of an evaluation cost, and what do they give?",
         source="QCRS, its ablations of both",
-        takes="about 20 minutes",
-        expect="after the paper, a plateau: little to gain beyond epsilon 0.03 and 500 samples",
+        takes="about 15 minutes of one core",
+        expect="ACR 1.05 at any epsilon, 1.03 at 100 and 1.07 at 2000 samples an evaluation, beside 0.66 for Cohen",
         commands=_settings(),
     ),
     "cifar10": Preset(
