@@ -115,7 +115,7 @@ PRESETS = {
         commands=(
             f"curve {GAUSSIAN} gaussian-curves.tsv {DATA} --sigmas 0.06 1.2 24 --curve_n 2000",
             f"curve {MACER} macer-curves.tsv {DATA} --sigmas 0.06 1.2 24 --curve_n 2000",
-            "quasiconcavity gaussian-curves.tsv macer-curves.tsv --out exceptions.png",
+            "quasiconcavity gaussian-curves.tsv macer-curves.tsv --report report.txt --out exceptions.png",
         ),
         quick="--max 21 --curve_n 50",
     ),
@@ -202,8 +202,8 @@ def run(args):
             words = shlex.split(command.format(base=shlex.quote(str(base))))
             if args.quick and words[0] in ("certify", "curve"):
                 words += shlex.split(PRESETS[args.name].quick)
-            if "--out" in words:
-                Path(words[words.index("--out") + 1]).unlink(missing_ok=True)  # of an earlier time
+            for flag in {"--out", "--report"} & set(words):
+                Path(words[words.index(flag) + 1]).unlink(missing_ok=True)  # of an earlier time
             print(f"\nqcrs-jax {shlex.join(words)}", flush=True)
             if status := cli.main(words):
                 raise SystemExit(status)

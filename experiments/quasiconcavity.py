@@ -20,12 +20,16 @@ def add_arguments(parser):
         "--alpha", type=float, default=0.001, help="failure probability of each image's band (default: 0.001)"
     )
     parser.add_argument("--out", type=Path, help="draw the exceptions: FILE.png, FILE.pdf or FILE.svg")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="write what is printed to this file as well")
 
 
 def run(args):
     from qcrs_jax.bounds import check_alpha
     from qcrs_jax.curves import read_curves
 
+    from .table import check_replaceable
+
+    check_replaceable(args.report, args.curves)
     try:
         check_alpha(args.alpha)
     except ValueError as error:
@@ -33,7 +37,10 @@ def run(args):
     if args.out is not None:
         check_ending(args.out)
     files = [(path, read_curves(path)) for path in args.curves]
-    print("\n\n".join(report(path, curves, args.alpha) for path, curves in files))
+    text = "\n\n".join(report(path, curves, args.alpha) for path, curves in files)
+    print(text)
+    if args.report is not None:
+        args.report.write_text(text + "\n")
     if args.out is not None:
         count = draw_exceptions([curves for _, curves in files], args.alpha, args.out)
         print(f"\n{args.out}: the {count} deepest dips" if count else f"\nno exception, so {args.out} is not written")

@@ -65,7 +65,7 @@ def check_replaceable(out, paths) -> None:
     from qcrs_jax.records import sidecar_path
 
     if out is not None and (out in paths or sidecar_path(out).exists()):
-        raise UserError(f"--out {out}: holds the results of a run, which the table would replace; choose another file")
+        raise UserError(f"{out}: holds the results of a run, which the table would replace; choose another file")
 
 
 def write(text, out) -> None:

@@ -137,7 +137,7 @@ DDRS_FLAGS = "--ddrs_preset --ddrs_steps --ddrs_draws --ddrs_step_size --ddrs_de
         ("plot", "RESULTS --out --title --names png pdf svg"),
         ("visualize", "CHECKPOINT --index --out --sigmas --curve_n --dataset --search --N --seed --macer"),
         ("curve", "CHECKPOINT RESULTS --sigma --sigmas --curve_n --dataset --skip --max --on_error --batch"),
-        ("quasiconcavity", "CURVES --alpha --out"),
+        ("quasiconcavity", "CURVES --alpha --out --report"),
         ("demo", "--out"),
         ("benchmark", ""),
     ],

@@ -71,9 +71,11 @@ def write(path, rows, n=1000):
 def test_exceptions_are_told_and_drawn(tmp_path, capsys):
     path = write(tmp_path / "c.tsv", [(999, 990, 600, 500), (999, 800, 500, 900), (300, 510, 400, 200)])
     out = tmp_path / "f.png"
-    assert cli.main(["quasiconcavity", str(path), "--out", str(out)]) == 0
+    written = tmp_path / "report.txt"
+    assert cli.main(["quasiconcavity", str(path), "--out", str(out), "--report", str(written)]) == 0
     text = capsys.readouterr().out
     assert "3 images of made, 1,000 samples at each of 4 sigmas from 0.1 to 1" in text
+    assert text.startswith(written.read_text())
     assert "quasiconcavity: 2 of 3 images (66.7%)" in text and "of these 1 have no radius" in text
     assert "image 1 (cat): R(0.1) >= 0.2" in text and "R(0.5) <= 0.0" in text and "R(1) >= 1.0" in text
     assert out.read_bytes().startswith(b"\x89PNG") and "the 1 deepest dips" in text
