@@ -1,9 +1,7 @@
 """PyTorch checkpoints of every layout against PyTorch's logits, and what is refused rather than guessed."""
 
 import functools
-import io
 import json
-import tarfile
 
 import jax
 import jax.numpy as jnp
@@ -527,26 +525,6 @@ def test_flipped_bit_in_the_weights(tmp_path):
     with pytest.raises(CheckpointError) as error:
         load_classifier(path)
     assert str(path) in str(error.value)
-
-
-@pytest.fixture(scope="module")
-def real_images():
-    """Every 40th test image of CIFAR-10 (250 of them, 25 a class) and its label."""
-    from PIL import Image
-
-    archive = SHARED / "data" / "cifar10-imagefolder.tar.xz"
-    if not archive.exists():
-        pytest.skip("needs the CIFAR-10 images")
-    x, names = [], []
-    with tarfile.open(archive, "r|xz") as members:
-        for member in members:
-            if member.isfile() and int(member.name[-8:-4]) % 40 == 0:  # test/airplane/0040.jpg
-                with Image.open(io.BytesIO(members.extractfile(member).read())) as image:
-                    x.append(np.asarray(image, np.float32) / 255)
-                names.append(member.name.split("/")[1])
-            if len(x) == 250:
-                break
-    return np.stack(x), np.unique(names, return_inverse=True)[1]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from qcrs_jax.convert.load import load_classifier
 from qcrs_jax.experiments import cli, demo
 from qcrs_jax.experiments.train import read_log
 
-from qcrs_jax.data import load_dataset
+from qcrs_jax.data import Dataset, load_dataset
 from qcrs_jax.errors import UserError
 
 
@@ -24,6 +24,16 @@ def test_its_accuracy_is_that_of_its_log(name):
     dataset, entry = load_dataset("npz", demo.IMAGES), zoo.entries()[name]
     measured = accuracy(load_classifier(f"zoo:{name}"), dataset, range(len(dataset)), entry["sigma"])
     assert measured == pytest.approx(entry["noisy_accuracy"], abs=0.05)  # 500 of its 10 000 images
+
+
+@pytest.mark.parametrize("name", [name for name in zoo.entries() if name.startswith("cifar10")])
+def test_its_accuracy_is_that_of_its_log_on_cifar10(name, real_images):
+    images, labels = real_images
+    dataset = Dataset("cifar10", "test", "", list("abcdefghij"), labels, lambda i: images[i], "")
+    entry = zoo.entries()[name]
+    for sigma, expected in ((0.0, entry["clean_accuracy"]), (entry["sigma"], entry["noisy_accuracy"])):
+        measured = accuracy(load_classifier(f"zoo:{name}"), dataset, range(len(dataset)), sigma)
+        assert measured == pytest.approx(expected, abs=0.1)  # 250 images: a standard error of 0.03
 
 
 def test_an_unknown_name_is_refused_with_those_there_are():
