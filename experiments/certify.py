@@ -34,11 +34,19 @@ def add_method_arguments(parser):
     add("--sigma", type=float, required=True, help="noise level that the classifier was trained at")
     add(
         "--search",
-        choices=["golden", "bisection", "shrinking", "grid"],
+        choices=["golden", "bisection", "shrinking", "grid", "bayesian"],
         default="golden",
         help="QCRS: golden section with common random numbers, bisection as published, the published program's ascent "
-        "by shrinking strides, or all sigmas EPSILON apart (default: golden)",
+        "by shrinking strides, all sigmas EPSILON apart, or Bayesian optimisation on all counts together, which may "
+        "widen the bracket (default: golden)",
     )
+    add(
+        "--objective",
+        choices=["predictive", "lcb"],
+        help="QCRS: what a search compares: the radius that N samples can be expected to certify, or, as published, "
+        "the lower bound by the search's own samples (default: predictive, lcb for bisection and shrinking)",
+    )
+    add("--evaluations", type=int, default=15, help="QCRS bayesian: evaluations at most (default: 15)")
     add("--left", type=float, help="QCRS, DDRS: lower end of the bracket of sigmas (default: 0.25 SIGMA)")
     add("--right", type=float, help="QCRS, DDRS: upper end (default: 3.5 SIGMA)")
     add("--epsilon", type=float, help="QCRS: width of the bracket at which to stop (default: 0.1 SIGMA)")
@@ -91,7 +99,13 @@ def run(args):
 # Marks what a soft vote is, as `sampling.soft_votes` defines it. Another definition needs another mark.
 VOTES = "softmax(beta logits) in units of 2**-15, logits in steps of 2**-10"
 
-_FLAGS = {"sigma_lower": "--left", "sigma_upper": "--right", "tolerance": "--epsilon", "search_n": "--gradient_n"}
+_FLAGS = {
+    "sigma_lower": "--left",
+    "sigma_upper": "--right",
+    "tolerance": "--epsilon",
+    "search_n": "--gradient_n",
+    "max_evaluations": "--evaluations",
+}
 _DDRS_FLAGS = ("steps", "draws", "step_size", "decay", "start", "clamp")
 
 
@@ -154,6 +168,8 @@ def check(args) -> Request:
                 search_n=args.gradient_n,
                 epsilon_step=args.epsilon_step,
                 alpha=args.alpha,
+                objective=args.objective,
+                max_evaluations=args.evaluations,
             )
     except ValueError as error:
         message = str(error)

@@ -100,7 +100,7 @@ def _certificates(request, image):
 
 
 def _draw_radii(axes, request, image, sigmas, successes, name):
-    """R(sigma) with its band, the bounds that the search compared, and the certificates."""
+    """R(sigma) with its band, the radii that the search compared, and the certificates."""
     from qcrs_jax.bounds import radius_table
 
     n, alpha, search = request["curve_n"], request["alpha"], image["search"]
@@ -115,7 +115,7 @@ def _draw_radii(axes, request, image, sigmas, successes, name):
     )
     handles = [estimate, band]
     if search:
-        label = f"bounds that the search compared,\n{request['qcrs']['search_n']:,} samples each"
+        label = f"radii that the search compared,\n{request['qcrs']['search_n']:,} samples each"
         handles += axes.plot(
             search["sigmas"], search["radii"], "o", color=QCRS, mfc="white", ms=4.5, label=label, zorder=3
         )

@@ -75,6 +75,38 @@ def radius_table(n: int, alpha: float) -> np.ndarray:
     return table
 
 
+PROBITS = np.linspace(-2, 7, 901)
+"""Where `expected_radius_table` is tabulated: ndtri of a success probability, below 1/2 to beyond what can be told."""
+
+_QUANTILES = (np.arange(200) + 0.5) / 200  # equally likely values stand for a distribution
+
+
+@functools.lru_cache(maxsize=16)
+def expected_radius_table(n: int, alpha: float) -> np.ndarray:
+    """The radius at sigma = 1 that n samples can be expected to certify where p = Phi(z), at the z of `PROBITS`.
+
+    The mean of `radius_table(n, alpha)` over the binomial distribution of the count; shape (901,), float64, read-only.
+    """
+    p = special.ndtr(PROBITS)[:, None]
+    counts = np.clip(np.ceil(special.bdtrik(_QUANTILES, n, p)), 0, n)  # NaN where even no success is likelier
+    table = radius_table(n, alpha)[np.nan_to_num(counts).astype(np.int64)].mean(axis=1)
+    table.setflags(write=False)
+    return table
+
+
+@functools.lru_cache(maxsize=16)
+def predictive_table(m: int, n: int, alpha: float) -> np.ndarray:
+    """The radius at sigma = 1 that n samples can be expected to certify after k of m samples; shape (m + 1,), float64.
+
+    The mean of `expected_radius_table(n, alpha)` over p given k = 0..m successes, under Jeffreys' prior.
+    """
+    k = np.arange(m + 1)[:, None]
+    z = special.ndtri(special.betaincinv(k + 0.5, m - k + 0.5, _QUANTILES))
+    table = np.interp(z, PROBITS, expected_radius_table(n, alpha)).mean(axis=1)
+    table.setflags(write=False)
+    return table
+
+
 def predict_threshold(n, alpha: float):
     """Smallest top count that PREDICT accepts when the two top classes have n votes in all; int64.
 

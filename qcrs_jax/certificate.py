@@ -96,6 +96,7 @@ def certify(
         jnp.asarray(sigma, jnp.float32),
         _image_keys(key, images),
         jnp.asarray([search.search_n if isinstance(search, QCRS) else 0, n0, n], jnp.int32),
+        _tables(search, n, alpha),
         search=search,
         beta=float(beta) if soft else None,
         batch_size=batch_size or default_batch_size(),
@@ -116,12 +117,15 @@ def search_sigma(
     search: QCRS | DDRS,
     *,
     key,
+    n: int = 100_000,
+    alpha: float = 0.001,
     batch_size: int | None = None,
     devices: Sequence[jax.Device] | None = None,
 ) -> SigmaSearch | SigmaAscent:
     """The sigma that QCRS or DDRS chooses for each image, with the trace of the search; certifies nothing.
 
-    `certify(..., search=search)` with the same key chooses the same sigma. Arguments as there.
+    `certify(..., search=search)` with the same arguments chooses the same sigma; n and alpha are the ones of the
+    certification that sigma is for.
     """
     images = jnp.asarray(images, jnp.float32)
     return _search(
@@ -129,6 +133,7 @@ def search_sigma(
         images,
         jnp.asarray(sigma, jnp.float32),
         _image_keys(key, images),
+        _tables(search, n, alpha),
         search=search,
         batch_size=batch_size or default_batch_size(),
         devices=devices and tuple(devices),
@@ -315,13 +320,13 @@ def replicated(devices: Sequence[jax.Device]) -> jax.sharding.NamedSharding:
 
 
 @_over_images
-def _draw(classify, image, sigma, key, ns, search, beta, batch_size, devices):
+def _draw(classify, image, sigma, key, ns, tables, search, beta, batch_size, devices):
     oracle = _oracle(classify, image, key, batch_size, devices, functools.partial(sample_votes, beta=beta))
     trace = None
     if isinstance(search, DDRS):  # needs gradients, which no oracle of counts can give
         trace = ascend(search, classify, image, sigma, key, batch_size=batch_size, axis_name=_axis_name(devices))
         sigma = trace.sigma
-    policy = qcrs_policy(search, sigma) if isinstance(search, QCRS) else fixed_policy(sigma)
+    policy = qcrs_policy(search, sigma, tables) if isinstance(search, QCRS) else fixed_policy(sigma)
     procedure = _certification(policy, ns, no_votes(num_classes(classify, image.shape), beta))
     final = run(procedure, oracle)
     if isinstance(search, QCRS):
@@ -331,10 +336,10 @@ def _draw(classify, image, sigma, key, ns, search, beta, batch_size, devices):
 
 
 @_over_images
-def _search(classify, image, sigma, key, search, batch_size, devices):
+def _search(classify, image, sigma, key, tables, search, batch_size, devices):
     if isinstance(search, DDRS):
         return ascend(search, classify, image, sigma, key, batch_size=batch_size, axis_name=_axis_name(devices))
-    return run(qcrs_policy(search, sigma), _oracle(classify, image, key, batch_size, devices)).trace
+    return run(qcrs_policy(search, sigma, tables), _oracle(classify, image, key, batch_size, devices)).trace
 
 
 @_over_images
@@ -347,6 +352,10 @@ def _predict_counts(classify, image, sigma, key, n, batch_size, devices):
 def _curve_counts(classify, image, sigmas, key, n, batch_size, devices):
     oracle = _oracle(classify, image, key, batch_size, devices)
     return jax.lax.map(lambda sigma: oracle(Query(sigma, n, jnp.int32(CURVE), jnp.int32(0))), sigmas)
+
+
+def _tables(search, n, alpha):
+    return search.tables(n, alpha) if isinstance(search, QCRS) else ()
 
 
 def _image_keys(key, images):

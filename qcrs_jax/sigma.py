@@ -9,16 +9,31 @@ import math
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
-from .bounds import check_alpha, radius_table, smallest_n
+from .bayesian import bayesian
+from .bounds import check_alpha, expected_radius_table, predictive_table, radius_table, smallest_n
 from .search import Search, bisection, evaluations, golden_section, grid, shrinking
 
-SEARCHES = ("golden", "bisection", "shrinking", "grid")
+SEARCHES = ("golden", "bisection", "shrinking", "grid", "bayesian")
+PUBLISHED = ("bisection", "shrinking")  # in the program of QCRS
+OBJECTIVES = ("predictive", "lcb")
 SEARCH, SELECTION, ESTIMATION, END = range(4)  # the stages of a certification, each with noise of its own
 CURVE = 4  # the noise of curves of R(sigma), which no certificate sees
 
 DIFFERENCE_FLOOR = 1e-3  # where the central difference of the published settings reaches a negative sigma
+
+
+class Tables(NamedTuple):
+    """What a search looks up, at sigma = 1.
+
+    values: of the objective, for each count of successes among search_n.
+    radii: `bounds.expected_radius_table` at the n and alpha of the certification.
+    """
+
+    values: Float[np.ndarray | Array, "counts"]
+    radii: Float[np.ndarray | Array, "probits"]
 
 
 class Query(NamedTuple):
@@ -34,23 +49,26 @@ class Query(NamedTuple):
 class QCRS:
     """The settings of QCRS: a search for the sigma with the largest radius (Kung and Chen, AAAI 2024).
 
-    R(sigma) = sigma * ndtri(pa_lower(sigma)), with pa_lower from search_n samples, is quasiconcave in sigma for
-    most inputs. Its samples choose sigma and nothing else: the certificate is drawn afresh.
+    R(sigma) = sigma * ndtri(p(sigma)) is quasiconcave in sigma for most inputs, p the probability of the class. The
+    samples of the search choose sigma and nothing else: the certificate is drawn afresh.
 
     Attributes:
         sigma_lower, sigma_upper: the bracket, 0 < sigma_lower < sigma_upper.
         tolerance: width of the bracket, or length of the stride, at which the search ends (the reference's epsilon).
         search: "golden" (golden section), "bisection" (as published), "shrinking" (strides that shrink by 0.75, also
-            in the published program), or "grid" (points `tolerance` apart).
+            in the published program), "grid" (points `tolerance` apart), or "bayesian" (Bayesian optimisation: a
+            posterior of the whole curve from all counts; it may widen the bracket).
         search_n: samples for each evaluation (the reference's gradient_n).
         epsilon_step: the central difference of bisection and shrinking steps tolerance / epsilon_step to either side.
-        alpha: failure probability of the lower bounds that the search compares.
+        alpha: failure probability of the lower bounds that "lcb" compares.
+        objective: what is compared at two sigmas. "lcb", the published one: the radius of a lower confidence bound from
+            the search_n samples. It saturates, at 2.21 sigma with 500 samples where a certificate of 100 000 reaches
+            3.81, so that sigmas are chosen too large. "predictive": the radius that the certification can be
+            expected to give, with its own n and alpha, after these samples. By default predictive, lcb for the
+            published searches.
+        max_evaluations: the most that "bayesian" makes.
 
-    golden and grid use common random numbers: the same noise at every sigma. The published ones, bisection and
-    shrinking, draw anew for each evaluation.
-
-    The bound that a search compares saturates: at most 2.21 sigma with 500 samples, where a certificate of 100 000
-    reaches 3.81. Sigmas are therefore chosen somewhat large; a larger search_n lessens that.
+    golden and grid use common random numbers: the same noise at every sigma. The others draw anew for each evaluation.
     """
 
     sigma_lower: float
@@ -60,8 +78,20 @@ class QCRS:
     search_n: int = 500
     epsilon_step: float = 0.4
     alpha: float = 0.001
+    objective: str | None = None
+    max_evaluations: int = 15
 
     def __post_init__(self):
+        if self.search not in SEARCHES:
+            raise ValueError(f"unknown search {self.search!r}; known are {', '.join(SEARCHES)}")
+        if self.objective is None:
+            object.__setattr__(self, "objective", "lcb" if self.search in PUBLISHED else "predictive")
+        if self.objective not in OBJECTIVES:
+            raise ValueError(f"unknown objective {self.objective!r}; known are {', '.join(OBJECTIVES)}")
+        if (self.search, self.objective) == ("bayesian", "lcb"):
+            raise ValueError("the bayesian search compares expected radii; its objective is predictive")
+        if self.max_evaluations < 2:
+            raise ValueError(f"max_evaluations must be at least 2, not {self.max_evaluations}")
         check_alpha(self.alpha)
         if not 0 < self.sigma_lower < self.sigma_upper < math.inf:
             raise ValueError(
@@ -74,23 +104,33 @@ class QCRS:
             raise ValueError(
                 f"tolerance {self.tolerance} is finer than a search can tell; the least is {1e-4 * self.sigma_upper:g}"
             )
-        if self.search_n < smallest_n(self.alpha):
+        if self.search_n < 1:
+            raise ValueError(f"search_n must be at least 1, not {self.search_n}")
+        if self.objective == "lcb" and self.search_n < smallest_n(self.alpha):
             raise ValueError(
                 f"with search_n = {self.search_n} every radius of the search is 0; at alpha = {self.alpha} "
                 f"the smallest that can tell sigmas apart is {smallest_n(self.alpha)}"
             )
-        if self.search not in SEARCHES:
-            raise ValueError(f"unknown search {self.search!r}; known are {', '.join(SEARCHES)}")
 
     @property
     def evaluations(self) -> int:
-        """How many sigmas one search evaluates, the original one included."""
+        """How many sigmas one search evaluates, the original one included; bayesian at most."""
+        if self.search == "bayesian":
+            return self.max_evaluations
         return evaluations(self.search, self.sigma_lower, self.sigma_upper, self.tolerance)
 
     @property
     def samples(self) -> int:
-        """Samples that one search draws."""
+        """Samples that one search draws; bayesian at most."""
         return self.evaluations * self.search_n
+
+    def tables(self, n: int, alpha: float) -> "Tables":
+        """What a search for certificates of n samples at alpha looks up."""
+        if self.objective == "lcb":
+            values = radius_table(self.search_n, self.alpha)
+        else:
+            values = predictive_table(self.search_n, n, alpha)
+        return Tables(*(np.float32(table) for table in (values, expected_radius_table(n, alpha))))
 
 
 class SigmaSearch(NamedTuple):
@@ -101,7 +141,7 @@ class SigmaSearch(NamedTuple):
     evaluations: how many sigmas were evaluated; search_n samples each.
     sigmas: the sigmas in the order of their evaluation, the original one first.
     successes: counts of `prediction` among the search_n samples at each.
-    radii: their lower bounds of the radius.
+    radii: what the search compared: their lower bounds of the radius, or expected ones, by the objective.
     """
 
     sigma: Float[Array, "*m"]
@@ -123,17 +163,20 @@ def fixed_policy(sigma: Float[Array, ""]) -> Search:
     return Search(init, lambda s: _query(s, 0, 0), lambda s, counts: s, lambda s: jnp.bool_(True), lambda s: s)
 
 
-def qcrs_policy(settings: QCRS, sigma: Float[Array, ""]) -> Search:
+def qcrs_policy(settings: QCRS, sigma: Float[Array, ""], tables: Tables) -> Search:
     """The policy of QCRS around the original `sigma`, at which the first query chooses the class."""
     bracket = (settings.sigma_lower, settings.sigma_upper, settings.tolerance, sigma)
-    by_difference = {"bisection": bisection, "shrinking": shrinking}
-    fresh_noise = settings.search in by_difference
-    if fresh_noise:
+    by_counts = settings.search == "bayesian"
+    if by_counts:
+        limits = (settings.sigma_lower, settings.sigma_upper, settings.max_evaluations, settings.search_n)
+        search = bayesian(*limits, sigma, jnp.asarray(tables.radii))
+    elif settings.search in PUBLISHED:
         step = settings.tolerance / settings.epsilon_step
-        search = by_difference[settings.search](*bracket, step, DIFFERENCE_FLOOR)
+        search = {"bisection": bisection, "shrinking": shrinking}[settings.search](*bracket, step, DIFFERENCE_FLOOR)
     else:
         search = {"golden": golden_section, "grid": grid}[settings.search](*bracket)
-    radii = jnp.asarray(radius_table(settings.search_n, settings.alpha), jnp.float32)
+    fresh_noise = settings.search not in ("golden", "grid")
+    values = jnp.asarray(tables.values)
     capacity = settings.evaluations + 2  # float32 may end the bracket a step later than counted
     zero = jnp.int32(0)
     trace = SigmaSearch(
@@ -152,15 +195,16 @@ def qcrs_policy(settings: QCRS, sigma: Float[Array, ""]) -> Search:
     def tell(state, counts):
         t, point = state.trace, search.ask(state.search)
         prediction = jnp.where(t.evaluations == 0, jnp.argmax(counts).astype(jnp.int32), t.prediction)
-        radius = point * radii[counts[prediction]]
-        inner = search.tell(state.search, radius)
+        successes = counts[prediction]
+        value = point * values[successes]
+        inner = search.tell(state.search, successes if by_counts else value)
         trace = SigmaSearch(
             sigma=search.best(inner),
             prediction=prediction,
             evaluations=t.evaluations + 1,
             sigmas=t.sigmas.at[t.evaluations].set(point, mode="drop"),
-            successes=t.successes.at[t.evaluations].set(counts[prediction], mode="drop"),
-            radii=t.radii.at[t.evaluations].set(radius, mode="drop"),
+            successes=t.successes.at[t.evaluations].set(successes, mode="drop"),
+            radii=t.radii.at[t.evaluations].set(value, mode="drop"),
         )
         return _State(inner, trace)
 

@@ -169,3 +169,23 @@ def test_smallest_soft_n_is_the_first_that_certifies(alpha):
 def test_impossible_sums_are_refused(sums, squares, n):
     with pytest.raises(ValueError, match="n >= 2 integers from 0 to 1"):
         bounds.bernstein_bounds(sums, squares, n, 0.1)
+
+
+@pytest.mark.parametrize("n", [10, 500, 100_000])
+def test_the_expected_radius_is_the_mean_over_the_binomial(n):
+    table = bounds.expected_radius_table(n, 0.001)
+    counts = np.arange(n + 1)
+    for z in (-0.5, 0.01, 1.0, 2.5, 4.5):
+        exact = stats.binom.pmf(counts, n, special.ndtr(z)) @ bounds.radius_table(n, 0.001)
+        assert np.interp(z, bounds.PROBITS, table) == pytest.approx(exact, rel=0.005, abs=0.005)
+    assert np.all(np.diff(table) >= -1e-12)
+
+
+def test_the_predictive_radius_is_the_mean_over_the_posterior():
+    table = bounds.predictive_table(100, 2000, 0.001)
+    rng = np.random.default_rng(0)
+    for k in (40, 55, 80, 99, 100):
+        counts = rng.binomial(2000, rng.beta(k + 0.5, 100.5 - k, 200_000))
+        assert table[k] == pytest.approx(bounds.radius_table(2000, 0.001)[counts].mean(), rel=0.01, abs=0.002)
+    assert np.all(np.diff(table) >= 0)
+    assert table[100] > bounds.radius_table(100, 0.001)[100]  # it does not saturate as the bound of 100 does

@@ -1,5 +1,6 @@
 """Certify, predict and QCRS against a NumPy transcription, closed forms and their own promises."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from jax.tree_util import Partial
 from scipy import special, stats
 
 from qcrs_jax import ABSTAIN, QCRS, certify, predict, sample_counts, search_sigma
-from qcrs_jax.bounds import certified_radius, clopper_pearson_lower, soft_bounds, soft_radius
+from qcrs_jax.bounds import certified_radius, clopper_pearson_lower, predictive_table, soft_bounds, soft_radius
 from qcrs_jax.sampling import SOFT_ONE, soft_votes
 from qcrs_jax.sigma import ESTIMATION, SEARCHES, SELECTION
 
@@ -132,7 +133,7 @@ def test_qcrs_finds_the_known_sigma_of_a_slab(search, bracket):
     best = np.max(certified_radius(clopper_pearson_lower(k, n, 0.001), sigmas))
     classify = Partial(slab, width)
     settings = QCRS(*bracket, tolerance=0.02, search=search, search_n=n, epsilon_step=0.2)
-    found = search_sigma(classify, jnp.zeros(SHAPE), 0.2, settings, key=KEY)
+    found = search_sigma(classify, jnp.zeros(SHAPE), 0.2, settings, key=KEY, n=n)
     reached = certified_radius(
         clopper_pearson_lower(n * slab_probability(width, float(found.sigma)), n, 0.001), float(found.sigma)
     )
@@ -148,15 +149,19 @@ def test_the_linear_classifier_keeps_its_true_radius_at_every_sigma(search):
     assert ours.prediction == 0 and 0.22 < ours.radius <= 0.25
 
 
-def test_the_trace_tells_what_the_search_did():
-    found = search_sigma(linear, at_distance(0.3), 0.25, SETTINGS, key=KEY)
+@pytest.mark.parametrize("objective", ["lcb", "predictive"])
+def test_the_trace_tells_what_the_search_did(objective):
+    settings = dataclasses.replace(SETTINGS, objective=objective)
+    found = search_sigma(linear, at_distance(0.3), 0.25, settings, key=KEY, n=20_000, alpha=0.01)
     m = int(found.evaluations)
     sigmas, successes = np.asarray(found.sigmas)[:m], np.asarray(found.successes)[:m]
     assert m == SETTINGS.evaluations and sigmas[0] == np.float32(0.25) and found.prediction == 0
     assert np.all(np.isnan(found.sigmas[m:])) and np.all(found.successes[m:] == 0)
-    np.testing.assert_allclose(
-        found.radii[:m], certified_radius(clopper_pearson_lower(successes, 500, 0.001), sigmas), rtol=1e-5
-    )
+    if objective == "lcb":
+        radii = certified_radius(clopper_pearson_lower(successes, 500, 0.001), sigmas)
+    else:  # of the certification that it is for
+        radii = sigmas * predictive_table(500, 20_000, 0.01)[successes]
+    np.testing.assert_allclose(found.radii[:m], radii, rtol=1e-5)
     assert found.sigma == sigmas[np.argmax(found.radii[:m])]
     # Common random numbers: the same noise at every sigma.
     stream = jax.random.fold_in(jax.random.fold_in(KEY, 0), 0)
@@ -164,8 +169,8 @@ def test_the_trace_tells_what_the_search_did():
         assert sample_counts(linear, at_distance(0.3), sigma, stream, 500)[0] == k
 
 
-@pytest.mark.parametrize("search", ["bisection", "shrinking"])
-def test_published_searches_draw_afresh_each_time(search):
+@pytest.mark.parametrize("search", ["bisection", "shrinking", "bayesian"])
+def test_these_searches_draw_afresh_each_time(search):
     settings = QCRS(0.08, 0.9, search=search)
     found = search_sigma(by_sign, jnp.full(SHAPE, 0.05), 0.25, settings, key=KEY)
     m = int(found.evaluations)
@@ -354,8 +359,12 @@ def test_impossible_requests_are_told(change, message):
         ({"tolerance": 0.0}, "tolerance"),
         ({"tolerance": 1e-9}, "finer"),
         ({"sigma_upper": np.inf}, "inf"),
-        ({"search": "newton"}, "golden, bisection, shrinking, grid"),
-        ({"search_n": 9}, "smallest"),
+        ({"search": "newton"}, "golden, bisection, shrinking, grid, bayesian"),
+        ({"objective": "mean"}, "predictive, lcb"),
+        ({"search": "bayesian", "objective": "lcb"}, "its objective is predictive"),
+        ({"search": "bayesian", "max_evaluations": 1}, "max_evaluations must be at least 2"),
+        ({"search_n": 0}, "search_n must be at least 1"),
+        ({"search_n": 9, "objective": "lcb"}, "smallest"),
         ({"alpha": 1.0}, "alpha"),
     ],
 )

@@ -96,7 +96,7 @@ def certified(tmp_path_factory, inputs):
     root = fill(tmp_path_factory.mktemp("certified"), inputs)
     methods = {
         "cohen": ["--method", "cohen"],
-        **{s: ["--search", s] for s in ("golden", "bisection", "shrinking", "grid")},
+        **{s: ["--search", s] for s in ("golden", "bisection", "shrinking", "grid", "bayesian")},
         "ddrs": "--method ddrs --ddrs_steps 4 --ddrs_draws 10 --ddrs_step_size 0.1".split(),
     }
     for name, flags in methods.items():
@@ -172,7 +172,7 @@ def test_every_option_of_certify_is_explained():
     assert [action.dest for action in parser._actions if not action.help] == []
 
 
-@pytest.mark.parametrize("name", ["cohen", "golden", "bisection", "shrinking", "grid", "ddrs"])
+@pytest.mark.parametrize("name", ["cohen", "golden", "bisection", "shrinking", "grid", "bayesian", "ddrs"])
 def test_certify(certified, name):
     path = certified / f"{name}.tsv"
     header = path.read_text().split("\n")[0].split("\t")
@@ -186,7 +186,8 @@ def test_certify(certified, name):
         if name == "cohen":
             assert record.sigma == 0.25 and record.search_samples == 0
         else:
-            assert record.sigma == 0.25 or 0.25 / 4 <= record.sigma <= 3.5 * 0.25 + 1e-6
+            reach = 4.001 if name == "bayesian" else 1
+            assert record.sigma == 0.25 or 0.25 / 4 / reach <= record.sigma <= 3.5 * 0.25 * reach + 1e-6
             assert record.search_samples == 40 if name == "ddrs" else record.search_samples % 50 == 0
             assert record.search_samples > 0
     if name != "cohen":
@@ -307,7 +308,9 @@ def test_a_file_of_another_program_is_not_appended_to(here):
         (["--sigma", "-0.25"], "sigma"),
         (["--sigma", "nan"], "sigma"),
         (["--N", "9"], "smallest n that could is 10"),
-        (["--gradient_n", "9"], "is 10"),
+        (["--gradient_n", "9", "--objective", "lcb"], "is 10"),
+        (["--gradient_n", "0"], "--gradient_n must be at least 1"),
+        (["--search", "bayesian", "--evaluations", "1"], "--evaluations must be at least 2"),
         (["--N0", "0"], "n0 = 0"),
         (["--N", "3000000000"], "at most 1073741824"),
         (["--epsilon", "0"], "positive"),

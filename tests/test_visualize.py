@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from qcrs_jax.experiments import cli, demo, search_figure
-from scipy import special, stats
 
+from qcrs_jax.bounds import predictive_table
 from qcrs_jax.records import read_run
 from qcrs_jax.search import evaluations
 
@@ -43,8 +43,7 @@ def test_the_file_has_all_that_the_figure_shows(drawn):
         assert image["search"]["sigmas"][0] == image["cohen"]["sigma"] == 0.25
         assert image["qcrs"]["sigma"] in image["search"]["sigmas"]
         for k, sigma, radius in zip(*(image["search"][name] for name in ("successes", "sigmas", "radii"))):
-            bound = stats.beta.ppf(0.001, k, 51 - k) if k else 0
-            assert radius == pytest.approx(sigma * max(special.ndtri(bound), 0), rel=1e-4, abs=1e-6)
+            assert radius == pytest.approx(sigma * predictive_table(50, 200, 0.001)[k], rel=1e-4, abs=1e-6)
 
 
 def test_the_certificates_are_those_of_certify(drawn):

@@ -1,0 +1,138 @@
+"""Bayesian optimisation of the certified radius over sigma, on class counts: every count speaks for the whole curve.
+
+The posterior of z(sigma) = ndtri(p(sigma)) given all counts so far (posterior.py) tells for each sigma the radius that
+the certification can be expected to give, with its n and alpha, and how much more it might be. A search by comparisons
+of lower bounds looks at each pair of evaluations once, and compares what saturates at its own small n.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from .bounds import PROBITS
+from .posterior import Prior, information, posterior
+from .search import Search
+
+PRIOR = Prior()
+RATIO = 1.04  # of neighbouring sigmas on the grid; between them a radius hardly changes
+REACH = 4.0  # how far beyond an end the bracket may widen
+COARSE = 3  # evaluations spread over the bracket, after the first, at the original sigma
+WIDENING = 6  # grid points by which the bracket grows when its end, evaluated, is best
+WORTH = 1e-4  # a search ends where no evaluation can be expected to gain more than this share of the radius or sigma0
+
+
+def _normal(count):
+    """Nodes and weights of Gauss's quadrature over a standard normal."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(count)
+    return np.float32(nodes), np.float32(weights / weights.sum())
+
+
+OUTER, INNER = _normal(7), _normal(5)
+
+
+class _State(NamedTuple):
+    successes: Float[Array, "points"]
+    n: Float[Array, "points"]
+    told: Int[Array, ""]
+    lower: Int[Array, ""]  # the grid points that the search may choose at present
+    upper: Int[Array, ""]
+    next: Int[Array, ""]
+    best: Int[Array, ""]
+    done: Bool[Array, ""]
+
+
+def bayesian(
+    lower: float,
+    upper: float,
+    evaluations: int,
+    n: int,
+    sigma0: Float[Array, ""],
+    radii: Float[Array, "probits"],
+    prior: Prior = PRIOR,
+) -> Search:
+    """A search that asks for a sigma, is told how many of n samples kept the class, and answers a sigma.
+
+    It asks for sigma0 first, then for three sigmas spread over the bracket, then for the one after which the largest
+    expected radius will be largest in the mean: the knowledge gradient (Frazier, Powell and Dayanik 2009). The answer
+    is the sigma of the largest expected radius, evaluated or not. A bracket whose end is best, and evaluated, is
+    widened, by up to `REACH` times.
+
+    Args:
+        lower, upper: the bracket.
+        evaluations: how many, at most; fewer where no further one can be expected to gain more than `WORTH`.
+        n: samples for each evaluation.
+        sigma0: the noise of the training.
+        radii: `bounds.expected_radius_table` at the n and alpha of the certification.
+    """
+    sigma0 = jnp.asarray(sigma0, jnp.float32)
+    grid, first, last = _grid(lower, upper)
+    coarse = first + np.round((last - first) * (np.arange(COARSE) + 0.5) / COARSE).astype(int)
+    design = jnp.asarray([len(grid), *coarse], jnp.int32)  # sigma0 is the point behind the grid
+    sigmas = jnp.append(jnp.asarray(grid, jnp.float32), sigma0)
+    points = jnp.arange(sigmas.size)
+    curve = prior.curve(grid, sigma0)
+    candidates = jnp.append(points[:-1:2], points[-1])
+
+    def expected_radii(mean, deviation, rule):
+        """Mean radius at each sigma (the last axis) where z is normal."""
+        nodes, weights = rule
+        return sigmas * (_interpolate(radii, mean[..., None] + deviation[..., None] * nodes) @ weights)
+
+    def knowledge_gradient(z, allowed):
+        """The largest expected radius after n more samples, in the mean over what they may tell, at each candidate."""
+        covariance = jnp.matmul(z.spread[:, candidates].T, z.spread, precision="highest")
+        variance = z.deviation**2
+        noise = 1 / (n * information(z.mean[candidates]))
+        shift = covariance / jnp.sqrt(variance[candidates] + noise)[:, None]  # candidates, points
+        left = jnp.sqrt(jnp.maximum(variance - shift**2, 0))
+        nodes, weights = OUTER
+        after = expected_radii(z.mean + nodes[:, None, None] * shift, left, INNER)
+        return jnp.where(allowed[candidates], weights @ jnp.where(allowed, after, -1).max(axis=-1), -1)
+
+    def tell(s, count):
+        s = s._replace(successes=s.successes.at[s.next].add(count), n=s.n.at[s.next].add(n), told=s.told + 1)
+        allowed = ((points >= s.lower) & (points <= s.upper)) | (points == len(grid))
+        z = posterior(curve, s.successes, s.n)
+        expected = jnp.where(allowed, expected_radii(z.mean, z.deviation, INNER), -1)
+        best = jnp.argmax(expected).astype(jnp.int32)
+        at_end = (best == s.lower) | (best == s.upper)
+        value = knowledge_gradient(z, allowed)
+        following = jnp.where(at_end & (s.n[best] == 0), best, candidates[jnp.argmax(value)])
+        worthwhile = at_end | (value.max() - expected[best] > WORTH * jnp.maximum(expected[best], sigma0))
+        wider_below = (best == s.lower) & (s.n[best] > 0)
+        wider_above = (best == s.upper) & (s.n[best] > 0)
+        return s._replace(
+            lower=jnp.where(wider_below, jnp.maximum(s.lower - WIDENING, 0), s.lower),
+            upper=jnp.where(wider_above, jnp.minimum(s.upper + WIDENING, len(grid) - 1), s.upper),
+            next=jnp.where(s.told < design.size, design[s.told], following).astype(jnp.int32),
+            best=best,
+            done=(s.told >= evaluations) | ((s.told >= design.size) & ~worthwhile),
+        )
+
+    init = _State(
+        successes=jnp.zeros(sigmas.size),
+        n=jnp.zeros(sigmas.size),
+        told=jnp.int32(0),
+        lower=jnp.int32(first),
+        upper=jnp.int32(last),
+        next=design[0],
+        best=design[0],
+        done=jnp.bool_(False),
+    )
+    return Search(init, lambda s: sigmas[s.next], tell, lambda s: s.done, lambda s: sigmas[s.best])
+
+
+def _grid(lower, upper):
+    """Sigmas at most `RATIO` apart that reach `REACH` times beyond the bracket, and the positions of its ends."""
+    inside = np.geomspace(lower, upper, 1 + int(np.ceil(np.log(upper / lower) / np.log(RATIO))))
+    beyond = RATIO ** np.arange(1, 1 + int(np.log(REACH) / np.log(RATIO)))
+    return np.concatenate([lower / beyond[::-1], inside, upper * beyond]), len(beyond), len(beyond) + len(inside) - 1
+
+
+def _interpolate(radii, z):
+    """`radii`, tabulated at `PROBITS`, at any z."""
+    place = jnp.clip((z - PROBITS[0]) / (PROBITS[1] - PROBITS[0]), 0, len(PROBITS) - 1.001)
+    index = place.astype(jnp.int32)
+    return radii[index] + (place - index) * (radii[index + 1] - radii[index])

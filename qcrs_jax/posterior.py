@@ -1,0 +1,120 @@
+"""What binomial counts at some sigmas tell of the curve z(sigma) = ndtri(p(sigma)): a Gaussian-process posterior.
+
+p(sigma) is the probability of one class under noise of standard deviation sigma. The prior is over log sigma: a
+straight line, whose height and slope are themselves uncertain, and smooth departures from it. Counts are binomial in
+Phi(z): the posterior is log-concave, and approximated at its mode by Laplace's method (Rasmussen and Williams 2006,
+chapter 3).
+
+The curve lives on a grid of sigmas, as mean + basis @ x with x standard normal, its departures as the principal
+components of their covariance on the grid. What is fitted to all counts is thus a probit regression on a few numbers.
+"""
+
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.special import log_ndtr
+from jaxtyping import Array, Float, Real
+
+NEWTON_STEPS = 10
+STEP_SIZES = (0.0, 1.0, 0.5, 0.25, 0.1, 0.03, 0.01)
+MOST = 20_000  # more samples of one sigma count as that many, which float32 can weigh against the prior
+
+
+@dataclasses.dataclass(frozen=True)
+class Prior:
+    """A prior of z over v = log(sigma / sigma0), sigma0 the noise of the training, in probits.
+
+    Attributes:
+        height, slope: means of z(sigma0) and of dz/dv.
+        height_sd, slope_sd: their standard deviations.
+        amplitude, length: of the departures from the line, of covariance amplitude**2 exp(-(v - v')**2 / 2 length**2).
+    """
+
+    height: float = 1.5
+    slope: float = -2.0
+    height_sd: float = 2.0
+    slope_sd: float = 2.0
+    amplitude: float = 1.5
+    length: float = 0.45
+
+    def curve(self, sigmas: Float[np.ndarray, "points"], sigma0: Float[Array, ""]) -> "Curve":
+        """The prior at `sigmas`, ascending, and at sigma0 behind them."""
+        u = np.log(sigmas)
+        values, vectors = np.linalg.eigh(self.amplitude**2 * np.exp(-0.5 * ((u[:, None] - u) / self.length) ** 2))
+        kept = values > 1e-4  # less is not to be seen
+        departures = jnp.asarray(vectors[:, kept] * np.sqrt(values[kept]), jnp.float32)
+        u, u0 = jnp.asarray(u, jnp.float32), jnp.log(sigma0)
+        at_sigma0 = jax.vmap(lambda component: jnp.interp(u0, u, component), in_axes=1)(departures)
+        v = jnp.append(u - u0, 0.0)
+        line = jnp.stack([jnp.full_like(v, self.height_sd), self.slope_sd * v], axis=1)
+        basis = jnp.concatenate([line, jnp.vstack([departures, at_sigma0])], axis=1)
+        return Curve(self.height + self.slope * v, basis)
+
+
+class Curve(NamedTuple):
+    """A Gaussian prior of z at some points: mean + basis @ x with x standard normal."""
+
+    mean: Float[Array, "points"]
+    basis: Float[Array, "points components"]
+
+
+class Posterior(NamedTuple):
+    """z at each point of the grid: mean + spread.T @ x with x standard normal."""
+
+    mean: Float[Array, "*m points"]
+    spread: Float[Array, "*m components points"]
+
+    @property
+    def deviation(self) -> Float[Array, "*m points"]:
+        """Standard deviation of z at each point."""
+        return jnp.sqrt((self.spread**2).sum(axis=-2))
+
+
+def posterior(prior: Curve, successes: Real[Array, "points"], n: Real[Array, "points"]) -> Posterior:
+    """The posterior of z given `successes` of n samples at each point of the grid; n may be 0.
+
+    jit- and vmap-compatible.
+    """
+    mean, basis = prior
+    matmul = functools.partial(jnp.matmul, precision="highest")  # a TPU's default would be felt
+    weight = jnp.minimum(1.0, MOST / jnp.maximum(n, 1))
+    successes, failures = weight * successes, weight * (n - successes)
+
+    def log_posterior(x):
+        z = mean + matmul(basis, x)
+        return (successes * log_ndtr(z) + failures * log_ndtr(-z)).sum() - 0.5 * (x**2).sum()
+
+    def slope_and_factor(x):
+        """Of the log posterior at x: the gradient, and the Cholesky factor of minus the second derivative."""
+        z = mean + matmul(basis, x)
+        (up, bent_up), (down, bent_down) = _hazard(z), _hazard(-z)
+        curvature = successes * bent_up + failures * bent_down
+        gradient = matmul(basis.T, successes * up - failures * down) - x
+        return gradient, jnp.linalg.cholesky(jnp.eye(x.size) + matmul(basis.T, curvature[:, None] * basis))
+
+    def newton(_, x):
+        gradient, factor = slope_and_factor(x)
+        step = jax.scipy.linalg.cho_solve((factor, True), gradient)
+        steps = x + jnp.asarray(STEP_SIZES)[:, None] * step
+        heights = jax.vmap(log_posterior)(steps)
+        return steps[jnp.argmax(jnp.where(jnp.isnan(heights), -jnp.inf, heights))]
+
+    x = jax.lax.fori_loop(0, NEWTON_STEPS, newton, jnp.zeros(basis.shape[1]))
+    _, factor = slope_and_factor(x)
+    spread = jax.scipy.linalg.solve_triangular(factor, basis.T, lower=True)
+    return Posterior(mean + matmul(basis, x), spread)
+
+
+def information(z: Float[Array, "points"]) -> Float[Array, "points"]:
+    """Fisher's information of one sample about z where its probability is Phi(z)."""
+    return _hazard(z)[0] * _hazard(-z)[0]
+
+
+def _hazard(z):
+    """First derivative, and minus the second, of log Phi(z)."""
+    hazard = jnp.exp(-0.5 * z**2 - 0.5 * jnp.log(2 * jnp.pi) - log_ndtr(z))
+    return hazard, jnp.maximum(hazard * (z + hazard), 0)
