@@ -49,11 +49,12 @@ def _methods(checkpoint, name):
         f"{certify}-ddrs.tsv {DATA} --method ddrs {BRACKET} --N 13500",
         f"{certify}-bisection.tsv {DATA} {BRACKET} --epsilon 0.03 --search bisection --N 10000",
         f"{certify}-golden.tsv {DATA} {BRACKET} --epsilon 0.03 --N 12000",
-        f"{certify}-grid.tsv {DATA} {BRACKET} --epsilon 0.03 --search grid --gradient_n 2000 --N 12000",
+        f"{certify}-bayesian.tsv {DATA} {BRACKET} --search bayesian --gradient_n 100 --evaluations 20 --N 14500",
+        f"{certify}-grid.tsv {DATA} {BRACKET} --epsilon 0.03 --search grid --objective lcb --gradient_n 2000 --N 12000",
     )
 
 
-def _files(name, methods="cohen ddrs bisection golden grid"):
+def _files(name, methods="cohen ddrs bisection golden bayesian grid"):
     return " ".join(f"{name}-{method}.tsv" for method in methods.split())
 
 
@@ -62,13 +63,33 @@ def _settings(epsilons=(0.01, 0.03, 0.1), samples=(100, 500, 2000)):
     settings = [(e, 500) for e in epsilons] + [(0.03, n) for n in samples if n != 500]
     names = {(e, n): f"epsilon{e:g}-n{n}.tsv" for e, n in settings}
     runs = tuple(
-        f"certify {GAUSSIAN} {name} {DATA} {BRACKET} --epsilon {e:g} --gradient_n {n} --N 10000"
+        f"certify {GAUSSIAN} {name} {DATA} {BRACKET} --epsilon {e:g} --gradient_n {n} --objective lcb --N 10000"
         for (e, n), name in names.items()
     )
     return (
         f"certify {GAUSSIAN} cohen.tsv {DATA} --method cohen --N 10000",
         *runs,
         f"compare cohen.tsv {' '.join(names.values())} --format markdown --out compare.md",
+    )
+
+
+def _frontier(checkpoint, flags):
+    """Runs of one network with searches of several costs, N = 10 000; the file's name tells the samples of a search."""
+    certify = f"certify {checkpoint}"
+    bayesian = {1000: (100, 10), 2000: (100, 20), 6500: (500, 13)}
+    runs = {
+        "cohen.tsv": "--method cohen",
+        "bisection-6500.tsv": "--search bisection",
+        "golden-4500.tsv": "",
+        **{
+            f"bayesian-{samples}.tsv": f"--search bayesian --gradient_n {n} --evaluations {evaluations}"
+            for samples, (n, evaluations) in bayesian.items()
+        },
+    }
+    files = " ".join(name for name in runs if not name.startswith("bisection"))
+    return (
+        *(f"{certify} {name} {flags} --epsilon 0.03 --N 10000 {method}" for name, method in runs.items()),
+        f"compare bisection-6500.tsv {files} --format markdown --out compare.md --frontier frontier.png",
     )
 
 
@@ -103,7 +124,7 @@ PRESETS = {
         expect="a regret of 0.02 (golden) to 0.03 (bisection, DDRS), beside 0.41 for Cohen",
         commands=(
             *_methods(GAUSSIAN, "gaussian"),
-            f"compare {_files('gaussian', 'grid bisection golden ddrs cohen')} --format markdown --out regret.md "
+            f"compare {_files('gaussian', 'grid bisection golden bayesian ddrs cohen')} --format markdown --out regret.md "
             "--plot regret.png",
         ),
     ),
@@ -125,6 +146,23 @@ PRESETS = {
         takes="about 15 minutes of one core",
         expect="ACR 1.05 at any epsilon, 1.03 at 100 and 1.07 at 2000 samples an evaluation, beside 0.66 for Cohen",
         commands=_settings(),
+    ),
+    "frontier": Preset(
+        asks="What does a search give for its samples?",
+        source="ours: the published bisection beside searches that use their samples better",
+        takes="about 10 minutes of one core",
+        expect="TODO",
+        commands=_frontier(GAUSSIAN, f"{DATA} {BRACKET}"),
+    ),
+    "frontier_cifar10": Preset(
+        asks="The same, for a ResNet-20 on CIFAR-10.",
+        source="as above",
+        takes="about two hours of one core; the test images as ./cifar10/test/CLASS/IMAGE",
+        expect="TODO",
+        commands=_frontier(
+            "zoo:cifar10-resnet20-sigma0.25",
+            f"--dataset folder --data_dir {{base}}/cifar10 --sigma 0.25 --skip 250 {BRACKET}",
+        ),
     ),
     "cifar10": Preset(
         asks="The published runs on CIFAR-10.",

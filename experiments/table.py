@@ -189,13 +189,19 @@ def label(run) -> str:
     request, parts = run.request, []
     if "method" in request:
         names = {"cohen": "Cohen", "ddrs": "DDRS", "predict": "PREDICT"}
-        method = names.get(request["method"]) or "QCRS " + request["qcrs"]["search"]
+        method = names.get(request["method"]) or _search(request["qcrs"])
         parts = [method, f"sigma {request['sigma']:g}"]
     if request.get("certificate") == "soft":
         parts.append(f"soft, beta {request['beta']:g}")
     if "memory" in request:
         parts.append("memory-based")
     return f"{', '.join(parts)} ({run.path.name})" if parts else run.path.name
+
+
+def _search(settings):
+    """The name of a search, with its objective where that is not the search's own."""
+    odd = settings.get("objective") == "lcb" and settings["search"] in ("golden", "grid")
+    return f"QCRS {settings['search']}{' of bounds' if odd else ''}"
 
 
 def _certified(groups, radii):
