@@ -124,8 +124,8 @@ PRESETS = {
         expect="a regret of 0.02 (golden) to 0.03 (bisection, DDRS), beside 0.41 for Cohen",
         commands=(
             *_methods(GAUSSIAN, "gaussian"),
-            f"compare {_files('gaussian', 'grid bisection golden bayesian ddrs cohen')} --format markdown --out regret.md "
-            "--plot regret.png",
+            f"compare {_files('gaussian', 'grid bisection golden bayesian ddrs cohen')} --format markdown "
+            "--out regret.md --plot regret.png",
         ),
     ),
     "quasiconcavity": Preset(

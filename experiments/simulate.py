@@ -1,0 +1,98 @@
+"""Compare searches on measured curves, without the network: what each would find for its samples, in seconds.
+
+CURVES are files of `qcrs-jax curve`; measure with 10 000 samples or more at each sigma, as fewer show no radius above
+what they can tell. Radii are those that certificates of N samples can be expected to give at the sigma that is found.
+The gain over the published bisection is a mean over the images, with its 95% interval by a bootstrap over them.
+
+  qcrs-jax curve CHECKPOINT curves.tsv --sigma 0.25 --skip 100 --sigmas 0.06 1.2 24 --curve_n 10000
+  qcrs-jax simulate curves.tsv --left 0.08 --right 0.9 --epsilon 0.03
+"""
+
+from pathlib import Path
+
+from qcrs_jax.errors import UserError
+
+
+def add_arguments(parser):
+    add = parser.add_argument
+    add("curves", metavar="CURVES", type=Path, nargs="+")
+    add("--left", type=float, help="lower end of the bracket of sigmas (default: 0.25 SIGMA)")
+    add("--right", type=float, help="upper end (default: 3.5 SIGMA)")
+    add("--epsilon", type=float, help="width of the bracket at which golden section and bisection stop (0.1 SIGMA)")
+    add("--epsilon_step", type=float, default=0.4, help="bisection's step is EPSILON / EPSILON_STEP (default: 0.4)")
+    add("--N", type=int, default=100_000, help="samples of a certificate (default: 100000)")
+    add("--alpha", type=float, default=0.001, help="failure probability of a certificate (default: 0.001)")
+    add("--repeats", type=int, default=10, help="searches on each curve (default: 10)")
+    add("--seed", type=int, default=0, help="seed of the counts (default: 0)")
+
+
+def run(args):
+    from qcrs_jax.curves import read_curves
+
+    if args.repeats < 1:
+        raise UserError(f"--repeats must be at least 1, not {args.repeats}")
+    for path in args.curves:
+        curves = read_curves(path)
+        print(f"{path}: {len(curves.idx)} images, {curves.n:,} samples at each of {len(curves.sigmas)} sigmas")
+        print(comparison(curves, args))
+
+
+def searches(sigma: float, args) -> dict:
+    """The searches that are compared, by name, in the bracket that `args` name."""
+    from qcrs_jax.sigma import QCRS
+
+    given = {"sigma_lower": args.left, "sigma_upper": args.right, "tolerance": args.epsilon}
+    default = {"sigma_lower": 0.25 * sigma, "sigma_upper": 3.5 * sigma, "tolerance": 0.1 * sigma}
+    bracket = {name: default[name] if value is None else value for name, value in given.items()}
+    bracket |= {"epsilon_step": args.epsilon_step, "alpha": args.alpha}
+    bisection = QCRS(**bracket, search="bisection")
+    return {
+        "bisection, as published": bisection,
+        "golden section of lower bounds": QCRS(**bracket, objective="lcb"),
+        "golden section of expected radii": QCRS(**bracket),
+        **{
+            f"bayesian, {evaluations} x {n}": QCRS(
+                **bracket, search="bayesian", search_n=n, max_evaluations=evaluations
+            )
+            for evaluations, n in ((bisection.evaluations, 500), (20, 100), (10, 100))
+        },
+    }
+
+
+def comparison(curves, args) -> str:
+    """A table of the searches on `curves`: samples, share of the best radii, gain over the published bisection.
+
+    Raises:
+        UserError: the bracket or another number is impossible.
+    """
+    import jax
+    import numpy as np
+
+    from qcrs_jax.metrics import paired_gain
+    from qcrs_jax.simulation import best_radius, radius_at, simulate
+
+    from .table import LAYOUTS
+
+    sigma = float(curves.sigmas[curves.original])
+    try:
+        settings = searches(sigma, args)
+    except ValueError as error:
+        raise UserError(f"impossible request: {error}") from error
+    first = settings["bisection, as published"]
+    best = best_radius(curves, first.sigma_lower, first.sigma_upper, args.N, args.alpha)
+    fixed = radius_at(curves, np.full(len(curves.idx), sigma), curves.classes, args.N, args.alpha)
+    radii = {f"sigma {sigma:g} for all": (0.0, fixed)}
+    for name, search in settings.items():
+        found = simulate(
+            curves, search, key=jax.random.key(args.seed), n=args.N, alpha=args.alpha, repeats=args.repeats
+        )
+        radii[name] = float(found.samples.mean()), found.radius.mean(axis=0)
+    every = np.ones(len(best), bool)
+    base = radii["bisection, as published"][1]
+    rows = []
+    for name, (samples, radius) in radii.items():
+        gain = [100 * value / base.mean() for value in paired_gain((every, radius), (every, base))]
+        cells = f"{samples:,.0f}", f"{100 * radius.mean() / best.mean():.1f}%"
+        rows.append((name, *cells, "" if radius is base else "{:+.1f}% ({:+.1f} to {:+.1f})".format(*gain)))
+    header = ["search", "samples", "of the best", "gain over bisection (95%)"]
+    return LAYOUTS["terminal"](header, [[(cell, None) for cell in row] for row in rows]) + "\n"

@@ -1,0 +1,91 @@
+"""Searches for sigma on measured curves, without the network: what a search would have chosen, in seconds.
+
+The class shares of a curve (curves.py), interpolated in probits over log sigma, are taken for the truth, and a search
+draws its counts from them. Of a class that was always chosen the share is known up to 1 / n: measure with a large n.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.special import ndtr
+from jaxtyping import Float, Int
+from scipy import special
+
+from .bounds import PROBITS, expected_radius_table
+from .curves import Curves
+from .search import run
+from .sigma import QCRS, qcrs_policy
+
+
+class Simulation(NamedTuple):
+    """Searches on m curves, each repeated with other samples.
+
+    sigma: what was chosen.
+    prediction: the class whose radius was maximised.
+    samples: what the search drew.
+    radius: what the certification can be expected to give there, in the mean over its samples.
+    """
+
+    sigma: Float[np.ndarray, "repeats m"]
+    prediction: Int[np.ndarray, "repeats m"]
+    samples: Int[np.ndarray, "repeats m"]
+    radius: Float[np.ndarray, "repeats m"]
+
+
+def simulate(
+    curves: Curves, settings: QCRS, *, key, n: int = 100_000, alpha: float = 0.001, repeats: int = 10
+) -> Simulation:
+    """What `settings` would find on `curves` for certificates of n samples at alpha.
+
+    Beyond the ends of a curve its shares are those at the end, and so is its radius: a wider bracket gains nothing.
+    """
+    log_sigmas = jnp.asarray(np.log(curves.sigmas), jnp.float32)
+    tables = settings.tables(n, alpha)
+
+    def search(key, probits):
+        def counts(query):
+            z = jax.vmap(lambda row: jnp.interp(jnp.log(query.sigma), log_sigmas, row), in_axes=1)(probits)
+            stream = jax.random.fold_in(jax.random.fold_in(key, query.draw), jnp.round(1e6 * query.sigma).astype(int))
+            drawn = jax.random.multinomial(stream, query.n.astype(jnp.float32), ndtr(z) / ndtr(z).sum())
+            return drawn.astype(jnp.int32)
+
+        trace = run(qcrs_policy(settings, jnp.float32(curves.sigmas[curves.original]), tables), counts).trace
+        return trace.sigma, trace.prediction, trace.evaluations * settings.search_n
+
+    keys = jax.random.split(key, (repeats, len(curves.idx)))
+    over_all = jax.jit(jax.vmap(jax.vmap(search), in_axes=(0, None)))
+    found = over_all(keys, jnp.asarray(_probits(curves), jnp.float32))
+    sigma, prediction, samples = (np.asarray(a) for a in found)
+    return Simulation(sigma.astype(float), prediction, samples, radius_at(curves, sigma, prediction, n, alpha))
+
+
+def radius_at(
+    curves: Curves,
+    sigma: Float[np.ndarray, "*repeats m"],
+    prediction: Int[np.ndarray, "*repeats m"],
+    n: int = 100_000,
+    alpha: float = 0.001,
+) -> Float[np.ndarray, "*repeats m"]:
+    """The radius that n samples at alpha can be expected to certify for a class of each image at `sigma`."""
+    sigma = np.clip(sigma, curves.sigmas[0], curves.sigmas[-1])
+    probits, log_sigmas = _probits(curves), np.log(curves.sigmas)
+    z = np.empty(sigma.shape)
+    for at in np.ndindex(sigma.shape):
+        z[at] = np.interp(np.log(sigma[at]), log_sigmas, probits[at[-1], :, prediction[at]])
+    return sigma * np.interp(z, PROBITS, expected_radius_table(n, alpha))
+
+
+def best_radius(
+    curves: Curves, sigma_lower: float, sigma_upper: float, n: int = 100_000, alpha: float = 0.001
+) -> Float[np.ndarray, "m"]:
+    """The largest such radius, of the class at the original sigma, at any sigma in the bracket."""
+    sigmas = np.geomspace(sigma_lower, sigma_upper, 400)
+    everywhere = np.broadcast_to(sigmas[:, None], (len(sigmas), len(curves.idx)))
+    return radius_at(curves, everywhere, np.broadcast_to(curves.classes, everywhere.shape), n, alpha).max(axis=0)
+
+
+def _probits(curves):
+    """ndtri of the class shares, half a count away from 0 and 1."""
+    return special.ndtri(np.clip(curves.counts / curves.n, 0.5 / curves.n, 1 - 0.5 / curves.n))

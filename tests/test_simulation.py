@@ -1,0 +1,99 @@
+"""Searches on curves without a network: known ones, and measured ones where they are at hand."""
+
+import jax
+import numpy as np
+import pytest
+from checkpoints import SHARED
+from qcrs_jax.experiments import cli, simulate
+from scipy import special
+
+from qcrs_jax import QCRS
+from qcrs_jax.bounds import PROBITS, expected_radius_table
+from qcrs_jax.curves import COLUMNS, Curves, Point
+from qcrs_jax.records import Writer
+from qcrs_jax.simulation import best_radius, radius_at
+from qcrs_jax.simulation import simulate as simulate_searches
+
+SIGMAS = np.geomspace(0.06, 1.2, 40)
+N = 100_000
+
+
+def falling(middles, steepness=4.0):
+    """Curves of two classes, the second of which takes over at `middles`."""
+    p = special.ndtr(-steepness * np.log(SIGMAS / np.asarray(middles)[:, None]))
+    counts = np.round(N * np.stack([p, 1 - p], axis=-1)).astype(int)
+    m = len(counts)
+    return Curves(np.arange(m), np.zeros(m, int), SIGMAS, int(np.argmin(abs(SIGMAS - 0.25))), counts, N, {})
+
+
+def measured():
+    """The curves of a Fashion-MNIST network at sigma 0.5 that lie beside the repository."""
+    path = SHARED / "curves" / "fashion_mnist.npz"
+    if not path.exists():
+        pytest.skip("needs the measured curves")
+    file = np.load(path)
+    order = np.argsort(file["sig"])
+    original = int(np.flatnonzero(order == len(order) - 1)[0])
+    return Curves(
+        file["ids"], file["label"], file["sig"][order], original, file["counts"][:, order], int(file["n"]), {}
+    )
+
+
+def test_the_radius_is_that_of_the_share():
+    curves = falling([0.3, 0.5])
+    sigma = SIGMAS[[10, 20]]
+    z = special.ndtri(curves.counts[[0, 1], [10, 20], 0] / N)
+    expected = sigma * np.interp(z, PROBITS, expected_radius_table(N, 0.001))
+    np.testing.assert_allclose(radius_at(curves, sigma, np.zeros(2, int)), expected, rtol=1e-6)
+    assert np.all(radius_at(curves, sigma, np.ones(2, int)) == 0)
+    beyond = radius_at(curves, np.full(2, 100.0), np.zeros(2, int))  # no credit beyond the curve's end
+    np.testing.assert_allclose(beyond, radius_at(curves, np.full(2, 1.2), np.zeros(2, int)))
+
+
+@pytest.mark.parametrize("search", ["golden", "bisection", "grid", "bayesian"])
+def test_a_search_finds_what_there_is(search):
+    curves = falling([0.3, 0.5, 0.8])
+    best = best_radius(curves, 0.08, 0.9)
+    settings = QCRS(0.08, 0.9, search=search, search_n=2000)
+    found = simulate_searches(curves, settings, key=jax.random.key(0), repeats=3)
+    assert found.sigma.shape == found.radius.shape == (3, 3) and np.all(found.prediction == 0)
+    assert np.all(found.samples <= settings.samples) and np.all(found.samples % 2000 == 0)
+    assert np.all(found.radius <= best * 1.001) and found.radius.mean() > 0.9 * best.mean()
+
+
+def test_the_class_is_that_of_the_original_sigma():
+    curves = falling([0.1])  # at 0.25 the second class is on top
+    found = simulate_searches(curves, QCRS(0.08, 0.9), key=jax.random.key(0), repeats=2)
+    assert np.all(found.prediction == 1)
+
+
+def test_the_bayesian_search_beats_the_published_one_on_measured_curves():
+    curves = measured()
+    best = best_radius(curves, 0.12, 1.7).mean()
+
+    def radius(**settings):
+        search = QCRS(0.12, 1.7, 0.03, epsilon_step=0.2, **settings)
+        return simulate_searches(curves, search, key=jax.random.key(1), repeats=2).radius.mean()
+
+    published = radius(search="bisection")  # 7 500 samples
+    assert radius() > published  # golden section of expected radii
+    for evaluations, n, gain, share in ((15, 500, 1.03, 0.975), (20, 100, 1.02, 0.965), (10, 100, 1.0, 0.955)):
+        ours = radius(search="bayesian", search_n=n, max_evaluations=evaluations)
+        assert ours > gain * published and ours > share * best
+
+
+def test_the_command_tells_searches_apart(tmp_path, capsys):
+    curves, path = falling([0.3, 0.5, 0.8]), tmp_path / "curves.tsv"
+    sigmas = curves.sigmas.tolist()
+    request = {"method": "curve", "sigma": sigmas[curves.original], "sigmas": sigmas, "n": N}
+    request["sigmas"][curves.original] = float(np.float32(request["sigma"]))
+    with Writer(path, request, {}, columns=COLUMNS, read=lambda path: []) as writer:
+        for i in range(3):
+            writer.write(*(Point(i, 0, s, tuple(c.tolist())) for s, c in zip(request["sigmas"], curves.counts[i])))
+    assert cli.main(["simulate", str(path), "--repeats", "2", "--left", "0.08", "--right", "0.9"]) == 0
+    out = capsys.readouterr().out
+    assert "3 images, 100,000 samples" in out and out.count("golden section") == 2 and "bayesian, 20 x 100" in out
+    assert cli.main(["simulate", str(path), "--left", "2"]) == 2
+    assert "sigma_lower < sigma_upper" in capsys.readouterr().err
+    assert cli.main(["simulate", str(path), "--repeats", "0"]) == 2
+    assert simulate.__doc__
