@@ -85,6 +85,18 @@ def add_method_arguments(parser):
     add("--N0", type=int, default=100, help="samples that select the class (default: 100)")
     add("--N", type=int, default=100_000, help="samples that certify it (default: 100000)")
     add("--alpha", type=float, default=0.001, help="failure probability of each certificate (default: 0.001)")
+    add(
+        "--tolerance",
+        type=share,
+        metavar="SHARE",
+        help="give each image as few of the N samples as can be expected, by its N0 selection samples, to keep its "
+        "radius within SHARE of that of N, as 1%% or 0.01; the guarantee stays (default: N samples for all)",
+    )
+
+
+def share(text: str) -> float:
+    """The number that 1% or 0.01 stands for."""
+    return float(text[:-1]) / 100 if text.endswith("%") else float(text)
 
 
 def run(args):
@@ -122,7 +134,7 @@ class Request:
     skip: int
     qcrs: object  # a sigma.QCRS, or None
     ddrs: object  # a ddrs.DDRS, or None
-    soft: dict  # what `certify` is told for a soft certificate; empty for a hard one
+    options: dict  # what else `certify` is told: a tolerance, or a soft certificate; empty for none of them
 
     @property
     def search(self):
@@ -142,15 +154,15 @@ def check(args) -> Request:
     from qcrs_jax.sigma import QCRS
 
     check_arguments(args)
-    soft = {}
+    options = {} if args.tolerance is None else {"tolerance": args.tolerance}
     if args.certificate == "soft":
-        soft = {"certificate": "soft", "beta": 16.0 if args.beta is None else args.beta}
+        options |= {"certificate": "soft", "beta": 16.0 if args.beta is None else args.beta}
         if (args.batch or 0) > SOFT_ONE:
             raise UserError(f"--batch {args.batch}: soft votes are summed exactly for {SOFT_ONE} at most")
     elif args.beta is not None:
         raise UserError("--beta is of the soft certificate; give --certificate soft with it")
     try:
-        check_request(args.sigma, args.N0, args.N, args.alpha, **soft)
+        check_request(args.sigma, args.N0, args.N, args.alpha, **options)
         qcrs = ddrs = None
         bracket = {
             "sigma_lower": 0.25 * args.sigma if args.left is None else args.left,
@@ -177,21 +189,24 @@ def check(args) -> Request:
         for name, flag in flags.items():
             message = re.sub(rf"\b{name}\b", flag, message)
         raise UserError(f"impossible request: {message}") from error
-    return Request(args.method, args.sigma, args.N0, args.N, args.alpha, args.seed, args.skip, qcrs, ddrs, soft)
+    return Request(args.method, args.sigma, args.N0, args.N, args.alpha, args.seed, args.skip, qcrs, ddrs, options)
 
 
 def certify_dataset(request: Request, args) -> Path:
     """Certifies the data set image by image; returns the results file. Errors are those of `run_over_images`."""
-    from qcrs_jax.records import SOFT_COLUMNS
+    from qcrs_jax.records import COLUMNS, SOFT_COLUMNS, TOLERANCE_COLUMNS
 
     def answer(classify, image, **program):
         return fields(request, certify_image(request, classify, image, **program))
 
-    numbers, file = dataclasses.asdict(request), {}
-    if soft := numbers.pop("soft"):
-        numbers, file = {**numbers, **soft, "votes": VOTES}, {"columns": SOFT_COLUMNS}
+    numbers, columns = dataclasses.asdict(request), COLUMNS
+    numbers |= numbers.pop("options")
+    if "certificate" in numbers:
+        numbers, columns = {**numbers, "votes": VOTES}, SOFT_COLUMNS
+    if "tolerance" in numbers:
+        columns = TOLERANCE_COLUMNS
     score = ("ACR", lambda record: record.correct * record.radius)
-    return run_over_images(Task(numbers, answer, score, file=file), args)
+    return run_over_images(Task(numbers, answer, score, file={"columns": columns}), args)
 
 
 def certify_image(request: Request, classify, image, **program):
@@ -206,7 +221,7 @@ def certify_image(request: Request, classify, image, **program):
         n=request.n,
         alpha=request.alpha,
         search=request.search,
-        **request.soft,
+        **request.options,
         **program,
     )
 
@@ -229,6 +244,8 @@ def fields(request: Request, certificate) -> dict:
         "counts0": tuple(certificate.counts0.tolist()),
         "counts": tuple(certificate.counts.tolist()),
     }
+    if "tolerance" in request.options:
+        found["n"] = int(certificate.n)
     if votes := certificate.soft:
         found["pb_upper"] = float(votes.pb_upper)
         found |= {name: tuple(getattr(votes, name).tolist()) for name in ("sums0", "sums", "squares")}

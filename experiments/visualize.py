@@ -40,7 +40,9 @@ def run(args):
     request = certify.check(args)
     if request.ddrs:
         raise UserError("--method ddrs has no evaluations to show; --method qcrs or cohen has")
-    if request.soft:
+    if "tolerance" in request.options:
+        raise UserError("--tolerance: the figure shows certificates of N samples")
+    if request.options:
         raise UserError("--certificate soft: the figure shows class counts, which a soft certificate is not made of")
     check_ending(args.out)
     sigmas = check_sigmas(args, request.qcrs)

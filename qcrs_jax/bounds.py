@@ -107,6 +107,22 @@ def predictive_table(m: int, n: int, alpha: float) -> np.ndarray:
     return table
 
 
+@functools.lru_cache(maxsize=16)
+def enough_table(m: int, n: int, alpha: float, tolerance: float) -> np.ndarray:
+    """The samples, at most n, that can be expected to certify a radius within `tolerance` of what n certify.
+
+    After k of m successes, for k = 0..m: the smallest of n, n / sqrt(2), n / 2, ... down to n / 128 whose
+    `predictive_table` is at least 1 - tolerance times that of n; shape (m + 1,), int64, read-only.
+    """
+    most = predictive_table(m, n, alpha)
+    table = np.full(m + 1, n)
+    for step in range(1, 15):
+        fewer = max(math.ceil(n * 2 ** (-step / 2)), smallest_n(alpha))
+        table = np.where(predictive_table(m, fewer, alpha) >= (1 - tolerance) * most, fewer, table)
+    table.setflags(write=False)
+    return table
+
+
 def predict_threshold(n, alpha: float):
     """Smallest top count that PREDICT accepts when the two top classes have n votes in all; int64.
 

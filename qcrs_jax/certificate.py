@@ -53,6 +53,7 @@ def certify(
     n: int = 100_000,
     alpha: float = 0.001,
     search: QCRS | DDRS | None = None,
+    tolerance: float | None = None,
     certificate: str = "hard",
     beta: float = 16.0,
     batch_size: int | None = None,
@@ -78,6 +79,10 @@ def certify(
         alpha: failure probability of each image's certificate.
         search: settings of the search for sigma, QCRS or DDRS; None keeps sigma fixed. QCRS looks at hard counts,
             whatever the certificate.
+        tolerance: the share of its radius that an image may be expected to lose to fewer than n samples. Its n0
+            selection samples decide how many it gets (`bounds.enough_table`). They are independent of the samples that
+            certify: whatever that number, these are as many independent draws, and the certificate fails with
+            probability at most alpha. None for n samples each. Cannot be had inside jit.
         certificate: "hard", or "soft", which cannot be had inside jit.
         beta: inverse temperature of the soft certificate; MACER's by default.
         batch_size: noisy copies per forward pass of an image on a device; changes no count.
@@ -87,8 +92,9 @@ def certify(
     Raises:
         ValueError: an argument out of its range, or an n at which no count can certify.
     """
-    check_request(sigma, n0, n, alpha, certificate, beta)
+    check_request(sigma, n0, n, alpha, certificate, beta, tolerance)
     soft = certificate == "soft"
+    enough = None if tolerance is None else bounds.enough_table(n0, n, alpha, tolerance)
     images = jnp.asarray(images, jnp.float32)
     votes0, votes, sigma, trace = _draw(
         as_pytree(classify),
@@ -97,11 +103,18 @@ def certify(
         _image_keys(key, images),
         jnp.asarray([search.search_n if isinstance(search, QCRS) else 0, n0, n], jnp.int32),
         _tables(search, n, alpha),
+        None if enough is None else jnp.asarray(enough, jnp.int32),
         search=search,
         beta=float(beta) if soft else None,
         batch_size=batch_size or default_batch_size(),
         devices=devices and tuple(devices),
     )
+    if enough is not None:
+        if isinstance(votes.counts, jax.core.Tracer):
+            raise ValueError(
+                "a certificate of as many samples as it needs is computed on the host; call certify outside jit"
+            )
+        n = enough[np.max(votes0.counts, axis=-1)]
     if not soft:
         return make_certificate(votes0.counts, votes.counts, sigma, n, alpha)._replace(search=trace)
     if isinstance(votes.counts, jax.core.Tracer):
@@ -198,7 +211,9 @@ def predict(
     return make_prediction(counts, n, alpha)
 
 
-def check_request(sigma, n0: int, n: int, alpha: float, certificate: str = "hard", beta: float = 1.0) -> None:
+def check_request(
+    sigma, n0: int, n: int, alpha: float, certificate: str = "hard", beta: float = 1.0, tolerance: float | None = None
+) -> None:
     """Raises ValueError for a request that cannot be met, before anything is computed."""
     bounds.check_alpha(alpha)
     if not isinstance(sigma, jax.core.Tracer) and not 0 < np.float32(sigma) < np.inf:
@@ -209,6 +224,10 @@ def check_request(sigma, n0: int, n: int, alpha: float, certificate: str = "hard
         raise ValueError(f"unknown certificate {certificate!r}; known are {', '.join(CERTIFICATES)}")
     if not 0 < beta < np.inf:
         raise ValueError(f"beta is an inverse temperature and must be positive and finite, not {beta}")
+    if tolerance is not None and not 0 < tolerance < 1:
+        raise ValueError(f"tolerance is a share of the radius and must lie in (0, 1), not {tolerance}")
+    if tolerance is not None and certificate == "soft":
+        raise ValueError("tolerance looks ahead to hard certificates; it does not go with the soft one")
     smallest = bounds.smallest_n(alpha) if certificate == "hard" else bounds.smallest_soft_n(alpha)
     if n < smallest:
         raise ValueError(
@@ -236,8 +255,10 @@ class _Stages(NamedTuple):
     votes: Votes  # of each stage
 
 
-def _certification(policy: Search, ns: Int[Array, "stages"], nothing: Votes) -> Search:
+def _certification(policy: Search, ns: Int[Array, "stages"], enough, nothing: Votes) -> Search:
     """CERTIFY as a search over queries: the policy's own, then selection and estimation at the sigma it chose.
+
+    `enough` tells how many samples the estimation takes after each top count of the selection; None for ns.
 
     All stages are turns of one loop, so that the network stands once in the compiled program.
     """
@@ -248,9 +269,12 @@ def _certification(policy: Search, ns: Int[Array, "stages"], nothing: Votes) -> 
     def ask(state):
         searching = state.stage == SEARCH
         query = policy.ask(state.policy)
+        n = ns[state.stage]
+        if enough is not None:
+            n = jnp.where(state.stage == ESTIMATION, enough[state.votes.counts[SELECTION].max()], n)
         return Query(
             sigma=jnp.where(searching, query.sigma, policy.best(state.policy)),
-            n=ns[state.stage],
+            n=n,
             stage=state.stage,
             draw=jnp.where(searching, query.draw, 0),
         )
@@ -320,14 +344,14 @@ def replicated(devices: Sequence[jax.Device]) -> jax.sharding.NamedSharding:
 
 
 @_over_images
-def _draw(classify, image, sigma, key, ns, tables, search, beta, batch_size, devices):
+def _draw(classify, image, sigma, key, ns, tables, enough, search, beta, batch_size, devices):
     oracle = _oracle(classify, image, key, batch_size, devices, functools.partial(sample_votes, beta=beta))
     trace = None
     if isinstance(search, DDRS):  # needs gradients, which no oracle of counts can give
         trace = ascend(search, classify, image, sigma, key, batch_size=batch_size, axis_name=_axis_name(devices))
         sigma = trace.sigma
     policy = qcrs_policy(search, sigma, tables) if isinstance(search, QCRS) else fixed_policy(sigma)
-    procedure = _certification(policy, ns, no_votes(num_classes(classify, image.shape), beta))
+    procedure = _certification(policy, ns, enough, no_votes(num_classes(classify, image.shape), beta))
     final = run(procedure, oracle)
     if isinstance(search, QCRS):
         trace = final.policy.trace

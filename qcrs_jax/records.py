@@ -34,6 +34,7 @@ COLUMNS = (
     "counts0",
     "counts",
 )
+TOLERANCE_COLUMNS = (*COLUMNS, "n")
 SOFT_COLUMNS = (*COLUMNS, "pBBar", "sums0", "sums", "squares")
 PREDICT_COLUMNS = ("idx", "label", "predict", "correct", "time", "counts")
 INPUT_SPECIFIC = (
@@ -65,6 +66,7 @@ class Record:
         seconds: wall-clock time (column time, h:mm:ss.ffffff).
         search_samples: samples spent on the choice of sigma.
         counts0, counts: class counts of selection and estimation; None where there is no column.
+        n: number of certification samples, in a run that chose it per image; None in other files.
         pb_upper, sums0, sums, squares: of a soft certificate, as `verdict.SoftVotes` has them; None in other files.
     """
 
@@ -79,6 +81,7 @@ class Record:
     search_samples: int = 0
     counts0: tuple[int, ...] | None = None
     counts: tuple[int, ...] | None = None
+    n: int | None = None
     pb_upper: float | None = None
     sums0: tuple[int, ...] | None = None
     sums: tuple[int, ...] | None = None
@@ -216,6 +219,7 @@ def _parse(row):
         search_samples=int(row.get("search_samples") or 0),
         counts0=optional("counts0", parse_counts),
         counts=optional("counts", parse_counts),
+        n=optional("n", int),
         pb_upper=optional("pBBar", float),
         sums0=optional("sums0", parse_counts),
         sums=optional("sums", parse_counts),
@@ -335,6 +339,7 @@ def write_run(path: str | Path, records: list[Record], request: dict, provenance
     with open(path, "x") as file:
         _write_sidecar(path, request, provenance)
         columns = SOFT_COLUMNS if any(record.sums for record in records) else COLUMNS
+        columns = TOLERANCE_COLUMNS if any(record.n for record in records) else columns
         file.write("\t".join(columns) + "\n" + "".join(record.line(columns) for record in records))
 
 

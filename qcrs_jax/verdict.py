@@ -46,6 +46,7 @@ class Certificate(NamedTuple):
     sigma: the noise level of the certificate.
     counts: class counts of the n certification samples, (*m, num_classes).
     counts0: class counts of the n0 samples that selected the class, (*m, num_classes).
+    n: how many certification samples there were; counts sum to less where logits were not finite.
     search: how QCRS or DDRS chose sigma; None at a fixed sigma.
     soft: the soft votes of a soft certificate; None for a hard one.
     """
@@ -56,6 +57,7 @@ class Certificate(NamedTuple):
     sigma: Float[Array | np.ndarray, "*m"] | np.floating
     counts: Int[Array | np.ndarray, "*m num_classes"]
     counts0: Int[Array | np.ndarray, "*m num_classes"]
+    n: int | Int[np.ndarray, "*m"] | np.integer
     search: SigmaSearch | SigmaAscent | None = None
     soft: SoftVotes | None = None
 
@@ -71,8 +73,11 @@ class Prediction(NamedTuple):
     counts: Int[Array | np.ndarray, "*m num_classes"]
 
 
-def make_certificate(counts0, counts, sigma, n: int, alpha: float) -> Certificate:
-    """The certificate that follows from raw counts: selection counts0, estimation counts of n samples at sigma."""
+def make_certificate(counts0, counts, sigma, n, alpha: float) -> Certificate:
+    """The certificate that follows from raw counts: selection counts0, estimation counts of n samples at sigma.
+
+    n is one number, or, outside jit, one for each image.
+    """
     xp = _numpy_of(counts)
     counts0, counts, sigma = xp.asarray(counts0), xp.asarray(counts), xp.asarray(sigma)
     selected = xp.argmax(counts0, axis=-1)
@@ -91,6 +96,7 @@ def make_certificate(counts0, counts, sigma, n: int, alpha: float) -> Certificat
         sigma=sigma[()],
         counts=counts,
         counts0=counts0,
+        n=n,
     )
 
 
@@ -112,6 +118,7 @@ def make_soft_certificate(counts0, counts, sums0, sums, squares, sigma, n: int, 
         sigma=sigma[()],
         counts=counts,
         counts0=counts0,
+        n=n,
         soft=SoftVotes(sums0, sums, squares, pb_upper),
     )
 

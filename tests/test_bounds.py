@@ -189,3 +189,27 @@ def test_the_predictive_radius_is_the_mean_over_the_posterior():
         assert table[k] == pytest.approx(bounds.radius_table(2000, 0.001)[counts].mean(), rel=0.01, abs=0.002)
     assert np.all(np.diff(table) >= 0)
     assert table[100] > bounds.radius_table(100, 0.001)[100]  # it does not saturate as the bound of 100 does
+
+
+def test_enough_samples_keep_the_expected_radius():
+    m, n, tolerance = 100, 20_000, 0.02
+    table = bounds.enough_table(m, n, 0.001, tolerance)
+    assert table.min() >= n / 128 and table.max() <= n and table[0] < 200 < table[99]
+    for k in (55, 80, 99, 100):
+        most = bounds.predictive_table(m, n, 0.001)[k]
+        assert bounds.predictive_table(m, int(table[k]), 0.001)[k] >= (1 - tolerance) * most
+    assert np.all(bounds.enough_table(m, n, 0.001, 0.2) <= table)
+    assert bounds.enough_table(20, 12, 0.001, 0.5).min() >= bounds.smallest_n(0.001)
+
+
+@pytest.mark.parametrize("p", [0.3, 0.52, 0.75, 0.97, 0.9995])
+def test_a_number_of_samples_chosen_by_the_selection_keeps_the_coverage(p):
+    # Exactly: over all counts of the selection, and of as many samples as it asks for, whose bound exceeds p.
+    m, n, alpha = 50, 2000, 0.05
+    table = bounds.enough_table(m, n, alpha, 0.05)
+    failure = 0.0
+    for k0, chance in enumerate(stats.binom.pmf(np.arange(m + 1), m, p)):
+        samples = int(table[k0])
+        too_large = bounds.clopper_pearson_lower(np.arange(samples + 1), samples, alpha) > p
+        failure += chance * stats.binom.pmf(np.arange(samples + 1), samples, p)[too_large].sum()
+    assert failure <= alpha + 1e-12

@@ -15,7 +15,14 @@ from jax.tree_util import Partial
 from scipy import special, stats
 
 from qcrs_jax import ABSTAIN, QCRS, certify, predict, sample_counts, search_sigma
-from qcrs_jax.bounds import certified_radius, clopper_pearson_lower, predictive_table, soft_bounds, soft_radius
+from qcrs_jax.bounds import (
+    certified_radius,
+    clopper_pearson_lower,
+    enough_table,
+    predictive_table,
+    soft_bounds,
+    soft_radius,
+)
 from qcrs_jax.sampling import SOFT_ONE, soft_votes
 from qcrs_jax.sigma import ESTIMATION, SEARCHES, SELECTION
 
@@ -409,3 +416,29 @@ def test_counts_are_the_same_on_any_number_of_devices():
     result = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == ["8", "777"]
+
+
+@pytest.mark.parametrize("search", [None, QCRS(0.08, 0.9, search_n=100)])
+def test_a_tolerance_gives_each_image_the_samples_it_needs(search):
+    images = jnp.stack([at_distance(d) for d in (0.02, 0.4, 1.0)])
+    arguments = {"key": KEY, "n0": 100, "n": 20_000, "search": search}
+    ours, full = certify(linear, images, 0.25, tolerance=0.05, **arguments), certify(linear, images, 0.25, **arguments)
+    np.testing.assert_array_equal(ours.counts0, full.counts0)
+    np.testing.assert_array_equal(ours.n, enough_table(100, 20_000, 0.001, 0.05)[ours.counts0.max(axis=-1)])
+    np.testing.assert_array_equal(ours.counts.sum(axis=-1), ours.n)
+    assert full.n == 20_000 and ours.n.max() <= 20_000 and ours.n.mean() < 15_000
+    for i, samples in enumerate(ours.n):
+        successes = ours.counts[i, np.argmax(ours.counts0[i])]
+        bound = clopper_pearson_lower(successes, samples, 0.001)
+        assert ours.pa_lower[i] == bound
+        assert ours.radius[i] == pytest.approx(float(certified_radius(bound, ours.sigma[i])) if bound >= 0.5 else 0)
+    assert np.all(ours.radius[1:] > 0.85 * full.radius[1:])
+
+
+def test_a_tolerance_is_refused_where_it_cannot_be_had():
+    with pytest.raises(ValueError, match="outside jit"):
+        jax.jit(lambda x: certify(linear, x, 0.25, key=KEY, n=100, tolerance=0.1).radius)(at_distance(0.3))
+    with pytest.raises(ValueError, match="does not go with the soft one"):
+        certify(linear, at_distance(0.3), 0.25, key=KEY, n=100, tolerance=0.1, certificate="soft")
+    with pytest.raises(ValueError, match=r"must lie in \(0, 1\), not 1.5"):
+        certify(linear, at_distance(0.3), 0.25, key=KEY, n=100, tolerance=1.5)

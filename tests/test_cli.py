@@ -320,6 +320,8 @@ def test_a_file_of_another_program_is_not_appended_to(here):
         (["--seed", "-1"], "--seed"),
         (["--macer", "--normalization", "cifar10"], "--macer"),
         (["--search", "newton"], "newton"),
+        (["--tolerance", "150%"], "must lie in (0, 1), not 1.5"),
+        (["--tolerance", "1%", "--certificate", "soft"], "does not go with the soft one"),
         (["--beta", "4"], "--certificate soft"),
         (["--certificate", "soft", "--N", "39"], "smallest n that could is 40"),
         (["--certificate", "soft", "--batch", "40000"], "--batch 40000"),
@@ -338,6 +340,21 @@ def test_impossible_numbers_are_refused_before_the_checkpoint_is_read(tmp_path, 
     text = refused(*words, cwd=tmp_path)
     assert message in text and "no.pth" not in text
     assert not (tmp_path / "new").exists()
+
+
+def test_a_tolerance_spends_as_many_samples_as_an_image_needs(here):
+    words = ["certify", "lenet.pth", "r.tsv", *SMALL, "--method", "cohen", "--N", 4000, "--tolerance", "5%"]
+    qcrs_jax(*words, "--max", 2, cwd=here)
+    first = (here / "r.tsv").read_text()
+    text = qcrs_jax(*words, "--max", 4, cwd=here).stdout
+    assert (here / "r.tsv").read_text().startswith(first) and "2 of 4 images are done" in text
+    run = read_run(here / "r.tsv")
+    assert run.request["tolerance"] == 0.05 and all(sum(r.counts) == r.n <= 4000 for r in run.records)
+    assert min(r.n for r in run.records) < 4000
+    for record in run.records:
+        k = record.counts[int(np.argmax(record.counts0))]
+        assert record.pa_lower == pytest.approx(stats.beta.ppf(0.001, k, record.n - k + 1) if k else 0)
+    assert "r.tsv: holds results of another configuration" in refused(*words[:-2], cwd=here)
 
 
 def test_ten_samples_can_certify(here):
