@@ -12,6 +12,15 @@ from qcrs_jax.records import INPUT_SPECIFIC
 
 from .table import DDRS_SAMPLES, FORMATS, label
 
+# Colours of the figure of ACR against samples, by search or method.
+FAMILIES = {
+    "cohen": "tab:blue",
+    "bisection": "black",
+    "golden": "tab:orange",
+    "bayesian": "tab:red",
+    "grid": "tab:green",
+}
+
 
 def add_arguments(parser):
     parser.add_argument("reference", metavar="REFERENCE", type=Path)
@@ -103,14 +112,21 @@ def frontier(reference, runs, out) -> None:
     figure, axes = pyplot().subplots(figsize=(7.2, 4.2), layout="constrained")
     base = summarise(reference)
     for run in (reference, *runs):
-        x = summarise(run).samples
+        samples = summarise(run).samples
         gain, low, high = paired_gain(columns(run), columns(reference))
         bars = None if run is reference else [[gain - low], [high - gain]]
-        name = label(run) + (", the reference" if run is reference else "")
-        axes.errorbar(x, base.acr + gain, bars, fmt="D" if run is reference else "o", capsize=3, label=name)
+        kind = run.request.get("qcrs") or {"search": run.request.get("method")}
+        color = FAMILIES.get(kind["search"], "0.3")
+        axes.errorbar(samples, base.acr + gain, bars, fmt="D" if run is reference else "o", capsize=3, color=color)
+        place = {"cohen": (24, -3), "bayesian": (0, 16)}.get(kind["search"], (0, -22))
+        style = {"xytext": place, "textcoords": "offset points", "ha": "center", "fontsize": 7.5, "color": color}
+        axes.annotate(run.path.stem, (samples, base.acr + gain), **style)
     axes.axhline(base.acr, color="0.8", linewidth=1, zorder=0)
-    axes.set(xlabel="samples an image, search and certificate", ylabel="ACR")
-    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16), ncols=2, frameon=False, fontsize=8)
+    axes.margins(x=0.16, y=0.1)
+    axes.set(xlabel="samples an image, of search and certificate", ylabel="ACR")
+    axes.set_title(
+        f"gains over {reference.path.stem}, {len(reference.records)} images, with 95% intervals", fontsize=10
+    )
     tidy(axes)
     save(figure, out)
 

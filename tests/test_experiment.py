@@ -39,7 +39,11 @@ def test_the_list_names_them_all(capsys):
 
 def quick(name, folder, *words):
     assert cli.main(["experiment", name, "--quick", "--out", str(folder), *map(str, words)]) == 0
-    written = [file for command in PRESETS[name].commands for file in names(command) + names(command, "--plot")]
+    written = [
+        file
+        for command in PRESETS[name].commands
+        for file in sum((names(command, flag) for flag in ("--out", "--plot", "--frontier")), [])
+    ]
     assert [file for file in written if not (folder / file).exists() and file != "exceptions.png"] == []
 
 
@@ -47,9 +51,15 @@ def test_regret_from_runs_to_table_and_figure_and_again(tmp_path):
     quick("regret", tmp_path)
     lines = (tmp_path / "gaussian-golden.tsv").read_text()
     table = (tmp_path / "regret.md").read_text()
-    assert table.count("gaussian-") == 6 and "Reference: QCRS grid" in table
+    assert table.count("gaussian-") == 7 and "Reference: QCRS grid" in table
     quick("regret", tmp_path)  # certifies nothing again
     assert (tmp_path / "gaussian-golden.tsv").read_text() == lines
+
+
+def test_the_frontier(tmp_path):
+    quick("frontier", tmp_path)
+    assert (tmp_path / "frontier.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "compare.md").read_text().count("QCRS bayesian") == 3
 
 
 def test_a_quick_run_is_not_taken_for_the_experiment(tmp_path, monkeypatch, capsys):
