@@ -106,6 +106,22 @@ def run(args):
     path = certify_dataset(request, args)
     print()
     table.print_tables([path])
+    if request.qcrs and request.qcrs.search == "bayesian":
+        print(widened(request, path))
+
+
+def widened(request: "Request", path: Path) -> str:
+    """Says for how many images of the results the search went beyond its bracket."""
+    from qcrs_jax.records import read_run
+
+    records, settings = read_run(path).records, request.qcrs
+    rounding = 1e-6 * settings.sigma_upper
+    lower, upper = settings.sigma_lower - rounding, settings.sigma_upper + rounding
+    below, above = sum(r.sigma < lower for r in records), sum(r.sigma > upper for r in records)
+    return (
+        f"The bracket {settings.sigma_lower:g} to {settings.sigma_upper:g} was widened where its end was best: sigma "
+        f"lies below it for {below} and above it for {above} of {len(records)} images."
+    )
 
 
 # Marks what a soft vote is, as `sampling.soft_votes` defines it. Another definition needs another mark.

@@ -118,8 +118,7 @@ def frontier(reference, runs, out) -> None:
         kind = run.request.get("qcrs") or {"search": run.request.get("method")}
         color = FAMILIES.get(kind["search"], "0.3")
         axes.errorbar(samples, base.acr + gain, bars, fmt="D" if run is reference else "o", capsize=3, color=color)
-        place = {"cohen": (24, -3), "bayesian": (0, 16)}.get(kind["search"], (0, -22))
-        style = {"xytext": place, "textcoords": "offset points", "ha": "center", "fontsize": 7.5, "color": color}
+        style = {"xytext": (5, 5), "textcoords": "offset points", "rotation": 35, "fontsize": 8, "color": color}
         axes.annotate(run.path.stem, (samples, base.acr + gain), **style)
     axes.axhline(base.acr, color="0.8", linewidth=1, zorder=0)
     axes.margins(x=0.16, y=0.1)

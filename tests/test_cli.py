@@ -198,6 +198,9 @@ def test_certify(certified, name):
         assert "DDRS, sigma 0.25 (ddrs.tsv)" in text and "Samples of DDRS's search are differentiated" in text
     elif name != "cohen":
         assert run.request["qcrs"]["search"] == name
+    if name == "bayesian":
+        above = sum(r.sigma > 3.5 * 0.25 + 1e-6 for r in run.records)
+        assert f"above it for {above} of 3 images" in (certified / "bayesian.out").read_text()
 
 
 def test_certify_ends_with_the_table(certified):
