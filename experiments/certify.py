@@ -179,6 +179,9 @@ def check(args) -> Request:
         raise UserError("--beta is of the soft certificate; give --certificate soft with it")
     try:
         check_request(args.sigma, args.N0, args.N, args.alpha, **options)
+    except ValueError as error:
+        raise UserError(f"impossible request: {error}") from error
+    try:
         qcrs = ddrs = None
         bracket = {
             "sigma_lower": 0.25 * args.sigma if args.left is None else args.left,

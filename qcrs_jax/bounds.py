@@ -85,11 +85,11 @@ _QUANTILES = (np.arange(200) + 0.5) / 200  # equally likely values stand for a d
 def expected_radius_table(n: int, alpha: float) -> np.ndarray:
     """The radius at sigma = 1 that n samples can be expected to certify where p = Phi(z), at the z of `PROBITS`.
 
-    The mean of `radius_table(n, alpha)` over the binomial distribution of the count; shape (901,), float64, read-only.
+    The mean of the certified radius over the binomial distribution of the count; shape (901,), float64, read-only.
     """
     p = special.ndtr(PROBITS)[:, None]
-    counts = np.clip(np.ceil(special.bdtrik(_QUANTILES, n, p)), 0, n)  # NaN where even no success is likelier
-    table = radius_table(n, alpha)[np.nan_to_num(counts).astype(np.int64)].mean(axis=1)
+    counts = np.nan_to_num(np.clip(np.ceil(special.bdtrik(_QUANTILES, n, p)), 0, n))  # NaN: not even one success
+    table = certified_radius(clopper_pearson_lower(counts, n, alpha), 1.0).mean(axis=1)
     table.setflags(write=False)
     return table
 

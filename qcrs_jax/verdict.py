@@ -57,7 +57,7 @@ class Certificate(NamedTuple):
     sigma: Float[Array | np.ndarray, "*m"] | np.floating
     counts: Int[Array | np.ndarray, "*m num_classes"]
     counts0: Int[Array | np.ndarray, "*m num_classes"]
-    n: int | Int[np.ndarray, "*m"] | np.integer
+    n: Int[Array | np.ndarray, "*m"] | np.integer
     search: SigmaSearch | SigmaAscent | None = None
     soft: SoftVotes | None = None
 
@@ -96,7 +96,7 @@ def make_certificate(counts0, counts, sigma, n, alpha: float) -> Certificate:
         sigma=sigma[()],
         counts=counts,
         counts0=counts0,
-        n=n,
+        n=(xp.zeros_like(selected) + n)[()],
     )
 
 
@@ -118,7 +118,7 @@ def make_soft_certificate(counts0, counts, sums0, sums, squares, sigma, n: int, 
         sigma=sigma[()],
         counts=counts,
         counts0=counts0,
-        n=n,
+        n=np.full(selected.shape, n)[()],
         soft=SoftVotes(sums0, sums, squares, pb_upper),
     )
 

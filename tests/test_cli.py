@@ -323,7 +323,7 @@ def test_a_file_of_another_program_is_not_appended_to(here):
         (["--seed", "-1"], "--seed"),
         (["--macer", "--normalization", "cifar10"], "--macer"),
         (["--search", "newton"], "newton"),
-        (["--tolerance", "150%"], "must lie in (0, 1), not 1.5"),
+        (["--tolerance", "150%"], "tolerance is a share of the radius and must lie in (0, 1), not 1.5"),
         (["--tolerance", "1%", "--certificate", "soft"], "does not go with the soft one"),
         (["--beta", "4"], "--certificate soft"),
         (["--certificate", "soft", "--N", "39"], "smallest n that could is 40"),
