@@ -80,8 +80,11 @@ def bayesian(
         nodes, weights = rule
         return sigmas * (_interpolate(radii, mean[..., None] + deviation[..., None] * nodes) @ weights)
 
-    def knowledge_gradient(z, allowed):
-        """The largest expected radius after n more samples, in the mean over what they may tell, at each candidate."""
+    def knowledge_gradient(z, allowed, best):
+        """How much larger than that at `best` the largest expected radius will be after n more samples at a candidate.
+
+        In the mean over what they may tell. Both are of one quadrature, so that nothing to learn is a gain of 0.
+        """
         covariance = jnp.matmul(z.spread[:, candidates].T, z.spread, precision="highest")
         variance = z.deviation**2
         noise = 1 / (n * information(z.mean[candidates]))
@@ -89,7 +92,8 @@ def bayesian(
         left = jnp.sqrt(jnp.maximum(variance - shift**2, 0))
         nodes, weights = OUTER
         after = expected_radii(z.mean + nodes[:, None, None] * shift, left, INNER)
-        return jnp.where(allowed[candidates], weights @ jnp.where(allowed, after, -1).max(axis=-1), -1)
+        gain = jnp.where(allowed, after, -1).max(axis=-1) - after[..., best]
+        return jnp.where(allowed[candidates], weights @ gain, -1)
 
     def tell(s, count):
         s = s._replace(successes=s.successes.at[s.next].add(count), n=s.n.at[s.next].add(n), told=s.told + 1)
@@ -97,12 +101,15 @@ def bayesian(
         z = posterior(curve, s.successes, s.n)
         expected = jnp.where(allowed, expected_radii(z.mean, z.deviation, INNER), -1)
         best = jnp.argmax(expected).astype(jnp.int32)
-        at_end = (best == s.lower) | (best == s.upper)
-        value = knowledge_gradient(z, allowed)
-        following = jnp.where(at_end & (s.n[best] == 0), best, candidates[jnp.argmax(value)])
-        worthwhile = at_end | (value.max() - expected[best] > WORTH * jnp.maximum(expected[best], sigma0))
-        wider_below = (best == s.lower) & (s.n[best] > 0)
-        wider_above = (best == s.upper) & (s.n[best] > 0)
+        least = WORTH * jnp.maximum(expected[best], sigma0)
+        at_end = ((best == s.lower) | (best == s.upper)) & (expected[best] > least)  # not where all are hopeless
+        evaluated = s.n[best] > 0
+        unsure_end = at_end & ~evaluated
+        wider_below = at_end & evaluated & (best == s.lower) & (best > 0)
+        wider_above = at_end & evaluated & (best == s.upper) & (best < len(grid) - 1)
+        gain = knowledge_gradient(z, allowed, best)
+        following = jnp.where(unsure_end, best, candidates[jnp.argmax(gain)])
+        worthwhile = unsure_end | wider_below | wider_above | (gain.max() > least)
         return s._replace(
             lower=jnp.where(wider_below, jnp.maximum(s.lower - WIDENING, 0), s.lower),
             upper=jnp.where(wider_above, jnp.minimum(s.upper + WIDENING, len(grid) - 1), s.upper),
