@@ -47,10 +47,11 @@ def add_input_arguments(parser, sweep=True):
     add("--max", type=int, default=-1, metavar="M", help="stop before image M (default: -1, the end)")
 
 
-def add_program_arguments(parser):
+def add_program_arguments(parser, seed=True):
     add = parser.add_argument_group("program").add_argument
     add("--batch", type=int, help="noisy copies per forward pass of a device (default: 16 on a CPU, 500 elsewhere)")
-    add("--seed", type=int, default=0, help="seed of all noise (default: 0)")
+    if seed:
+        add("--seed", type=int, default=0, help="seed of all noise (default: 0)")
     add("--macer", action="store_true", help="the checkpoint is MACER's: images are not normalised")
     add("--normalization", help=NORMALIZATION_HELP)
 

@@ -96,13 +96,13 @@ def certify(
     soft = certificate == "soft"
     enough = None if tolerance is None else bounds.enough_table(n0, n, alpha, tolerance)
     images = jnp.asarray(images, jnp.float32)
-    votes0, votes, sigma, trace = _draw(
+    votes0, votes, sigma, trace = draw_votes(
         as_pytree(classify),
         images,
         jnp.asarray(sigma, jnp.float32),
         _image_keys(key, images),
         jnp.asarray([search.search_n if isinstance(search, QCRS) else 0, n0, n], jnp.int32),
-        _tables(search, n, alpha),
+        search_tables(search, n, alpha),
         None if enough is None else jnp.asarray(enough, jnp.int32),
         search=search,
         beta=float(beta) if soft else None,
@@ -146,7 +146,7 @@ def search_sigma(
         images,
         jnp.asarray(sigma, jnp.float32),
         _image_keys(key, images),
-        _tables(search, n, alpha),
+        search_tables(search, n, alpha),
         search=search,
         batch_size=batch_size or default_batch_size(),
         devices=devices and tuple(devices),
@@ -344,7 +344,7 @@ def replicated(devices: Sequence[jax.Device]) -> jax.sharding.NamedSharding:
 
 
 @_over_images
-def _draw(classify, image, sigma, key, ns, tables, enough, search, beta, batch_size, devices):
+def draw_votes(classify, image, sigma, key, ns, tables, enough, search, beta, batch_size, devices):
     oracle = _oracle(classify, image, key, batch_size, devices, functools.partial(sample_votes, beta=beta))
     trace = None
     if isinstance(search, DDRS):  # needs gradients, which no oracle of counts can give
@@ -378,7 +378,7 @@ def _curve_counts(classify, image, sigmas, key, n, batch_size, devices):
     return jax.lax.map(lambda sigma: oracle(Query(sigma, n, jnp.int32(CURVE), jnp.int32(0))), sigmas)
 
 
-def _tables(search, n, alpha):
+def search_tables(search, n, alpha):
     return search.tables(n, alpha) if isinstance(search, QCRS) else ()
 
 

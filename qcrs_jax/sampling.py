@@ -42,12 +42,12 @@ def gaussian_noise(key, index: Int[Array, ""], shape: tuple[int, ...]) -> Float[
     return jax.random.normal(jax.random.fold_in(key, index), math.prod(shape), jnp.float32).reshape(shape)
 
 
-def default_batch_size() -> int:
+def default_batch_size(platform: str | None = None) -> int:
     """Noisy copies per forward pass of a device when none is asked for: small on a CPU (cache), large elsewhere.
 
     A number of copies that is no multiple of it costs a whole batch more, and those of a search are some hundred.
     """
-    return 16 if jax.default_backend() == "cpu" else 500
+    return 16 if (platform or jax.default_backend()) == "cpu" else 500
 
 
 def num_classes(classify: Classifier, image_shape: tuple[int, ...]) -> int:

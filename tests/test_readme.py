@@ -44,7 +44,7 @@ def test_the_examples_of_one_s_own_network(imports):
 
 
 def test_every_command_is_told_and_none_else():
-    assert set(re.findall(r"qcrs-jax (\w+)", README)) == set(COMMANDS)
+    assert set(re.findall(r"qcrs-jax (\w[\w-]*)", README)) == set(COMMANDS)
 
 
 def test_files_that_it_names_are_there():

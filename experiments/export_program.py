@@ -1,0 +1,58 @@
+"""Write the whole certification of an image as one program, which runs where JAX alone is installed.
+
+FILE holds the network with its weights, the search for sigma, and the sampling, for every platform that is named; n0, n
+and sigma are arguments of the program. The README shows how it is called, and how radii follow from its counts.
+"""
+
+from pathlib import Path
+
+from qcrs_jax.errors import UserError
+
+from .certify import add_method_arguments, check
+from .runner import add_program_arguments
+
+
+def add_arguments(parser):
+    add = parser.add_argument
+    add("checkpoint", metavar="CHECKPOINT", type=Path, help="converted directory or PyTorch file")
+    add("file", metavar="FILE", type=Path, help="program to write")
+    add(
+        "--platforms",
+        nargs="+",
+        default=["cpu", "cuda", "rocm", "tpu"],
+        choices=["cpu", "cuda", "rocm", "tpu"],
+        help="where it is to run (default: all)",
+    )
+    add_method_arguments(parser)
+    add_program_arguments(parser, seed=False)
+    parser.set_defaults(seed=0, skip=1)  # those come with the key, and with the image
+
+
+def run(args):
+    request = check(args)
+    if request.options:
+        raise UserError("a program counts classes at N samples: it knows no --tolerance and no soft certificate")
+    if args.file.exists():
+        raise UserError(f"{args.file}: already exists; choose another file or move it away")
+
+    from qcrs_jax import load_classifier
+    from qcrs_jax.program import export_certification
+
+    classifier = load_classifier(args.checkpoint, "none" if args.macer else args.normalization)
+    spec = classifier.spec
+    program = export_certification(
+        classifier.classify,
+        spec.image_shape,
+        search=request.search,
+        n=request.n,
+        alpha=request.alpha,
+        batch_size=args.batch,
+        platforms=args.platforms,
+    )
+    args.file.write_bytes(program.serialize())
+    print(
+        f"{args.checkpoint} -> {args.file}: {spec.arch}, normalisation {spec.mean} / {spec.std}, for "
+        f"{', '.join(args.platforms)}; {args.file.stat().st_size / 1e6:.1f} MB"
+    )
+    shape = ", ".join(map(str, spec.image_shape))
+    print(f"call(image float32 ({shape}), key uint32 (2,), sigma float32, n0 int32, n int32)")

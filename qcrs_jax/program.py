@@ -1,0 +1,73 @@
+"""The whole certification of an image as one program in a file, which JAX runs without this package."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import export
+
+from .certificate import check_request, draw_votes, search_tables
+from .ddrs import DDRS
+from .sampling import Classifier, as_pytree, default_batch_size
+from .sigma import QCRS
+
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+
+
+def export_certification(
+    classify: Classifier,
+    image_shape: tuple[int, int, int],
+    *,
+    search: QCRS | DDRS | None = None,
+    n: int = 100_000,
+    alpha: float = 0.001,
+    batch_size: int | None = None,
+    platforms: Sequence[str] = PLATFORMS,
+) -> export.Exported:
+    """`certify` up to its counts, compiled for `platforms` when it is called there; the weights are inside.
+
+    Its `serialize()` is the content of a file, and `jax.export.deserialize` gives it back. It is called with
+    (image, key, sigma, n0, n): float32 (h, w, c) in [0, 1]; uint32 (2,), `jax.random.key_data` of a threefry key;
+    float32; int32; int32. It returns a dict: "counts0" and "counts", the class counts of the n0 samples that select
+    the class and of the n that certify it, and their "sigma". They are those of `certify` with the same key.
+
+    Args:
+        search: what chooses sigma; None keeps it fixed.
+        n, alpha: of the certificate that a search is to look ahead to; another n may be asked of the program, and
+            certifies as well.
+        batch_size: noisy copies per forward pass; changes no count.
+
+    Raises:
+        ValueError: an n at which no count can certify, or an unknown platform.
+    """
+    if unknown := set(platforms) - set(PLATFORMS):
+        raise ValueError(f"unknown platform {sorted(unknown)[0]!r}; known are {', '.join(PLATFORMS)}")
+    check_request(1.0, 1, n, alpha)
+    tables = search_tables(search, n, alpha)
+
+    def certification(image, key, sigma, n0, n):
+        search_n = search.search_n if isinstance(search, QCRS) else 0
+        votes0, votes, sigma, _ = draw_votes(
+            as_pytree(classify),
+            image,
+            sigma,
+            jax.random.wrap_key_data(key, impl="threefry2x32"),
+            jnp.stack([jnp.int32(search_n), n0, n]),
+            tables,
+            None,
+            search=search,
+            beta=None,
+            batch_size=batch_size or max(map(default_batch_size, platforms)),
+            devices=None,
+        )
+        return {"counts0": votes0.counts, "counts": votes.counts, "sigma": sigma}
+
+    number = jax.ShapeDtypeStruct((), jnp.int32)
+    arguments = (
+        jax.ShapeDtypeStruct(image_shape, jnp.float32),
+        jax.ShapeDtypeStruct((2,), jnp.uint32),
+        jax.ShapeDtypeStruct((), jnp.float32),
+        number,
+        number,
+    )
+    return export.export(jax.jit(certification), platforms=tuple(platforms))(*arguments)
