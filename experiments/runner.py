@@ -14,9 +14,6 @@ from qcrs_jax.errors import UserError
 
 from .arguments import add_data_arguments
 
-# Marks what noise a (seed, image, stage, sample) stands for. Another way of drawing it needs another mark.
-NOISE = "threefry fold_in(seed, image, stage, draw, sample), jax.random.normal float32"
-
 
 def add_input_arguments(parser, sweep=True):
     """Adds the flags of checkpoint and data set; with `sweep`, also those of a results file over its images."""
@@ -52,6 +49,13 @@ def add_program_arguments(parser, seed=True):
     add("--batch", type=int, help="noisy copies per forward pass of a device (default: 16 on a CPU, 500 elsewhere)")
     if seed:
         add("--seed", type=int, default=0, help="seed of all noise (default: 0)")
+        add(
+            "--prng",
+            choices=["threefry", "rbg"],
+            default="threefry",
+            help="generator of the noise: threefry, the same on every platform, or rbg, XLA's own, which may be faster on "
+            "accelerators; its numbers depend on the platform and on XLA's version (default: threefry)",
+        )
     add("--macer", action="store_true", help="the checkpoint is MACER's: images are not normalised")
     add("--normalization", help=NORMALIZATION_HELP)
 
@@ -85,6 +89,7 @@ class Inputs:
     provenance: dict
     checkpoint: Path
     seed: int
+    prng: str
 
     def read(self, index: int):
         """Image and label at `index`. Raises UserError where it cannot be read or has another shape."""
@@ -97,7 +102,9 @@ class Inputs:
         """The key of all noise of the image at `index`."""
         import jax
 
-        return jax.random.fold_in(jax.random.key(self.seed, impl="threefry2x32"), index)
+        from qcrs_jax.noise import IMPLEMENTATIONS
+
+        return jax.random.fold_in(jax.random.key(self.seed, impl=IMPLEMENTATIONS[self.prng]), index)
 
 
 def open_inputs(args) -> Inputs:
@@ -135,10 +142,11 @@ def open_inputs(args) -> Inputs:
         dataset=dataset,
         classify=jax.device_put(classifier.classify, replicated(devices)),
         program={"batch_size": batch_size, "devices": devices},
-        circumstances=_circumstances(classifier, dataset),
+        circumstances=_circumstances(classifier, dataset, args.prng),
         provenance=_provenance(args, dataset, batch_size, devices),
         checkpoint=args.checkpoint,
         seed=args.seed,
+        prng=args.prng,
     )
 
 
@@ -249,13 +257,15 @@ def local_devices():
     return jax.local_devices()
 
 
-def _circumstances(classifier, dataset):
+def _circumstances(classifier, dataset, prng):
     """What decides the results beside the task's own numbers."""
     import jax
 
+    from qcrs_jax.noise import recorded
+
     spec = classifier.spec
     return {
-        "noise": f"{NOISE}, jax_threefry_partitionable={jax.config.jax_threefry_partitionable}",
+        "noise": recorded(prng),
         "platform": f"{jax.default_backend()}, matmul precision {jax.config.jax_default_matmul_precision}",
         "classifier": {
             "arch": spec.arch,

@@ -117,11 +117,11 @@ def noisy_copies(image, lower, upper, key) -> list[dict]:
     import numpy as np
     from PIL import Image
 
-    from qcrs_jax.sampling import gaussian_noise
+    from qcrs_jax.noise import gaussian_noise
     from qcrs_jax.sigma import CURVE
 
     stream = jax.random.fold_in(jax.random.fold_in(key, CURVE), 0)
-    noise = np.asarray(gaussian_noise(stream, jax.numpy.int32(0), image.shape))
+    noise = np.asarray(gaussian_noise(stream, jax.numpy.arange(1), image.shape))[0]
     places = (np.arange(STRIP) + 0.5) / STRIP
     copies = []
     for sigma in (0.0, *(lower * (upper / lower) ** places).tolist()):

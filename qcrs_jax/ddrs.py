@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from .sampling import Classifier, gaussian_noise, num_classes
+from .noise import gaussian_noise
+from .sampling import Classifier, num_classes
 from .sigma import SEARCH
 
 
@@ -173,8 +174,7 @@ def mean_softmax(
 
     def add_batch(i, total):
         index = (i * devices + device) * size + jnp.arange(size)
-        noise = jax.vmap(gaussian_noise, in_axes=(None, 0, None))(key, index, image.shape)
-        logits = classify(image + sigma * noise).astype(jnp.float32)
+        logits = classify(image + sigma * gaussian_noise(key, index, image.shape)).astype(jnp.float32)
         valid = (index < draws) & jnp.isfinite(logits).all(axis=-1)
         return total + jnp.where(valid[:, None], jax.nn.softmax(logits), 0).sum(axis=0)
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from classifiers import SHAPE, at_distance, by_sign, linear, slab, slab_probability
 from jax.tree_util import Partial
+from reference_noise import reference_noise
 from scipy import special, stats
 
 from qcrs_jax import ABSTAIN, QCRS, certify, predict, sample_counts, search_sigma
@@ -37,7 +38,7 @@ def certify_numpy(classify, image, sigma, key, n0, n, alpha):
         stream = jax.random.fold_in(jax.random.fold_in(key, stage), 0)
         counts = np.zeros(4, int)
         for i in range(count):
-            noise = np.asarray(jax.random.normal(jax.random.fold_in(stream, i), image.shape))
+            noise = reference_noise(stream, i, image.shape)
             counts[int(np.argmax(classify((image + np.float32(sigma) * noise)[None])))] += 1
         return counts
 
@@ -266,7 +267,7 @@ def test_soft_certificates_follow_from_votes_on_the_documented_noise():
 
     def votes(stage, count):
         stream = jax.random.fold_in(jax.random.fold_in(KEY, stage), 0)
-        noise = jnp.stack([jax.random.normal(jax.random.fold_in(stream, i), SHAPE) for i in range(count)])
+        noise = jnp.stack([reference_noise(stream, i, SHAPE) for i in range(count)])
         return np.asarray(soft_votes(by_sign(image + sigma * noise), 2.0), np.int64)
 
     soft0, soft = votes(SELECTION, n0), votes(ESTIMATION, n)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from classifiers import DIRECTION, SHAPE, at_distance, linear, slab
 from jax.tree_util import Partial
+from reference_noise import reference_noise
 from scipy import special, stats
 
 from qcrs_jax import DDRS, certify, sample_counts, search_sigma
@@ -23,7 +24,7 @@ QUICK = DDRS(0.05, 2.0, steps=12, draws=20, step_size=0.05)
 
 def noise_along(key, draws):
     """The documented noise of `draws` copies, along DIRECTION."""
-    noise = [jax.random.normal(jax.random.fold_in(key, i), SHAPE) for i in range(draws)]
+    noise = [reference_noise(key, i, SHAPE) for i in range(draws)]
     return np.einsum("bhwc,hwc->b", np.asarray(noise, np.float64), DIRECTION)
 
 
