@@ -53,8 +53,8 @@ def add_program_arguments(parser, seed=True):
             "--prng",
             choices=["threefry", "rbg"],
             default="threefry",
-            help="generator of the noise: threefry, the same on every platform, or rbg, XLA's own, which may be faster on "
-            "accelerators; its numbers depend on the platform and on XLA's version (default: threefry)",
+            help="generator of the noise: threefry, or rbg, XLA's own, whose numbers depend on the platform and on "
+            "jaxlib's version (default: threefry)",
         )
     add("--macer", action="store_true", help="the checkpoint is MACER's: images are not normalised")
     add("--normalization", help=NORMALIZATION_HELP)
