@@ -14,6 +14,7 @@ _HOME = {
     "predict": "certificate",
     "QCRS": "sigma",
     "SigmaSearch": "sigma",
+    "Sequential": "sequential",
     "DDRS": "ddrs",
     "SigmaAscent": "ddrs",
     "search_sigma": "certificate",

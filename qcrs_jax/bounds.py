@@ -13,13 +13,13 @@ from jaxtyping import Array, Int
 from scipy import special
 
 
-def check_alpha(alpha: float) -> None:
+def check_alpha(alpha) -> None:
     """Raises ValueError unless 0 < alpha < 1."""
-    if not 0 < alpha < 1:
+    if not np.all((np.asarray(alpha) > 0) & (np.asarray(alpha) < 1)):
         raise ValueError(f"alpha is a failure probability and must lie in (0, 1), not {alpha}")
 
 
-def clopper_pearson_lower(successes, n, alpha: float):
+def clopper_pearson_lower(successes, n, alpha):
     """One-sided Clopper-Pearson lower bound of a binomial proportion, float64.
 
     With probability at least 1 - alpha over the n draws the bound is at most the true proportion
@@ -28,7 +28,7 @@ def clopper_pearson_lower(successes, n, alpha: float):
     Args:
         successes: counts k, any shape, 0 <= k <= n.
         n: number of draws, at least 1.
-        alpha: failure probability in (0, 1).
+        alpha: failure probability in (0, 1); broadcasts.
     """
     check_alpha(alpha)
     k, n = np.asarray(successes, np.float64), np.asarray(n, np.float64)
@@ -36,6 +36,32 @@ def clopper_pearson_lower(successes, n, alpha: float):
         raise ValueError("successes must lie between 0 and n, and n must be at least 1")
     bound = special.betaincinv(np.maximum(k, 1), n - k + 1, alpha)
     return np.where(k == 0, 0.0, bound)[()]
+
+
+def randomised_lower(successes, n, alpha: float, u):
+    """One-sided randomised Clopper-Pearson lower bound of a binomial proportion, float64 in [0, 1].
+
+    With probability exactly 1 - alpha over the n draws and u the bound is at most the true proportion p, for every
+    0 < p < 1. It is the p at which P(K > k) + u P(K = k) = alpha: at u = 1 Clopper and Pearson's bound for k, at u = 0
+    the one for k + 1, in between it falls in u. Where u <= alpha and all draws succeed no p < 1 remains, and the bound
+    is 1 (Stevens 1950; Voracek 2024).
+
+    Args:
+        successes, n, alpha: as of `clopper_pearson_lower`.
+        u: of a uniform distribution on (0, 1], independent of the draws and not looked at before; broadcasts.
+    """
+    smallest = clopper_pearson_lower(successes, n, alpha)
+    k, n, u, low = np.broadcast_arrays(np.asarray(successes, np.float64), np.asarray(n, np.float64), u, smallest)
+    if np.any(u < 0) or np.any(u > 1):
+        raise ValueError("u must lie in [0, 1]")
+    high = np.where(k == n, 1.0, clopper_pearson_lower(np.minimum(k + 1, n), n, alpha))
+    for _ in range(60):
+        middle = (low + high) / 2
+        more = np.where(k == n, 0.0, special.betainc(k + 1, np.maximum(n - k, 1), middle))
+        as_many = np.where(k == 0, 1.0, special.betainc(np.maximum(k, 1), n - k + 1, middle))
+        rejected = more + u * (as_many - more) <= alpha
+        low, high = np.where(rejected, middle, low), np.where(rejected, high, middle)
+    return np.where((k == n) & (u <= alpha), 1.0, low)[()]
 
 
 def clopper_pearson_upper(successes, n, alpha: float):

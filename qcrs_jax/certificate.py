@@ -25,6 +25,8 @@ from .sampling import (
     soft_sums,
 )
 from .search import Search, run
+from .sequential import Looks, Sequential
+from .sequential import tables as tables_of_looks
 from .sigma import (
     CURVE,
     END,
@@ -32,14 +34,24 @@ from .sigma import (
     QCRS,
     SEARCH,
     SELECTION,
+    UNIFORM,
     Query,
     SigmaSearch,
     fixed_policy,
     qcrs_policy,
 )
-from .verdict import Certificate, Prediction, make_certificate, make_prediction, make_soft_certificate
+from .verdict import (
+    Certificate,
+    Prediction,
+    make_certificate,
+    make_prediction,
+    make_randomised_certificate,
+    make_sequential_certificate,
+    make_soft_certificate,
+)
 
 CERTIFICATES = ("hard", "soft")
+BOUNDS = ("clopper-pearson", "randomised")
 MAX_N = 2**30
 
 
@@ -54,6 +66,8 @@ def certify(
     alpha: float = 0.001,
     search: QCRS | DDRS | None = None,
     tolerance: float | None = None,
+    sequential: Sequential | None = None,
+    bound: str = "clopper-pearson",
     certificate: str = "hard",
     beta: float = 16.0,
     batch_size: int | None = None,
@@ -83,6 +97,11 @@ def certify(
             selection samples decide how many it gets (`bounds.enough_table`). They are independent of the samples that
             certify: whatever that number, these are as many independent draws, and the certificate fails with
             probability at most alpha. None for n samples each. Cannot be had inside jit.
+        sequential: draws samples, n at most, until a radius is decided or known closely enough; the certificate fails
+            with probability at most alpha all the same (`sequential`). Cannot be had inside jit.
+        bound: "clopper-pearson", or "randomised", `bounds.randomised_lower`: never below, and as large as a bound can
+            be that fails with probability alpha. Its uniform number is drawn from the key, in a stream of its own.
+            Cannot be had inside jit.
         certificate: "hard", or "soft", which cannot be had inside jit.
         beta: inverse temperature of the soft certificate; MACER's by default.
         batch_size: noisy copies per forward pass of an image on a device; changes no count.
@@ -92,35 +111,45 @@ def certify(
     Raises:
         ValueError: an argument out of its range, or an n at which no count can certify.
     """
-    check_request(sigma, n0, n, alpha, certificate, beta, tolerance)
+    check_request(sigma, n0, n, alpha, certificate, beta, tolerance, sequential, bound)
+    if sequential and search is None and not isinstance(sigma, jax.core.Tracer):
+        sequential.check_reach(sigma, n, alpha)
     soft = certificate == "soft"
     enough = None if tolerance is None else bounds.enough_table(n0, n, alpha, tolerance)
     images = jnp.asarray(images, jnp.float32)
-    votes0, votes, sigma, trace = draw_votes(
+    keys = _image_keys(key, images)
+    votes0, votes, looks, sigma, trace = draw_votes(
         as_pytree(classify),
         images,
         jnp.asarray(sigma, jnp.float32),
-        _image_keys(key, images),
+        keys,
         jnp.asarray([search.search_n if isinstance(search, QCRS) else 0, n0, n], jnp.int32),
         search_tables(search, n, alpha),
         None if enough is None else jnp.asarray(enough, jnp.int32),
+        None if sequential is None else tables_of_looks(sequential, n, alpha),
         search=search,
         beta=float(beta) if soft else None,
         batch_size=batch_size or default_batch_size(),
         devices=devices and tuple(devices),
     )
+    counts = votes0.counts, votes.counts
+    if (soft or enough is not None or sequential or bound == "randomised") and isinstance(sigma, jax.core.Tracer):
+        raise ValueError(
+            "this certificate is computed on the host: call certify outside jit and vmap, or ask for a hard one of n "
+            "samples and its Clopper-Pearson bound"
+        )
     if enough is not None:
-        if isinstance(votes.counts, jax.core.Tracer):
-            raise ValueError(
-                "a certificate of as many samples as it needs is computed on the host; call certify outside jit"
-            )
         n = enough[np.max(votes0.counts, axis=-1)]
-    if not soft:
-        return make_certificate(votes0.counts, votes.counts, sigma, n, alpha)._replace(search=trace)
-    if isinstance(votes.counts, jax.core.Tracer):
-        raise ValueError("the soft certificate is computed on the host; call certify outside jit and vmap for it")
-    sums = (soft_sums(votes0.digits)[0], *soft_sums(votes.digits))
-    return make_soft_certificate(votes0.counts, votes.counts, *sums, sigma, n, alpha)._replace(search=trace)
+    if soft:
+        sums = (soft_sums(votes0.digits)[0], *soft_sums(votes.digits))
+        made = make_soft_certificate(*counts, *sums, sigma, n, alpha)
+    elif sequential:
+        made = make_sequential_certificate(*counts, sigma, np.asarray(looks) - 1, sequential, n, alpha)
+    elif bound == "randomised":
+        made = make_randomised_certificate(*counts, sigma, n, alpha, _uniform(keys))
+    else:
+        made = make_certificate(*counts, sigma, n, alpha)
+    return made._replace(search=trace)
 
 
 def search_sigma(
@@ -212,7 +241,15 @@ def predict(
 
 
 def check_request(
-    sigma, n0: int, n: int, alpha: float, certificate: str = "hard", beta: float = 1.0, tolerance: float | None = None
+    sigma,
+    n0: int,
+    n: int,
+    alpha: float,
+    certificate: str = "hard",
+    beta: float = 1.0,
+    tolerance: float | None = None,
+    sequential: Sequential | None = None,
+    bound: str = "clopper-pearson",
 ) -> None:
     """Raises ValueError for a request that cannot be met, before anything is computed."""
     bounds.check_alpha(alpha)
@@ -228,6 +265,14 @@ def check_request(
         raise ValueError(f"tolerance is a share of the radius and must lie in (0, 1), not {tolerance}")
     if tolerance is not None and certificate == "soft":
         raise ValueError("tolerance looks ahead to hard certificates; it does not go with the soft one")
+    if bound not in BOUNDS:
+        raise ValueError(f"unknown bound {bound!r}; known are {', '.join(BOUNDS)}")
+    if bound == "randomised" and (certificate == "soft" or sequential):
+        raise ValueError("the randomised bound is of hard certificates of a number of samples that is fixed beforehand")
+    if sequential and certificate == "soft":
+        raise ValueError("a sequential estimation counts hard votes; it does not go with the soft certificate")
+    if sequential and tolerance is not None:
+        raise ValueError("tolerance fixes an image's samples beforehand, a sequential estimation does not; choose one")
     smallest = bounds.smallest_n(alpha) if certificate == "hard" else bounds.smallest_soft_n(alpha)
     if n < smallest:
         raise ValueError(
@@ -253,18 +298,22 @@ class _Stages(NamedTuple):
     stage: Int[Array, ""]
     policy: object
     votes: Votes  # of each stage
+    looks: Int[Array, ""]  # at the counts of the estimation
 
 
-def _certification(policy: Search, ns: Int[Array, "stages"], enough, nothing: Votes) -> Search:
+def _certification(
+    policy: Search, ns: Int[Array, "stages"], enough, sequential: Looks | None, nothing: Votes
+) -> Search:
     """CERTIFY as a search over queries: the policy's own, then selection and estimation at the sigma it chose.
 
-    `enough` tells how many samples the estimation takes after each top count of the selection; None for ns.
+    `enough` tells how many samples the estimation takes after each top count of the selection; None for ns. With
+    `sequential` the estimation takes several turns, each of the samples between two looks, until that says stop.
 
     All stages are turns of one loop, so that the network stands once in the compiled program.
     """
     votes = jax.tree.map(lambda a: jnp.zeros((END, *a.shape), a.dtype), nothing)
     first_stage = jnp.where(policy.done(policy.init), SELECTION, SEARCH).astype(jnp.int32)
-    init = _Stages(first_stage, policy.init, votes)
+    init = _Stages(first_stage, policy.init, votes, jnp.int32(0))
 
     def ask(state):
         searching = state.stage == SEARCH
@@ -272,34 +321,60 @@ def _certification(policy: Search, ns: Int[Array, "stages"], enough, nothing: Vo
         n = ns[state.stage]
         if enough is not None:
             n = jnp.where(state.stage == ESTIMATION, enough[state.votes.counts[SELECTION].max()], n)
+        first = jnp.int32(0)
+        if sequential is not None:
+            estimating = state.stage == ESTIMATION
+            first = jnp.where(estimating & (state.looks > 0), sequential.n[state.looks - 1], 0)
+            n = jnp.where(estimating, sequential.n[state.looks] - first, n)
+            n = jnp.where(state.stage == END, 0, n)  # under vmap, of an image that waits for others
         return Query(
             sigma=jnp.where(searching, query.sigma, policy.best(state.policy)),
             n=n,
             stage=state.stage,
             draw=jnp.where(searching, query.draw, 0),
+            first=first,
         )
 
     def tell(state, votes):
         searching = state.stage == SEARCH
         told = policy.tell(state.policy, votes.counts)
         stays = searching & ~policy.done(told)
+        votes = jax.tree.map(lambda all, new: all.at[state.stage].add(new), state.votes, votes)
+        estimating = state.stage == ESTIMATION
+        if sequential is not None:
+            successes = votes.counts[ESTIMATION, jnp.argmax(votes.counts[SELECTION])]
+            stays |= estimating & ~sequential.stops(jnp, state.looks, successes, policy.best(state.policy))
         return _Stages(
-            stage=jnp.where(stays, SEARCH, state.stage + 1),
+            stage=jnp.where(stays, state.stage, state.stage + 1),
             policy=jax.tree.map(lambda new, old: jnp.where(searching, new, old), told, state.policy),
-            votes=jax.tree.map(lambda all, new: all.at[state.stage].set(new), state.votes, votes),
+            votes=votes,
+            looks=state.looks + estimating,
         )
 
     return Search(init, ask, tell, lambda state: state.stage == END, lambda state: policy.best(state.policy))
+
+
+def _stream(key, stage, draw):
+    return jax.random.fold_in(jax.random.fold_in(key, stage), draw)
+
+
+def _uniform(keys) -> Float[np.ndarray, "*m"] | np.float64:
+    """For each image's key a number in (0, 1], uniform on multiples of 2**-53: rounded up, which lowers bounds.
+
+    Its bits are those of the stream's own key, a hash of the image's: whatever the kind of key, and under vmap too.
+    """
+    stream = lambda key: jax.random.key_data(_stream(key, UNIFORM, 0))[:2]  # noqa: E731
+    bits = np.asarray(jax.vmap(stream)(keys) if keys.ndim else stream(keys)).astype(np.uint64)
+    return (((bits[..., 0] * 2**32 + bits[..., 1]) // 2**11) + 1)[()] / 2.0**53
 
 
 def _oracle(classify, image, key, batch_size, devices, sample=sample_counts):
     """The count oracle of one image: Query -> class counts, or what else `sample` gives."""
 
     def answer(query):
-        stream = jax.random.fold_in(jax.random.fold_in(key, query.stage), query.draw)
-        return sample(
-            classify, image, query.sigma, stream, query.n, batch_size=batch_size, axis_name=_axis_name(devices)
-        )
+        stream = _stream(key, query.stage, query.draw)
+        devices_share = {"batch_size": batch_size, "axis_name": _axis_name(devices)}
+        return sample(classify, image, query.sigma, stream, query.n, first=query.first, **devices_share)
 
     return answer
 
@@ -344,19 +419,20 @@ def replicated(devices: Sequence[jax.Device]) -> jax.sharding.NamedSharding:
 
 
 @_over_images
-def draw_votes(classify, image, sigma, key, ns, tables, enough, search, beta, batch_size, devices):
+def draw_votes(classify, image, sigma, key, ns, tables, enough, sequential, search, beta, batch_size, devices):
     oracle = _oracle(classify, image, key, batch_size, devices, functools.partial(sample_votes, beta=beta))
     trace = None
     if isinstance(search, DDRS):  # needs gradients, which no oracle of counts can give
         trace = ascend(search, classify, image, sigma, key, batch_size=batch_size, axis_name=_axis_name(devices))
         sigma = trace.sigma
     policy = qcrs_policy(search, sigma, tables) if isinstance(search, QCRS) else fixed_policy(sigma)
-    procedure = _certification(policy, ns, enough, no_votes(num_classes(classify, image.shape), beta))
+    nothing = no_votes(num_classes(classify, image.shape), beta)
+    procedure = _certification(policy, ns, enough, sequential, nothing)
     final = run(procedure, oracle)
     if isinstance(search, QCRS):
         trace = final.policy.trace
     votes0, votes = (jax.tree.map(operator.itemgetter(stage), final.votes) for stage in (SELECTION, ESTIMATION))
-    return votes0, votes, procedure.best(final), trace
+    return votes0, votes, final.looks, procedure.best(final), trace
 
 
 @_over_images

@@ -47,13 +47,14 @@ def export_certification(
 
     def certification(image, key, sigma, n0, n):
         search_n = search.search_n if isinstance(search, QCRS) else 0
-        votes0, votes, sigma, _ = draw_votes(
+        votes0, votes, _, sigma, _ = draw_votes(
             as_pytree(classify),
             image,
             sigma,
             jax.random.wrap_key_data(key, impl="threefry2x32"),
             jnp.stack([jnp.int32(search_n), n0, n]),
             tables,
+            None,
             None,
             search=search,
             beta=None,

@@ -65,12 +65,10 @@ def sample_counts(
     sigma: Float[ArrayLike, ""],
     key,
     n: Int[ArrayLike, ""],
-    *,
-    batch_size: int | None = None,
-    axis_name: str | None = None,
+    **options,
 ) -> Int[Array, "num_classes"]:
     """Counts of the classes that `classify` gives to n noisy copies of `image`: `sample_votes` without soft ones."""
-    return sample_votes(classify, image, sigma, key, n, batch_size=batch_size, axis_name=axis_name).counts
+    return sample_votes(classify, image, sigma, key, n, **options).counts
 
 
 def sample_votes(
@@ -80,6 +78,7 @@ def sample_votes(
     key,
     n: Int[ArrayLike, ""],
     *,
+    first: Int[ArrayLike, ""] = 0,
     beta: float | None = None,
     batch_size: int | None = None,
     axis_name: str | None = None,
@@ -96,6 +95,7 @@ def sample_votes(
         key: a threefry key, JAX's default, or one of rbg; the same key gives the same standard normal noise at every
             sigma (`noise.gaussian_noise`).
         n: number of copies, at most 2**30.
+        first: index of the first of them; those before are another call's, with the same key.
         beta: inverse temperature of `soft_votes`, which are summed as well; None for none.
         batch_size: copies per forward pass of a device; the default depends on the kind of device.
         axis_name: inside `jax.shard_map`, the axis of devices that share the copies; each gets the sum.
@@ -108,9 +108,9 @@ def sample_votes(
     devices = jax.lax.axis_size(axis_name) if axis_name else 1
 
     def add_batch(i, votes):
-        index = (i * devices + device) * batch_size + jnp.arange(batch_size)
-        logits = classify(image + sigma * gaussian_noise(key, index, image.shape))
-        valid = (index < n) & jnp.isfinite(logits).all(axis=-1)
+        place = (i * devices + device) * batch_size + jnp.arange(batch_size)
+        logits = classify(image + sigma * gaussian_noise(key, first + place, image.shape))
+        valid = (place < n) & jnp.isfinite(logits).all(axis=-1)
         digits = votes.digits
         if beta is not None:
             digits = _add(digits, jnp.where(valid[:, None], soft_votes(logits, beta), 0))

@@ -21,6 +21,7 @@ PUBLISHED = ("bisection", "shrinking")  # in the program of QCRS
 OBJECTIVES = ("predictive", "lcb")
 SEARCH, SELECTION, ESTIMATION, END = range(4)  # the stages of a certification, each with noise of its own
 CURVE = 4  # the noise of curves of R(sigma), which no certificate sees
+UNIFORM = 5  # the number that randomises a bound
 
 DIFFERENCE_FLOOR = 1e-3  # where the central difference of the published settings reaches a negative sigma
 
@@ -37,12 +38,13 @@ class Tables(NamedTuple):
 
 
 class Query(NamedTuple):
-    """Asks for the class counts of n noisy copies at sigma; (stage, draw) names the noise."""
+    """Asks for the class counts of n noisy copies at sigma; (stage, draw) names the noise, from sample `first` on."""
 
     sigma: Float[Array, ""]
     n: Int[Array, ""]
     stage: Int[Array, ""]
     draw: Int[Array, ""]
+    first: Int[Array, ""] | int = 0
 
 
 @dataclasses.dataclass(frozen=True)

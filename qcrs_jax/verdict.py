@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 from . import bounds
 from .ddrs import SigmaAscent
 from .sampling import SOFT_ONE
+from .sequential import Sequential
 from .sigma import SigmaSearch
 
 ABSTAIN = -1
@@ -47,6 +48,12 @@ class Certificate(NamedTuple):
     counts: class counts of the n certification samples, (*m, num_classes).
     counts0: class counts of the n0 samples that selected the class, (*m, num_classes).
     n: how many certification samples there were; counts sum to less where logits were not finite.
+    robust: of a decision at a radius: 1 for robust, that is a true radius sigma * ndtri(p) above it, p the probability
+        of the selected class, which is wrong with probability at most alpha; 0 for not, wrong with probability at most
+        beta; -1 where n samples could not decide. None where no radius was asked about.
+    radius_upper: of a sequential estimation, the upper bound of the true radius, inf where all samples agree; None in
+        others.
+    u: the number in (0, 1] that randomised the bound; None where none did.
     search: how QCRS or DDRS chose sigma; None at a fixed sigma.
     soft: the soft votes of a soft certificate; None for a hard one.
     """
@@ -60,6 +67,9 @@ class Certificate(NamedTuple):
     n: Int[Array | np.ndarray, "*m"] | np.integer
     search: SigmaSearch | SigmaAscent | None = None
     soft: SoftVotes | None = None
+    robust: Int[np.ndarray, "*m"] | np.integer | None = None
+    radius_upper: Float[np.ndarray, "*m"] | np.floating | None = None
+    u: Float[np.ndarray, "*m"] | np.floating | None = None
 
 
 class Prediction(NamedTuple):
@@ -73,10 +83,11 @@ class Prediction(NamedTuple):
     counts: Int[Array | np.ndarray, "*m num_classes"]
 
 
-def make_certificate(counts0, counts, sigma, n, alpha: float) -> Certificate:
+def make_certificate(counts0, counts, sigma, n, alpha: float, lower=None) -> Certificate:
     """The certificate that follows from raw counts: selection counts0, estimation counts of n samples at sigma.
 
-    n is one number, or, outside jit, one for each image.
+    n is one number, or, outside jit, one for each image. `lower` gives the bound of pa after each count of successes;
+    by default it is Clopper and Pearson's. Outside jit alone.
     """
     xp = _numpy_of(counts)
     counts0, counts, sigma = xp.asarray(counts0), xp.asarray(counts), xp.asarray(sigma)
@@ -86,7 +97,7 @@ def make_certificate(counts0, counts, sigma, n, alpha: float) -> Certificate:
         pa_lower = bounds.look_up(bounds.pa_lower_table(n, alpha), successes)
         radius = sigma * bounds.look_up(bounds.radius_table(n, alpha), successes)
     else:
-        pa_lower = bounds.clopper_pearson_lower(successes, n, alpha)
+        pa_lower = lower(successes) if lower else bounds.clopper_pearson_lower(successes, n, alpha)
         radius = bounds.certified_radius(pa_lower, sigma)
     abstains = pa_lower < 0.5
     return Certificate(
@@ -98,6 +109,41 @@ def make_certificate(counts0, counts, sigma, n, alpha: float) -> Certificate:
         counts0=counts0,
         n=(xp.zeros_like(selected) + n)[()],
     )
+
+
+def make_randomised_certificate(counts0, counts, sigma, n, alpha: float, u) -> Certificate:
+    """As `make_certificate`, by the randomised bound at u; outside jit alone.
+
+    Where u <= alpha and all samples agree the randomised bound is 1 and tells nothing: Clopper and Pearson's stands in,
+    so that no radius is infinite. That only lowers bounds, and no p at most alpha ** (1 / n) notices.
+    """
+
+    def lower(successes):
+        bound = bounds.randomised_lower(successes, n, alpha, u)
+        return np.where(bound < 1, bound, bounds.clopper_pearson_lower(successes, n, alpha))[()]
+
+    return make_certificate(counts0, counts, sigma, n, alpha, lower)._replace(u=u)
+
+
+def make_sequential_certificate(counts0, counts, sigma, look, sequential: Sequential, n: int, alpha: float):
+    """The certificate of an estimation that stopped at `look`, counted from 0, with n samples at most.
+
+    Its bounds are those of the confidence sequence at that look: exact, whatever made the estimation stop there.
+    """
+    made = make_certificate(
+        counts0,
+        counts,
+        sigma,
+        np.asarray(sequential.looks(n))[look],
+        alpha,
+        lambda successes: sequential.lower(look, successes, n, alpha),
+    )
+    successes = np.take_along_axis(made.counts, np.argmax(made.counts0, axis=-1)[..., None], axis=-1)[..., 0]
+    upper = sequential.upper(look, successes, n, alpha)
+    made = made._replace(radius_upper=bounds.certified_radius(upper, made.sigma))
+    if sequential.decide is None:
+        return made
+    return made._replace(robust=sequential.decision(made.radius, made.radius_upper))
 
 
 def make_soft_certificate(counts0, counts, sums0, sums, squares, sigma, n: int, alpha: float) -> Certificate:
