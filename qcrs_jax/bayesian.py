@@ -7,6 +7,7 @@ of lower bounds looks at each pair of evaluations once, and compares what satura
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
@@ -20,6 +21,7 @@ RATIO = 1.04  # of neighbouring sigmas on the grid; between them a radius hardly
 REACH = 4.0  # how far beyond an end the bracket may widen
 COARSE = 3  # evaluations spread over the bracket, after the first, at the original sigma
 WIDENING = 6  # grid points by which the bracket grows when its end, evaluated, is best
+CLASS_SAMPLES = 500  # at the original sigma, at most, to tell its two top classes apart: those of the published search
 WORTH = 1e-4  # a search ends where no evaluation can be expected to gain more than this share of the radius or sigma0
 
 
@@ -33,9 +35,11 @@ OUTER, INNER = _normal(7), _normal(5)
 
 
 class _State(NamedTuple):
-    successes: Float[Array, "points"]
+    counts: Float[Array, "points num_classes"]
     n: Float[Array, "points"]
+    prediction: Int[Array, ""]
     told: Int[Array, ""]
+    step: Int[Array, ""]  # of the design
     lower: Int[Array, ""]  # the grid points that the search may choose at present
     upper: Int[Array, ""]
     next: Int[Array, ""]
@@ -50,11 +54,13 @@ def bayesian(
     n: int,
     sigma0: Float[Array, ""],
     radii: Float[Array, "probits"],
+    num_classes: int,
     prior: Prior = PRIOR,
 ) -> Search:
-    """A search that asks for a sigma, is told how many of n samples kept the class, and answers a sigma.
+    """A search that asks for a sigma, is told the class counts of n samples there, and answers a sigma.
 
-    It asks for sigma0 first, then for three sigmas spread over the bracket, then for the one after which the largest
+    It asks for sigma0 first, where the class is chosen whose radius it maximises, and again as long as the two top
+    classes could be level there; then for three sigmas spread over the bracket, then for the one after which the largest
     expected radius will be largest in the mean: the knowledge gradient (Frazier, Powell and Dayanik 2009). The answer
     is the sigma of the largest expected radius, evaluated or not. A bracket whose end is best, and evaluated, is
     widened, by up to `REACH` times.
@@ -63,7 +69,7 @@ def bayesian(
         lower, upper: the bracket.
         evaluations: how many, at most; fewer where no further one can be expected to gain more than `WORTH`.
         n: samples for each evaluation.
-        sigma0: the noise of the training.
+        sigma0: the noise of the training, the original sigma.
         radii: `bounds.expected_radius_table` at the n and alpha of the certification.
     """
     sigma0 = jnp.asarray(sigma0, jnp.float32)
@@ -95,10 +101,17 @@ def bayesian(
         gain = jnp.where(allowed, after, -1).max(axis=-1) - after[..., best]
         return jnp.where(allowed[candidates], weights @ gain, -1)
 
-    def tell(s, count):
-        s = s._replace(successes=s.successes.at[s.next].add(count), n=s.n.at[s.next].add(n), told=s.told + 1)
+    def class_is_open(counts):
+        first, second = jax.lax.top_k(counts, 2)[0]
+        return ((first - second) ** 2 < 4 * (first + second)) & (counts.sum() + n <= CLASS_SAMPLES)
+
+    def tell(s, counts):
+        s = s._replace(counts=s.counts.at[s.next].add(counts), n=s.n.at[s.next].add(n), told=s.told + 1)
+        at_sigma0 = s.counts[len(grid)]
+        prediction = jnp.argmax(at_sigma0).astype(jnp.int32)
+        step = jnp.where((s.step == 0) & class_is_open(at_sigma0), 0, s.step + 1)
         allowed = ((points >= s.lower) & (points <= s.upper)) | (points == len(grid))
-        z = posterior(curve, s.successes, s.n)
+        z = posterior(curve, s.counts[:, prediction], s.n)
         expected = jnp.where(allowed, expected_radii(z.mean, z.deviation, INNER), -1)
         best = jnp.argmax(expected).astype(jnp.int32)
         least = WORTH * jnp.maximum(expected[best], sigma0)
@@ -113,15 +126,19 @@ def bayesian(
         return s._replace(
             lower=jnp.where(wider_below, jnp.maximum(s.lower - WIDENING, 0), s.lower),
             upper=jnp.where(wider_above, jnp.minimum(s.upper + WIDENING, len(grid) - 1), s.upper),
-            next=jnp.where(s.told < design.size, design[s.told], following).astype(jnp.int32),
+            prediction=prediction,
+            step=step,
+            next=jnp.where(step < design.size, design[step], following).astype(jnp.int32),
             best=best,
-            done=(s.told >= evaluations) | ((s.told >= design.size) & ~worthwhile),
+            done=(s.told >= evaluations) | ((step >= design.size) & ~worthwhile),
         )
 
     init = _State(
-        successes=jnp.zeros(sigmas.size),
+        counts=jnp.zeros((sigmas.size, num_classes)),
         n=jnp.zeros(sigmas.size),
+        prediction=jnp.int32(0),
         told=jnp.int32(0),
+        step=jnp.int32(0),
         lower=jnp.int32(first),
         upper=jnp.int32(last),
         next=design[0],

@@ -425,9 +425,9 @@ def draw_votes(classify, image, sigma, key, ns, tables, enough, sequential, sear
     if isinstance(search, DDRS):  # needs gradients, which no oracle of counts can give
         trace = ascend(search, classify, image, sigma, key, batch_size=batch_size, axis_name=_axis_name(devices))
         sigma = trace.sigma
-    policy = qcrs_policy(search, sigma, tables) if isinstance(search, QCRS) else fixed_policy(sigma)
-    nothing = no_votes(num_classes(classify, image.shape), beta)
-    procedure = _certification(policy, ns, enough, sequential, nothing)
+    classes = num_classes(classify, image.shape)
+    policy = qcrs_policy(search, sigma, tables, classes) if isinstance(search, QCRS) else fixed_policy(sigma)
+    procedure = _certification(policy, ns, enough, sequential, no_votes(classes, beta))
     final = run(procedure, oracle)
     if isinstance(search, QCRS):
         trace = final.policy.trace
@@ -439,7 +439,8 @@ def draw_votes(classify, image, sigma, key, ns, tables, enough, sequential, sear
 def _search(classify, image, sigma, key, tables, search, batch_size, devices):
     if isinstance(search, DDRS):
         return ascend(search, classify, image, sigma, key, batch_size=batch_size, axis_name=_axis_name(devices))
-    return run(qcrs_policy(search, sigma, tables), _oracle(classify, image, key, batch_size, devices)).trace
+    policy = qcrs_policy(search, sigma, tables, num_classes(classify, image.shape))
+    return run(policy, _oracle(classify, image, key, batch_size, devices)).trace
 
 
 @_over_images

@@ -140,9 +140,9 @@ class SigmaSearch(NamedTuple):
 
     sigma: the sigma chosen.
     prediction: the class whose radius was maximised, the top class at the original sigma.
-    evaluations: how many sigmas were evaluated; search_n samples each.
+    evaluations: how many there were; search_n samples each.
     sigmas: the sigmas in the order of their evaluation, the original one first.
-    successes: counts of `prediction` among the search_n samples at each.
+    counts: class counts of the search_n samples at each.
     radii: what the search compared: their lower bounds of the radius, or expected ones, by the objective.
     """
 
@@ -150,8 +150,13 @@ class SigmaSearch(NamedTuple):
     prediction: Int[Array, "*m"]
     evaluations: Int[Array, "*m"]
     sigmas: Float[Array, "*m capacity"]
-    successes: Int[Array, "*m capacity"]
+    counts: Int[Array, "*m capacity num_classes"]
     radii: Float[Array, "*m capacity"]
+
+    @property
+    def successes(self) -> Int[Array, "*m capacity"]:
+        """Counts of `prediction` at each of `sigmas`."""
+        return jnp.take_along_axis(self.counts, self.prediction[..., None, None], axis=-1)[..., 0]
 
 
 class _State(NamedTuple):
@@ -165,13 +170,13 @@ def fixed_policy(sigma: Float[Array, ""]) -> Search:
     return Search(init, lambda s: _query(s, 0, 0), lambda s, counts: s, lambda s: jnp.bool_(True), lambda s: s)
 
 
-def qcrs_policy(settings: QCRS, sigma: Float[Array, ""], tables: Tables) -> Search:
+def qcrs_policy(settings: QCRS, sigma: Float[Array, ""], tables: Tables, num_classes: int) -> Search:
     """The policy of QCRS around the original `sigma`, at which the first query chooses the class."""
     bracket = (settings.sigma_lower, settings.sigma_upper, settings.tolerance, sigma)
     by_counts = settings.search == "bayesian"
     if by_counts:
         limits = (settings.sigma_lower, settings.sigma_upper, settings.max_evaluations, settings.search_n)
-        search = bayesian(*limits, sigma, jnp.asarray(tables.radii))
+        search = bayesian(*limits, sigma, jnp.asarray(tables.radii), num_classes)
     elif settings.search in PUBLISHED:
         step = settings.tolerance / settings.epsilon_step
         search = {"bisection": bisection, "shrinking": shrinking}[settings.search](*bracket, step, DIFFERENCE_FLOOR)
@@ -186,7 +191,7 @@ def qcrs_policy(settings: QCRS, sigma: Float[Array, ""], tables: Tables) -> Sear
         prediction=zero,
         evaluations=zero,
         sigmas=jnp.full(capacity, jnp.nan, jnp.float32),
-        successes=jnp.zeros(capacity, jnp.int32),
+        counts=jnp.zeros((capacity, num_classes), jnp.int32),
         radii=jnp.zeros(capacity, jnp.float32),
     )
 
@@ -197,21 +202,20 @@ def qcrs_policy(settings: QCRS, sigma: Float[Array, ""], tables: Tables) -> Sear
     def tell(state, counts):
         t, point = state.trace, search.ask(state.search)
         prediction = jnp.where(t.evaluations == 0, jnp.argmax(counts).astype(jnp.int32), t.prediction)
-        successes = counts[prediction]
-        value = point * values[successes]
-        inner = search.tell(state.search, successes if by_counts else value)
-        trace = SigmaSearch(
+        inner = search.tell(state.search, counts if by_counts else point * values[counts[prediction]])
+        trace = t._replace(
             sigma=search.best(inner),
-            prediction=prediction,
+            prediction=inner.prediction if by_counts else prediction,
             evaluations=t.evaluations + 1,
             sigmas=t.sigmas.at[t.evaluations].set(point, mode="drop"),
-            successes=t.successes.at[t.evaluations].set(successes, mode="drop"),
-            radii=t.radii.at[t.evaluations].set(value, mode="drop"),
+            counts=t.counts.at[t.evaluations].set(counts, mode="drop"),
         )
-        return _State(inner, trace)
+        compared = trace.sigmas * values[trace.successes]
+        return _State(inner, trace._replace(radii=jnp.where(jnp.isnan(trace.sigmas), 0, compared)))
 
     return Search(_State(search.init, trace), ask, tell, lambda s: search.done(s.search), lambda s: s.trace.sigma)
 
 
 def _query(sigma, n, draw):
     return Query(sigma, jnp.int32(n), jnp.int32(SEARCH), jnp.asarray(draw, jnp.int32))
+

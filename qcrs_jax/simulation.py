@@ -51,7 +51,8 @@ def simulate(
             drawn = jax.random.multinomial(stream, query.n.astype(jnp.float32), ndtr(z) / ndtr(z).sum())
             return drawn.astype(jnp.int32)
 
-        trace = run(qcrs_policy(settings, jnp.float32(curves.sigmas[curves.original]), tables), counts).trace
+        sigma = jnp.float32(curves.sigmas[curves.original])
+        trace = run(qcrs_policy(settings, sigma, tables, curves.counts.shape[-1]), counts).trace
         return trace.sigma, trace.prediction, trace.evaluations * settings.search_n
 
     keys = jax.random.split(key, (repeats, len(curves.idx)))
