@@ -60,9 +60,9 @@ def bayesian(
     """A search that asks for a sigma, is told the class counts of n samples there, and answers a sigma.
 
     It asks for sigma0 first, where the class is chosen whose radius it maximises, and again as long as the two top
-    classes could be level there; then for three sigmas spread over the bracket, then for the one after which the largest
-    expected radius will be largest in the mean: the knowledge gradient (Frazier, Powell and Dayanik 2009). The answer
-    is the sigma of the largest expected radius, evaluated or not. A bracket whose end is best, and evaluated, is
+    classes could be level there; then for three sigmas spread over the bracket, then for the one after which the
+    largest expected radius will be largest in the mean: the knowledge gradient (Frazier, Powell and Dayanik 2009). The
+    answer is the sigma of the largest expected radius, evaluated or not. A bracket whose end is best, and evaluated, is
     widened, by up to `REACH` times.
 
     Args:

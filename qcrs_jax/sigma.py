@@ -218,4 +218,3 @@ def qcrs_policy(settings: QCRS, sigma: Float[Array, ""], tables: Tables, num_cla
 
 def _query(sigma, n, draw):
     return Query(sigma, jnp.int32(n), jnp.int32(SEARCH), jnp.asarray(draw, jnp.int32))
-
