@@ -41,7 +41,7 @@ def run(args):
     classifier = load_classifier(args.checkpoint, "none" if args.macer else args.normalization)
     spec = classifier.spec
     program = export_certification(
-        classifier.classify,
+        classifier.inference(args.platforms[0] if len(args.platforms) == 1 else None),
         spec.image_shape,
         search=request.search,
         n=request.n,

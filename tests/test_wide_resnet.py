@@ -64,7 +64,7 @@ def test_block(features, stride, size):
 def test_folding_keeps_the_logits_and_leaves_the_norms_before_a_relu_alone(tmp_path):
     classifier = load_classifier(save(ddrs(wide_resnet(16, 1)), tmp_path / "net.pth.tar"))
     folded = nnx.clone(classifier.model)
-    folded.prepare_inference()
+    folded.prepare_inference("cpu")
     norms = [module for _, module in nnx.iter_modules(folded) if isinstance(module, nnx.BatchNorm)]
     assert len(norms) == 3 * 2 + 1  # the first and the stacked blocks of three stages, and the last
     x = jnp.asarray(images(4, (32, 32, 3)))

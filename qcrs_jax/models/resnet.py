@@ -16,21 +16,20 @@ class BasicBlock(nnx.Module):
     def __init__(self, features_in: int, features: int, stride: int, shortcut: str, *, rngs: nnx.Rngs):
         self.conv1 = ConvNorm(features_in, features, 3, stride, rngs=rngs)
         self.conv2 = ConvNorm(features, features, 3, rngs=rngs)
-        self.features_in, self.stride, self.columns = features_in, stride, 1
+        self.features_in, self.stride = features_in, stride
         self.widens = features - features_in
         projects = shortcut == "projection" and (stride > 1 or self.widens > 0)
         self.shortcut = ConvNorm(features_in, features, 1, stride, rngs=rngs) if projects else None
 
     def __call__(self, x: Float[Array, "batch h w c"]) -> Float[Array, "batch h2 w2 c2"]:
-        x = x.reshape(*x.shape[:2], -1, self.features_in * self.columns)
         out = self.conv2(nnx.relu(self.conv1(x)))
         if self.shortcut is not None:
             x = self.shortcut(x)
         elif self.stride > 1 or self.widens > 0:
             before = self.widens // 2
-            x = x[:, :: self.stride, :: self.stride]
+            x = x.reshape(*x.shape[:2], -1, self.features_in)[:, :: self.stride, :: self.stride]
             x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (before, self.widens - before)))
-        return nnx.relu(out + x)
+        return nnx.relu(out + x.reshape(out.shape))
 
 
 class Bottleneck(nnx.Module):
@@ -107,16 +106,17 @@ class ResNet(nnx.Module):
         self.stages = len(blocks)
         self.fc = nnx.Linear(features_in, num_classes, rngs=rngs)
 
-    def prepare_inference(self) -> None:
-        """Folds batch normalisation, and joins the columns where there are few channels, in place."""
+    def prepare_inference(self, platform: str) -> None:
+        """Folds batch normalisation, and joins the columns where `platform` has too few channels, in place."""
         fold_norms(self)
         if self.width > 16:
             return
         join_columns(self.conv1, 4)
-        for block in (self.layer1.first, self.layer1.rest):
-            join_columns(block.conv1, 2)
-            join_columns(block.conv2, 2)
-            block.columns = 2
+        for stage in (self.layer1, self.layer2) if platform == "tpu" else (self.layer1,):
+            for block in (stage.first, stage.rest):
+                if block.stride == 1:
+                    join_columns(block.conv1, 2)
+                join_columns(block.conv2, 2)
 
     def __call__(self, x: Float[Array, "batch h w c"]) -> Float[Array, "batch num_classes"]:
         x = nnx.relu(self.conv1(x))

@@ -45,7 +45,7 @@ class WideResNet(nnx.Module):
         self.norm = batch_norm(64 * widen, rngs=rngs)
         self.fc = nnx.Linear(64 * widen, num_classes, rngs=rngs)
 
-    def prepare_inference(self) -> None:
+    def prepare_inference(self, platform: str) -> None:
         """Folds the batch normalisation that follows a convolution, in place: one of the two in every block."""
         fold_norms(self)
 
