@@ -3,6 +3,11 @@
 from pathlib import Path
 
 
+def share(text: str) -> float:
+    """The number that 1% or 0.01 stands for."""
+    return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+
+
 def add_data_arguments(parser):
     """Adds --dataset and --data_dir to `parser`; returns the group, for more of its kind."""
     group = parser.add_argument_group("data")

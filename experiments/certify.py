@@ -14,12 +14,15 @@ from pathlib import Path
 
 from qcrs_jax.errors import UserError
 
+from .arguments import share
+from .guarantees import add_guarantee_arguments, guarantee_options, shared_alpha
 from .runner import Task, add_input_arguments, add_program_arguments, check_arguments, run_over_images
 
 
 def add_arguments(parser):
     add_input_arguments(parser)
     add_method_arguments(parser)
+    add_guarantee_arguments(parser)
     add_program_arguments(parser)
 
 
@@ -94,11 +97,6 @@ def add_method_arguments(parser):
     )
 
 
-def share(text: str) -> float:
-    """The number that 1% or 0.01 stands for."""
-    return float(text[:-1]) / 100 if text.endswith("%") else float(text)
-
-
 def run(args):
     from . import table
 
@@ -150,7 +148,8 @@ class Request:
     skip: int
     qcrs: object  # a sigma.QCRS, or None
     ddrs: object  # a ddrs.DDRS, or None
-    options: dict  # what else `certify` is told: a tolerance, or a soft certificate; empty for none of them
+    options: dict  # what else `certify` is told: of samples, bounds and the soft certificate; empty for none of them
+    simultaneous: dict | None = None  # the "alpha" of all "images" together, of which each has its part
 
     @property
     def search(self):
@@ -170,7 +169,7 @@ def check(args) -> Request:
     from qcrs_jax.sigma import QCRS
 
     check_arguments(args)
-    options = {} if args.tolerance is None else {"tolerance": args.tolerance}
+    options = guarantee_options(args) | ({} if args.tolerance is None else {"tolerance": args.tolerance})
     if args.certificate == "soft":
         options |= {"certificate": "soft", "beta": 16.0 if args.beta is None else args.beta}
         if (args.batch or 0) > SOFT_ONE:
@@ -179,6 +178,8 @@ def check(args) -> Request:
         raise UserError("--beta is of the soft certificate; give --certificate soft with it")
     try:
         check_request(args.sigma, args.N0, args.N, args.alpha, **options)
+        if args.method == "cohen" and "sequential" in options:
+            options["sequential"].check_reach(args.sigma, args.N, args.alpha)
     except ValueError as error:
         raise UserError(f"impossible request: {error}") from error
     try:
@@ -213,19 +214,33 @@ def check(args) -> Request:
 
 def certify_dataset(request: Request, args) -> Path:
     """Certifies the data set image by image; returns the results file. Errors are those of `run_over_images`."""
-    from qcrs_jax.records import COLUMNS, SOFT_COLUMNS, TOLERANCE_COLUMNS
+    simultaneous = args.simultaneous
+    return run_over_images(lambda m: _task(shared_alpha(request, m) if simultaneous else request), args)
+
+
+def _task(request):
+    """What is done at each image, and recorded."""
+    from qcrs_jax.records import columns_of
 
     def answer(classify, image, **program):
         return fields(request, certify_image(request, classify, image, **program))
 
-    numbers, columns = dataclasses.asdict(request), COLUMNS
+    numbers = dataclasses.asdict(request)
     numbers |= numbers.pop("options")
+    if numbers["simultaneous"] is None:
+        del numbers["simultaneous"]
+    recorded = []
     if "certificate" in numbers:
-        numbers, columns = {**numbers, "votes": VOTES}, SOFT_COLUMNS
+        numbers["votes"] = VOTES
+        recorded += ["pb_upper", "sums0", "sums", "squares"]
     if "tolerance" in numbers:
-        columns = TOLERANCE_COLUMNS
+        recorded += ["n"]
+    if "sequential" in numbers:
+        recorded += ["n", "radius_upper"] + ["robust"] * (request.options["sequential"].decide is not None)
+    if "bound" in numbers:
+        recorded += ["u"]
     score = ("ACR", lambda record: record.correct * record.radius)
-    return run_over_images(Task(numbers, answer, score, file={"columns": columns}), args)
+    return Task(numbers, answer, score, file={"columns": columns_of(recorded)})
 
 
 def certify_image(request: Request, classify, image, **program):
@@ -263,8 +278,14 @@ def fields(request: Request, certificate) -> dict:
         "counts0": tuple(certificate.counts0.tolist()),
         "counts": tuple(certificate.counts.tolist()),
     }
-    if "tolerance" in request.options:
+    if "tolerance" in request.options or "sequential" in request.options:
         found["n"] = int(certificate.n)
+    if certificate.radius_upper is not None:
+        found["radius_upper"] = float(certificate.radius_upper)
+    if certificate.robust is not None:
+        found["robust"] = int(certificate.robust)
+    if certificate.u is not None:
+        found["u"] = float(certificate.u)
     if votes := certificate.soft:
         found["pb_upper"] = float(votes.pb_upper)
         found |= {name: tuple(getattr(votes, name).tolist()) for name in ("sums0", "sums", "squares")}

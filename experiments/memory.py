@@ -60,7 +60,14 @@ def postprocess(results: Path, out: Path, dataset: str, data_dir: Path | None, s
     predictions = np.array([record.predict for record in run.records])
     corrected = memory.correct(images, predictions, radii)
     records = [
-        dataclasses.replace(record, predict=int(predict), radius=float(radius), correct=bool(predict == record.label))
+        dataclasses.replace(
+            record,
+            predict=int(predict),
+            radius=float(radius),
+            correct=bool(predict == record.label),
+            robust=None,  # of the radius before
+            radius_upper=None,
+        )
         for record, predict, radius in zip(run.records, corrected.predictions, corrected.radii)
     ]
     source = {"source": results.name, "source_sha256": digest(results.read_bytes())}

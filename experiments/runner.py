@@ -177,7 +177,7 @@ class Task:
     done: Callable = lambda records: {record.idx for record in records}
 
 
-def run_over_images(task: Task, args) -> Path:
+def run_over_images(task: Task | Callable[[int], Task], args) -> Path:
     """Answers image by image, the lines of each flushed; returns the results file.
 
     Raises:
@@ -197,6 +197,8 @@ def run_over_images(task: Task, args) -> Path:
     if args.on_error == "stop":  # before there is a results file
         inputs.read(0)
     print(f"{data.name} ({data.source}): {len(indices)} of {len(data)} images; classes {class_names(data)}")
+    if callable(task):  # it depends on the number of images
+        task = task(len(indices))
     request = {**task.request, **inputs.circumstances}
     name, score = task.score or ("", lambda record: 0)
     with Writer(args.results, request, inputs.provenance, **task.file) as writer:

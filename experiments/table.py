@@ -15,6 +15,7 @@ import re
 import textwrap
 from pathlib import Path
 
+from qcrs_jax.account import account
 from qcrs_jax.errors import UserError
 from qcrs_jax.records import INPUT_SPECIFIC
 
@@ -307,17 +308,16 @@ def _csv(groups, figures):
 def _notes(runs):
     from qcrs_jax import memory
 
-    told = [run for run in runs if "alpha" in run.request]
-    alphas = sorted({run.request["alpha"] for run in told})
-    notes = []
-    if alphas:
-        images = max(len(run.records) for run in told)
-        stated = " or ".join(f"{alpha:g}" for alpha in alphas)
-        what = "prediction" if any(run.predicts for run in runs) else "certificate"
-        notes.append(
-            f"Each {what} fails with probability at most alpha = {stated}; over {images} images expect up to "
-            f"{alphas[-1] * images:.2g} wrong ones."
-        )
+    accounts = {}
+    for run in runs:
+        if "alpha" in run.request:
+            accounts.setdefault(account(run.request, len(run.records)), []).append(label(run))
+    notes = [f"{', '.join(of)}: {text}" if len(accounts) > 1 else text for text, of in accounts.items()]
+    for run in runs:
+        if (claims := [record.robust for record in run.records]) and None not in claims:
+            yes, no, unknown = (claims.count(claim) for claim in (1, 0, -1))
+            radius = run.request["sequential"]["decide"]
+            notes.append(f"{label(run)}: {yes} robust at {radius:g}, {no} not, {unknown} undecided.")
     if any(run.input_specific and "memory" not in run.request for run in runs):
         notes.append(INPUT_SPECIFIC)
     if any(run.request.get("method") == "ddrs" for run in runs):

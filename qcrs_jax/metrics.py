@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
+from .account import RHO, wrong_share
 from .records import RecordsError, Run
 
 
@@ -60,15 +61,12 @@ def average_certified_radius(correct: Bool[np.ndarray, "m"], radius: Float[np.nd
     return float(np.mean(correct * radius))
 
 
-def certified_accuracy_lower(accuracy: float, m: int, alpha: float, rho: float = 0.001) -> float:
+def certified_accuracy_lower(accuracy: float, m: int, alpha: float, rho: float = RHO) -> float:
     """Lower bound of a data set's true certified accuracy, which fails with probability at most rho.
 
-    Each of the m certificates fails with probability at most alpha, independently: the noise must not be shared
-    between images. By Bernstein's inequality their failures exceed the share that is subtracted here with probability
-    at most rho. The program of Cohen et al. 2019 lacks the factor 2 under the root, and then the bound does not hold.
+    It holds at all radii at once: what is subtracted is the share of the m certificates that may be wrong.
     """
-    log = math.log(1 / rho)
-    return accuracy - alpha - math.sqrt(2 * alpha * (1 - alpha) * log / m) - log / (3 * m)
+    return accuracy - wrong_share(m, alpha, rho)
 
 
 def paired_gain(

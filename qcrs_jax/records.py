@@ -4,7 +4,8 @@
                    are idx label predict correct time), then ours
     RESULTS.json   what was asked (a rerun must ask the same to resume), and where it ran; the names of the classes,
                    which `label` and `predict` count from 0, are its request.dataset.class_names; of a method that
-                   chooses sigma per input it says what the certificates hold for ("guarantee")
+                   chooses sigma per input it says what the certificates hold for ("guarantee"), and of every run what
+                   alpha amounts to over a data set ("account")
 
 Files of Cohen's, QCRS's and MACER's programs can be read too.
 """
@@ -19,6 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from .account import account
 from .errors import UserError
 
 COLUMNS = (
@@ -34,8 +36,7 @@ COLUMNS = (
     "counts0",
     "counts",
 )
-TOLERANCE_COLUMNS = (*COLUMNS, "n")
-SOFT_COLUMNS = (*COLUMNS, "pBBar", "sums0", "sums", "squares")
+OPTIONAL_COLUMNS = ("n", "robust", "radius_upper", "u", "pBBar", "sums0", "sums", "squares")
 PREDICT_COLUMNS = ("idx", "label", "predict", "correct", "time", "counts")
 INPUT_SPECIFIC = (
     "Where sigma is chosen per input, a certificate holds for the classifier smoothed with that input's sigma, held "
@@ -46,6 +47,12 @@ INPUT_SPECIFIC = (
 
 # Where a column has another name.
 _ATTRIBUTES = {"best_sigma": "sigma", "pABar": "pa_lower", "pBBar": "pb_upper", "time": "seconds"}
+_REALS = ("radius", "best_sigma", "pABar", "pBBar", "radius_upper", "u")
+
+
+def columns_of(fields) -> tuple[str, ...]:
+    """The columns of records with these fields, whose names are those of `Record`."""
+    return (*COLUMNS, *(column for column in OPTIONAL_COLUMNS if _ATTRIBUTES.get(column, column) in fields))
 
 
 class RecordsError(UserError):
@@ -67,6 +74,8 @@ class Record:
         search_samples: samples spent on the choice of sigma.
         counts0, counts: class counts of selection and estimation; None where there is no column.
         n: number of certification samples, in a run that chose it per image; None in other files.
+        robust, radius_upper: of a sequential estimation, as `verdict.Certificate` has them; None in other files.
+        u: what randomised the bound of pa_lower; None in other files.
         pb_upper, sums0, sums, squares: of a soft certificate, as `verdict.SoftVotes` has them; None in other files.
     """
 
@@ -82,6 +91,9 @@ class Record:
     counts0: tuple[int, ...] | None = None
     counts: tuple[int, ...] | None = None
     n: int | None = None
+    robust: int | None = None
+    radius_upper: float | None = None
+    u: float | None = None
     pb_upper: float | None = None
     sums0: tuple[int, ...] | None = None
     sums: tuple[int, ...] | None = None
@@ -106,7 +118,7 @@ class Record:
             return ",".join(map(str, value))
         if isinstance(value, bool):
             return str(int(value))
-        return repr(float(value)) if column in ("radius", "best_sigma", "pABar", "pBBar") else str(value)
+        return repr(float(value)) if column in _REALS else str(value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,6 +232,9 @@ def _parse(row):
         counts0=optional("counts0", parse_counts),
         counts=optional("counts", parse_counts),
         n=optional("n", int),
+        robust=optional("robust", int),
+        radius_upper=optional("radius_upper", float),
+        u=optional("u", float),
         pb_upper=optional("pBBar", float),
         sums0=optional("sums0", parse_counts),
         sums=optional("sums", parse_counts),
@@ -338,14 +353,16 @@ def write_run(path: str | Path, records: list[Record], request: dict, provenance
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "x") as file:
         _write_sidecar(path, request, provenance)
-        columns = SOFT_COLUMNS if any(record.sums for record in records) else COLUMNS
-        columns = TOLERANCE_COLUMNS if any(record.n for record in records) else columns
+        known = {name for record in records for name, value in vars(record).items() if value is not None}
+        columns = columns_of(known)
         file.write("\t".join(columns) + "\n" + "".join(record.line(columns) for record in records))
 
 
 def _write_sidecar(path, request, provenance):
     temporary = sidecar_path(path).with_name(sidecar_path(path).name + ".tmp")
     content = {"request": request, "provenance": provenance}
+    if "alpha" in request:
+        content = {"account": account(request), **content}
     if request.get("method") in ("qcrs", "ddrs") and "memory" not in request:
         content = {"guarantee": INPUT_SPECIFIC, **content}
     temporary.write_text(json.dumps(content, indent=2) + "\n")

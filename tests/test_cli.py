@@ -22,10 +22,11 @@ from qcrs_jax.experiments import certify, cli, demo, runner
 from qcrs_jax.experiments.torch_nets import CifarResNet, LeNet, randomise
 from scipy import stats
 
-from qcrs_jax.bounds import soft_bounds, soft_radius
+from qcrs_jax.bounds import randomised_lower, soft_bounds, soft_radius
 from qcrs_jax.data import DATASETS
 from qcrs_jax.ddrs import DDRS, PRESETS
 from qcrs_jax.records import read_run
+from qcrs_jax.sequential import Sequential
 
 PROGRAM = str(Path(sys.executable).with_name("qcrs-jax"))
 SMALL = "--dataset npz --data_dir data.npz --sigma 0.25 --N 200 --N0 20 --gradient_n 50".split()
@@ -325,6 +326,8 @@ def test_a_file_of_another_program_is_not_appended_to(here):
         (["--search", "newton"], "newton"),
         (["--tolerance", "150%"], "tolerance is a share of the radius and must lie in (0, 1), not 1.5"),
         (["--tolerance", "1%", "--certificate", "soft"], "does not go with the soft one"),
+        (["--decide", "1", "--precision", "5%"], "not both"),
+        (["--look_every", "10"], "give one"),
         (["--beta", "4"], "--certificate soft"),
         (["--certificate", "soft", "--N", "39"], "smallest n that could is 40"),
         (["--certificate", "soft", "--batch", "40000"], "--batch 40000"),
@@ -358,6 +361,53 @@ def test_a_tolerance_spends_as_many_samples_as_an_image_needs(here):
         k = record.counts[int(np.argmax(record.counts0))]
         assert record.pa_lower == pytest.approx(stats.beta.ppf(0.001, k, record.n - k + 1) if k else 0)
     assert "r.tsv: holds results of another configuration" in refused(*words[:-2], cwd=here)
+
+
+def test_a_run_decides_a_radius_with_all_its_decisions_right_at_once(here):
+    words = [
+        "certify",
+        "lenet.pth",
+        "r.tsv",
+        *SMALL,
+        "--method",
+        "cohen",
+        "--N",
+        3000,
+        "--decide",
+        0.01,
+        "--simultaneous",
+    ]
+    qcrs_jax(*words, "--max", 4, cwd=here)
+    text = unwrapped(qcrs_jax(*words, "--max", 4, cwd=here).stdout)
+    assert "4 of 4 images are done" in text
+    run, sidecar = read_run(here / "r.tsv"), json.loads((here / "r.tsv.json").read_text())
+    assert run.request["alpha"] == 0.001 / 4 and run.request["simultaneous"] == {"alpha": 0.001, "images": 4}
+    at_once = "all certificates of these 4 images hold at once with probability at least 0.999"
+    assert at_once in sidecar["account"] and at_once in text
+    sequential = Sequential(**run.request["sequential"])
+    for record in run.records:
+        look, k = sequential.looks(3000).index(record.n), record.counts[int(np.argmax(record.counts0))]
+        assert record.pa_lower == sequential.lower(look, k, 3000, 0.001 / 4) and sum(record.counts) == record.n
+        claim = 1 if record.radius > 0.01 else 0 if record.radius_upper < 0.01 else -1
+        assert record.robust == claim and (claim != -1 or record.n == 3000)
+    claims = [record.robust for record in run.records]
+    assert f"{claims.count(1)} robust at 0.01, {claims.count(0)} not, {claims.count(-1)} undecided" in text
+    assert min(record.n for record in run.records) < 3000
+    assert "simultaneous.images: 4 in the file, 3 now" in refused(*words, "--max", 3, cwd=here)
+    text = refused(*words[:-1], "--max", 10**6, "--N", 10, cwd=here)
+    assert "certify at most a radius of" in text
+
+
+def test_a_randomised_bound_is_recorded_with_its_number(here):
+    words = ["certify", "lenet.pth", "r.tsv", *SMALL, "--method", "cohen", "--N", 500, "--max", 2]
+    text = unwrapped(qcrs_jax(*words, "--bound", "randomised", cwd=here).stdout)
+    assert "over 2 images expect up to 0.002 wrong ones, and all hold at once with probability at least 0.998" in text
+    run = read_run(here / "r.tsv")
+    assert run.request["bound"] == "randomised" and "1 - 0.001 M" in (here / "r.tsv.json").read_text()
+    for record in run.records:
+        k = record.counts[int(np.argmax(record.counts0))]
+        assert 0 < record.u <= 1 and record.pa_lower == randomised_lower(k, 500, 0.001, record.u)
+    assert "holds results of another configuration" in refused(*words, cwd=here)
 
 
 def test_ten_samples_can_certify(here):
