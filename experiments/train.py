@@ -88,7 +88,7 @@ def run(args):
     from jax.sharding import NamedSharding, PartitionSpec
     from tqdm import tqdm
 
-    from qcrs_jax.certificate import replicated
+    from qcrs_jax.parallel import replicated
     from qcrs_jax.checkpoint import write_classifier
     from qcrs_jax.data import load_dataset
     from qcrs_jax.training import Trainer, crop_and_flip

@@ -2,17 +2,18 @@
 
 import functools
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from . import bounds
 from .ddrs import DDRS, SigmaAscent, ascend
+from .parallel import DEVICES, any_image, over_images
 from .sampling import (
     Classifier,
     Votes,
@@ -72,7 +73,8 @@ def certify(
     beta: float = 16.0,
     batch_size: int | None = None,
     devices: Sequence[jax.Device] | None = None,
-) -> Certificate:
+    wait: bool = True,
+) -> Certificate | Callable[[], Certificate]:
     """A certified L2 radius for each image (CERTIFY of Cohen et al. 2019), at `sigma` or at one searched for the image.
 
     Selection, estimation and search each draw noise of their own. Counts are exact integers; from them the
@@ -87,7 +89,7 @@ def certify(
             inside. Weights bound with `jax.tree_util.Partial` are passed as arguments of the compiled program.
         images: one image (h, w, c), or several (m, h, w, c), which are then certified together under vmap.
         sigma: the noise level; with `search`, the one the classifier was trained at, where the search starts.
-        key: a PRNG key, `jax.random.key(seed)`. Several images draw from `fold_in(key, position)`.
+        key: a PRNG key, `jax.random.key(seed)`. Several images draw from `fold_in(key, position)`, or from m keys.
         n0: samples that select the class.
         n: samples that estimate its probability.
         alpha: failure probability of each image's certificate.
@@ -106,7 +108,9 @@ def certify(
         beta: inverse temperature of the soft certificate; MACER's by default.
         batch_size: noisy copies per forward pass of an image on a device; changes no count.
         devices: devices that share the noisy copies, `jax.devices()` for all; changes no count. None leaves the
-            choice to JAX: one device.
+            choice to JAX: one device. Of several hosts, all have to make the same call.
+        wait: False to get, as soon as the devices are at work, a function that waits for them and returns the
+            certificate: what comes next can be started before.
 
     Raises:
         ValueError: an argument out of its range, or an n at which no count can certify.
@@ -118,6 +122,7 @@ def certify(
     enough = None if tolerance is None else bounds.enough_table(n0, n, alpha, tolerance)
     images = jnp.asarray(images, jnp.float32)
     keys = _image_keys(key, images)
+    words = _uniform_words(keys) if bound == "randomised" else None  # before the devices are at work
     votes0, votes, looks, sigma, trace = draw_votes(
         as_pytree(classify),
         images,
@@ -132,24 +137,27 @@ def certify(
         batch_size=batch_size or default_batch_size(),
         devices=devices and tuple(devices),
     )
-    counts = votes0.counts, votes.counts
     if (soft or enough is not None or sequential or bound == "randomised") and isinstance(sigma, jax.core.Tracer):
         raise ValueError(
             "this certificate is computed on the host: call certify outside jit and vmap, or ask for a hard one of n "
             "samples and its Clopper-Pearson bound"
         )
-    if enough is not None:
-        n = enough[np.max(votes0.counts, axis=-1)]
-    if soft:
-        sums = (soft_sums(votes0.digits)[0], *soft_sums(votes.digits))
-        made = make_soft_certificate(*counts, *sums, sigma, n, alpha)
-    elif sequential:
-        made = make_sequential_certificate(*counts, sigma, np.asarray(looks) - 1, sequential, n, alpha)
-    elif bound == "randomised":
-        made = make_randomised_certificate(*counts, sigma, n, alpha, _uniform(keys))
-    else:
-        made = make_certificate(*counts, sigma, n, alpha)
-    return made._replace(search=trace)
+
+    def conclude():
+        counts = votes0.counts, votes.counts
+        samples = n if enough is None else enough[np.max(votes0.counts, axis=-1)]
+        if soft:
+            sums = (soft_sums(votes0.digits)[0], *soft_sums(votes.digits))
+            made = make_soft_certificate(*counts, *sums, sigma, samples, alpha)
+        elif sequential:
+            made = make_sequential_certificate(*counts, sigma, np.asarray(looks) - 1, sequential, samples, alpha)
+        elif bound == "randomised":
+            made = make_randomised_certificate(*counts, sigma, samples, alpha, _uniform(words))
+        else:
+            made = make_certificate(*counts, sigma, samples, alpha)
+        return made._replace(search=trace)
+
+    return conclude() if wait else conclude
 
 
 def search_sigma(
@@ -219,7 +227,8 @@ def predict(
     alpha: float = 0.001,
     batch_size: int | None = None,
     devices: Sequence[jax.Device] | None = None,
-) -> Prediction:
+    wait: bool = True,
+) -> Prediction | Callable[[], Prediction]:
     """The smoothed classifier's class for each image, or ABSTAIN (PREDICT of Cohen et al. 2019).
 
     With probability at least 1 - alpha for each image, the answer is ABSTAIN or the true top class of the
@@ -237,7 +246,7 @@ def predict(
         batch_size=batch_size or default_batch_size(),
         devices=devices and tuple(devices),
     )
-    return make_prediction(counts, n, alpha)
+    return make_prediction(counts, n, alpha) if wait else lambda: make_prediction(counts, n, alpha)
 
 
 def check_request(
@@ -298,7 +307,9 @@ class _Stages(NamedTuple):
     stage: Int[Array, ""]
     policy: object
     votes: Votes  # of each stage
+    turn: Int[Array, ""]  # of the estimation; the same for all images in step, as the stage is
     looks: Int[Array, ""]  # at the counts of the estimation
+    going: Bool[Array, ""]  # whether the estimation takes more samples
 
 
 def _certification(
@@ -309,11 +320,12 @@ def _certification(
     `enough` tells how many samples the estimation takes after each top count of the selection; None for ns. With
     `sequential` the estimation takes several turns, each of the samples between two looks, until that says stop.
 
-    All stages are turns of one loop, so that the network stands once in the compiled program.
+    All stages are turns of one loop, so that the network stands once in the compiled program. Images in step leave a
+    stage together: an image whose search or estimation ends first waits, and nothing more is counted for it.
     """
     votes = jax.tree.map(lambda a: jnp.zeros((END, *a.shape), a.dtype), nothing)
-    first_stage = jnp.where(policy.done(policy.init), SELECTION, SEARCH).astype(jnp.int32)
-    init = _Stages(first_stage, policy.init, votes, jnp.int32(0))
+    first_stage = jnp.where(any_image(~policy.done(policy.init)), SEARCH, SELECTION).astype(jnp.int32)
+    init = _Stages(first_stage, policy.init, votes, jnp.int32(0), jnp.int32(0), jnp.bool_(True))
 
     def ask(state):
         searching = state.stage == SEARCH
@@ -324,9 +336,9 @@ def _certification(
         first = jnp.int32(0)
         if sequential is not None:
             estimating = state.stage == ESTIMATION
-            first = jnp.where(estimating & (state.looks > 0), sequential.n[state.looks - 1], 0)
-            n = jnp.where(estimating, sequential.n[state.looks] - first, n)
-            n = jnp.where(state.stage == END, 0, n)  # under vmap, of an image that waits for others
+            first = jnp.where(estimating & (state.turn > 0), sequential.n[state.turn - 1], 0)
+            n = jnp.where(estimating, sequential.n[state.turn] - first, n)
+            n = jnp.where(state.stage == END, 0, n)  # under a vmap of certify, of an image that waits for others
         return Query(
             sigma=jnp.where(searching, query.sigma, policy.best(state.policy)),
             n=n,
@@ -336,19 +348,25 @@ def _certification(
         )
 
     def tell(state, votes):
-        searching = state.stage == SEARCH
+        searching = (state.stage == SEARCH) & ~policy.done(state.policy)
         told = policy.tell(state.policy, votes.counts)
-        stays = searching & ~policy.done(told)
-        votes = jax.tree.map(lambda all, new: all.at[state.stage].add(new), state.votes, votes)
+        told = jax.tree.map(lambda new, old: jnp.where(searching, new, old), told, state.policy)
+        stays = (state.stage == SEARCH) & any_image(~policy.done(told))
         estimating = state.stage == ESTIMATION
+        counts = ~estimating | state.going
+        votes = jax.tree.map(lambda all, new: all.at[state.stage].add(jnp.where(counts, new, 0)), state.votes, votes)
+        going = state.going
         if sequential is not None:
             successes = votes.counts[ESTIMATION, jnp.argmax(votes.counts[SELECTION])]
-            stays |= estimating & ~sequential.stops(jnp, state.looks, successes, policy.best(state.policy))
+            going &= ~(estimating & sequential.stops(jnp, state.turn, successes, policy.best(state.policy)))
+            stays |= estimating & any_image(going)
         return _Stages(
             stage=jnp.where(stays, state.stage, state.stage + 1),
-            policy=jax.tree.map(lambda new, old: jnp.where(searching, new, old), told, state.policy),
+            policy=told,
             votes=votes,
-            looks=state.looks + estimating,
+            turn=state.turn + estimating,
+            looks=state.looks + (estimating & state.going),
+            going=going,
         )
 
     return Search(init, ask, tell, lambda state: state.stage == END, lambda state: policy.best(state.policy))
@@ -358,13 +376,15 @@ def _stream(key, stage, draw):
     return jax.random.fold_in(jax.random.fold_in(key, stage), draw)
 
 
-def _uniform(keys) -> Float[np.ndarray, "*m"] | np.float64:
-    """For each image's key a number in (0, 1], uniform on multiples of 2**-53: rounded up, which lowers bounds.
-
-    Its bits are those of the stream's own key, a hash of the image's: whatever the kind of key, and under vmap too.
-    """
+def _uniform_words(keys) -> UInt32[Array, "*m 2"]:
+    """The bits of `_uniform`: those of the stream's own key, a hash of the image's, whatever the kind of key."""
     stream = lambda key: jax.random.key_data(_stream(key, UNIFORM, 0))[:2]  # noqa: E731
-    bits = np.asarray(jax.vmap(stream)(keys) if keys.ndim else stream(keys)).astype(np.uint64)
+    return jax.vmap(stream)(keys) if keys.ndim else stream(keys)
+
+
+def _uniform(words) -> Float[np.ndarray, "*m"] | np.float64:
+    """For each image a number in (0, 1], uniform on multiples of 2**-53: rounded up, which lowers bounds."""
+    bits = np.asarray(words).astype(np.uint64)
     return (((bits[..., 0] * 2**32 + bits[..., 1]) // 2**11) + 1)[()] / 2.0**53
 
 
@@ -380,45 +400,10 @@ def _oracle(classify, image, key, batch_size, devices, sample=sample_counts):
 
 
 def _axis_name(devices):
-    return "devices" if devices else None
+    return DEVICES if devices else None
 
 
-def _over_images(one_image):
-    """Jits a function of (classify, image, sigma, key, *numbers), for one image or under vmap over several.
-
-    With `devices` it runs on all of them in step, each with its share of the noisy copies.
-    """
-
-    @functools.partial(jax.jit, static_argnames=("search", "beta", "batch_size", "devices"))
-    def program(classify, images, sigma, keys, *numbers, devices, **static):
-        def whole(classify, images, sigma, keys, *numbers):
-            def one(image, key):
-                return one_image(classify, image, sigma, key, *numbers, devices=devices, **static)
-
-            return one(images, keys) if images.ndim == 3 else jax.vmap(one)(images, keys)
-
-        if devices:
-            mesh, everywhere = replicated(devices).mesh, jax.sharding.PartitionSpec()
-            whole = jax.shard_map(whole, mesh=mesh, in_specs=everywhere, out_specs=everywhere, check_vma=False)
-        return whole(classify, images, sigma, keys, *numbers)
-
-    def place_and_run(*args, devices, **static):
-        if devices:
-            args = jax.device_put(args, replicated(devices))
-        return program(*args, devices=devices, **static)
-
-    return place_and_run
-
-
-def replicated(devices: Sequence[jax.Device]) -> jax.sharding.NamedSharding:
-    """The sharding that puts a copy of an array on each of `devices`.
-
-    Weights placed so beforehand, `jax.device_put(classify, replicated(devices))`, are not copied at every call.
-    """
-    return jax.sharding.NamedSharding(jax.sharding.Mesh(devices, "devices"), jax.sharding.PartitionSpec())
-
-
-@_over_images
+@over_images
 def draw_votes(classify, image, sigma, key, ns, tables, enough, sequential, search, beta, batch_size, devices):
     oracle = _oracle(classify, image, key, batch_size, devices, functools.partial(sample_votes, beta=beta))
     trace = None
@@ -435,7 +420,7 @@ def draw_votes(classify, image, sigma, key, ns, tables, enough, sequential, sear
     return votes0, votes, final.looks, procedure.best(final), trace
 
 
-@_over_images
+@over_images
 def _search(classify, image, sigma, key, tables, search, batch_size, devices):
     if isinstance(search, DDRS):
         return ascend(search, classify, image, sigma, key, batch_size=batch_size, axis_name=_axis_name(devices))
@@ -443,13 +428,13 @@ def _search(classify, image, sigma, key, tables, search, batch_size, devices):
     return run(policy, _oracle(classify, image, key, batch_size, devices)).trace
 
 
-@_over_images
+@over_images
 def _predict_counts(classify, image, sigma, key, n, batch_size, devices):
     query = Query(sigma, n, jnp.int32(ESTIMATION), jnp.int32(0))
     return _oracle(classify, image, key, batch_size, devices)(query)
 
 
-@_over_images
+@over_images
 def _curve_counts(classify, image, sigmas, key, n, batch_size, devices):
     oracle = _oracle(classify, image, key, batch_size, devices)
     return jax.lax.map(lambda sigma: oracle(Query(sigma, n, jnp.int32(CURVE), jnp.int32(0))), sigmas)
@@ -460,7 +445,7 @@ def search_tables(search, n, alpha):
 
 
 def _image_keys(key, images):
-    if images.ndim == 3:
+    if images.ndim == 3 or (jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == images.shape[:1]):
         return key
     if images.ndim != 4:
         raise ValueError(f"images must have shape (h, w, c) or (m, h, w, c), not {images.shape}")

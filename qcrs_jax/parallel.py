@@ -1,0 +1,141 @@
+"""One program on many devices of many hosts, each with its share of the noisy copies; several images in step."""
+
+import functools
+import os
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Bool
+
+from .errors import UserError
+
+DEVICES = "devices"
+"""The axis of the devices, inside a program that runs on several."""
+IMAGES = "images"
+"""The axis of the images that are certified together."""
+
+
+def join_hosts(coordinator: str | None = None, process: tuple[int, int] | None = None) -> None:
+    """Makes this process one of those that share the run, before anything touches a device.
+
+    Args:
+        coordinator: HOST:PORT of the first process. JAX finds it, and the process's place, by itself under Slurm, MPI,
+            Kubernetes and on TPU pods.
+        process: which of how many it is, from 1: (1, n) is the first.
+
+    Raises:
+        UserError: the others are not found.
+    """
+    number, count = process or (None, None)
+    try:
+        jax.distributed.initialize(coordinator, count, None if number is None else number - 1)
+    except (ValueError, RuntimeError, TypeError) as error:
+        raise UserError(
+            f"--distributed: the other hosts were not found: {error}. JAX knows them under Slurm, MPI, Kubernetes and "
+            "on TPU pods; elsewhere give each process --coordinator HOST:PORT, of the first one, and --process I/N"
+        ) from error
+
+
+def choose_devices(count: int | None = None) -> list[jax.Device]:
+    """All devices of all hosts of the run, or the first `count` of each host.
+
+    A CPU gives one for each core, which is faster than one of many threads, or `count`.
+
+    Raises:
+        UserError: this host has fewer.
+    """
+    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        try:
+            jax.config.update("jax_num_cpu_devices", count or len(os.sched_getaffinity(0)))
+        except (RuntimeError, AttributeError):  # JAX is running already, or no such system call on this platform
+            pass
+    if count is not None and count > jax.local_device_count():
+        raise UserError(f"--devices {count}: there are {jax.local_device_count()}; give that many at most, or all")
+    hosts = {}
+    for device in jax.devices():
+        hosts.setdefault(device.process_index, []).append(device)
+    return [device for host in hosts.values() for device in host[:count]]
+
+
+def replicated(devices: Sequence[jax.Device]) -> NamedSharding:
+    """The sharding that puts a copy of an array on each of `devices`."""
+    return NamedSharding(Mesh(devices, DEVICES), PartitionSpec())
+
+
+def place(tree, devices: Sequence[jax.Device]):
+    """`tree` with its arrays on each of `devices`. What is placed beforehand, as weights, is not copied at every call.
+
+    Devices of several hosts: each host brings its own copies, and nothing is compared (`all_agree` does that).
+    """
+    sharding = replicated(devices)
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+    return jax.tree.map(functools.partial(_place_own, sharding=sharding), tree)
+
+
+def _place_own(leaf, sharding):
+    if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
+        return leaf
+    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        data = _place_own(jax.random.key_data(leaf), sharding)
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+    own = np.asarray(leaf)
+    return jax.make_array_from_callback(own.shape, sharding, lambda index: own[index])
+
+
+@functools.partial(jax.jit, static_argnames="devices")
+def all_agree(arrays, devices: tuple[jax.Device, ...]) -> Bool[Array, ""]:
+    """Whether every device was given the same float32, int32 or uint32 `arrays`, by a checksum of 32 bits."""
+
+    def compare(arrays):
+        total = jnp.uint32(0)
+        for leaf in jax.tree.leaves(arrays):
+            bits = jax.lax.bitcast_convert_type(leaf, jnp.uint32).reshape(-1)
+            total += (bits * (2 * jnp.arange(bits.size, dtype=jnp.uint32) + 1)).sum(dtype=jnp.uint32)
+        largest, least = jax.lax.pmax(jnp.stack([total, ~total]), DEVICES)
+        return largest == ~least
+
+    return _on_each(compare, devices)(arrays)
+
+
+def _on_each(function, devices):
+    everywhere = PartitionSpec()
+    mesh = replicated(devices).mesh
+    return jax.shard_map(function, mesh=mesh, in_specs=everywhere, out_specs=everywhere, check_vma=False)
+
+
+def over_images(one_image: Callable) -> Callable:
+    """Jits a function of (classify, image, sigma, key, *numbers), for one image or under vmap over several.
+
+    With `devices` it runs on all of them in step, each with its share of the noisy copies. The jitted function is the
+    attribute `program` of what is returned.
+    """
+
+    @functools.partial(jax.jit, static_argnames=("search", "beta", "batch_size", "devices"))
+    def program(classify, images, sigma, keys, *numbers, devices, **static):
+        def whole(classify, images, sigma, keys, *numbers):
+            def one(image, key):
+                return one_image(classify, image, sigma, key, *numbers, devices=devices, **static)
+
+            axis, size = (0, len(images)) if images.ndim == 4 else (None, 1)
+            return jax.vmap(one, axis, axis, axis_name=IMAGES, axis_size=size)(images, keys)
+
+        if devices:
+            whole = _on_each(whole, devices)
+        return whole(classify, images, sigma, keys, *numbers)
+
+    def place_and_run(*args, devices, **static):
+        if devices:
+            args = place(args, devices)
+        return program(*args, devices=devices, **static)
+
+    place_and_run.program = program
+    return place_and_run
+
+
+def any_image(flag: Bool[Array, ""]) -> Bool[Array, ""]:
+    """Whether `flag` holds for any of the images that `over_images` has in step; one answer for all of them."""
+    return jax.lax.pmax(flag.astype(jnp.int32), IMAGES) > 0
