@@ -26,9 +26,9 @@ def run(args):
         raise UserError("the benchmark needs PyTorch: pip install 'qcrs_jax[test]'") from error
     import jax
 
-    from .runner import local_devices
+    from qcrs_jax.parallel import choose_devices
 
-    devices = local_devices()
+    devices = choose_devices()
     print(
         f"jax {jax.__version__} on {len(devices)} x {devices[0].device_kind}; torch {torch.__version__} on its CPU, "
         f"{torch.get_num_threads()} threads; float32.\nSamples a second, noise and counting included, @ batch size "

@@ -16,7 +16,7 @@ from qcrs_jax.errors import UserError
 
 from .arguments import share
 from .guarantees import add_guarantee_arguments, guarantee_options, shared_alpha
-from .runner import Task, add_input_arguments, add_program_arguments, check_arguments, run_over_images
+from .runner import Task, add_input_arguments, add_program_arguments, check_arguments, one_record, run_over_images
 
 
 def add_arguments(parser):
@@ -102,6 +102,8 @@ def run(args):
 
     request = check(args)  # before anything slow is imported or read
     path = certify_dataset(request, args)
+    if path is None:  # the first of the hosts has it
+        return
     print()
     table.print_tables([path])
     if request.qcrs and request.qcrs.search == "bayesian":
@@ -212,8 +214,8 @@ def check(args) -> Request:
     return Request(args.method, args.sigma, args.N0, args.N, args.alpha, args.seed, args.skip, qcrs, ddrs, options)
 
 
-def certify_dataset(request: Request, args) -> Path:
-    """Certifies the data set image by image; returns the results file. Errors are those of `run_over_images`."""
+def certify_dataset(request: Request, args) -> Path | None:
+    """Certifies the data set; returns what `run_over_images` does, and raises what it raises."""
     simultaneous = args.simultaneous
     return run_over_images(lambda m: _task(shared_alpha(request, m) if simultaneous else request), args)
 
@@ -222,8 +224,11 @@ def _task(request):
     """What is done at each image, and recorded."""
     from qcrs_jax.records import columns_of
 
-    def answer(classify, image, **program):
-        return fields(request, certify_image(request, classify, image, **program))
+    def start(classify, images, **program):
+        return certify_image(request, classify, images, wait=False, **program)
+
+    def records(index, label, seconds, certificate):
+        return one_record(index, label, seconds, fields(request, certificate))
 
     numbers = dataclasses.asdict(request)
     numbers |= numbers.pop("options")
@@ -240,11 +245,12 @@ def _task(request):
     if "bound" in numbers:
         recorded += ["u"]
     score = ("ACR", lambda record: record.correct * record.radius)
-    return Task(numbers, answer, score, file={"columns": columns_of(recorded)})
+    even = "tolerance" not in numbers and "sequential" not in numbers
+    return Task(numbers, start, records, score, file={"columns": columns_of(recorded)}, even=even)
 
 
 def certify_image(request: Request, classify, image, **program):
-    """The certificate that is requested of one image; `program` has the other arguments of `qcrs_jax.certify`."""
+    """The certificate that is requested of one image, or of several; `program` has the other arguments of `certify`."""
     from qcrs_jax import certify
 
     return certify(

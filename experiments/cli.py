@@ -1,6 +1,7 @@
 """`qcrs-jax`: one subcommand a module. A module is imported for its arguments; JAX only when the command runs."""
 
 import argparse
+import os
 import sys
 
 from qcrs_jax.convert import command as convert
@@ -25,6 +26,7 @@ from . import (
     train,
     visualize,
 )
+from .pipeline import Stopped
 
 COMMANDS = {
     "train": train,
@@ -49,7 +51,10 @@ COMMANDS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command. Returns its exit status: 0, 2 for a mistake the user can mend, 130 when interrupted."""
+    """Runs one command. Returns its exit status: 0, 2 for a mistake the user can mend, 130 when interrupted.
+
+    A run over images that SIGTERM or Ctrl-C stops ends the process here, with 143 or 130.
+    """
     parser = argparse.ArgumentParser(
         prog="qcrs-jax",
         description="Randomized-smoothing certification in JAX: Cohen's RS, QCRS and DDRS.",
@@ -72,6 +77,10 @@ def main(argv: list[str] | None = None) -> int:
     except (UserError, OSError) as error:
         print(f"qcrs-jax: error: {error}", file=sys.stderr)
         return 2
+    except Stopped as stop:
+        print(f"\nqcrs-jax: {stop}", file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        os._exit(stop.status)  # an ordinary exit would first wait for what the devices are at
     except KeyboardInterrupt:
         print(
             "qcrs-jax: interrupted; a certification goes on where it stopped when the same command is given again",

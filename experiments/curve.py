@@ -38,6 +38,8 @@ def add_curve_arguments(add, samples):
 def run(args):
     request = check(args)
     path = measure_dataset(request, args)
+    if path is None:  # the first of the hosts has it
+        return
     print(f"{path}: `qcrs-jax quasiconcavity {path}` tells what the curves look like")
 
 
@@ -74,20 +76,21 @@ def check_sigmas(args, qcrs=None) -> list[float]:
     return sigma_grid(lower, upper, int(count), args.sigma)
 
 
-def measure_dataset(request: dict, args) -> Path:
-    """Measures image by image; returns the file of curves. Errors are those of `run_over_images`."""
+def measure_dataset(request: dict, args) -> Path | None:
+    """Measures the data set; returns what `run_over_images` does, and raises what it raises."""
     from qcrs_jax.curves import COLUMNS, Point, read_points
 
     sigmas = request["sigmas"]
     written = set()
 
-    def answer(classify, image, **program):
+    def start(classify, images, **program):
         from qcrs_jax import sample_curve
 
-        return sample_curve(classify, image, sigmas, n=request["n"], **program).tolist()
+        counts = sample_curve(classify, images, sigmas, n=request["n"], **program)
+        return lambda: counts
 
     def lines(index, label, seconds, counts):
-        points = [Point(index, label, sigma, tuple(row)) for sigma, row in zip(sigmas, counts)]
+        points = [Point(index, label, sigma, tuple(row)) for sigma, row in zip(sigmas, counts.tolist())]
         return [point for point in points if (index, point.sigma) not in written]
 
     def done(points):
@@ -95,4 +98,4 @@ def measure_dataset(request: dict, args) -> Path:
         return {index for index, _ in written if all((index, sigma) in written for sigma in sigmas)}
 
     file = {"columns": COLUMNS, "read": read_points}
-    return run_over_images(Task({**request, "skip": args.skip}, answer, records=lines, file=file, done=done), args)
+    return run_over_images(Task({**request, "skip": args.skip}, start, lines, file=file, done=done), args)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from qcrs_jax.errors import UserError
 
-from .runner import Task, add_input_arguments, add_program_arguments, check_arguments, run_over_images
+from .runner import Task, add_input_arguments, add_program_arguments, check_arguments, one_record, run_over_images
 
 
 def add_arguments(parser):
@@ -27,6 +27,8 @@ def run(args):
 
     check(args)
     path = predict_dataset(args)
+    if path is None:  # the first of the hosts has it
+        return
     print()
     table.print_tables([path])
 
@@ -42,15 +44,18 @@ def check(args) -> None:
         raise UserError(f"impossible request: {error}") from error
 
 
-def predict_dataset(args) -> Path:
-    """Predicts the data set image by image; returns the results file. Errors are those of `run_over_images`."""
+def predict_dataset(args) -> Path | None:
+    """Predicts the data set; returns what `run_over_images` does, and raises what it raises."""
     from qcrs_jax.records import PREDICT_COLUMNS
 
-    def answer(classify, image, **program):
+    def start(classify, images, **program):
         from qcrs_jax import predict
 
-        result = predict(classify, image, args.sigma, n=args.N, alpha=args.alpha, **program)
-        return {"predict": int(result.prediction), "radius": None, "counts": tuple(result.counts.tolist())}
+        return predict(classify, images, args.sigma, n=args.N, alpha=args.alpha, wait=False, **program)
+
+    def records(index, label, seconds, answer):
+        fields = {"predict": int(answer.prediction), "radius": None, "counts": tuple(answer.counts.tolist())}
+        return one_record(index, label, seconds, fields)
 
     request = {
         "method": "predict",
@@ -61,4 +66,4 @@ def predict_dataset(args) -> Path:
         "skip": args.skip,
     }
     score = ("accuracy", lambda record: record.correct)
-    return run_over_images(Task(request, answer, score, file={"columns": PREDICT_COLUMNS}), args)
+    return run_over_images(Task(request, start, records, score, file={"columns": PREDICT_COLUMNS}), args)

@@ -1,9 +1,9 @@
 """What the commands over a data set share: flags, the classifier and its images, results that a rerun continues."""
 
-import concurrent.futures
+import argparse
+import contextlib
 import dataclasses
-import itertools
-import os
+import operator
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +13,7 @@ from qcrs_jax.convert.command import NORMALIZATION_HELP
 from qcrs_jax.errors import UserError
 
 from .arguments import add_data_arguments
+from .pipeline import Launcher, Stopped, groups, in_turn, read_ahead, stopping
 
 
 def add_input_arguments(parser, sweep=True):
@@ -44,10 +45,18 @@ def add_input_arguments(parser, sweep=True):
     add("--max", type=int, default=-1, metavar="M", help="stop before image M (default: -1, the end)")
 
 
-def add_program_arguments(parser, seed=True):
+def add_program_arguments(parser, sweep=True, seed=True):
+    """Adds the flags of the program; with `sweep` also those of a run over many images, with `seed` those of any run."""
     add = parser.add_argument_group("program").add_argument
     add("--batch", type=int, help="noisy copies per forward pass of a device (default: 16 on a CPU, 500 elsewhere)")
     if seed:
+        add(
+            "--devices",
+            type=lambda text: None if text == "all" else int(text),
+            metavar="all|K",
+            help="how many devices of this machine, or of each host, share the work (default: all; a CPU gives one a "
+            "core)",
+        )
         add("--seed", type=int, default=0, help="seed of all noise (default: 0)")
         add(
             "--prng",
@@ -58,6 +67,44 @@ def add_program_arguments(parser, seed=True):
         )
     add("--macer", action="store_true", help="the checkpoint is MACER's: images are not normalised")
     add("--normalization", help=NORMALIZATION_HELP)
+    if sweep and seed:
+        _add_fleet_arguments(parser)
+    else:
+        parser.set_defaults(images=None, shard=None, distributed=False, coordinator=None, process=None)
+
+
+def _add_fleet_arguments(parser):
+    add = parser.add_argument_group("many images, many machines; none of these changes a count").add_argument
+    add(
+        "--images",
+        type=int,
+        metavar="K",
+        help="images that share each forward pass, so that the few samples of a selection or a search fill it as well "
+        "(default: 1 on a CPU; elsewhere by the number of devices and the size of the images)",
+    )
+    add(
+        "--shard",
+        type=part,
+        metavar="I/N",
+        help="only every Nth of the images, from the Ith: N machines certify a data set, 1/N to N/N, without knowing "
+        "of each other; tables and plots read their files as one run",
+    )
+    add(
+        "--distributed",
+        action="store_true",
+        help="share the noisy copies with all processes that were started alike: under Slurm, MPI, Kubernetes and on "
+        "TPU pods JAX finds them; the first one writes RESULTS",
+    )
+    add("--coordinator", metavar="HOST:PORT", help="where JAX does not find them: the address of the first process")
+    add("--process", type=part, metavar="I/N", help="and which of how many this one is; the first is 1/N")
+
+
+def part(text: str) -> tuple[int, int]:
+    """(i, n) of "i/n", with 1 <= i <= n."""
+    i, _, n = text.partition("/")
+    if not (i.isdecimal() and n.isdecimal() and 1 <= int(i) <= int(n)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not I/N, with I from 1 to N")
+    return int(i), int(n)
 
 
 def check_arguments(args) -> None:
@@ -66,6 +113,11 @@ def check_arguments(args) -> None:
         raise UserError(f"--skip must be at least 1, not {args.skip}")
     if args.batch is not None and args.batch < 1:
         raise UserError(f"--batch must be at least 1, not {args.batch}")
+    for flag in ("devices", "images"):
+        if getattr(args, flag) is not None and getattr(args, flag) < 1:
+            raise UserError(f"--{flag} must be at least 1, not {getattr(args, flag)}")
+    if (args.coordinator or args.process) and not args.distributed:
+        raise UserError("--coordinator and --process tell where --distributed finds the others; give it too")
     if not 0 <= args.seed < 2**32:
         raise UserError(f"--seed must lie in [0, 2**32), not {args.seed}")
     if args.macer and args.normalization not in (None, "none"):
@@ -74,9 +126,9 @@ def check_arguments(args) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
-    """An opened classifier and data set, on the devices of this machine.
+    """An opened classifier and data set, on the devices of the run.
 
-    program: batch_size and devices, as `certify` takes them.
+    batch: noisy copies per forward pass of a device.
     circumstances: what decides the results beside a task's own numbers.
     provenance: where and with what the run was started; a rerun may differ.
     """
@@ -84,12 +136,18 @@ class Inputs:
     classifier: object
     dataset: object
     classify: Callable
-    program: dict
+    batch: int
+    devices: list
     circumstances: dict
     provenance: dict
     checkpoint: Path
     seed: int
     prng: str
+
+    @property
+    def program(self) -> dict:
+        """What `certify` is told of one image at a time."""
+        return {"batch_size": self.batch, "devices": self.devices}
 
     def read(self, index: int):
         """Image and label at `index`. Raises UserError where it cannot be read or has another shape."""
@@ -98,13 +156,15 @@ class Inputs:
         image, label = self.dataset[index]
         return fit_image(self.classifier.spec, self.dataset, index, image, self.checkpoint), label
 
-    def key(self, index: int):
-        """The key of all noise of the image at `index`."""
+    def keys(self, indices):
+        """The keys of all noise of the images at `indices`."""
         import jax
+        import numpy as np
 
         from qcrs_jax.noise import IMPLEMENTATIONS
 
-        return jax.random.fold_in(jax.random.key(self.seed, impl=IMPLEMENTATIONS[self.prng]), index)
+        seed = jax.random.key(self.seed, impl=IMPLEMENTATIONS[self.prng])
+        return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(seed, np.asarray(indices, np.uint32))
 
 
 def open_inputs(args) -> Inputs:
@@ -113,18 +173,17 @@ def open_inputs(args) -> Inputs:
     Raises:
         UserError: one of them cannot be opened, or they do not fit.
     """
-    import jax
-
-    devices = local_devices()  # before anything touches them
-
     from qcrs_jax.convert.check import check_fit
 
     from qcrs_jax import load_classifier
-    from qcrs_jax.certificate import replicated
     from qcrs_jax.data import load_dataset
     from qcrs_jax.image_files import resized
+    from qcrs_jax.parallel import choose_devices, join_hosts, place
     from qcrs_jax.sampling import default_batch_size
 
+    if args.distributed:
+        join_hosts(args.coordinator, args.process)
+    devices = choose_devices(args.devices)  # before anything touches them
     classifier = load_classifier(args.checkpoint, "none" if args.macer else args.normalization)
     dataset = load_dataset(args.dataset, args.data_dir, args.split, args.on_error)
     check_fit(classifier.spec, dataset, args.checkpoint)
@@ -136,18 +195,30 @@ def open_inputs(args) -> Inputs:
         print(f"warning: its layout is {spec.source['layout']}'s, not MACER's; is --macer right?")
     if spec.source.get("sigma", args.sigma) != args.sigma:
         print(f"warning: it was trained at sigma {spec.source['sigma']:g}, and --sigma is {args.sigma:g}")
-    batch_size = args.batch or default_batch_size()
+    batch = args.batch or default_batch_size()
     return Inputs(
         classifier=classifier,
         dataset=dataset,
-        classify=jax.device_put(classifier.classify, replicated(devices)),
-        program={"batch_size": batch_size, "devices": devices},
+        classify=place(classifier.classify, devices),
+        batch=batch,
+        devices=devices,
         circumstances=_circumstances(classifier, dataset, args.prng),
-        provenance=_provenance(args, dataset, batch_size, devices),
+        provenance=_provenance(args, dataset, batch, devices),
         checkpoint=args.checkpoint,
         seed=args.seed,
         prng=args.prng,
     )
+
+
+def default_images(devices, image_shape) -> int:
+    """Images that share a forward pass when none is asked for.
+
+    On a CPU one. Elsewhere so many that all devices have a share in a query of 500 samples, or, if the images are
+    small, in one of 100; a device's share of a batch is a batch's part of each image.
+    """
+    if devices[0].platform == "cpu":
+        return 1
+    return min((5 if image_shape[0] * image_shape[1] <= 64 * 64 else 1) * len(devices), 32)
 
 
 def one_record(index, label, seconds, fields) -> list:
@@ -162,101 +233,160 @@ class Task:
     """What is done at every image.
 
     request: the numbers that decide the results, for the sidecar.
-    answer: (classify, image, key=, batch_size=, devices=) -> what is found out about the image.
+    start: (classify, images, key=, batch_size=, devices=) -> a function that waits for what is found out about the
+        images, as arrays: of one image (h, w, c), or with an axis in front for several.
     score: the name of the figure that the progress bar shows, and what each record adds to its mean.
-    records: (index, label, seconds, answer) -> the lines that it gives.
+    records: (index, label, seconds, what was found out) -> the lines that an image gives.
     file: how `Writer` writes and reads these lines, where they are not those of results.
     done: records -> indices of the images that need nothing more.
+    even: whether all images take equally many samples. Others are answered one at a time, unless asked: together they
+        take as long as the one that takes most.
     """
 
     request: dict
-    answer: Callable
+    start: Callable
+    records: Callable
     score: tuple[str, Callable] | None = None
-    records: Callable = one_record
     file: dict = dataclasses.field(default_factory=dict)
     done: Callable = lambda records: {record.idx for record in records}
+    even: bool = True
 
 
-def run_over_images(task: Task | Callable[[int], Task], args) -> Path:
-    """Answers image by image, the lines of each flushed; returns the results file.
+def run_over_images(task: Task | Callable[[int], Task], args) -> Path | None:
+    """Answers all images, some at a time, the lines of each flushed; returns the results file.
+
+    Of several hosts all compute; the first one writes, and the others get None. A task that depends on the number of
+    images is given as a function of it.
 
     Raises:
         UserError: the checkpoint, the data set or the results file do not fit; lines already written stay.
+        Stopped: by a signal; lines already written stay.
     """
+    import jax
     from qcrs_jax.convert.check import class_names
     from tqdm import tqdm
 
+    from qcrs_jax.parallel import hosts_agree, word_of_the_first
     from qcrs_jax.records import Writer
 
     inputs = open_inputs(args)
-    data = inputs.dataset
+    data, devices = inputs.dataset, inputs.devices
     end = len(data) if args.max < 0 else min(args.max, len(data))
     indices = range(0, end, args.skip)
     if not indices:
         raise UserError(f"--max {args.max} leaves no image")
-    if args.on_error == "stop":  # before there is a results file
-        inputs.read(0)
-    print(f"{data.name} ({data.source}): {len(indices)} of {len(data)} images; classes {class_names(data)}")
-    if callable(task):  # it depends on the number of images
+    if callable(task):
         task = task(len(indices))
     request = {**task.request, **inputs.circumstances}
+    if args.shard:
+        request["shard"] = {"part": args.shard[0], "of": args.shard[1], "images": len(indices)}
+        indices = indices[args.shard[0] - 1 :: args.shard[1]]
+        if not indices:
+            raise UserError(f"--shard {args.shard[0]}/{args.shard[1]}: leaves no image")
+    if args.on_error == "stop":  # before there is a results file
+        inputs.read(indices[0])
+    together = args.images or (default_images(devices, inputs.classifier.spec.image_shape) if task.even else 1)
+    hosts_agree((request, indices, inputs.batch, together), devices)
+    first = jax.process_index() == 0
+    print(f"{data.name} ({data.source}): {len(indices)} of {len(data)} images; classes {class_names(data)}")
     name, score = task.score or ("", lambda record: 0)
-    with Writer(args.results, request, inputs.provenance, **task.file) as writer:
-        scores = [score(record) for record in writer.done]
-        done, left_out = task.done(writer.done), 0
+    left_out = []
+    provenance = {**inputs.provenance, "images": together}
+    with Writer(args.results, request, provenance, **task.file) if first else contextlib.nullcontext() as writer:
+        before = writer.done if first else []
+        _check_records(before, indices if args.shard else range(0, len(data), args.skip), data.labels, args.results)
+        done, scores = task.done(before), [score(record) for record in before]
+        done = {i for i, is_done in zip(indices, word_of_the_first([i in done for i in indices])) if is_done}
         if done:
             print(f"{args.results}: {len(done)} of {len(indices)} images are done; going on behind them")
         todo = [index for index in indices if index not in done]
-        progress = tqdm(
-            _read_ahead(inputs.read, todo), initial=len(done), total=len(indices), unit="img", dynamic_ncols=True
+        progress = tqdm(initial=len(done), total=len(indices), unit="img", dynamic_ncols=True, disable=not first)
+
+        def leave_out(index, error):
+            progress.write(f"image {index} is left out: {error}")
+            left_out.append(index)
+
+        calls = groups(
+            read_ahead(inputs.read, todo, together), together, leave_out if args.on_error == "skip" else None
         )
-        for index, read in progress:
-            started = time.perf_counter()
-            try:
-                image, label = read()
-            except UserError as error:
-                if args.on_error == "stop":
-                    raise UserError(
-                        f"image {index}: {error}\nThe {len(done)} results so far stay in {args.results}; the same "
-                        "command goes on there, and leaves such images out with --on_error skip"
-                    ) from error
-                progress.write(f"image {index} is left out: {error}")
-                left_out += 1
-                continue
-            answer = task.answer(inputs.classify, image, key=inputs.key(index), **inputs.program)
-            records = task.records(index, label, time.perf_counter() - started, answer)
-            writer.write(*records)
-            done.add(index)
-            scores += map(score, records)
-            if task.score:
-                progress.set_postfix_str(f"{name} {sum(scores) / len(scores):.4f}")
-    if not done:
-        raise UserError(f"all {left_out} images were left out; {args.results} holds no results")
-    if left_out:
-        print(f"{left_out} of {len(indices)} images were left out; the figures are over the other {len(done)}")
-    return args.results
-
-
-def _read_ahead(read, indices):
-    """Yields (index, a function that returns what `read` gives there); the next is read while this one is answered."""
-    with concurrent.futures.ThreadPoolExecutor(1) as reader:
-        upcoming = None
-        for index, following in itertools.zip_longest(indices, indices[1:]):
-            current = upcoming or reader.submit(read, index)
-            upcoming = reader.submit(read, following) if following is not None else None
-            yield index, current.result
-
-
-def local_devices():
-    """All devices of this machine; a CPU gives one for each core, which is faster than one of many threads."""
-    import jax
-
-    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        launch = Launcher(_starter(task, inputs, todo, together), -(-inputs.batch // together), progress.write)
         try:
-            jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
-        except (RuntimeError, AttributeError):  # JAX is running already, or no such system call on this platform
-            pass
-    return jax.local_devices()
+            with progress, stopping():
+                started = time.perf_counter()
+                for call, answers in in_turn(calls, launch):
+                    ended = time.perf_counter()
+                    seconds, started = (ended - started) / len(call), ended
+                    records = [
+                        record
+                        for (index, _, label), answer in zip(call, answers)
+                        for record in task.records(index, label, seconds, answer)
+                    ]
+                    if first:
+                        writer.write(*records)
+                    done |= {index for index, _, _ in call}
+                    scores += map(score, records)
+                    if task.score:
+                        progress.set_postfix_str(f"{name} {sum(scores) / len(scores):.4f}")
+                    progress.update(len(call))
+        except (UserError, Stopped) as error:
+            so_far = f"The {len(done)} results so far stay in {args.results}; the same command goes on there"
+            error.args = (f"{error}\n{so_far}",)
+            raise
+        if first:
+            writer.finish(left_out)
+    if not done:
+        raise UserError(f"all {len(left_out)} images were left out; {args.results} holds no results")
+    if left_out:
+        print(f"{len(left_out)} of {len(indices)} images were left out; the figures are over the other {len(done)}")
+    return args.results if first else None
+
+
+def _starter(task, inputs, todo, together):
+    """How a group of images is launched: (group, copies) -> a function that waits for the answers of its images."""
+    import jax
+    import numpy as np
+
+    from qcrs_jax.parallel import agreement
+
+    keys = inputs.keys(todo)
+    data, impl = np.asarray(jax.random.key_data(keys)), jax.random.key_impl(keys)
+    place_of = {index: place for place, index in enumerate(todo)}
+
+    def start(call, copies):
+        padded = call + [call[-1]] * (together - len(call))  # a program for fewer would have to be compiled
+        images = np.stack([image for _, image, _ in padded])
+        own = data[[place_of[index] for index, _, _ in padded]]
+        agreed = agreement((images, own), inputs.devices)
+        if together == 1:
+            images, own = images[0], own[0]
+        waiting = task.start(
+            inputs.classify,
+            images,
+            key=jax.random.wrap_key_data(own, impl=impl),
+            batch_size=copies,
+            devices=inputs.devices,
+        )
+
+        def conclude():
+            agreed()
+            answers = jax.tree.map(np.asarray, waiting())
+            if together == 1:
+                return [answers]
+            return [jax.tree.map(operator.itemgetter(i), answers) for i in range(len(call))]
+
+        return conclude
+
+    return start
+
+
+def _check_records(records, indices, labels, path):
+    """Raises UserError for records that are not of the images at `indices`, which have these labels."""
+    for record in records:
+        if record.idx not in indices or record.label != labels[record.idx]:
+            raise UserError(
+                f"{path}: its line of image {record.idx}, label {record.label}, is of none of this run's images; "
+                "mend the line, or delete it, and the same command computes what is missing"
+            )
 
 
 def _circumstances(classifier, dataset, prng):

@@ -78,9 +78,9 @@ def run(args):
     Raises:
         UserError: impossible settings, a data set that does not fit, or OUT_DIR holds a run of other settings.
     """
-    from .runner import local_devices
+    from qcrs_jax.parallel import choose_devices
 
-    devices = local_devices()  # before anything touches them
+    devices = choose_devices()  # before anything touches them
 
     import jax
     import jax.numpy as jnp
@@ -88,9 +88,9 @@ def run(args):
     from jax.sharding import NamedSharding, PartitionSpec
     from tqdm import tqdm
 
-    from qcrs_jax.parallel import replicated
     from qcrs_jax.checkpoint import write_classifier
     from qcrs_jax.data import load_dataset
+    from qcrs_jax.parallel import replicated
     from qcrs_jax.training import Trainer, crop_and_flip
 
     _fill_defaults(args)

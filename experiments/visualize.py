@@ -31,7 +31,7 @@ def add_arguments(parser):
     add("--out", type=Path, required=True, metavar="FILE", help="FILE.png, FILE.pdf or FILE.svg")
     add_curve_arguments(add, samples=1000)
     certify.add_method_arguments(parser)
-    add_program_arguments(parser)
+    add_program_arguments(parser, sweep=False)
 
 
 def run(args):
@@ -88,7 +88,7 @@ def measure_image(request, sigmas, curve_n, inputs, index) -> dict:
     from .search_figure import axis_ends
 
     image, label = inputs.read(index)
-    program = {"key": inputs.key(index), **inputs.program}
+    program = {"key": inputs.keys([index])[0], **inputs.program}
     fixed = dataclasses.replace(request, method="cohen", qcrs=None, ddrs=None)
     measured = {
         "idx": index,

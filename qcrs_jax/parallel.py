@@ -1,6 +1,7 @@
 """One program on many devices of many hosts, each with its share of the noisy copies; several images in step."""
 
 import functools
+import hashlib
 import os
 from collections.abc import Callable, Sequence
 
@@ -139,3 +140,37 @@ def over_images(one_image: Callable) -> Callable:
 def any_image(flag: Bool[Array, ""]) -> Bool[Array, ""]:
     """Whether `flag` holds for any of the images that `over_images` has in step; one answer for all of them."""
     return jax.lax.pmax(flag.astype(jnp.int32), IMAGES) > 0
+
+
+def agreement(arrays, devices: Sequence[jax.Device]) -> Callable[[], None]:
+    """Starts to compare what the hosts of `devices` were given; returns a function that raises UserError if it differs.
+
+    Devices of one host were given the same by one hand, and nothing is compared.
+    """
+    if replicated(devices).is_fully_addressable:
+        return lambda: None
+    agree = all_agree(place(arrays, devices), tuple(devices))
+
+    def check():
+        if not agree:
+            raise UserError(
+                "the hosts do not compute the same: they differ in the command, the checkpoint or the data. Start all "
+                "with one command, on the same files"
+            )
+
+    return check
+
+
+def hosts_agree(settings, devices: Sequence[jax.Device]) -> None:
+    """Raises UserError if the hosts of `devices` have other `settings`, whatever has a faithful `repr`."""
+    digest = hashlib.sha256(repr(settings).encode()).digest()
+    agreement(np.frombuffer(digest, np.uint32), devices)()
+
+
+def word_of_the_first(flags: Sequence[bool]) -> list[bool]:
+    """The `flags` that the first process has; all processes call it, each with as many of its own."""
+    if jax.process_count() == 1:
+        return list(flags)
+    from jax.experimental.multihost_utils import broadcast_one_to_all
+
+    return [bool(flag) for flag in broadcast_one_to_all(np.asarray(flags, np.int32))]

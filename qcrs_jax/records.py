@@ -5,14 +5,17 @@
     RESULTS.json   what was asked (a rerun must ask the same to resume), and where it ran; the names of the classes,
                    which `label` and `predict` count from 0, are its request.dataset.class_names; of a method that
                    chooses sigma per input it says what the certificates hold for ("guarantee"), and of every run what
-                   alpha amounts to over a data set ("account")
+                   alpha amounts to over a data set ("account"); once the run is finished, which images were left out
+                   ("left_out")
 
 Files of Cohen's, QCRS's and MACER's programs can be read too.
 """
 
+import contextlib
 import csv
 import dataclasses
 import datetime
+import errno
 import json
 import math
 import os
@@ -125,7 +128,8 @@ class Record:
 class Run:
     """A results file: its records, and its sidecar ({} where there is none).
 
-    The sidecar has "request", everything that decides the results, and "provenance", where they were computed.
+    The sidecar has "request", everything that decides the results, and "provenance", where they were computed; of a
+    finished run also "left_out", the indices of images that could not be read.
     """
 
     path: Path
@@ -174,7 +178,21 @@ def read_run(path: str | Path) -> Run:
         if record.idx in seen:
             raise RecordsError(f"{path}, line {number}: image {record.idx} is there twice")
         seen.add(record.idx)
-    return Run(path, records, read_sidecar(path))
+    sidecar = read_sidecar(path)
+    for number, record in enumerate(records, start=2):
+        if trouble := _counting_trouble(record, sidecar.get("request", {})):
+            raise RecordsError(f"{path}, line {number}: not a result: {trouble}")
+    return Run(path, records, sidecar)
+
+
+def _counting_trouble(record, request):
+    """What is wrong with the counts of a record; None where nothing is. Fewer than n is right: of logits not finite."""
+    samples = {"counts0": request.get("n0"), "counts": record.n or request.get("n")}
+    for name, n in samples.items():
+        counts = getattr(record, name)
+        if counts and n and not 0 <= min(counts) <= sum(counts) <= n:
+            return f"{name} are not those of {n} samples: they sum to {sum(counts)}"
+    return None
 
 
 def read_rows(path: Path, needed: set[str], parse: Callable[[dict], Any], kind: str = "results file") -> list:
@@ -212,7 +230,8 @@ def read_sidecar(path: Path) -> dict:
         return {}
     try:
         content = json.loads(file.read_text())
-        return {"request": dict(content["request"]), "provenance": dict(content["provenance"])}
+        known = {"request": dict(content["request"]), "provenance": dict(content["provenance"])}
+        return known | ({"left_out": list(content["left_out"])} if "left_out" in content else {})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RecordsError(f"{file}: not the sidecar of a run: {error}") from error
 
@@ -284,21 +303,46 @@ class Writer:
             RecordsError: the file is of another request, is not one of ours, or is being written by another run.
         """
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        request = json.loads(json.dumps(request))
-        self._columns = columns
-        header = "\t".join(columns) + "\n"
-        self._file = open(path, "a")
-        _lock(self._file, path)
-        if header.encode().startswith(path.read_bytes()):  # new, or stopped before its first result
-            self.done = []
+        self._path, self._columns = path, columns
+        self._header = "\t".join(columns) + "\n"
+        self._request, self._provenance = json.loads(json.dumps(request)), provenance
+        with _writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.exists() and not path.is_file():
+                raise RecordsError(f"{path}: is not a file that results can be kept in; choose another")
+            self._file = open(path, "ab", buffering=0)
+            try:
+                _lock(self._file, path)
+                self.done = self._begin(read)
+            except BaseException:
+                self._file.close()
+                raise
+
+    def _begin(self, read):
+        """Readies the file for more lines; the records it has already."""
+        path = self._path
+        if self._header.encode().startswith(path.read_bytes()):  # new, or stopped before its first result
             self._file.truncate(0)
-            _write_sidecar(path, request, provenance)
-            self._write(header)
-        else:
-            self._check(path, request)
-            _cut_torn_line(path)
-            self.done = read(path)
+            _write_sidecar(path, self._request, self._provenance)
+            self._write(self._header)
+            return []
+        self._check(path, self._request)
+        with open(path, "rb") as file:
+            if file.readline().rstrip(b"\r\n") != self._header.rstrip("\n").encode():
+                raise RecordsError(
+                    f"{path}: its first line is not the one it was begun with, {self._header.split()}; mend it, or "
+                    "choose another file"
+                )
+        _cut_torn_line(path)
+        try:
+            done = read(path)
+        except RecordsError as error:
+            raise RecordsError(
+                f"{error}. Nothing is appended to it: mend the line, or delete it, and the same command computes that "
+                "image again"
+            ) from error
+        self._provenance = read_sidecar(path)["provenance"]
+        return done
 
     @staticmethod
     def _check(path, request):
@@ -318,10 +362,24 @@ class Writer:
         """Appends records, whatever has a `line(columns)`, and flushes them to the disk."""
         self._write("".join(record.line(self._columns) for record in records))
 
-    def _write(self, line):
-        self._file.write(line)
-        self._file.flush()
-        os.fsync(self._file.fileno())
+    def finish(self, left_out: Sequence[int]) -> None:
+        """Notes in the sidecar that nothing is to come, and the indices of the images that were left out."""
+        with _writing(self._path):
+            _write_sidecar(self._path, self._request, self._provenance, {"left_out": list(left_out)})
+
+    def _write(self, text):
+        """Appends all of `text` or, when that fails, none of it."""
+        end = os.fstat(self._file.fileno()).st_size
+        rest = memoryview(text.encode())
+        with _writing(self._path):
+            try:
+                while rest:
+                    rest = rest[self._file.write(rest) :]
+                os.fsync(self._file.fileno())
+            except OSError:
+                with contextlib.suppress(OSError):
+                    self._file.truncate(end)
+                raise
 
     def __enter__(self):
         return self
@@ -358,9 +416,9 @@ def write_run(path: str | Path, records: list[Record], request: dict, provenance
         file.write("\t".join(columns) + "\n" + "".join(record.line(columns) for record in records))
 
 
-def _write_sidecar(path, request, provenance):
+def _write_sidecar(path, request, provenance, more=None):
     temporary = sidecar_path(path).with_name(sidecar_path(path).name + ".tmp")
-    content = {"request": request, "provenance": provenance}
+    content = {"request": request, "provenance": provenance, **(more or {})}
     if "alpha" in request:
         content = {"account": account(request), **content}
     if request.get("method") in ("qcrs", "ddrs") and "memory" not in request:
@@ -377,6 +435,27 @@ def _flat(nested, prefix=""):
     return flat
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+@contextlib.contextmanager
+def _writing(path):
+    """Turns an error of the operating system into one that names the results file and the remedy."""
+    try:
+        yield
+    except OSError as error:
+        remedy = "Choose another file"
+        if error.errno in _FULL:
+            remedy = "Make room, and give the same command again: it goes on behind the last whole line"
+        elif error.errno in _FORBIDDEN:
+            remedy = "Choose a folder that you may write to, or have its permissions changed"
+        elif error.errno in _NO_LOCKS:
+            remedy = "Its file system has no locks, which keep two runs apart; choose a folder on another"
+        raise RecordsError(f"{path}: cannot be written: {error.strerror}. {remedy}") from error
+
+
 def _lock(file, path):
     """Keeps two runs from appending to one file; the lock ends with the process."""
     try:
@@ -386,7 +465,6 @@ def _lock(file, path):
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        file.close()
         raise RecordsError(f"{path}: another run is writing to it; wait for it, or choose another file") from error
 
 

@@ -18,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 from qcrs_jax.convert.zoo import resolve
-from qcrs_jax.experiments import certify, cli, demo, runner
+from qcrs_jax.experiments import certify, cli, demo, pipeline
 from qcrs_jax.experiments.torch_nets import CifarResNet, LeNet, randomise
 from scipy import stats
 
@@ -999,7 +999,7 @@ def test_the_next_image_is_read_while_one_is_certified():
             reading[index].set()
             return index
 
-    for index, read in runner._read_ahead(Images().__getitem__, range(3)):
+    for index, read in pipeline.read_ahead(Images().__getitem__, range(3)):
         assert read() == index
         # The body of the loop, where an image is certified: the reader is at the next one already.
         assert index == 2 or reading[index + 1].wait(10)
