@@ -1,7 +1,8 @@
 """Compare runs with a reference run, image by image: gain in ACR with its interval, cost of the search, regret.
 
 With Cohen's run as the reference the table says what a search gains; with an exhaustive search (`--search grid`) what
-it misses. All runs have to be over the same images. Intervals are of a paired bootstrap over the images.
+it misses. All runs have to be over the same images. The files of a run that was split by --shard are one run; the
+reference is the run of the first file. Intervals are of a paired bootstrap over the images.
 """
 
 import textwrap
@@ -32,7 +33,7 @@ def add_arguments(parser):
 
 
 def run(args):
-    from qcrs_jax.records import read_run
+    from qcrs_jax.shards import read_runs
 
     from .figures import check_ending
     from .table import check_replaceable, write
@@ -42,7 +43,7 @@ def run(args):
     for file, _ in figures:
         if file is not None:
             check_ending(file)
-    reference, runs = read_run(args.reference), [read_run(path) for path in args.results]
+    reference, *runs = read_runs([args.reference, *args.results])
     write(comparison(reference, runs, args.format), args.out)
     for file, draw in figures:
         if file is not None:

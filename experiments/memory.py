@@ -44,12 +44,13 @@ def postprocess(results: Path, out: Path, dataset: str, data_dir: Path | None, s
     from qcrs_jax import memory
     from qcrs_jax.data import digest, load_dataset
     from qcrs_jax.metrics import columns
-    from qcrs_jax.records import read_run, sidecar_path, write_run
+    from qcrs_jax.records import sidecar_path, write_run
+    from qcrs_jax.shards import read_runs
 
     for file in (out, sidecar_path(out)):
         if file.exists():
             raise UserError(f"--out {file}: exists, and is not replaced; choose another file, or move it away")
-    run = read_run(results)
+    (run,) = read_runs([results])
     if not run.records:
         raise UserError(f"{results}: holds no results yet")
     if "memory" in run.request:

@@ -1,6 +1,7 @@
 """Plot certified accuracy against radius of results files, with the ACR in the legend (png, pdf or svg).
 
-A FILE.json that `qcrs-jax visualize` wrote is drawn as its figure was.
+The files of a run that was split by --shard are one run, if all are given. A FILE.json that `qcrs-jax visualize` wrote
+is drawn as its figure was.
 """
 
 from pathlib import Path
@@ -15,7 +16,7 @@ def add_arguments(parser):
     parser.add_argument("results", metavar="RESULTS", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, required=True, help="FILE.png, FILE.pdf or FILE.svg")
     parser.add_argument("--title", help="default: the number of images and the data set")
-    parser.add_argument("--names", nargs="+", metavar="NAME", help="names for the legend, one a file")
+    parser.add_argument("--names", nargs="+", metavar="NAME", help="names for the legend, one a run")
 
 
 def run(args):
@@ -33,16 +34,16 @@ def plot(paths, out, title=None, names=None) -> None:
         UserError: a file cannot be read, or `out` has another ending.
     """
     check_ending(out)
-    if names is not None and len(names) != len(paths):
-        raise UserError(f"--names has {len(names)} entries for {len(paths)} results files")
     import numpy as np
 
     from qcrs_jax.metrics import average_certified_radius, certified_accuracy, columns
-    from qcrs_jax.records import read_run
+    from qcrs_jax.shards import read_runs
 
     from .table import group_by_images, label
 
-    runs = [read_run(path) for path in paths]
+    runs = read_runs(paths)
+    if names is not None and len(names) != len(runs):
+        raise UserError(f"--names has {len(names)} entries for {len(runs)} runs")
     for empty in (run for run in runs if not run.records):
         raise UserError(f"{empty.path}: holds no results yet")
     different = len(group_by_images(runs)) > 1

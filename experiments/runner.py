@@ -46,9 +46,10 @@ def add_input_arguments(parser, sweep=True):
 
 
 def add_program_arguments(parser, sweep=True, seed=True):
-    """Adds the flags of the program; with `sweep` also those of a run over many images, with `seed` those of any run."""
+    """Adds the flags of the program; with `seed` those of a run of it, with `sweep` also those of one over images."""
     add = parser.add_argument_group("program").add_argument
     add("--batch", type=int, help="noisy copies per forward pass of a device (default: 16 on a CPU, 500 elsewhere)")
+    parser.set_defaults(devices=None, images=None, shard=None, distributed=False, coordinator=None, process=None)
     if seed:
         add(
             "--devices",
@@ -69,8 +70,6 @@ def add_program_arguments(parser, sweep=True, seed=True):
     add("--normalization", help=NORMALIZATION_HELP)
     if sweep and seed:
         _add_fleet_arguments(parser)
-    else:
-        parser.set_defaults(images=None, shard=None, distributed=False, coordinator=None, process=None)
 
 
 def _add_fleet_arguments(parser):

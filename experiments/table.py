@@ -1,9 +1,9 @@
 """Table of results files: ACR, certified accuracy at radii, abstention, samples and time an image.
 
 Reads our files and those of Cohen's and QCRS's programs. The best of each column is marked. Runs over different
-images are put in tables of their own. With --classes each run has a table with a row for each class. With files of
-`qcrs-jax predict` among them it is the table of agreement instead: how often each run answers, is right, and answers as
-the run with the most samples.
+images are put in tables of their own. The files of a run that was split by --shard are one run, if all are given. With
+--classes each run has a table with a row for each class. With files of `qcrs-jax predict` among them it is the table of
+agreement instead: how often each run answers, is right, and answers as the run with the most samples.
 """
 
 import collections
@@ -46,19 +46,21 @@ def add_arguments(parser):
 
 
 def run(args):
-    print_tables(args.results, args.format, args.radii, args.out, args.classes)
+    from qcrs_jax.shards import read_runs
+
+    check_replaceable(args.out, args.results)
+    write((class_tables if args.classes else tables)(read_runs(args.results), args.format, args.radii), args.out)
 
 
-def print_tables(paths, format="terminal", radii=None, out=None, classes=False):
-    """Prints, or writes to `out`, a table for each set of images among the runs in `paths`; or `classes`, one a run.
+def print_tables(paths) -> None:
+    """Prints a table for each set of images among the files in `paths`, each as it is, if it is a shard as well.
 
     Raises:
         UserError: a file cannot be read or has no results.
     """
     from qcrs_jax.records import read_run
 
-    check_replaceable(out, paths)
-    write((class_tables if classes else tables)([read_run(path) for path in paths], format, radii), out)
+    write(tables([read_run(path) for path in paths]), None)
 
 
 def check_replaceable(out, paths) -> None:
@@ -196,6 +198,8 @@ def label(run) -> str:
         parts.append(f"soft, beta {request['beta']:g}")
     if "memory" in request:
         parts.append("memory-based")
+    if "shard" in request:
+        parts.append(f"shard {request['shard']['part']}/{request['shard']['of']}")
     return f"{', '.join(parts)} ({run.path.name})" if parts else run.path.name
 
 

@@ -388,11 +388,11 @@ class Writer:
         self._file.close()
 
 
-def differences(before: dict, now: dict) -> list[str]:
-    """A line for each setting in which a request that was recorded and the one of now differ; both as JSON has them."""
+def differences(before: dict, now: dict, where: tuple[str, str] = ("in the file", "now")) -> list[str]:
+    """A line for each setting in which two requests, as JSON has them, differ; `where` tells where each is."""
     before, now = _flat(before), _flat(now)
     return [
-        f"{key}: {before.get(key)!r} in the file, {now.get(key)!r} now"
+        f"{key}: {before.get(key)!r} {where[0]}, {now.get(key)!r} {where[1]}"
         for key in sorted({*before, *now})
         if before.get(key) != now.get(key)
     ]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -391,7 +392,8 @@ DEVICES = """
 import sys, jax, jax.numpy as jnp, numpy as np
 sys.path.insert(0, sys.argv[1])
 from classifiers import SHAPE, by_sign
-from qcrs_jax import QCRS, certify, predict, search_sigma
+from qcrs_jax import QCRS, certify, certificate, predict, search_sigma
+from qcrs_jax.parallel import place
 key, images = jax.random.key(11), jnp.full((2, *SHAPE), 0.05)
 settings = QCRS(0.08, 0.9, tolerance=0.1, search_n=130)
 results = []
@@ -407,7 +409,37 @@ for devices in (None, *(jax.devices()[:m] for m in (1, 2, 4, 8))):
 for other in results[1:]:
     jax.tree.map(np.testing.assert_array_equal, results[0], other)
 print(len(jax.devices()), results[0][0].counts.sum())
+
+def lower(*args, devices, **static):
+    global program
+    program = draw.program.lower(*place(args, devices), devices=devices, **static)
+    return draw(*args, devices=devices, **static)
+
+draw, certificate.draw_votes = certificate.draw_votes, lower
+certify(by_sign, images, 0.25, n=777, search=settings, key=key, batch_size=7, devices=jax.devices())
+print(program.compile().as_text())
 """
+
+
+def depths(text, instruction):
+    """How many loops each `instruction` of a compiled program stands in."""
+    bodies = {}
+    for line in text.splitlines():
+        if header := re.match(r"(ENTRY )?%?([\w.-]+) \(.*\{$", line):
+            lines = bodies[header[2]] = []
+            if header[1]:
+                entry = header[2]
+        elif line.startswith("  "):
+            lines.append(line)
+
+    def found(name, depth):
+        for line in bodies[name]:
+            if re.search(rf" {instruction}(-start)?\(", line):
+                yield depth
+            for kind, called in re.findall(r"(body|condition|calls|to_apply)=%?([\w.-]+)", line):
+                yield from found(called, depth + (kind in ("body", "condition")))
+
+    return list(found(entry, 0))
 
 
 def test_counts_are_the_same_on_any_number_of_devices():
@@ -416,7 +448,25 @@ def test_counts_are_the_same_on_any_number_of_devices():
     command = [sys.executable, "-c", DEVICES, str(Path(__file__).parent)]
     result = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.split() == ["8", "777"]
+    first, text = result.stdout.split("\n", 1)
+    assert first.split() == ["8", "777"]
+    # The search's queries and the certificate's are turns of one loop, and batches of copies of one inside it: the
+    # devices add up once a query, and never within it.
+    assert max(depths(text, "while")) >= 1 and depths(text, "all-reduce") == [1]
+
+
+@pytest.mark.parametrize("search", [None, QCRS(0.08, 0.9, search="bayesian", search_n=100)])
+def test_images_in_step_get_what_each_would_get_alone(search):
+    images = jnp.stack([jnp.full(SHAPE, level) for level in (0.01, 0.3, 0.9)])
+    keys = jax.random.split(KEY, 3)
+    options = {"n": 500, "search": search, "batch_size": 64}
+    together = certify(by_sign, images, 0.25, key=keys, wait=False, **options)()
+    alone = [certify(by_sign, image, 0.25, key=key, **options) for image, key in zip(images, keys)]
+    jax.tree.map(lambda both, *each: np.testing.assert_array_equal(both, np.stack(each)), together, *alone)
+    if search:  # they wait for each other
+        assert len(set(together.search.evaluations.tolist())) > 1
+    answers = predict(by_sign, images, 0.25, key=keys, n=500, wait=False)()
+    np.testing.assert_array_equal(answers.counts[1], predict(by_sign, images[1], 0.25, key=keys[1], n=500).counts)
 
 
 @pytest.mark.parametrize("search", [None, QCRS(0.08, 0.9, search_n=100)])

@@ -7,8 +7,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = {"qcrs_jax": "qcrs_jax", "qcrs_jax.convert": "convert", "qcrs_jax.experiments": "experiments"}
-COMMANDS = """cli runner arguments certify predict table compare plot memory visualize curve quasiconcavity simulate
-    train experiment export_program demo benchmark""".split()
+COMMANDS = """cli runner pipeline arguments certify predict table compare plot memory visualize curve quasiconcavity
+    simulate train experiment export_program demo benchmark""".split()
 OUTER = ("qcrs_jax.convert", "qcrs_jax.experiments", "convert", "experiments", "torch")
 
 
@@ -93,11 +93,11 @@ def test_tables_and_plots_read_results_files_only(name):
     names = imports("qcrs_jax.experiments", file)
     assert within(names, *computing, "qcrs_jax.convert", "qcrs_jax.experiments.certify", "torch") == []
     if name not in ("search_figure.py", "figures.py"):  # a file of its own kind; none
-        assert within(names, "qcrs_jax.records", "qcrs_jax.curves"), "it reads results files"
+        assert within(names, "qcrs_jax.records", "qcrs_jax.shards", "qcrs_jax.curves"), "it reads results files"
     assert within(imports("qcrs_jax.experiments", file, module_level=True), "jax", "flax", "jaxlib") == []
 
 
-@pytest.mark.parametrize("name", ["records.py", "metrics.py", "memory.py"])
+@pytest.mark.parametrize("name", ["records.py", "shards.py", "metrics.py", "memory.py"])
 def test_what_tables_and_plots_stand_on_needs_no_jax(name):
     names = core_imports(name)
     assert within(names, "jax", "flax") == []

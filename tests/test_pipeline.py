@@ -1,0 +1,113 @@
+"""The loop of a run: order, failures, what a full memory does."""
+
+import jax
+import pytest
+from qcrs_jax.experiments.pipeline import Launcher, groups, in_turn, read_ahead
+
+from qcrs_jax.errors import UserError
+
+
+def reads(values):
+    """(index, a function that returns (image, label)); an error among the values is raised."""
+
+    def read(value):
+        if isinstance(value, Exception):
+            raise value
+        return value, 0
+
+    return [(index, lambda value=value: read(value)) for index, value in enumerate(values)]
+
+
+def test_images_are_grouped_and_unreadable_ones_left_out():
+    told = []
+    values = ["a", UserError("cut"), "b", "c", UserError("small"), "d"]
+    found = list(groups(reads(values), 2, lambda index, error: told.append((index, str(error)))))
+    assert found == [[(0, "a", 0), (2, "b", 0)], [(3, "c", 0), (5, "d", 0)]]
+    assert told == [(1, "cut"), (4, "small")]
+
+
+def test_an_unreadable_image_stops_behind_those_before_it():
+    iterator = groups(reads(["a", "b", "c", UserError("cut"), "d"]), 2, None)
+    assert [next(iterator), next(iterator)] == [[(0, "a", 0), (1, "b", 0)], [(2, "c", 0)]]
+    with pytest.raises(UserError, match="image 3: cut"):
+        next(iterator)
+
+
+@pytest.mark.parametrize("ahead", [1, 3, 9])
+def test_everything_is_read_in_order(ahead):
+    assert [(index, read()) for index, read in read_ahead(lambda i: -i, range(5), ahead)] == [(i, -i) for i in range(5)]
+
+
+def test_the_next_call_is_launched_before_the_last_is_waited_for():
+    log = []
+
+    def launch(call):
+        log.append(f"launch {call}")
+        return lambda: log.append(f"wait {call}") or 10 * call
+
+    results = []
+    for call, result in in_turn([1, 2, 3], launch):
+        log.append(f"got {call}")
+        results.append(result)
+    assert results == [10, 20, 30]
+    assert log == [f"{what} {n}" for what, n in zip(
+        ["launch", "launch", "wait", "got", "launch", "wait", "got", "wait", "got"], [1, 2, 1, 1, 3, 2, 2, 3, 3]
+    )]  # fmt: skip
+
+
+@pytest.mark.parametrize("where", ["iterator", "launch", "wait"])
+def test_what_went_before_a_failure_is_not_lost(where):
+    def calls():
+        yield from [1, 2]
+        if where == "iterator":
+            raise UserError("third")
+        yield 3
+
+    def launch(call):
+        if where == "launch" and call == 3:
+            raise UserError("third")
+
+        def wait():
+            if where == "wait" and call == 3:
+                raise UserError("third")
+            return call
+
+        return wait
+
+    got = []
+    with pytest.raises(UserError, match="third"):
+        for call, _ in in_turn(calls(), launch):
+            got.append(call)
+    assert got == [1, 2]
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_full_memory_halves_the_copies_and_the_run_goes_on(late):
+    said, sizes = [], []
+
+    def start(call, copies):
+        """Memory holds 10 copies; told at once, or when the result is waited for."""
+        sizes.append((call, copies))
+
+        def wait():
+            if copies > 10:
+                raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate")
+            return call, copies
+
+        if not late:
+            wait()
+        return wait
+
+    results = [result for _, result in in_turn("abc", Launcher(start, 64, said.append))]
+    assert results == [(call, 8) for call in "abc"]
+    assert len(said) == 3 and "does not hold 64 noisy copies" in said[0] and "going on with 8" in said[2]
+
+
+def test_memory_that_does_not_hold_one_copy_and_other_errors_are_told():
+    def start(call, copies):
+        raise jax.errors.JaxRuntimeError(call)
+
+    with pytest.raises(UserError, match="does not hold a single copy of each image; give --images 1"):
+        list(in_turn(["RESOURCE_EXHAUSTED: Out of memory"], Launcher(start, 4, lambda text: None)))
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
+        list(in_turn(["INTERNAL: a defect"], Launcher(start, 4, lambda text: None)))
