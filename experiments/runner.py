@@ -4,6 +4,8 @@ import argparse
 import contextlib
 import dataclasses
 import operator
+import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -172,6 +174,7 @@ def open_inputs(args) -> Inputs:
     Raises:
         UserError: one of them cannot be opened, or they do not fit.
     """
+    import jax
     from qcrs_jax.convert.check import check_fit
 
     from qcrs_jax import load_classifier
@@ -182,6 +185,8 @@ def open_inputs(args) -> Inputs:
 
     if args.distributed:
         join_hosts(args.coordinator, args.process)
+        if jax.process_index() > 0:
+            sys.stdout = open(os.devnull, "w")  # the first one tells
     devices = choose_devices(args.devices)  # before anything touches them
     classifier = load_classifier(args.checkpoint, "none" if args.macer else args.normalization)
     dataset = load_dataset(args.dataset, args.data_dir, args.split, args.on_error)
