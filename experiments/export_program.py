@@ -41,7 +41,7 @@ def run(args):
     classifier = load_classifier(args.checkpoint, "none" if args.macer else args.normalization)
     spec = classifier.spec
     program = export_certification(
-        classifier.inference(args.platforms[0] if len(args.platforms) == 1 else None),
+        classifier.inference(args.platforms[0] if len(args.platforms) == 1 else None, args.dtype),
         spec.image_shape,
         search=request.search,
         n=request.n,

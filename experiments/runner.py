@@ -68,6 +68,12 @@ def add_program_arguments(parser, sweep=True, seed=True):
             help="generator of the noise: threefry, or rbg, XLA's own, whose numbers depend on the platform and on "
             "jaxlib's version (default: threefry)",
         )
+    add(
+        "--dtype",
+        choices=["float32", "bfloat16"],
+        default="float32",
+        help="in which the network computes; noise, sums and counts stay as they are (default: float32)",
+    )
     add("--macer", action="store_true", help="the checkpoint is MACER's: images are not normalised")
     add("--normalization", help=NORMALIZATION_HELP)
     if sweep and seed:
@@ -203,10 +209,10 @@ def open_inputs(args) -> Inputs:
     return Inputs(
         classifier=classifier,
         dataset=dataset,
-        classify=place(classifier.classify, devices),
+        classify=place(classifier.inference(dtype=args.dtype), devices),
         batch=batch,
         devices=devices,
-        circumstances=_circumstances(classifier, dataset, args.prng),
+        circumstances=_circumstances(classifier, dataset, args),
         provenance=_provenance(args, dataset, batch, devices),
         checkpoint=args.checkpoint,
         seed=args.seed,
@@ -393,7 +399,7 @@ def _check_records(records, indices, labels, path):
             )
 
 
-def _circumstances(classifier, dataset, prng):
+def _circumstances(classifier, dataset, args):
     """What decides the results beside the task's own numbers."""
     import jax
 
@@ -401,8 +407,9 @@ def _circumstances(classifier, dataset, prng):
 
     spec = classifier.spec
     return {
-        "noise": recorded(prng),
+        "noise": recorded(args.prng),
         "platform": f"{jax.default_backend()}, matmul precision {jax.config.jax_default_matmul_precision}",
+        "dtype": args.dtype,
         "classifier": {
             "arch": spec.arch,
             "options": spec.options,

@@ -48,6 +48,25 @@ def test_folding_leaves_no_batch_normalisation_and_the_given_network_as_it_was(t
     assert "rsqrt" not in jaxpr
 
 
+@pytest.mark.parametrize("arch", ["lenet", "cifar_resnet20", "resnet50", "cifar_wide_resnet"])
+def test_every_product_of_a_bfloat16_classifier_is_one_of_bfloat16(arch):
+    shape = (28, 28, 1) if arch == "lenet" else (32, 32, 3)
+    model = nnx.eval_shape(lambda: build(Spec(arch, 7, shape, (0.5,), (0.5,))))
+    model = fill(model, jax.tree.map(lambda leaf: np.full(leaf.shape, 0.01), nnx.to_pure_dict(nnx.state(model))))
+    classify = Classifier(Spec(arch, 7, shape, (0.5,), (0.5,)), model).inference(jnp.bfloat16)
+    assert jax.eval_shape(classify, jax.ShapeDtypeStruct((5, *shape), jnp.float32)).dtype == jnp.float32
+    lines = str(jax.make_jaxpr(classify)(jnp.zeros((5, *shape)))).splitlines()
+    products = [line for line in lines if "conv_general_dilated[" in line or "dot_general[" in line]
+    assert len(products) >= 4 and all(":bf16[" in line for line in products)
+
+
+def test_bfloat16_logits_are_those_of_float32_rounded(tmp_path):
+    classifier = load_classifier(save(cohen(resnet(20), "cifar_resnet20"), tmp_path / "net.pth"))
+    x = jnp.asarray(images(4, (32, 32, 3)))
+    exact, rounded = (jax.jit(f)(x) for f in (classifier.classify, classifier.inference(jnp.bfloat16)))
+    assert 0 < abs(rounded - exact).max() <= 0.03 * abs(exact).max()
+
+
 def test_folding_survives_small_variances():
     unit = ConvNorm(2, 3, 3, rngs=nnx.Rngs(0))
     unit.eval()

@@ -12,6 +12,7 @@ from flax import nnx
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
+from .layers import compute_in
 from .lenet import LeNet
 from .resnet import ResNet
 from .wide_resnet import WideResNet
@@ -98,7 +99,7 @@ class Classifier:
     Attributes:
         spec: the metadata.
         model: the Flax network, batch normalisation and all; takes normalised images.
-        classify: `inference()`, for JAX's default platform.
+        classify: `inference()`, in float32 and for JAX's default platform.
     """
 
     def __init__(self, spec: Spec, model: nnx.Module):
@@ -106,19 +107,22 @@ class Classifier:
         self.model = model
         self.classify = self.inference()
 
-    def inference(self, platform: str | None = None) -> Partial:
-        """Images (batch, h, w, c) in [0, 1] to logits (batch, num_classes): normalisation and network.
+    def inference(self, platform: str | None = None, dtype=jnp.float32) -> Partial:
+        """Images (batch, h, w, c) in [0, 1] to logits (batch, num_classes), both float32: normalisation and network.
 
         The network has its batch normalisation folded in, and the form that is fastest on `platform` ("cpu", "tpu", or
         another of JAX's), by default the one JAX would run it on. Jit-compatible; the weights are leaves of the pytree.
+
+        In another `dtype` ("bfloat16") images are normalised in float32 and rounded then, as the folded weights are.
         """
         inference = nnx.clone(self.model)
         inference.eval()
         if hasattr(inference, "prepare_inference"):
             inference.prepare_inference(platform or jax.default_backend())
+        compute_in(inference, dtype := jnp.dtype(dtype))
         graph, weights = nnx.split(inference)
         mean, std = (jnp.asarray(v, jnp.float32) for v in (self.spec.mean, self.spec.std))
-        return Partial(_Apply(graph), nnx.to_pure_dict(weights), mean, std)
+        return Partial(_Apply(graph, dtype), nnx.to_pure_dict(weights), mean, std)
 
     def fingerprint(self) -> str:
         """SHA-256 of every variable of the network with its name."""
@@ -132,14 +136,15 @@ class Classifier:
 class _Apply:
     """The forward function of one network structure; equal for equal structures, so that programs are reused."""
 
-    def __init__(self, graph):
-        self.graph = graph
+    def __init__(self, graph, dtype):
+        self.graph, self.dtype = graph, dtype
 
     def __call__(self, weights, mean, std, images: Float[Array, "batch h w c"]) -> Float[Array, "batch num_classes"]:
-        return nnx.merge(self.graph, nnx.State(weights))((images - mean) / std)
+        normalised = ((images - mean) / std).astype(self.dtype)
+        return nnx.merge(self.graph, nnx.State(weights))(normalised).astype(jnp.float32)
 
     def __eq__(self, other):
-        return isinstance(other, _Apply) and self.graph == other.graph
+        return isinstance(other, _Apply) and (self.graph, self.dtype) == (other.graph, other.dtype)
 
     def __hash__(self):
-        return hash(self.graph)
+        return hash((self.graph, self.dtype))

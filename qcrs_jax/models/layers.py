@@ -64,6 +64,20 @@ def fold_norms(model: nnx.Module) -> None:
         unit.norm = None
 
 
+def compute_in(model: nnx.Module, dtype) -> None:
+    """Makes the layers of `model` compute in `dtype`, in place, their weights rounded to it.
+
+    Batch normalisation that is not folded keeps its statistics and weights in float32, and rounds what it gives.
+    """
+    for _, layer in nnx.iter_modules(model):
+        if isinstance(layer, (nnx.Conv, nnx.Linear, nnx.BatchNorm)):
+            layer.dtype = dtype
+        if isinstance(layer, (nnx.Conv, nnx.Linear)):
+            layer.kernel = nnx.Param(layer.kernel[...].astype(dtype))
+            if layer.bias is not None:
+                layer.bias = nnx.Param(layer.bias[...].astype(dtype))
+
+
 def join_columns(unit: ConvNorm, columns: int) -> None:
     """Makes a folded 3x3 convolution of stride 1 compute `columns` neighbouring columns at a time, in place.
 
