@@ -101,7 +101,7 @@ def certified(tmp_path_factory, inputs):
         "ddrs": "--method ddrs --ddrs_steps 4 --ddrs_draws 10 --ddrs_step_size 0.1".split(),
     }
     for name, flags in methods.items():
-        extra = ["--epsilon", "0.2", "--objective", "lcb"] if name == "grid" else []
+        extra = ["--epsilon", "0.1", "--objective", "lcb"] if name == "grid" else []
         done = qcrs_jax("certify", "lenet.pth", f"{name}.tsv", *SMALL, *flags, *extra, "--max", 3, cwd=root)
         (root / f"{name}.out").write_text(done.stdout)
     return root
