@@ -277,7 +277,7 @@ def run_over_images(task: Task | Callable[[int], Task], args) -> Path | None:
     from tqdm import tqdm
 
     from qcrs_jax.parallel import hosts_agree, word_of_the_first
-    from qcrs_jax.records import Writer
+    from qcrs_jax.records import Writer, without_class
 
     inputs = open_inputs(args)
     data, devices = inputs.dataset, inputs.devices
@@ -333,6 +333,11 @@ def run_over_images(task: Task | Callable[[int], Task], args) -> Path | None:
                     ]
                     if first:
                         writer.write(*records)
+                    for index, _, _ in call:
+                        spoilt, copies = without_class([r for r in records if r.idx == index], request)
+                        if spoilt:
+                            why = "count for no class: a logit is not finite"
+                            progress.write(f"image {index}: {spoilt} of {copies} noisy copies {why}")
                     done |= {index for index, _, _ in call}
                     scores += map(score, records)
                     if task.score:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from qcrs_jax.account import account
 from qcrs_jax.errors import UserError
-from qcrs_jax.records import INPUT_SPECIFIC
+from qcrs_jax.records import INPUT_SPECIFIC, without_class
 
 FORMATS = ("terminal", "markdown", "latex", "csv")
 
@@ -322,6 +322,13 @@ def _notes(runs):
             yes, no, unknown = (claims.count(claim) for claim in (1, 0, -1))
             radius = run.request["sequential"]["decide"]
             notes.append(f"{label(run)}: {yes} robust at {radius:g}, {no} not, {unknown} undecided.")
+    for run in runs:
+        spoilt = [missing for record in run.records if (missing := without_class([record], run.request)[0])]
+        if spoilt:
+            notes.append(
+                f"{label(run)}: {sum(spoilt):,} noisy copies of {len(spoilt)} images, {max(spoilt):,} of one at "
+                "most, count for no class: a logit is not finite. They speak against the class that is answered."
+            )
     if any(run.input_specific and "memory" not in run.request for run in runs):
         notes.append(INPUT_SPECIFIC)
     if any(run.request.get("method") == "ddrs" for run in runs):

@@ -161,6 +161,25 @@ class Run:
         return tuple((r.idx, r.label) for r in self.records), self.request.get("dataset", {}).get("fingerprint")
 
 
+def without_class(records: Sequence, request: dict) -> tuple[int, int]:
+    """How many noisy copies of `records` fell into no class, for a logit that is not finite; and of how many.
+
+    Copies of selection and certification in a run of this request; a search's are not in the file. Records whose counts
+    or their number are not known add nothing.
+    """
+    drawn = counted = 0
+    for record in records:
+        for name, n in _asked(record, request).items():
+            if n and (counts := getattr(record, name, None)):
+                drawn, counted = drawn + n, counted + sum(counts)
+    return drawn - counted, drawn
+
+
+def _asked(record, request):
+    """How many samples the counts of a record are of, by their name; None where that is not known."""
+    return {"counts0": request.get("n0"), "counts": getattr(record, "n", None) or request.get("n")}
+
+
 def sidecar_path(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
@@ -187,8 +206,7 @@ def read_run(path: str | Path) -> Run:
 
 def _counting_trouble(record, request):
     """What is wrong with the counts of a record; None where nothing is. Fewer than n is right: of logits not finite."""
-    samples = {"counts0": request.get("n0"), "counts": record.n or request.get("n")}
-    for name, n in samples.items():
+    for name, n in _asked(record, request).items():
         counts = getattr(record, name)
         if counts and n and not 0 <= min(counts) <= sum(counts) <= n:
             return f"{name} are not those of {n} samples: they sum to {sum(counts)}"

@@ -170,14 +170,19 @@ def make_soft_certificate(counts0, counts, sums0, sums, squares, sigma, n: int, 
 
 
 def make_prediction(counts, n: int, alpha: float) -> Prediction:
-    """PREDICT's answer that follows from the counts of n samples."""
+    """PREDICT's answer that follows from the counts of n samples.
+
+    Samples that voted for no class are n less the counts. They count for the runner-up: the answer holds whatever they
+    would have voted.
+    """
     xp = _numpy_of(counts)
     counts = xp.asarray(counts)
     top, second = -xp.sort(-counts, axis=-1)[..., 0], -xp.sort(-counts, axis=-1)[..., 1]
+    rivals = second + n - counts.sum(axis=-1)
     if xp is jnp:
-        threshold = bounds.look_up(bounds.predict_table(n, alpha), top + second)
+        threshold = bounds.look_up(bounds.predict_table(n, alpha), top + rivals)
     else:
-        threshold = bounds.predict_threshold(top + second, alpha)
+        threshold = bounds.predict_threshold(top + rivals, alpha)
     return Prediction(xp.where(top >= threshold, xp.argmax(counts, axis=-1), ABSTAIN)[()], counts)
 
 

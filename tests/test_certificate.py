@@ -251,6 +251,23 @@ def test_predict_abstains_when_the_two_top_classes_tie():
     assert predict(by_sign, jnp.zeros(SHAPE), 0.25, key=KEY, n=400).prediction == ABSTAIN
 
 
+def test_samples_of_no_class_count_against_the_prediction():
+    # An answer must hold whatever the classes of the copies whose logits are not finite.
+    def spoilt(images):
+        return jnp.where((images[:, 0, 0, 0] > 0.25)[:, None], jnp.nan, linear(images))
+
+    image = at_distance(0.1)
+    assert predict(linear, image, 0.25, key=KEY, n=200, alpha=0.01).prediction == 0
+    ours = predict(spoilt, image, 0.25, key=KEY, n=200, alpha=0.01)
+    top, second = sorted(ours.counts.tolist(), reverse=True)
+    assert top + second < 200 and stats.binomtest(top, top + second).pvalue < 0.01  # as if they had not been drawn
+    assert stats.binomtest(top, 200).pvalue > 0.01 and ours.prediction == ABSTAIN
+    inside = jax.jit(lambda x: predict(spoilt, x, 0.25, key=KEY, n=200, alpha=0.01))(image)
+    assert inside.prediction == ABSTAIN
+    never = predict(lambda x: jnp.nan * linear(x), image, 0.25, key=KEY, n=200)
+    assert never.prediction == ABSTAIN and never.counts.sum() == 0
+
+
 def test_predict_draws_the_estimation_samples_of_certify():
     image = jnp.full(SHAPE, 0.02)
     counts = certify(by_sign, image, 0.25, key=KEY, n=300).counts

@@ -497,6 +497,21 @@ def test_predict(predicted):
     assert "PREDICT, sigma 0.25 (p200.tsv)" in (predicted / "p200.out").read_text()
 
 
+def test_samples_of_no_class_are_told_of(here):
+    content = torch.load(here / "lenet.pth")
+    for name, tensor in content["net"].items():  # some of the largest logits of a copy leave the range of float32
+        tensor *= {"fc1": 1e20, "fc2": 1e20 * 0.545}.get(name[:3], 1) if name != "fc2.bias" else 0
+    torch.save(content, here / "lenet.pth")
+    flags = "--method cohen --dataset npz --data_dir data.npz --sigma 0.25 --N 200 --N0 20 --max 2".split()
+    done = qcrs_jax("certify", "lenet.pth", "r.tsv", *flags, cwd=here)
+    missing = [220 - sum(r.counts0) - sum(r.counts) for r in read_run(here / "r.tsv").records]
+    assert min(missing) > 20 and max(missing) < 200
+    for image, count in enumerate(missing):
+        assert f"image {image}: {count} of 220 noisy copies count for no class" in done.stderr + done.stdout
+    told = f"(r.tsv): {sum(missing)} noisy copies of 2 images, {max(missing)} of one at most"
+    assert told in " ".join(done.stdout.split())
+
+
 def test_predict_goes_on_where_it_stopped_and_nothing_is_mixed(predicted):
     words = [*PREDICT, "--N", 60, "--max", 3]
     path = predicted / "stopped.tsv"

@@ -53,7 +53,7 @@ def test_every_product_of_a_bfloat16_classifier_is_one_of_bfloat16(arch):
     shape = (28, 28, 1) if arch == "lenet" else (32, 32, 3)
     model = nnx.eval_shape(lambda: build(Spec(arch, 7, shape, (0.5,), (0.5,))))
     model = fill(model, jax.tree.map(lambda leaf: np.full(leaf.shape, 0.01), nnx.to_pure_dict(nnx.state(model))))
-    classify = Classifier(Spec(arch, 7, shape, (0.5,), (0.5,)), model).inference(jnp.bfloat16)
+    classify = Classifier(Spec(arch, 7, shape, (0.5,), (0.5,)), model).inference(dtype=jnp.bfloat16)
     assert jax.eval_shape(classify, jax.ShapeDtypeStruct((5, *shape), jnp.float32)).dtype == jnp.float32
     lines = str(jax.make_jaxpr(classify)(jnp.zeros((5, *shape)))).splitlines()
     products = [line for line in lines if "conv_general_dilated[" in line or "dot_general[" in line]
@@ -63,7 +63,7 @@ def test_every_product_of_a_bfloat16_classifier_is_one_of_bfloat16(arch):
 def test_bfloat16_logits_are_those_of_float32_rounded(tmp_path):
     classifier = load_classifier(save(cohen(resnet(20), "cifar_resnet20"), tmp_path / "net.pth"))
     x = jnp.asarray(images(4, (32, 32, 3)))
-    exact, rounded = (jax.jit(f)(x) for f in (classifier.classify, classifier.inference(jnp.bfloat16)))
+    exact, rounded = (jax.jit(f)(x) for f in (classifier.classify, classifier.inference(dtype=jnp.bfloat16)))
     assert 0 < abs(rounded - exact).max() <= 0.03 * abs(exact).max()
 
 
