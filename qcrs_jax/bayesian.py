@@ -73,7 +73,7 @@ def bayesian(
         radii: `bounds.expected_radius_table` at the n and alpha of the certification.
     """
     sigma0 = jnp.asarray(sigma0, jnp.float32)
-    grid, first, last = _grid(lower, upper)
+    grid, first, last = sigma_grid(lower, upper)
     coarse = first + np.round((last - first) * (np.arange(COARSE) + 0.5) / COARSE).astype(int)
     design = jnp.asarray([len(grid), *coarse], jnp.int32)  # sigma0 is the point behind the grid
     sigmas = jnp.append(jnp.asarray(grid, jnp.float32), sigma0)
@@ -148,7 +148,7 @@ def bayesian(
     return Search(init, lambda s: sigmas[s.next], tell, lambda s: s.done, lambda s: sigmas[s.best])
 
 
-def _grid(lower, upper):
+def sigma_grid(lower: float, upper: float):
     """Sigmas at most `RATIO` apart that reach `REACH` times beyond the bracket, and the positions of its ends."""
     inside = np.geomspace(lower, upper, 1 + int(np.ceil(np.log(upper / lower) / np.log(RATIO))))
     beyond = RATIO ** np.arange(1, 1 + int(np.log(REACH) / np.log(RATIO)))

@@ -104,18 +104,26 @@ def radius_table(n: int, alpha: float) -> np.ndarray:
 PROBITS = np.linspace(-2, 7, 901)
 """Where `expected_radius_table` is tabulated: ndtri of a success probability, below 1/2 to beyond what can be told."""
 
-_QUANTILES = (np.arange(200) + 0.5) / 200  # equally likely values stand for a distribution
+
+def _equally_likely(values):
+    """Levels of the quantiles that stand for a distribution."""
+    return (np.arange(values) + 0.5) / values
+
+
+def expected_radius(z, n: int, alpha: float, quantiles: int = 200):
+    """The radius at sigma = 1 that n samples can be expected to certify where p = Phi(z), float64.
+
+    The mean of the certified radius over the binomial distribution of the count, by so many quantiles of it.
+    """
+    p = special.ndtr(z)[..., None]
+    counts = np.nan_to_num(np.clip(np.ceil(special.bdtrik(_equally_likely(quantiles), n, p)), 0, n))  # NaN: none
+    return certified_radius(clopper_pearson_lower(counts, n, alpha), 1.0).mean(axis=-1)
 
 
 @functools.lru_cache(maxsize=16)
 def expected_radius_table(n: int, alpha: float) -> np.ndarray:
-    """The radius at sigma = 1 that n samples can be expected to certify where p = Phi(z), at the z of `PROBITS`.
-
-    The mean of the certified radius over the binomial distribution of the count; shape (901,), float64, read-only.
-    """
-    p = special.ndtr(PROBITS)[:, None]
-    counts = np.nan_to_num(np.clip(np.ceil(special.bdtrik(_QUANTILES, n, p)), 0, n))  # NaN: not even one success
-    table = certified_radius(clopper_pearson_lower(counts, n, alpha), 1.0).mean(axis=1)
+    """`expected_radius` at the z of `PROBITS`; shape (901,), float64, read-only."""
+    table = expected_radius(PROBITS, n, alpha)
     table.setflags(write=False)
     return table
 
@@ -127,7 +135,7 @@ def predictive_table(m: int, n: int, alpha: float) -> np.ndarray:
     The mean of `expected_radius_table(n, alpha)` over p given k = 0..m successes, under Jeffreys' prior.
     """
     k = np.arange(m + 1)[:, None]
-    z = special.ndtri(special.betaincinv(k + 0.5, m - k + 0.5, _QUANTILES))
+    z = special.ndtri(special.betaincinv(k + 0.5, m - k + 0.5, _equally_likely(200)))
     table = np.interp(z, PROBITS, expected_radius_table(n, alpha)).mean(axis=1)
     table.setflags(write=False)
     return table

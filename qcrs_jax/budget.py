@@ -1,0 +1,115 @@
+"""A budget of certification samples for a data set, spent where they can be expected to add most radius.
+
+What was seen, the outlook, are selection and search samples. They are independent of the samples that certify. So given
+the number of those, however it follows from outlooks of this image and of others, they are as many independent draws,
+and the certificate fails with probability at most alpha. What may not be done is to choose the number, or to draw
+again, by looks at the certification samples themselves.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from .bayesian import PRIOR, sigma_grid
+from .bounds import expected_radius, smallest_n
+from .certificate import MAX_N
+from .posterior import posterior
+
+NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(15)
+MOST = 64  # times the mean are given to one image at most
+STEP = 2 ** (1 / 2)  # between the numbers of samples that are considered
+PROBITS = np.linspace(-2, 7, 181)
+
+
+class Outlook(NamedTuple):
+    """What is known of an image before its certification samples are drawn. `*m` is () or (images,).
+
+    sigma: the noise level of the certificate.
+    mean, deviation: of z = ndtri(p) there, p the probability of the selected class.
+    """
+
+    sigma: Float[np.ndarray, "*m"]
+    mean: Float[np.ndarray, "*m"]
+    deviation: Float[np.ndarray, "*m"]
+
+
+def outlook(
+    sigma: float,
+    sigmas: Float[np.ndarray, "evaluations"] | Sequence[float],
+    successes: Int[np.ndarray, "evaluations"] | Sequence[int],
+    n: Int[np.ndarray, "evaluations"] | Sequence[int],
+    sigma0: float,
+) -> Outlook:
+    """The outlook of one image at `sigma`, from `successes` of n samples at each of `sigmas`.
+
+    Counts that share noise, as a golden section's, are taken for independent: the outlook is then too sure of itself,
+    which costs radius and no guarantee.
+
+    Args:
+        sigma0: the noise of the training, for the prior.
+    """
+    lower, upper = 0.25 * sigma0, 4 * sigma0
+    grid = sigma_grid(lower, upper)[0]
+    nearest = lambda at: np.abs(np.log(grid)[:, None] - np.log(np.atleast_1d(at))).argmin(axis=0)  # noqa: E731
+    at = nearest(np.maximum(sigmas, grid[0]))
+    counted, drawn = np.zeros(len(grid) + 1, np.float32), np.zeros(len(grid) + 1, np.float32)
+    np.add.at(counted, at, successes)
+    np.add.at(drawn, at, n)
+    mean, deviation = _fit(lower, upper)(jnp.float32(sigma0), counted, drawn)
+    found = nearest(sigma)[0]
+    return Outlook(np.float64(sigma), np.float64(mean[found]), np.float64(deviation[found]))
+
+
+@functools.cache
+def _fit(lower, upper):
+    grid = sigma_grid(lower, upper)[0]
+
+    def fit(sigma0, successes, n):
+        z = posterior(PRIOR.curve(grid, sigma0), successes, n)
+        return z.mean, z.deviation
+
+    return jax.jit(fit)
+
+
+def expected_radii(outlook: Outlook, ns: Sequence[int] | np.ndarray, alpha: float) -> Float[np.ndarray, "*m numbers"]:
+    """The radius that each of `ns` certification samples can be expected to certify, float64."""
+    z = np.asarray(outlook.mean)[..., None] + np.asarray(outlook.deviation)[..., None] * NODES
+    weights = WEIGHTS / WEIGHTS.sum()
+    radii = [np.interp(z, PROBITS, _table(int(n), alpha)) @ weights for n in ns]
+    return np.asarray(outlook.sigma)[..., None] * np.stack(radii, axis=-1)
+
+
+@functools.lru_cache(maxsize=256)
+def _table(n, alpha):
+    return expected_radius(PROBITS, n, alpha, quantiles=40)
+
+
+def _numbers(mean, alpha):
+    """The numbers of samples that are considered, ascending, `mean` among them."""
+    below = int(np.log(mean / smallest_n(alpha)) / np.log(STEP))
+    above = int(np.log(min(MOST, MAX_N / mean)) / np.log(STEP))
+    return np.unique([round(mean * STEP**i) for i in range(-below, above + 1)])
+
+
+def allocate(outlook: Outlook, mean: int, alpha: float) -> Int[np.ndarray, "m"]:
+    """Samples for each of m images, `mean` an image at most, with the largest sum of expected radii.
+
+    At a price for a sample each image takes the number that is worth most to it, so that the allocation lies on the
+    concave hull of what can be had (Everett 1963). The price is the least that the budget can pay; what is left goes to
+    the first images that would take more for a little less.
+    """
+    ns = _numbers(mean, alpha)
+    radii = expected_radii(outlook, ns, alpha)
+    at_price = lambda price: ns[np.argmax(radii - price * ns, axis=-1)]  # noqa: E731
+    low, high = 0.0, float(radii.max() / ns[0])  # at the one all take the most, at the other nobody more than the least
+    for _ in range(60):
+        price = (low + high) / 2
+        low, high = (low, price) if at_price(price).mean() <= mean else (price, high)
+    fewer, more = at_price(high), at_price(low)
+    affordable = fewer.sum() + np.cumsum(more - fewer) <= mean * more.size
+    return np.where(affordable, more, fewer)
