@@ -95,6 +95,19 @@ def add_method_arguments(parser):
         help="give each image as few of the N samples as can be expected, by its N0 selection samples, to keep its "
         "radius within SHARE of that of N, as 1%% or 0.01; the guarantee stays (default: N samples for all)",
     )
+    add(
+        "--budget",
+        type=int,
+        metavar="MEAN",
+        help="instead of N samples for all, MEAN on average, spent where they can be expected to add most radius: all "
+        "images are searched and looked at first, in RESULTS.pilot; the guarantee stays",
+    )
+    add(
+        "--stop_when_wrong",
+        action="store_true",
+        help="draw no certification samples for an image whose selected class is not its label; it counts as an "
+        "abstention. For evaluations, whose ACR and certified accuracy stay the same",
+    )
 
 
 def run(args):
@@ -152,6 +165,8 @@ class Request:
     ddrs: object  # a ddrs.DDRS, or None
     options: dict  # what else `certify` is told: of samples, bounds and the soft certificate; empty for none of them
     simultaneous: dict | None = None  # the "alpha" of all "images" together, of which each has its part
+    budget: int | None = None  # certification samples of an image in the mean; None for n each
+    stop_when_wrong: bool = False
 
     @property
     def search(self):
@@ -178,10 +193,13 @@ def check(args) -> Request:
             raise UserError(f"--batch {args.batch}: soft votes are summed exactly for {SOFT_ONE} at most")
     elif args.beta is not None:
         raise UserError("--beta is of the soft certificate; give --certificate soft with it")
+    n = args.N if args.budget is None else args.budget
+    if args.budget is not None and {"tolerance", "sequential", "certificate"} & set(options):
+        raise UserError("--budget decides an image's samples; it goes with hard certificates of these samples alone")
     try:
-        check_request(args.sigma, args.N0, args.N, args.alpha, **options)
+        check_request(args.sigma, args.N0, n, args.alpha, labels=args.stop_when_wrong, **options)
         if args.method == "cohen" and "sequential" in options:
-            options["sequential"].check_reach(args.sigma, args.N, args.alpha)
+            options["sequential"].check_reach(args.sigma, n, args.alpha)
     except ValueError as error:
         raise UserError(f"impossible request: {error}") from error
     try:
@@ -211,63 +229,86 @@ def check(args) -> Request:
         for name, flag in flags.items():
             message = re.sub(rf"\b{name}\b", flag, message)
         raise UserError(f"impossible request: {message}") from error
-    return Request(args.method, args.sigma, args.N0, args.N, args.alpha, args.seed, args.skip, qcrs, ddrs, options)
+    numbers = (args.method, args.sigma, args.N0, n, args.alpha, args.seed, args.skip)
+    return Request(*numbers, qcrs, ddrs, options, budget=args.budget, stop_when_wrong=args.stop_when_wrong)
 
 
 def certify_dataset(request: Request, args) -> Path | None:
     """Certifies the data set; returns what `run_over_images` does, and raises what it raises."""
-    simultaneous = args.simultaneous
-    return run_over_images(lambda m: _task(shared_alpha(request, m) if simultaneous else request), args)
+    from .budget import plan
+
+    plans = plan(request, args) if request.budget else None
+    return run_over_images(lambda m: _task(request_of(request, m, args), plans), args)
 
 
-def _task(request):
-    """What is done at each image, and recorded."""
+def request_of(request: Request, images: int, args) -> Request:
+    """The request of each of the run's images."""
+    return shared_alpha(request, images) if args.simultaneous else request
+
+
+def recorded_numbers(request: Request) -> dict:
+    """The request as a sidecar has it: without what was not asked."""
+    numbers = dataclasses.asdict(request)
+    numbers |= numbers.pop("options")
+    return {name: v for name, v in numbers.items() if v or name not in ("simultaneous", "budget", "stop_when_wrong")}
+
+
+def _task(request, plans):
+    """What is done at each image, and recorded. `plans`, by index: what was found out of it before."""
     from qcrs_jax.records import columns_of
+
+    numbers = recorded_numbers(request)
 
     def start(classify, images, **program):
         return certify_image(request, classify, images, wait=False, **program)
 
     def records(index, label, seconds, certificate):
-        return one_record(index, label, seconds, fields(request, certificate))
+        found = fields(request, certificate)
+        if plans:
+            found["search_samples"] = plans[index].search_samples
+            seconds += plans[index].seconds
+        return one_record(index, label, seconds, found)
 
-    numbers = dataclasses.asdict(request)
-    numbers |= numbers.pop("options")
-    if numbers["simultaneous"] is None:
-        del numbers["simultaneous"]
+    def own(indices, labels):
+        import numpy as np
+
+        known = {"labels": labels} if request.stop_when_wrong else {}
+        if plans:
+            known["sigma"] = np.array([plans[index].sigma for index in indices], np.float32)
+            known["n"] = np.array([plans[index].n for index in indices])
+        return known
+
     recorded = []
     if "certificate" in numbers:
         numbers["votes"] = VOTES
         recorded += ["pb_upper", "sums0", "sums", "squares"]
-    if "tolerance" in numbers:
+    if {"tolerance", "budget", "stop_when_wrong"} & set(numbers):
         recorded += ["n"]
     if "sequential" in numbers:
         recorded += ["n", "radius_upper"] + ["robust"] * (request.options["sequential"].decide is not None)
     if "bound" in numbers:
         recorded += ["u"]
     score = ("ACR", lambda record: record.correct * record.radius)
-    even = "tolerance" not in numbers and "sequential" not in numbers
-    return Task(numbers, start, records, score, file={"columns": columns_of(recorded)}, even=even)
+    even = "n" not in recorded
+    return Task(numbers, start, records, score, file={"columns": columns_of(recorded)}, even=even, own=own)
 
 
 def certify_image(request: Request, classify, image, **program):
-    """The certificate that is requested of one image, or of several; `program` has the other arguments of `certify`."""
+    """The certificate that is requested of one image, or of several; `program` has the other arguments of `certify`.
+
+    Where it has sigma, that was searched before.
+    """
     from qcrs_jax import certify
 
-    return certify(
-        classify,
-        image,
-        request.sigma,
-        n0=request.n0,
-        n=request.n,
-        alpha=request.alpha,
-        search=request.search,
-        **request.options,
-        **program,
-    )
+    search = None if "sigma" in program else request.search
+    numbers = {"sigma": request.sigma, "n0": request.n0, "n": request.n, "alpha": request.alpha, "search": search}
+    return certify(classify, image, **{**numbers, **request.options, **program})
 
 
-def _search_samples(request, trace):
+def search_samples(request: Request, trace) -> int:
     """Noisy copies spent on the choice of sigma; DDRS differentiates on each of its own."""
+    if trace is None:
+        return 0
     if request.qcrs:
         return int(trace.evaluations) * request.qcrs.search_n
     return request.ddrs.samples if request.ddrs else 0
@@ -280,11 +321,11 @@ def fields(request: Request, certificate) -> dict:
         "radius": float(certificate.radius),
         "sigma": float(certificate.sigma),
         "pa_lower": float(certificate.pa_lower),
-        "search_samples": _search_samples(request, certificate.search),
+        "search_samples": search_samples(request, certificate.search),
         "counts0": tuple(certificate.counts0.tolist()),
         "counts": tuple(certificate.counts.tolist()),
     }
-    if "tolerance" in request.options or "sequential" in request.options:
+    if {"tolerance", "sequential"} & set(request.options) or request.budget or request.stop_when_wrong:
         found["n"] = int(certificate.n)
     if certificate.radius_upper is not None:
         found["radius_upper"] = float(certificate.radius_upper)

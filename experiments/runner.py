@@ -249,6 +249,7 @@ class Task:
     records: (index, label, seconds, what was found out) -> the lines that an image gives.
     file: how `Writer` writes and reads these lines, where they are not those of results.
     done: records -> indices of the images that need nothing more.
+    own: (indices, labels) -> further arguments of `start`, arrays of one value for each image.
     even: whether all images take equally many samples. Others are answered one at a time, unless asked: together they
         take as long as the one that takes most.
     """
@@ -259,6 +260,7 @@ class Task:
     score: tuple[str, Callable] | None = None
     file: dict = dataclasses.field(default_factory=dict)
     done: Callable = lambda records: {record.idx for record in records}
+    own: Callable = lambda indices, labels: {}
     even: bool = True
 
 
@@ -370,14 +372,17 @@ def _starter(task, inputs, todo, together):
     def start(call, copies):
         padded = call + [call[-1]] * (together - len(call))  # a program for fewer would have to be compiled
         images = np.stack([image for _, image, _ in padded])
-        own = data[[place_of[index] for index, _, _ in padded]]
-        agreed = agreement((images, own), inputs.devices)
+        indices, labels = [index for index, _, _ in padded], np.array([label for _, _, label in padded])
+        keys = data[[place_of[index] for index in indices]]
+        own = task.own(indices, labels)
+        agreed = agreement((images, keys), inputs.devices)
         if together == 1:
-            images, own = images[0], own[0]
+            images, keys, own = jax.tree.map(operator.itemgetter(0), (images, keys, own))
         waiting = task.start(
             inputs.classify,
             images,
-            key=jax.random.wrap_key_data(own, impl=impl),
+            key=jax.random.wrap_key_data(keys, impl=impl),
+            **own,
             batch_size=copies,
             devices=inputs.devices,
         )

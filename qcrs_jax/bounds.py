@@ -27,13 +27,13 @@ def clopper_pearson_lower(successes, n, alpha):
 
     Args:
         successes: counts k, any shape, 0 <= k <= n.
-        n: number of draws, at least 1.
+        n: number of draws; of none the bound is 0.
         alpha: failure probability in (0, 1); broadcasts.
     """
     check_alpha(alpha)
     k, n = np.asarray(successes, np.float64), np.asarray(n, np.float64)
-    if np.any(k < 0) or np.any(k > n) or np.any(n < 1):
-        raise ValueError("successes must lie between 0 and n, and n must be at least 1")
+    if np.any(k < 0) or np.any(k > n):
+        raise ValueError("successes must lie between 0 and n")
     bound = special.betaincinv(np.maximum(k, 1), n - k + 1, alpha)
     return np.where(k == 0, 0.0, bound)[()]
 

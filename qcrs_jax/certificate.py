@@ -59,13 +59,14 @@ MAX_N = 2**30
 def certify(
     classify: Classifier,
     images: Float[Array | np.ndarray, "*m h w c"],
-    sigma: Float[ArrayLike, ""],
+    sigma: Float[ArrayLike, ""] | Float[ArrayLike, "*m"],
     *,
     key,
     n0: int = 100,
-    n: int = 100_000,
+    n: int | Int[ArrayLike, "*m"] = 100_000,
     alpha: float = 0.001,
     search: QCRS | DDRS | None = None,
+    labels: Int[ArrayLike, "*m"] | None = None,
     tolerance: float | None = None,
     sequential: Sequential | None = None,
     bound: str = "clopper-pearson",
@@ -88,13 +89,17 @@ def certify(
         classify: images (batch, h, w, c) in [0, 1] to logits (batch, num_classes), jit-compatible, normalisation
             inside. Weights bound with `jax.tree_util.Partial` are passed as arguments of the compiled program.
         images: one image (h, w, c), or several (m, h, w, c), which are then certified together under vmap.
-        sigma: the noise level; with `search`, the one the classifier was trained at, where the search starts.
+        sigma: the noise level, or one for each image; with `search`, the one the classifier was trained at, where the
+            search starts.
         key: a PRNG key, `jax.random.key(seed)`. Several images draw from `fold_in(key, position)`, or from m keys.
         n0: samples that select the class.
-        n: samples that estimate its probability.
+        n: samples that estimate its probability; outside jit also a number for each image, which must not depend on
+            its certification samples.
         alpha: failure probability of each image's certificate.
         search: settings of the search for sigma, QCRS or DDRS; None keeps sigma fixed. QCRS looks at hard counts,
             whatever the certificate.
+        labels: true classes. An image whose selected class is another abstains, and no certification samples are drawn
+            for it: for evaluations, which count it as wrong in any case.
         tolerance: the share of its radius that an image may be expected to lose to fewer than n samples. Its n0
             selection samples decide how many it gets (`bounds.enough_table`). They are independent of the samples that
             certify: whatever that number, these are as many independent draws, and the certificate fails with
@@ -115,7 +120,7 @@ def certify(
     Raises:
         ValueError: an argument out of its range, or an n at which no count can certify.
     """
-    check_request(sigma, n0, n, alpha, certificate, beta, tolerance, sequential, bound)
+    check_request(sigma, n0, n, alpha, certificate, beta, tolerance, sequential, bound, labels is not None)
     if sequential and search is None and not isinstance(sigma, jax.core.Tracer):
         sequential.check_reach(sigma, n, alpha)
     soft = certificate == "soft"
@@ -123,13 +128,14 @@ def certify(
     images = jnp.asarray(images, jnp.float32)
     keys = _image_keys(key, images)
     words = _uniform_words(keys) if bound == "randomised" else None  # before the devices are at work
+    search_n = search.search_n if isinstance(search, QCRS) else 0
+    ns = np.stack(np.broadcast_arrays(search_n, n0, n), axis=-1)
+    wanted = None if labels is None else _each(images, labels, jnp.int32)
     votes0, votes, looks, sigma, trace = draw_votes(
         as_pytree(classify),
         images,
-        jnp.asarray(sigma, jnp.float32),
-        keys,
-        jnp.asarray([search.search_n if isinstance(search, QCRS) else 0, n0, n], jnp.int32),
-        search_tables(search, n, alpha),
+        (_each(images, sigma, jnp.float32), keys, _each(images, ns, jnp.int32, 1), wanted),
+        search_tables(search, int(np.max(n)), alpha),
         None if enough is None else jnp.asarray(enough, jnp.int32),
         None if sequential is None else tables_of_looks(sequential, n, alpha),
         search=search,
@@ -137,7 +143,8 @@ def certify(
         batch_size=batch_size or default_batch_size(),
         devices=devices and tuple(devices),
     )
-    if (soft or enough is not None or sequential or bound == "randomised") and isinstance(sigma, jax.core.Tracer):
+    on_host = soft or enough is not None or sequential or bound == "randomised" or labels is not None or np.ndim(n) > 0
+    if on_host and isinstance(sigma, jax.core.Tracer):
         raise ValueError(
             "this certificate is computed on the host: call certify outside jit and vmap, or ask for a hard one of n "
             "samples and its Clopper-Pearson bound"
@@ -146,6 +153,8 @@ def certify(
     def conclude():
         counts = votes0.counts, votes.counts
         samples = n if enough is None else enough[np.max(votes0.counts, axis=-1)]
+        if labels is not None:
+            samples = np.where(np.argmax(votes0.counts, axis=-1) == np.asarray(labels), samples, 0)
         if soft:
             sums = (soft_sums(votes0.digits)[0], *soft_sums(votes.digits))
             made = make_soft_certificate(*counts, *sums, sigma, samples, alpha)
@@ -181,8 +190,7 @@ def search_sigma(
     return _search(
         as_pytree(classify),
         images,
-        jnp.asarray(sigma, jnp.float32),
-        _image_keys(key, images),
+        (_each(images, sigma, jnp.float32), _image_keys(key, images)),
         search_tables(search, n, alpha),
         search=search,
         batch_size=batch_size or default_batch_size(),
@@ -209,8 +217,8 @@ def sample_curve(
     return _curve_counts(
         as_pytree(classify),
         images,
+        (_image_keys(key, images),),
         jnp.asarray(sigmas, jnp.float32),
-        _image_keys(key, images),
         jnp.asarray(n, jnp.int32),
         batch_size=batch_size or default_batch_size(),
         devices=devices and tuple(devices),
@@ -240,8 +248,7 @@ def predict(
     counts = _predict_counts(
         as_pytree(classify),
         images,
-        jnp.asarray(sigma, jnp.float32),
-        _image_keys(key, images),
+        (_each(images, sigma, jnp.float32), _image_keys(key, images)),
         jnp.asarray(n, jnp.int32),
         batch_size=batch_size or default_batch_size(),
         devices=devices and tuple(devices),
@@ -252,17 +259,18 @@ def predict(
 def check_request(
     sigma,
     n0: int,
-    n: int,
+    n,
     alpha: float,
     certificate: str = "hard",
     beta: float = 1.0,
     tolerance: float | None = None,
     sequential: Sequential | None = None,
     bound: str = "clopper-pearson",
+    labels: bool = False,
 ) -> None:
     """Raises ValueError for a request that cannot be met, before anything is computed."""
     bounds.check_alpha(alpha)
-    if not isinstance(sigma, jax.core.Tracer) and not 0 < np.float32(sigma) < np.inf:
+    if not isinstance(sigma, jax.core.Tracer) and not np.all((0 < np.float32(sigma)) & (np.float32(sigma) < np.inf)):
         raise ValueError(f"sigma is the standard deviation of the noise and must be positive and finite, not {sigma}")
     if n0 < 1:
         raise ValueError(f"n0 = {n0} samples select no class; it must be at least 1")
@@ -282,13 +290,17 @@ def check_request(
         raise ValueError("a sequential estimation counts hard votes; it does not go with the soft certificate")
     if sequential and tolerance is not None:
         raise ValueError("tolerance fixes an image's samples beforehand, a sequential estimation does not; choose one")
+    if np.ndim(n) > 0 and (certificate == "soft" or sequential or tolerance is not None):
+        raise ValueError("a number of samples for each image goes with hard certificates of these samples alone")
+    if labels and (certificate == "soft" or sequential):
+        raise ValueError("to stop where the class is wrong goes with hard certificates of a number of samples alone")
     smallest = bounds.smallest_n(alpha) if certificate == "hard" else bounds.smallest_soft_n(alpha)
-    if n < smallest:
+    if np.min(n) < smallest:
         raise ValueError(
             f"n = {n} samples can certify nothing at alpha = {alpha}: even if all agree the bound stays below "
             f"1/2. The smallest n that could is {smallest}"
         )
-    if max(n0, n) > MAX_N:
+    if max(n0, np.max(n)) > MAX_N:
         raise ValueError(f"n0 = {n0} and n = {n} must be at most {MAX_N}: samples are numbered in 32 bits")
 
 
@@ -313,11 +325,12 @@ class _Stages(NamedTuple):
 
 
 def _certification(
-    policy: Search, ns: Int[Array, "stages"], enough, sequential: Looks | None, nothing: Votes
+    policy: Search, ns: Int[Array, "stages"], wanted, enough, sequential: Looks | None, nothing: Votes
 ) -> Search:
     """CERTIFY as a search over queries: the policy's own, then selection and estimation at the sigma it chose.
 
-    `enough` tells how many samples the estimation takes after each top count of the selection; None for ns. With
+    `enough` tells how many samples the estimation takes after each top count of the selection; None for ns. Where
+    `wanted` is given, and is not the class selected, it takes none. With
     `sequential` the estimation takes several turns, each of the samples between two looks, until that says stop.
 
     All stages are turns of one loop, so that the network stands once in the compiled program. Images in step leave a
@@ -333,6 +346,9 @@ def _certification(
         n = ns[state.stage]
         if enough is not None:
             n = jnp.where(state.stage == ESTIMATION, enough[state.votes.counts[SELECTION].max()], n)
+        if wanted is not None:
+            wrong = jnp.argmax(state.votes.counts[SELECTION]) != wanted
+            n = jnp.where((state.stage == ESTIMATION) & wrong, 0, n)
         first = jnp.int32(0)
         if sequential is not None:
             estimating = state.stage == ESTIMATION
@@ -404,7 +420,7 @@ def _axis_name(devices):
 
 
 @over_images
-def draw_votes(classify, image, sigma, key, ns, tables, enough, sequential, search, beta, batch_size, devices):
+def draw_votes(classify, image, sigma, key, ns, wanted, tables, enough, sequential, search, beta, batch_size, devices):
     oracle = _oracle(classify, image, key, batch_size, devices, functools.partial(sample_votes, beta=beta))
     trace = None
     if isinstance(search, DDRS):  # needs gradients, which no oracle of counts can give
@@ -412,7 +428,7 @@ def draw_votes(classify, image, sigma, key, ns, tables, enough, sequential, sear
         sigma = trace.sigma
     classes = num_classes(classify, image.shape)
     policy = qcrs_policy(search, sigma, tables, classes) if isinstance(search, QCRS) else fixed_policy(sigma)
-    procedure = _certification(policy, ns, enough, sequential, no_votes(classes, beta))
+    procedure = _certification(policy, ns, wanted, enough, sequential, no_votes(classes, beta))
     final = run(procedure, oracle)
     if isinstance(search, QCRS):
         trace = final.policy.trace
@@ -435,13 +451,19 @@ def _predict_counts(classify, image, sigma, key, n, batch_size, devices):
 
 
 @over_images
-def _curve_counts(classify, image, sigmas, key, n, batch_size, devices):
+def _curve_counts(classify, image, key, sigmas, n, batch_size, devices):
     oracle = _oracle(classify, image, key, batch_size, devices)
     return jax.lax.map(lambda sigma: oracle(Query(sigma, n, jnp.int32(CURVE), jnp.int32(0))), sigmas)
 
 
 def search_tables(search, n, alpha):
     return search.tables(n, alpha) if isinstance(search, QCRS) else ()
+
+
+def _each(images, value, dtype, ndim=0):
+    """`value`, of `ndim` axes, for each of several images where it is one for all."""
+    value = jnp.asarray(value, dtype)
+    return value if images.ndim == 3 or value.ndim > ndim else jnp.broadcast_to(value, (len(images), *value.shape))
 
 
 def _image_keys(key, images):

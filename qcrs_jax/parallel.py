@@ -109,24 +109,25 @@ def _on_each(function, devices):
 
 
 def over_images(one_image: Callable) -> Callable:
-    """Jits a function of (classify, image, sigma, key, *numbers), for one image or under vmap over several.
+    """Jits a function of (classify, image, *own, *numbers), for one image or under vmap over several.
 
-    With `devices` it runs on all of them in step, each with its share of the noisy copies. The jitted function is the
+    What is returned is called with (classify, images, own, *numbers): own is a tuple of what each image has for itself,
+    stacked where there are several. With `devices` it runs on all of them in step, each with its share of the noisy copies. The jitted function is the
     attribute `program` of what is returned.
     """
 
     @functools.partial(jax.jit, static_argnames=("search", "beta", "batch_size", "devices"))
-    def program(classify, images, sigma, keys, *numbers, devices, **static):
-        def whole(classify, images, sigma, keys, *numbers):
-            def one(image, key):
-                return one_image(classify, image, sigma, key, *numbers, devices=devices, **static)
+    def program(classify, images, own, *numbers, devices, **static):
+        def whole(classify, images, own, *numbers):
+            def one(image, own):
+                return one_image(classify, image, *own, *numbers, devices=devices, **static)
 
             axis, size = (0, len(images)) if images.ndim == 4 else (None, 1)
-            return jax.vmap(one, axis, axis, axis_name=IMAGES, axis_size=size)(images, keys)
+            return jax.vmap(one, axis, axis, axis_name=IMAGES, axis_size=size)(images, own)
 
         if devices:
             whole = _on_each(whole, devices)
-        return whole(classify, images, sigma, keys, *numbers)
+        return whole(classify, images, own, *numbers)
 
     def place_and_run(*args, devices, **static):
         if devices:

@@ -50,9 +50,12 @@ def export_certification(
         votes0, votes, _, sigma, _ = draw_votes(
             as_pytree(classify),
             image,
-            sigma,
-            jax.random.wrap_key_data(key, impl="threefry2x32"),
-            jnp.stack([jnp.int32(search_n), n0, n]),
+            (
+                sigma,
+                jax.random.wrap_key_data(key, impl="threefry2x32"),
+                jnp.stack([jnp.int32(search_n), n0, n]),
+                None,
+            ),
             tables,
             None,
             None,

@@ -264,7 +264,7 @@ def _parse(row):
         correct={"0": False, "1": True}[row["correct"]],
         sigma=optional("best_sigma", float),
         pa_lower=optional("pABar", float),
-        seconds=_seconds(row.get("time")),
+        seconds=parse_seconds(row.get("time")),
         search_samples=int(row.get("search_samples") or 0),
         counts0=optional("counts0", parse_counts),
         counts=optional("counts", parse_counts),
@@ -289,7 +289,7 @@ def parse_counts(text: str) -> tuple[int, ...]:
     return tuple(int(v) for v in text.split(","))
 
 
-def _seconds(text):
+def parse_seconds(text):
     if not text:
         return math.nan
     days, _, clock = text.rpartition(", ")  # "1 day, 2:03:04.5"

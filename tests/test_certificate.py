@@ -472,6 +472,20 @@ def test_counts_are_the_same_on_any_number_of_devices():
     assert max(depths(text, "while")) >= 1 and depths(text, "all-reduce") == [1]
 
 
+def test_each_image_may_have_a_sigma_a_number_of_samples_and_a_label():
+    images, keys = jnp.stack([at_distance(d) for d in (0.2, 0.3, 0.4)]), jax.random.split(KEY, 3)
+    sigmas, ns = np.float32([0.2, 0.25, 0.3]), np.array([300, 500, 400])
+    together = certify(linear, images, sigmas, n=ns, key=keys, labels=np.array([0, 1, 0]))
+    assert together.n.tolist() == [300, 0, 400] and together.prediction.tolist() == [0, ABSTAIN, 0]
+    assert together.radius[1] == together.pa_lower[1] == together.counts[1].sum() == 0
+    for i in (0, 2):
+        alone = certify(linear, images[i], float(sigmas[i]), n=int(ns[i]), key=keys[i])
+        jax.tree.map(np.testing.assert_array_equal, jax.tree.map(lambda a, i=i: a[i], together), alone)
+    for wrong in ({"tolerance": 0.1}, {"certificate": "soft"}):
+        with pytest.raises(ValueError, match="goes with hard certificates"):
+            certify(linear, images, 0.25, n=ns, key=KEY, **wrong)
+
+
 @pytest.mark.parametrize("search", [None, QCRS(0.08, 0.9, search="bayesian", search_n=100)])
 def test_images_in_step_get_what_each_would_get_alone(search):
     images = jnp.stack([jnp.full(SHAPE, level) for level in (0.01, 0.3, 0.9)])

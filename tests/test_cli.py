@@ -326,6 +326,9 @@ def test_a_file_of_another_program_is_not_appended_to(here):
         (["--search", "newton"], "newton"),
         (["--tolerance", "150%"], "tolerance is a share of the radius and must lie in (0, 1), not 1.5"),
         (["--tolerance", "1%", "--certificate", "soft"], "does not go with the soft one"),
+        (["--budget", "500", "--tolerance", "1%"], "--budget decides an image's samples"),
+        (["--budget", "5"], "The smallest n that could is 10"),
+        (["--stop_when_wrong", "--certificate", "soft"], "goes with hard certificates"),
         (["--decide", "1", "--precision", "5%"], "not both"),
         (["--look_every", "10"], "give one"),
         (["--beta", "4"], "--certificate soft"),
@@ -346,6 +349,43 @@ def test_impossible_numbers_are_refused_before_the_checkpoint_is_read(tmp_path, 
     text = refused(*words, cwd=tmp_path)
     assert message in text and "no.pth" not in text
     assert not (tmp_path / "new").exists()
+
+
+def test_a_budget_is_kept_and_goes_on_where_it_was_cut(here):
+    words = ["certify", "lenet.pth", "r.tsv", *SMALL, "--search", "bayesian", "--budget", 300, "--max", 6]
+    qcrs_jax(*words, cwd=here)
+    whole, pilot = without_time(here / "r.tsv"), (here / "r.tsv.pilot").read_text()
+    run = read_run(here / "r.tsv")
+    assert len(run.records) == 6 and run.request["budget"] == 300
+    assert np.mean([r.n for r in run.records]) <= 300 and all(r.search_samples > 0 for r in run.records)
+    for record in run.records:
+        k = record.counts[int(np.argmax(record.counts0))]
+        assert sum(record.counts) == record.n
+        assert record.pa_lower == pytest.approx(stats.beta.ppf(0.001, k, record.n - k + 1) if k else 0)
+    lines = (here / "r.tsv").read_text().splitlines(keepends=True)
+    (here / "r.tsv").write_text("".join(lines[:3]))
+    (here / "r.tsv.pilot").write_text(pilot[: pilot.rindex("\n", 0, -1) + 9])  # its last line is torn
+    qcrs_jax(*words, cwd=here)
+    assert without_time(here / "r.tsv") == whole
+
+
+def test_an_image_of_a_wrong_class_takes_no_certification_samples(here):
+    words = ["certify", "lenet.pth", "r.tsv", *SMALL, "--method", "cohen", "--max", 8]
+    qcrs_jax(*words, cwd=here)
+    full = read_run(here / "r.tsv")
+    words[2] = "stopped.tsv"
+    qcrs_jax(*words, "--stop_when_wrong", cwd=here)
+    stopped = read_run(here / "stopped.tsv")
+    assert stopped.request["stop_when_wrong"] is True
+    wrong = 0
+    for a, b in zip(full.records, stopped.records):
+        if int(np.argmax(b.counts0)) == b.label:
+            assert (a.predict, a.radius, a.counts, 200) == (b.predict, b.radius, b.counts, b.n)
+        else:
+            wrong += 1
+            assert (b.predict, b.radius, b.n, sum(b.counts), b.correct) == (-1, 0, 0, 0, False)
+            assert a.correct is False
+    assert 0 < wrong
 
 
 def test_a_tolerance_spends_as_many_samples_as_an_image_needs(here):

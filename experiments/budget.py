@@ -1,0 +1,120 @@
+"""certify --budget: every image is searched and looked at first; then each gets the samples that it is worth.
+
+What is found out first is kept in RESULTS.pilot, so that a run that is killed goes on there as in RESULTS.
+"""
+
+import argparse
+import dataclasses
+import datetime
+from pathlib import Path
+
+from qcrs_jax.errors import UserError
+
+from .runner import Task, run_over_images
+
+COLUMNS = ("idx", "label", "selected", "sigma", "mean", "deviation", "search_samples", "time")
+
+
+@dataclasses.dataclass(frozen=True)
+class Pilot:
+    """What is known of an image before its certification samples are drawn; one line of RESULTS.pilot.
+
+    Attributes:
+        selected: the class selected by its n0 samples.
+        sigma: the noise level of its certificate.
+        mean, deviation: of z = ndtri(p) there, as `budget.Outlook` has them.
+        search_samples, seconds: what the search took.
+        n: the certification samples that it gets; 0 before that is known.
+    """
+
+    idx: int
+    label: int
+    selected: int
+    sigma: float
+    mean: float
+    deviation: float
+    search_samples: int
+    seconds: float
+    n: int = 0
+
+    def line(self, columns=COLUMNS) -> str:
+        numbers = (self.sigma, self.mean, self.deviation)
+        fields = (self.idx, self.label, self.selected, *map(repr, numbers), self.search_samples)
+        return "\t".join(map(str, (*fields, datetime.timedelta(seconds=self.seconds)))) + "\n"
+
+
+def pilot_path(results: Path) -> Path:
+    return results.with_name(results.name + ".pilot")
+
+
+def plan(request, args) -> dict[int, Pilot]:
+    """What is known of each image of the run, and the samples that it gets, by index.
+
+    The samples follow from the pilot alone, which is independent of the certification samples.
+
+    Raises:
+        UserError: several hosts share the run, or what `run_over_images` raises.
+    """
+    import numpy as np
+
+    from qcrs_jax.budget import Outlook, allocate
+
+    from .certify import request_of
+
+    if args.distributed:
+        raise UserError("--budget: several hosts each take a part of the images: give --shard I/N, not --distributed")
+    print(f"first of two passes: what each image is worth, into {pilot_path(args.results)}")
+    pilot_args = argparse.Namespace(**{**vars(args), "results": pilot_path(args.results)})
+    requests = []
+
+    def task(images):
+        requests.append(request_of(request, images, args))
+        return _pilot_task(requests[0])
+
+    pilots = _read(run_over_images(task, pilot_args))
+    paying = [pilot for pilot in pilots if not request.stop_when_wrong or pilot.selected == pilot.label]
+    print("second pass: the certificates")
+    if not paying:
+        return {pilot.idx: dataclasses.replace(pilot, n=request.budget) for pilot in pilots}
+    outlook = Outlook(*(np.array([getattr(pilot, name) for pilot in paying]) for name in Outlook._fields))
+    chosen = allocate(outlook, request.budget * len(pilots) // len(paying), requests[0].alpha)
+    samples = {pilot.idx: int(n) for pilot, n in zip(paying, chosen)}
+    return {pilot.idx: dataclasses.replace(pilot, n=samples.get(pilot.idx, request.budget)) for pilot in pilots}
+
+
+def _pilot_task(request):
+    import numpy as np
+
+    from qcrs_jax.budget import outlook
+
+    from .certify import certify_image, recorded_numbers, search_samples
+
+    def start(classify, images, **program):
+        nobody = np.int32(-1) if images.ndim == 3 else np.full(len(images), -1, np.int32)
+        return certify_image(request, classify, images, wait=False, labels=nobody, **program)
+
+    def records(index, label, seconds, found):
+        selected = int(np.argmax(found.counts0))
+        sigmas, successes, n = [float(found.sigma)], [int(found.counts0[selected])], [request.n0]
+        if request.qcrs:
+            evaluations = int(found.search.evaluations)
+            sigmas += found.search.sigmas[:evaluations].tolist()
+            successes += found.search.counts[:evaluations, selected].tolist()
+            n += [request.qcrs.search_n] * evaluations
+        seen = outlook(float(found.sigma), sigmas, successes, n, request.sigma)
+        spent = search_samples(request, found.search)
+        return [Pilot(index, label, selected, *map(float, seen), spent, seconds)]
+
+    numbers = {**recorded_numbers(request), "pilot": True}
+    return Task(numbers, start, records, file={"columns": COLUMNS, "read": _read})
+
+
+def _read(path) -> list[Pilot]:
+    from qcrs_jax.records import parse_seconds, read_rows
+
+    def parse(row):
+        whole = {name: int(row[name]) for name in ("idx", "label", "selected", "search_samples")}
+        real = {name: float(row[name]) for name in ("sigma", "mean", "deviation")}
+        return Pilot(**whole, **real, seconds=parse_seconds(row["time"]))
+
+    return read_rows(Path(path), set(COLUMNS), parse, "pilot of a run with --budget")
