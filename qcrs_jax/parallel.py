@@ -112,8 +112,8 @@ def over_images(one_image: Callable) -> Callable:
     """Jits a function of (classify, image, *own, *numbers), for one image or under vmap over several.
 
     What is returned is called with (classify, images, own, *numbers): own is a tuple of what each image has for itself,
-    stacked where there are several. With `devices` it runs on all of them in step, each with its share of the noisy copies. The jitted function is the
-    attribute `program` of what is returned.
+    stacked where there are several. With `devices` it runs on all of them in step, each with its share of the noisy
+    copies. The jitted function is the attribute `program` of what is returned.
     """
 
     @functools.partial(jax.jit, static_argnames=("search", "beta", "batch_size", "devices"))
