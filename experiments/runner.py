@@ -191,9 +191,9 @@ def open_inputs(args) -> Inputs:
 
     if args.distributed:
         join_hosts(args.coordinator, args.process)
-        if jax.process_index() > 0:
-            sys.stdout = open(os.devnull, "w")  # the first one tells
     devices = choose_devices(args.devices)  # before anything touches them
+    if jax.process_index() > 0:
+        sys.stdout = open(os.devnull, "w")  # the first one tells
     classifier = load_classifier(args.checkpoint, "none" if args.macer else args.normalization)
     dataset = load_dataset(args.dataset, args.data_dir, args.split, args.on_error)
     check_fit(classifier.spec, dataset, args.checkpoint)
@@ -346,7 +346,8 @@ def run_over_images(task: Task | Callable[[int], Task], args) -> Path | None:
                         progress.set_postfix_str(f"{name} {sum(scores) / len(scores):.4f}")
                     progress.update(len(call))
         except (UserError, Stopped) as error:
-            so_far = f"The {len(done)} results so far stay in {args.results}; the same command goes on there"
+            number = f"{len(done)} " if isinstance(error, UserError) else ""  # a signal comes at any moment
+            so_far = f"The {number}results so far stay in {args.results}; the same command goes on there"
             error.args = (f"{error}\n{so_far}",)
             raise
         if first:

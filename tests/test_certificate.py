@@ -16,7 +16,7 @@ from jax.tree_util import Partial
 from reference_noise import reference_noise
 from scipy import special, stats
 
-from qcrs_jax import ABSTAIN, QCRS, certify, predict, sample_counts, search_sigma
+from qcrs_jax import ABSTAIN, QCRS, Sequential, certify, predict, sample_counts, search_sigma
 from qcrs_jax.bounds import (
     certified_radius,
     clopper_pearson_lower,
@@ -410,7 +410,7 @@ import sys, jax, jax.numpy as jnp, numpy as np
 sys.path.insert(0, sys.argv[1])
 from classifiers import SHAPE, by_sign
 from qcrs_jax import QCRS, certify, certificate, predict, search_sigma
-from qcrs_jax.parallel import place
+from qcrs_jax.parallel import all_agree, place, replicated
 key, images = jax.random.key(11), jnp.full((2, *SHAPE), 0.05)
 settings = QCRS(0.08, 0.9, tolerance=0.1, search_n=130)
 results = []
@@ -426,6 +426,12 @@ for devices in (None, *(jax.devices()[:m] for m in (1, 2, 4, 8))):
 for other in results[1:]:
     jax.tree.map(np.testing.assert_array_equal, results[0], other)
 print(len(jax.devices()), results[0][0].counts.sum())
+
+everywhere = replicated(jax.devices())
+for last in (0.5, 0.25):  # what hosts bring that read other files
+    copies = [jax.device_put(np.float32([1, 2, x]), d) for d, x in zip(jax.devices(), [*[0.5] * 7, last])]
+    array = jax.make_array_from_single_device_arrays((3,), everywhere, copies)
+    assert bool(all_agree((array, place(np.uint32(7), jax.devices())), tuple(jax.devices()))) == (last == 0.5)
 
 def lower(*args, devices, **static):
     global program
@@ -486,16 +492,19 @@ def test_each_image_may_have_a_sigma_a_number_of_samples_and_a_label():
             certify(linear, images, 0.25, n=ns, key=KEY, **wrong)
 
 
-@pytest.mark.parametrize("search", [None, QCRS(0.08, 0.9, search="bayesian", search_n=100)])
-def test_images_in_step_get_what_each_would_get_alone(search):
+@pytest.mark.parametrize(
+    ("search", "sequential"),
+    [(None, Sequential(decide=0.1)), (QCRS(0.08, 0.9, search="bayesian", search_n=100), None)],
+)
+def test_images_in_step_get_what_each_would_get_alone(search, sequential):
     images = jnp.stack([jnp.full(SHAPE, level) for level in (0.01, 0.3, 0.9)])
     keys = jax.random.split(KEY, 3)
-    options = {"n": 500, "search": search, "batch_size": 64}
+    options = {"n": 500, "search": search, "sequential": sequential, "batch_size": 64}
     together = certify(by_sign, images, 0.25, key=keys, wait=False, **options)()
     alone = [certify(by_sign, image, 0.25, key=key, **options) for image, key in zip(images, keys)]
     jax.tree.map(lambda both, *each: np.testing.assert_array_equal(both, np.stack(each)), together, *alone)
-    if search:  # they wait for each other
-        assert len(set(together.search.evaluations.tolist())) > 1
+    waits = together.search.evaluations if search else together.n  # for each other
+    assert len(set(waits.tolist())) > 1
     answers = predict(by_sign, images, 0.25, key=keys, n=500, wait=False)()
     np.testing.assert_array_equal(answers.counts[1], predict(by_sign, images[1], 0.25, key=keys[1], n=500).counts)
 

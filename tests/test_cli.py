@@ -8,6 +8,7 @@ import json
 import pickle
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from kill_runs import kill_runs, lines
 from PIL import Image
 from qcrs_jax.convert.zoo import resolve
 from qcrs_jax.experiments import certify, cli, demo, pipeline
@@ -51,13 +53,6 @@ def refused(*words, cwd):
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("error:") == 1
     return done.stderr
-
-
-def without_time(path):
-    """The lines of a results file, their column time left out."""
-    rows = [line.split("\t") for line in path.read_text().splitlines()]
-    column = rows[0].index("time")
-    return [row[:column] + row[column + 1 :] for row in rows]
 
 
 def assert_certificates(path, n=200, alpha=0.001):
@@ -213,7 +208,7 @@ def test_certify_ends_with_the_table(certified):
 def test_the_same_seed_gives_the_same_file_and_another_another(certified):
     flags = [*SMALL, "--method", "cohen", "--max", 3]
     qcrs_jax("certify", "lenet.pth", "same.tsv", *flags, cwd=certified)
-    assert without_time(certified / "same.tsv") == without_time(certified / "cohen.tsv")
+    assert lines(certified / "same.tsv") == lines(certified / "cohen.tsv")
     qcrs_jax("certify", "lenet.pth", "other.tsv", *flags, "--seed", 1, cwd=certified)
     ours, theirs = (read_run(certified / f"{name}.tsv").records for name in ("cohen", "other"))
     assert [r.counts for r in ours] != [r.counts for r in theirs]
@@ -244,42 +239,63 @@ def test_skip_and_max(here):
     assert [r.idx for r in read_run(here / "r.tsv").records] == [0, 2]
     # An image's result does not depend on which others are certified.
     qcrs_jax("certify", "lenet.pth", "one.tsv", *SMALL, "--method", "cohen", "--skip", 2, "--max", 1, cwd=here)
-    assert without_time(here / "one.tsv") == without_time(here / "r.tsv")[:2]
+    assert lines(here / "one.tsv") == lines(here / "r.tsv")[:2]
 
 
 def test_a_killed_run_ends_as_an_unbroken_one(here):
-    words = [*SMALL, "--method", "cohen", "--N", 4000]
-    qcrs_jax("certify", "lenet.pth", "whole.tsv", *words, cwd=here)
+    words = [PROGRAM, "certify", "lenet.pth", *map(str, SMALL), "--method", "cohen", "--N", "4000"]
+    kill_runs(3, words, here)
     path = here / "killed.tsv"
-    kills = 0
-    for _ in range(6):
-        before = path.read_bytes().count(b"\n") if path.exists() else 0
-        with subprocess.Popen(
-            [PROGRAM, "certify", "lenet.pth", "killed.tsv", *map(str, words)],
-            cwd=here,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        ) as process:
-            # Two kills, each behind at least one new image; then it may end.
-            while process.poll() is None:
-                lines = path.read_bytes().count(b"\n") if path.exists() else 0
-                if kills < 2 and lines > max(before, 1):
-                    process.send_signal(signal.SIGKILL)
-                    kills += 1
-                    break
-                time.sleep(0.005)
-        if process.returncode == 0:
-            break
-        assert process.returncode == -signal.SIGKILL
-        if kills == 1:
-            assert path.read_bytes().count(b"\n") < 7, "it was not killed in the middle"
-            with open(path, "ab") as file:  # as if it had died within a write
-                file.write(b"5\t4\t4\t0.")
-    assert process.returncode == 0 and kills >= 1
-    assert without_time(path) == without_time(here / "whole.tsv")
-    assert (
-        "killed.tsv: 6 of 6 images are done" in qcrs_jax("certify", "lenet.pth", "killed.tsv", *words, cwd=here).stdout
-    )
+    path.write_bytes(path.read_bytes()[:-9])  # as if it had died within a write
+    again = subprocess.run([*words, "killed.tsv"], cwd=here, capture_output=True, text=True)
+    assert "killed.tsv: 5 of 6 images are done" in again.stdout
+    assert lines(path) == lines(here / "whole.tsv")
+
+
+def test_a_machine_that_is_taken_away_leaves_its_results_and_says_how_to_go_on(here):
+    words = [PROGRAM, "certify", "lenet.pth", "r.tsv", *map(str, SMALL), "--method", "cohen", "--N", "30000"]
+    with subprocess.Popen(words, cwd=here, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        while not (here / "r.tsv").exists() or (here / "r.tsv").read_bytes().count(b"\n") < 2:
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        message = process.communicate()[1]
+    assert process.returncode == 143 and 1 <= len(read_run(here / "r.tsv").records) < 6, message
+    assert "qcrs-jax: stopped by SIGTERM\nThe results so far stay in r.tsv; the same command goes on there" in message
+    assert "Traceback" not in message
+
+
+def test_images_in_step_and_shards_are_the_run_of_one_image_at_a_time(certified):
+    flags = [*SMALL, "--search", "golden", "--max", 3]
+    qcrs_jax("certify", "lenet.pth", "step.tsv", *flags, "--images", 2, "--devices", 3, cwd=certified)
+    assert lines(certified / "step.tsv") == lines(certified / "golden.tsv")
+    assert read_run(certified / "step.tsv").sidecar["provenance"]["images"] == 2
+    for i in (1, 2):
+        done = qcrs_jax("certify", "lenet.pth", f"part{i}.tsv", *flags, "--shard", f"{i}/2", cwd=certified)
+        assert f"{3 - i} of 6 images" in done.stdout and f"shard {i}/2" in done.stdout
+    table = qcrs_jax("table", "golden.tsv", "part1.tsv", "part2.tsv", cwd=certified).stdout
+    ours, theirs = (next(line for line in table.splitlines() if name in line) for name in ("golden.tsv", "part*.tsv"))
+    assert ours.split(")")[1].split()[:-1] == theirs.split(")")[1].split()[:-1]
+    assert "part1.tsv: of the 2 shards of this run, number 2 is missing" in refused("table", "part1.tsv", cwd=certified)
+    text = (certified / "step.tsv").read_text().replace("\n2\t", "\n77\t")
+    (certified / "step.tsv").write_text(text)
+    message = refused("certify", "lenet.pth", "step.tsv", *flags, cwd=certified)
+    assert "step.tsv: its line of image 77" in message and "delete it" in message
+
+
+def test_two_hosts_share_a_run(certified):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    flags = [*SMALL, "--search", "golden", "--max", 3, "--devices", 2, "--distributed", "--coordinator", address]
+    words = [PROGRAM, "certify", "lenet.pth", "hosts.tsv", *map(str, flags), "--process"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    hosts = [subprocess.Popen([*words, f"{i}/2"], cwd=certified, **pipes) for i in (1, 2)]
+    first, second = [host.communicate(timeout=300) for host in hosts]
+    assert [host.returncode for host in hosts] == [0, 0], first[1] + second[1]
+    assert lines(certified / "hosts.tsv") == lines(certified / "golden.tsv")
+    assert "(hosts.tsv)" in first[0] and "images" not in second[0]
+    assert read_run(certified / "hosts.tsv").sidecar["provenance"]["devices"].startswith("4 x cpu")
 
 
 def test_a_changed_configuration_is_refused_and_changes_nothing(certified):
@@ -559,7 +575,7 @@ def test_predict_goes_on_where_it_stopped_and_nothing_is_mixed(predicted):
     with open(path, "a") as file:
         file.write("2\t4\t")
     assert "2 of 3 images are done" in qcrs_jax("predict", "lenet.pth", "stopped.tsv", *words, cwd=predicted).stdout
-    assert without_time(path) == without_time(predicted / "p60.tsv")
+    assert lines(path) == lines(predicted / "p60.tsv")
     before = path.read_bytes()
     assert "n: 60 in the file, 61 now" in refused(
         "predict", "lenet.pth", "stopped.tsv", *PREDICT, "--N", 61, cwd=predicted
@@ -602,7 +618,7 @@ def test_convert_gives_what_certify_takes(certified):
     qcrs_jax("convert", "lenet.pth", "converted", cwd=certified)
     flags = [*SMALL, "--method", "cohen", "--max", 3]
     qcrs_jax("certify", "converted", "from_converted.tsv", *flags, cwd=certified)
-    assert without_time(certified / "from_converted.tsv") == without_time(certified / "cohen.tsv")
+    assert lines(certified / "from_converted.tsv") == lines(certified / "cohen.tsv")
     # The same weights: the file may be continued with either.
     qcrs_jax("certify", "converted", "cohen.tsv", *flags, cwd=certified)
     assert "converted" in refused("convert", "lenet.pth", "converted", cwd=certified)

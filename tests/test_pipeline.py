@@ -1,8 +1,12 @@
 """The loop of a run: order, failures, what a full memory does."""
 
+import os
+import signal
+import threading
+
 import jax
 import pytest
-from qcrs_jax.experiments.pipeline import Launcher, groups, in_turn, read_ahead
+from qcrs_jax.experiments.pipeline import Launcher, Stopped, groups, in_turn, read_ahead, stopping
 
 from qcrs_jax.errors import UserError
 
@@ -111,3 +115,21 @@ def test_memory_that_does_not_hold_one_copy_and_other_errors_are_told():
         list(in_turn(["RESOURCE_EXHAUSTED: Out of memory"], Launcher(start, 4, lambda text: None)))
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
         list(in_turn(["INTERNAL: a defect"], Launcher(start, 4, lambda text: None)))
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signals_stop_the_loop_while_it_waits(number, status):
+    before = signal.getsignal(number)
+    release = threading.Event()
+
+    def launch(call):
+        if call == "second":
+            threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
+        return lambda: call == "first" or release.wait(60)
+
+    got = []
+    with pytest.raises(Stopped) as stop, stopping():
+        for call, _ in in_turn(["first", "second"], launch):
+            got.append(call)
+    release.set()
+    assert got == ["first"] and stop.value.status == status and signal.getsignal(number) is before

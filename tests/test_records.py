@@ -1,8 +1,14 @@
 """Results files: full precision, resuming behind a torn line, refusals, and the field's published files."""
 
 import datetime
+import errno
+import fcntl
 import json
 import math
+import os
+import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -138,6 +144,86 @@ def test_a_file_torn_at_any_byte_is_completed_to_the_same_bytes(tmp_path):
                 if record.idx not in done:
                     writer.write(record)
         assert path.read_bytes() == whole
+
+
+def test_writers_killed_at_random_moments_leave_what_an_unbroken_one_does():
+    # In a process of its own, without the threads of JAX, which must not be forked.
+    command = [sys.executable, Path(__file__).with_name("kill_runs.py"), "writer", "150"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("150 writers killed")
+
+
+def test_a_full_disk_is_told_and_takes_nothing_that_was_written(tmp_path):
+    records, path = [make_record(i) for i in range(6)], tmp_path / "r.tsv"
+    write_all(tmp_path / "whole.tsv", records)
+    whole = (tmp_path / "whole.tsv").read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Writer(path, REQUEST, {}) as writer:
+        writer.write(*records[:3])
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) - 10, limits[1]))
+            with pytest.raises(RecordsError, match=r"r\.tsv: cannot be written: File too large\. Make room") as error:
+                writer.write(*records[3:])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert "goes on behind the last whole line" in str(error.value)
+    assert whole.startswith(path.read_bytes()) and [r.idx for r in read_run(path).records] == [0, 1, 2]
+    assert len(write_all(path, records[3:])) == 3 and path.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, "Make room"),
+        (errno.EROFS, "Choose a folder that you may write to"),
+        (errno.EACCES, "Choose a folder that you may write to"),
+        (errno.ENOLCK, "no locks"),
+        (errno.EIO, "Choose another file"),
+    ],
+)
+def test_a_file_that_cannot_be_begun_is_named_with_the_remedy(tmp_path, monkeypatch, number, remedy):
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    with pytest.raises(RecordsError, match=rf"r\.tsv: cannot be written: .*{remedy}"):
+        Writer(tmp_path / "r.tsv", REQUEST, {})
+
+
+def test_what_is_no_regular_file_is_not_written_to():
+    with pytest.raises(RecordsError, match="/dev/null: is not a file that results can be kept in"):
+        Writer("/dev/null", REQUEST, {})
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda text: text.replace("best_sigma\t", ""), "its first line is not the one it was begun with"),
+        (lambda text: text.replace("\t0.5\t", "\t"), "line 3: not a result: it has another number of fields"),
+        (lambda text: text.replace("99900", "99901"), "line 2: .*counts are not those of 100000 .*sum to 100001"),
+        (lambda text: text.replace("1,2,3,94", "1,2,-3,94"), "line 2: .*counts0 are not those of 100 samples"),
+        (lambda text: text.replace("99900", "many"), "line 2: not a result"),
+    ],
+)
+def test_a_file_edited_by_hand_is_not_continued(tmp_path, edit, message):
+    request = {**REQUEST, "n0": 100, "n": 100_000}
+    path = tmp_path / "r.tsv"
+    write_all(path, [make_record(0), make_record(1, radius=0.5)], request)
+    path.write_text(edit(path.read_text()))
+    before = path.read_bytes()
+    with pytest.raises(RecordsError, match=rf"r\.tsv(.*, |: ){message}") as error:
+        Writer(path, request, {})
+    assert path.read_bytes() == before and ("or choose another" in str(error.value) or "delete it" in str(error.value))
+
+
+def test_a_finished_run_names_the_images_that_were_left_out(tmp_path):
+    path = tmp_path / "r.tsv"
+    write_all(path, [make_record(0)])
+    assert "left_out" not in read_run(path).sidecar
+    with Writer(path, REQUEST, {"device": "another"}) as writer:
+        writer.finish([4, 7])
+    assert read_run(path).sidecar == {"request": REQUEST, "provenance": {"device": "cpu"}, "left_out": [4, 7]}
 
 
 def test_every_line_is_on_disk_before_the_next(tmp_path):
