@@ -31,9 +31,9 @@ def add_guarantee_arguments(parser):
     )
     add(
         "--sequence",
-        choices=["betting", "union", "stages", "fixed"],
-        help="decide, precision: bounds that hold at all looks at once: by betting, by a union bound over geometric "
-        "looks, over looks at N / 100, N / 10 and N, or one look at N (default: betting to decide, else union)",
+        choices=["union", "betting", "stages", "fixed"],
+        help="decide, precision: bounds that hold at all looks at once: by a union bound over geometric looks, by "
+        "betting, over looks at N / 100, N / 10 and N, or one look at N (default: union)",
     )
     add("--look_every", type=int, metavar="K", help="decide, precision: samples between looks at least (default: 50)")
     add(

@@ -30,7 +30,7 @@ from scipy import interpolate, special
 
 from . import bounds
 
-SEQUENCES = ("betting", "union", "stages", "fixed")
+SEQUENCES = ("union", "betting", "stages", "fixed")
 RATIO = 1.2  # between looks, once it makes a longer step than `step`
 MARGIN = 5e-5  # probits by which tables understate lower bounds and overstate upper ones: interpolation and float32
 MAX_SEQUENTIAL_N = 2**22  # there are tables of all counts at all looks
@@ -77,18 +77,18 @@ class Sequential:
             1 - precision times the upper bound, and so, with probability at least 1 - alpha - beta, the certified and
             the true radius of the selected class are that close. It also stops where the upper bound is 0.
         beta: failure probability of the upper bounds, for all looks together; alpha's by default.
-        sequence: "betting": `betting_lower`; the best where the answer is clear. "union": Clopper-Pearson bounds of
-            which the last look has half of alpha and the others equal parts of the other half; closest to a fixed n
-            where all n samples are needed, and so the default for precision. "stages": the same with alpha in equal
-            parts on n / 100, n / 10 and n samples, as many as Horvath et al. have; they draw each stage anew, here the
-            samples are pooled. "fixed": one look at all n.
+        sequence: "union": Clopper-Pearson bounds of which the last look has half of alpha and the others equal parts of
+            the other half; where all n samples are needed nearly those of a fixed n. "betting": `betting_lower`; needs
+            the fewest samples where the answer is clear. "stages": as union, with alpha in equal parts on n / 100,
+            n / 10 and n samples; Horvath et al. draw each stage anew, here the samples are pooled. "fixed": one look at
+            all n.
         step: samples between looks of the first two, at least; later each look has 1.2 times the samples of the last.
     """
 
     decide: float | None = None
     precision: float | None = None
     beta: float | None = None
-    sequence: str | None = None
+    sequence: str = "union"
     step: int = 50
 
     def __post_init__(self):
@@ -100,8 +100,6 @@ class Sequential:
             raise ValueError(f"precision is a share of the radius and must lie in (0, 1), not {self.precision}")
         if self.beta is not None:
             bounds.check_alpha(self.beta)
-        if self.sequence is None:
-            object.__setattr__(self, "sequence", "union" if self.decide is None else "betting")
         if self.sequence not in SEQUENCES:
             raise ValueError(f"unknown sequence {self.sequence!r}; known are {', '.join(SEQUENCES)}")
         if self.step < 1:

@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FOLDERS = {"qcrs_jax": "qcrs_jax", "qcrs_jax.convert": "convert", "qcrs_jax.experiments": "experiments"}
 COMMANDS = """cli runner pipeline arguments certify predict table compare plot memory visualize curve quasiconcavity
-    simulate train experiment export_program demo benchmark""".split()
+    simulate sequential train experiment export_program demo benchmark""".split()
 OUTER = ("qcrs_jax.convert", "qcrs_jax.experiments", "convert", "experiments", "torch")
 
 

@@ -1,0 +1,160 @@
+"""How many samples a decision takes, or a radius known to a precision: exact means, without a network.
+
+For an image whose selected class has probability Phi(z) under the noise, that is a true radius of z sigma, the samples
+of `qcrs-jax certify --decide` and `--precision` are followed through all their counts (dynamic programming). Beside our
+bounds stand a fixed N and published schemes.
+
+  qcrs-jax sequential --decide 1 2 --precision 0.05 0.1
+"""
+
+from pathlib import Path
+
+from .table import FORMATS, LAYOUTS, check_replaceable, write
+
+DISTANCES = (-1.0, -0.5, -0.2, -0.05, 0.0, 0.05, 0.2, 0.5, 1.0, 2.0)  # of the true radius from the one asked about
+RADII = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0)
+
+
+def add_arguments(parser):
+    add = parser.add_argument
+    add("--decide", type=float, nargs="+", default=[1.0, 2.0], metavar="R", help="radii / sigma (default: 1 2)")
+    add("--precision", type=float, nargs="+", default=[0.05, 0.1], metavar="SHARE", help="default: 0.05 0.1")
+    add("--N", type=int, default=100_000, help="samples at most (default: 100000)")
+    add("--alpha", type=float, default=0.001, help="failure probability of each claim (default: 0.001)")
+    add("--format", choices=FORMATS[:2], default="terminal", help="default: terminal")
+    add("--out", type=Path, help="write to this file instead of the terminal")
+
+
+def run(args):
+    from qcrs_jax.certificate import check_request
+    from qcrs_jax.errors import UserError
+    from qcrs_jax.sequential import Sequential
+
+    try:
+        check_request(1.0, 1, args.N, args.alpha)
+        asked = [Sequential(decide=r) for r in args.decide] + [Sequential(precision=share) for share in args.precision]
+        for sequential in asked:
+            sequential.check_reach(1.0, args.N, args.alpha)
+    except ValueError as error:
+        raise UserError(f"impossible request: {error}") from error
+    check_replaceable(args.out, [])
+    layout = LAYOUTS[args.format]
+    parts = [part for r in args.decide for part in decisions(layout, r, args.N, args.alpha)]
+    write("\n\n".join([*parts, *precisions(layout, args.precision, args.N, args.alpha)]) + "\n", args.out)
+
+
+def decisions(layout, radius: float, n: int, alpha: float) -> list[str]:
+    """A heading and a table of the mean samples of a decision at `radius`, at sigma = 1, by each scheme."""
+    from scipy.special import ndtr
+
+    from qcrs_jax.sequential import Sequential, outcome
+
+    zs = [radius + distance for distance in DISTANCES]
+    threshold = float(ndtr(radius))
+    rows = []
+    for name, scheme in published(threshold, n, alpha).items():
+        rows.append((name, [scheme(float(ndtr(z))) for z in zs]))
+    for name in ("stages", "union", "betting"):
+        ours = Sequential(decide=radius, sequence=name)
+        results = [outcome(ours, n, alpha, float(ndtr(z))) for z in zs]
+        rows.append((f"ours, {name}", [(result.samples, result.robust, result.not_robust) for result in results]))
+    at = DISTANCES.index(0.0)
+    cells = [
+        [
+            name,
+            *(f"{samples:,.0f}" for samples, _, _ in results),
+            f"{results[at][1]:.1e}",
+            f"{results[at][2]:.1e}",
+        ]
+        for name, results in rows
+    ]
+    header = ["mean samples where z =", *(f"{z:g}" for z in zs), "says robust at z = r", "says not"]
+    heading = f"Decision at r = {radius:g} sigma, N = {n:,}, both errors at most {alpha:g}:"
+    return [heading, layout(header, [[(cell, None) for cell in row] for row in cells])]
+
+
+def published(threshold: float, n: int, alpha: float) -> dict:
+    """Schemes to compare with, by name: p -> (mean samples, probabilities of the claims p > and p <= `threshold`)."""
+    import numpy as np
+    from scipy import special
+
+    def binomial(shares):
+        """Rejects p <= q where as many successes have a probability below the look's share of alpha; exact."""
+
+        def rejects(look, k, m, q):
+            return (k > 0) & (special.betainc(np.maximum(k, 1), m - k + 1, q) < alpha * shares[look])
+
+        return rejects
+
+    def wealthy(look, k, m, q):
+        """Rejects p <= q where the gambler with the whole of Jeffreys' prior has 1 / alpha."""
+        wealth = special.betaln(k + 0.5, m - k + 0.5) - special.betaln(0.5, 0.5)
+        wealth -= special.xlogy(k, q) + special.xlog1py(m - k, -q)
+        return (k > m * q) & (wealth >= -np.log(alpha))
+
+    def scheme(looks, rejects, rejects_more=None, fresh=False):
+        return lambda p: _claims(looks, rejects, rejects_more or rejects, threshold, p, fresh)
+
+    geometric = [m for m in sorted({int(np.ceil(1.1**k)) for k in range(11, 300)}) if m < n] + [n]
+    counted = np.arange(1, len(geometric) + 1)
+    stages = [max(n // 100, 1), max(n // 10, 1), n]
+    return {
+        "fixed N": scheme([n], binomial([1.0])),
+        "Horvath et al., three stages": scheme(
+            stages, binomial([1 / 3] * 3), binomial([1 / 2, 1 / 2, 0.0]), fresh=True
+        ),
+        "Voracek, union bound": scheme(geometric, binomial(5 / ((counted + 4) * (counted + 5)))),
+        "Voracek, betting (KT)": scheme(geometric, wealthy),
+    }
+
+
+def _claims(looks, rejects, rejects_more, threshold, p, fresh):
+    """Mean samples, and probabilities of the claims that p is more and not more than `threshold`; exact.
+
+    rejects: (look, k, m, q) -> whether k of m samples reject that their probability is at most q.
+    rejects_more: the same, applied to failures, for the other claim.
+    fresh: whether each look has all its samples anew, as Horvath et al. draw them.
+    """
+    import numpy as np
+    from scipy import stats
+
+    from qcrs_jax.sequential import walk
+
+    def more(look, k):
+        return rejects(look, k, looks[look], threshold)
+
+    def less(look, k):
+        return rejects_more(look, looks[look] - k, looks[look], 1 - threshold)
+
+    if not fresh:
+        ended, drawn = walk(looks, lambda look, k: more(look, k) | less(look, k), p), looks
+    else:
+        ended, drawn, going = [], np.cumsum(looks), 1.0
+        for look, m in enumerate(looks):
+            k = np.arange(m + 1)
+            chances = going * stats.binom.pmf(k, m, p)
+            stops = more(look, k) | less(look, k) | (look == len(looks) - 1)
+            ended.append(np.where(stops, chances, 0.0))
+            going = chances[~stops].sum()
+    totals = np.zeros(3)
+    for look, chances in enumerate(ended):
+        k = np.arange(chances.size)
+        totals += drawn[look] * chances.sum(), chances[more(look, k)].sum(), chances[less(look, k)].sum()
+    return totals
+
+
+def precisions(layout, shares, n: int, alpha: float) -> list[str]:
+    """A heading and a table of the mean samples, and the mean certified radius, of runs to a precision at sigma = 1."""
+    from scipy.special import ndtr
+
+    from qcrs_jax.sequential import Sequential, outcome
+
+    settings = {f"N = {n:,}": Sequential(precision=0.5, sequence="fixed")}
+    settings |= {f"within {share:.3g}": Sequential(precision=share) for share in shares}
+    rows = []
+    for name, sequential in settings.items():
+        results = [outcome(sequential, n, alpha, float(ndtr(z))) for z in RADII]
+        cells = [f"{result.radius:.2f} for {result.samples:,.0f}" for result in results]
+        rows.append([(cell, None) for cell in (name, *cells)])
+    heading = f"Mean certified radius / sigma, for mean samples, of a true radius of z sigma; alpha = {alpha:g}:"
+    return [heading, layout(["z =", *(f"{z:g}" for z in RADII)], rows)]
