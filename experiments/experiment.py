@@ -164,6 +164,13 @@ PRESETS = {
             f"--dataset folder --data_dir {{base}}/cifar10 --sigma 0.25 --skip 250 {BRACKET}",
         ),
     ),
+    "sequential": Preset(
+        asks="How many samples does it take to decide whether an image is robust at r, or to know its radius?",
+        source="Voracek (NeurIPS 2024) and Horvath et al. (ICLR 2022), whose schemes stand beside",
+        takes="a minute; computed exactly, without a network",
+        expect="about a thousand samples where the answer is no closer than 0.2 sigma, for 100 000",
+        commands=("sequential --format markdown --out table.md",),
+    ),
     "cifar10": Preset(
         asks="The published runs on CIFAR-10.",
         source="the program of QCRS: ResNet-110 of Cohen et al. in ./models, MACER's in ./weights, CIFAR-10 in ./data",

@@ -9,6 +9,8 @@ bounds stand a fixed N and published schemes.
 
 from pathlib import Path
 
+from qcrs_jax.errors import UserError
+
 from .table import FORMATS, LAYOUTS, check_replaceable, write
 
 DISTANCES = (-1.0, -0.5, -0.2, -0.05, 0.0, 0.05, 0.2, 0.5, 1.0, 2.0)  # of the true radius from the one asked about
@@ -19,6 +21,12 @@ def add_arguments(parser):
     add = parser.add_argument
     add("--decide", type=float, nargs="+", default=[1.0, 2.0], metavar="R", help="radii / sigma (default: 1 2)")
     add("--precision", type=float, nargs="+", default=[0.05, 0.1], metavar="SHARE", help="default: 0.05 0.1")
+    add(
+        "--results",
+        type=Path,
+        help="a results file: a further column has the mean over its images, of which the share of the selected class "
+        "among the certification samples is taken for its probability",
+    )
     add("--N", type=int, default=100_000, help="samples at most (default: 100000)")
     add("--alpha", type=float, default=0.001, help="failure probability of each claim (default: 0.001)")
     add("--format", choices=FORMATS[:2], default="terminal", help="default: terminal")
@@ -27,7 +35,6 @@ def add_arguments(parser):
 
 def run(args):
     from qcrs_jax.certificate import check_request
-    from qcrs_jax.errors import UserError
     from qcrs_jax.sequential import Sequential
 
     try:
@@ -39,17 +46,41 @@ def run(args):
         raise UserError(f"impossible request: {error}") from error
     check_replaceable(args.out, [])
     layout = LAYOUTS[args.format]
-    parts = [part for r in args.decide for part in decisions(layout, r, args.N, args.alpha)]
+    zs = None if args.results is None else probits(args.results)
+    parts = [part for r in args.decide for part in decisions(layout, r, args.N, args.alpha, zs)]
     write("\n\n".join([*parts, *precisions(layout, args.precision, args.N, args.alpha)]) + "\n", args.out)
 
 
-def decisions(layout, radius: float, n: int, alpha: float) -> list[str]:
-    """A heading and a table of the mean samples of a decision at `radius`, at sigma = 1, by each scheme."""
+def probits(path: Path) -> list[float]:
+    """Of each image of a results file the z that its certification samples tell.
+
+    Raises:
+        UserError: the file cannot be read, or has no counts.
+    """
+    from scipy.special import ndtri
+
+    from qcrs_jax.records import read_run
+
+    records = read_run(path).records
+    if not records or not all(record.counts and record.counts0 for record in records):
+        raise UserError(f"{path}: has no class counts of selection and certification")
+    selected = [max(range(len(record.counts0)), key=record.counts0.__getitem__) for record in records]
+    return [
+        float(ndtri((record.counts[top] + 0.5) / (sum(record.counts) + 1))) for record, top in zip(records, selected)
+    ]
+
+
+def decisions(layout, radius: float, n: int, alpha: float, images=None) -> list[str]:
+    """A heading and a table of the mean samples of a decision at `radius`, at sigma = 1, by each scheme.
+
+    `images`: the z of each of some images, whose mean has a column.
+    """
+    import numpy as np
     from scipy.special import ndtr
 
     from qcrs_jax.sequential import Sequential, outcome
 
-    zs = [radius + distance for distance in DISTANCES]
+    zs = [*(radius + distance for distance in DISTANCES), *(images or ())]
     threshold = float(ndtr(radius))
     rows = []
     for name, scheme in published(threshold, n, alpha).items():
@@ -62,19 +93,24 @@ def decisions(layout, radius: float, n: int, alpha: float) -> list[str]:
     cells = [
         [
             name,
-            *(f"{samples:,.0f}" for samples, _, _ in results),
+            *(f"{samples:,.0f}" for samples, _, _ in results[: len(DISTANCES)]),
+            *([f"{np.mean([samples for samples, _, _ in results[len(DISTANCES) :]]):,.0f}"] if images else []),
             f"{results[at][1]:.1e}",
             f"{results[at][2]:.1e}",
         ]
         for name, results in rows
     ]
-    header = ["mean samples where z =", *(f"{z:g}" for z in zs), "says robust at z = r", "says not"]
+    header = ["mean samples where z =", *(f"{z:g}" for z in zs[: len(DISTANCES)])]
+    header += [*(["the images"] if images else []), "says robust at z = r", "says not"]
     heading = f"Decision at r = {radius:g} sigma, N = {n:,}, both errors at most {alpha:g}:"
     return [heading, layout(header, [[(cell, None) for cell in row] for row in cells])]
 
 
 def published(threshold: float, n: int, alpha: float) -> dict:
-    """Schemes to compare with, by name: p -> (mean samples, probabilities of the claims p > and p <= `threshold`)."""
+    """Schemes to compare with, by name: p -> (mean samples, probabilities of the claims p > and p <= `threshold`).
+
+    Horvath et al. have 1000, 10 000 and 125 000 samples in their stages; here n / 100, n / 10 and n.
+    """
     import numpy as np
     from scipy import special
 

@@ -223,3 +223,23 @@ def test_what_the_host_computes_is_refused_inside_jit(arguments):
 
     with pytest.raises(ValueError, match="outside jit"):
         jax.jit(radius)(at_distance(0.3))
+
+
+def test_published_schemes_keep_their_errors_and_take_the_samples_that_they_draw():
+    from qcrs_jax.experiments.sequential import published
+
+    threshold, n, alpha = float(special.ndtr(1.0)), 10_000, 0.01
+    schemes = published(threshold, n, alpha)
+    for name, scheme in schemes.items():
+        samples, robust, _ = scheme(threshold)
+        assert robust <= alpha, name
+        assert scheme(threshold + 1e-9)[2] <= alpha, name
+        assert samples <= n + (1100 if "stages" in name else 0) + 1e-6, name
+        assert scheme(0.99)[1] > 0.99 and scheme(0.5)[2] > 0.99, name
+    assert schemes["fixed N"](0.9)[0] == pytest.approx(n)
+    stages = schemes["Horvath et al., three stages"]
+    p = 0.95  # the first stage, of 100, decides or not; the second, of 1000 new ones, then does for certain
+    k = np.arange(101)
+    undecided = (stats.binom.sf(k - 1, 100, threshold) >= alpha / 3) & (stats.binom.cdf(k, 100, threshold) >= alpha / 2)
+    expected = 100 + 1000 * stats.binom.pmf(k, 100, p)[undecided].sum()
+    assert stages(p)[0] == pytest.approx(expected, rel=1e-3)
