@@ -243,3 +243,17 @@ def test_published_schemes_keep_their_errors_and_take_the_samples_that_they_draw
     undecided = (stats.binom.sf(k - 1, 100, threshold) >= alpha / 3) & (stats.binom.cdf(k, 100, threshold) >= alpha / 2)
     expected = 100 + 1000 * stats.binom.pmf(k, 100, p)[undecided].sum()
     assert stages(p)[0] == pytest.approx(expected, rel=1e-3)
+
+
+def test_the_command_tables_the_mean_samples(tmp_path, capsys):
+    from qcrs_jax.experiments import cli
+
+    words = "sequential --decide 0.5 --precision 0.3 --N 500 --alpha 0.05 --format markdown".split()
+    assert cli.main(words) == 0
+    text = capsys.readouterr().out
+    rows = {line.split("|")[1].strip(): line.split("|")[2:-1] for line in text.splitlines() if line.startswith("|")}
+    expected = outcome(Sequential(decide=0.5), 500, 0.05, float(special.ndtr(-0.5))).samples
+    assert float(rows["ours, union"][0].replace(",", "")) == pytest.approx(expected, abs=0.5)
+    assert float(rows["fixed N"][3].replace(",", "")) == 500 and "within 0.3" in rows
+    assert cli.main([*words, "--decide", "3.5"]) == 2
+    assert "certify at most a radius of" in capsys.readouterr().err
