@@ -133,6 +133,7 @@ class Sequential:
 
     def check_reach(self, sigma, n: int, alpha: float) -> None:
         """Raises ValueError where no count of n samples at sigma could certify the radius asked about, or any."""
+        sigma = float(np.max(sigma))
         most = float(bounds.certified_radius(self.lower(len(self.looks(n)) - 1, n, n, alpha), sigma))
         if most <= (self.decide or 0):
             raise ValueError(
