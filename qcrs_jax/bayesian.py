@@ -50,8 +50,8 @@ class _State(NamedTuple):
 def bayesian(
     lower: float,
     upper: float,
-    evaluations: int,
-    n: int,
+    evaluations: int | Int[Array, ""],
+    n: int | Int[Array, ""],
     sigma0: Float[Array, ""],
     radii: Float[Array, "probits"],
     num_classes: int,

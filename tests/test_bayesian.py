@@ -1,5 +1,7 @@
 """Bayesian optimisation of the radius on curves that are known."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,22 +16,39 @@ from qcrs_jax.search import run
 RADII = expected_radius_table(100_000, 0.001)
 BRACKET = (0.08, 0.9)
 CLASSES = 10  # the first is the one that is searched for; the others share what it leaves
+SEEDS = 20
 
 
-def search(probability, evaluations=15, n=200, sigma0=0.25, bracket=BRACKET, seeds=1):
-    """The last states and the answers of searches of a class of known probability(sigma)."""
-    machine = bayesian.bayesian(*bracket, evaluations, n, jnp.float32(sigma0), jnp.float32(RADII), CLASSES)
+class Fall(NamedTuple):
+    """A probability that falls from `top` to 0 around sigma = `middle`."""
+
+    middle: float
+    steepness: float
+    top: float = 1.0
+
+    def __call__(self, sigma):
+        return self.top * jax.scipy.special.ndtr(-self.steepness * jnp.log(jnp.asarray(sigma) / self.middle))
+
+
+@jax.jit
+def searches(probability, evaluations, n, sigma0):
+    machine = bayesian.bayesian(*BRACKET, evaluations, n, sigma0, jnp.float32(RADII), CLASSES)
 
     def one(seed):
         def evaluate(sigma):
             key = jax.random.fold_in(jax.random.key(seed), jax.lax.bitcast_convert_type(sigma, jnp.int32))
-            kept = (jax.random.uniform(key, (n,)) < probability(sigma)).sum()
+            kept = jax.random.binomial(key, jnp.float32(n), probability(sigma))
             return jnp.append(kept, jnp.full(CLASSES - 1, (n - kept) / (CLASSES - 1)))
 
         final = run(machine, evaluate)
         return final, machine.best(final)
 
-    return jax.tree.map(np.asarray, jax.jit(jax.vmap(one))(jnp.arange(seeds)))
+    return jax.vmap(one)(jnp.arange(SEEDS))
+
+
+def search(probability, evaluations=15, n=200, sigma0=0.25):
+    """The last states and the answers of `SEEDS` searches of a class of known probability(sigma)."""
+    return jax.tree.map(np.asarray, searches(probability, evaluations, n, sigma0))
 
 
 def share(probability, sigmas):
@@ -42,60 +61,58 @@ def radius(probability, sigma):
     return np.asarray(sigma) * np.interp(special.ndtri(np.asarray(probability(sigma), float)), PROBITS, RADII)
 
 
-def falls(middle, steepness):
-    """A probability that falls from 1 to 0 around `middle`."""
-    return lambda sigma: jax.scipy.special.ndtr(-steepness * jnp.log(jnp.asarray(sigma) / middle))
-
-
 @pytest.mark.parametrize("middle", [0.15, 0.4, 0.9])
 @pytest.mark.parametrize("steepness", [2.0, 8.0])
 def test_it_finds_nearly_the_largest_radius(middle, steepness):
-    probability = falls(middle, steepness)
+    probability = Fall(middle, steepness)
     sigma0 = min(0.25, 0.8 * middle)
-    assert share(probability, search(probability, 10, 100, sigma0, seeds=20)[1]) > 0.93
-    assert share(probability, search(probability, 15, 500, sigma0, seeds=20)[1]) > 0.96
+    assert share(probability, search(probability, 10, 100, sigma0)[1]) > 0.93
+    assert share(probability, search(probability, 15, 500, sigma0)[1]) > 0.96
 
 
 def test_the_first_sigma_is_the_original_and_no_more_are_asked_than_allowed():
     for evaluations in (2, 4, 9):
-        final, sigma = search(falls(0.6, 5.0), evaluations)
-        assert final.told[0] <= evaluations and BRACKET[0] * 0.999 <= sigma[0] <= BRACKET[1] * 1.001
-        assert final.n[0, -1] >= 200 and final.n.sum() == 200 * final.told[0]
+        final, sigma = search(Fall(0.6, 5.0), evaluations)
+        assert np.all(final.told <= evaluations)
+        assert np.all((BRACKET[0] * 0.999 <= sigma) & (sigma <= BRACKET[1] * 1.001))
+        assert np.all(final.n[:, -1] >= 200) and np.all(final.n.sum(axis=1) == 200 * final.told)
 
 
 def test_a_bracket_whose_end_is_best_is_widened():
-    beyond = falls(2.0, 5.0)  # its best sigma is 1.0
-    final, sigma = search(beyond, seeds=5)
+    beyond = Fall(2.0, 5.0)  # its best sigma is 1.0
+    final, sigma = search(beyond)
     assert np.all(sigma > 0.92) and share(beyond, sigma) > 0.93
-    below = falls(0.12, 1.2)  # its best sigma is 0.044
-    sigma = search(below, 15, 500, seeds=5)[1]
+    below = Fall(0.12, 1.2)  # its best sigma is 0.044
+    sigma = search(below, 15, 500)[1]
     assert np.all(sigma < 0.078) and share(below, sigma) > 0.9
-    everywhere, sigma = search(lambda sigma: jnp.float32(1.0), 40)
-    assert 2 < sigma[0] <= 0.9 * REACH * 1.001 and everywhere.told[0] < 40  # no further, and no more than it takes
+    everywhere, sigma = search(Fall(1e9, 5.0), 40)
+    assert np.all((2 < sigma) & (sigma <= 0.9 * REACH * 1.001))  # no further
+    assert np.all(everywhere.told < 40)  # no more than it takes
 
 
 def test_a_class_without_hope_ends_the_search_early():
-    final, sigma = search(lambda sigma: jnp.float32(0.2), 40)
-    assert final.told[0] < 15 and np.isfinite(sigma[0])
+    final, sigma = search(Fall(1e9, 5.0, top=0.2), 40)
+    assert np.all(final.told < 15) and np.all(np.isfinite(sigma))
 
 
 def test_an_original_sigma_outside_the_bracket_is_its_first_query():
-    assert search(falls(0.6, 5.0), sigma0=1.1)[0].n[0, -1] >= 200
+    assert np.all(search(Fall(0.6, 5.0), sigma0=1.1)[0].n[:, -1] >= 200)
 
 
 def test_many_samples_do_no_harm():
-    probability = falls(0.5, 8.0)
+    probability = Fall(0.5, 8.0)
     assert share(probability, search(probability, 15, 50_000)[1]) > 0.98
 
 
 def test_level_classes_are_sampled_again_before_one_is_chosen():
     machine = bayesian.bayesian(*BRACKET, 20, 100, jnp.float32(0.25), jnp.float32(RADII), 3)
+    tell = jax.jit(machine.tell)
     state, asked, chosen = machine.init, [], []
     for counts in ([46, 52, 2], [60, 38, 2], [55, 43, 2], [50, 50, 0], [44, 56, 0], [90, 10, 0]):
         asked.append(float(machine.ask(state)))
-        state = machine.tell(state, jnp.asarray(counts))
+        state = tell(state, jnp.asarray(counts))
         chosen.append(int(state.prediction))
     assert asked[:5] == [0.25] * 5 and asked[5] != 0.25  # 500 samples at most
     assert chosen == [1, 0, 0, 0, 0, 0]  # by all of them
-    clear = machine.tell(machine.init, jnp.asarray([70, 30, 0]))
+    clear = tell(machine.init, jnp.asarray([70, 30, 0]))
     assert float(machine.ask(clear)) != 0.25
