@@ -1,12 +1,20 @@
 """Fixtures that several modules share."""
 
 import io
+import os
 import tarfile
 
 import numpy as np
 import pytest
 from checkpoints import SHARED
 from PIL import Image
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once(tmp_path_factory):
+    """Commands in processes of their own share what they compile, for this session of tests alone."""
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path_factory.mktemp("compiled"))
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 
 @pytest.fixture(scope="session")
