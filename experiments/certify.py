@@ -189,7 +189,7 @@ def check(args) -> Request:
     options = guarantee_options(args) | ({} if args.tolerance is None else {"tolerance": args.tolerance})
     if args.certificate == "soft":
         options |= {"certificate": "soft", "beta": 16.0 if args.beta is None else args.beta}
-        if (args.batch or 0) > SOFT_ONE:
+        if isinstance(args.batch, int) and args.batch > SOFT_ONE:
             raise UserError(f"--batch {args.batch}: soft votes are summed exactly for {SOFT_ONE} at most")
     elif args.beta is not None:
         raise UserError("--beta is of the soft certificate; give --certificate soft with it")

@@ -10,6 +10,7 @@ from qcrs_jax.convert import export, zoo
 from qcrs_jax.errors import UserError
 
 from . import (
+    agreement,
     benchmark,
     certify,
     compare,
@@ -46,6 +47,7 @@ COMMANDS = {
     "simulate": simulate,
     "sequential": sequential,
     "memory": memory,
+    "agreement": agreement,
     "experiment": experiment,
     "demo": demo,
     "benchmark": benchmark,

@@ -50,7 +50,13 @@ def add_input_arguments(parser, sweep=True):
 def add_program_arguments(parser, sweep=True, seed=True):
     """Adds the flags of the program; with `seed` those of a run of it, with `sweep` also those of one over images."""
     add = parser.add_argument_group("program").add_argument
-    add("--batch", type=int, help="noisy copies per forward pass of a device (default: 16 on a CPU, 500 elsewhere)")
+    auto = ", or auto: the fastest of a few, measured in some seconds at the start; changes no count" if seed else ""
+    add(
+        "--batch",
+        type=(lambda text: text if text == "auto" else int(text)) if seed else int,
+        metavar="B",
+        help=f"noisy copies per forward pass of a device{auto} (default: 16 on a CPU, 500 elsewhere)",
+    )
     parser.set_defaults(devices=None, images=None, shard=None, distributed=False, coordinator=None, process=None)
     if seed:
         add(
@@ -72,7 +78,7 @@ def add_program_arguments(parser, sweep=True, seed=True):
         "--dtype",
         choices=["float32", "bfloat16"],
         default="float32",
-        help="in which the network computes; noise, sums and counts stay as they are (default: float32)",
+        help="in which the network computes; noise, sums and counts stay as they are (default: %(default)s)",
     )
     add("--macer", action="store_true", help="the checkpoint is MACER's: images are not normalised")
     add("--normalization", help=NORMALIZATION_HELP)
@@ -118,8 +124,10 @@ def check_arguments(args) -> None:
     """Raises UserError for a flag of these out of its range, before anything slow is imported or read."""
     if args.skip < 1:
         raise UserError(f"--skip must be at least 1, not {args.skip}")
-    if args.batch is not None and args.batch < 1:
+    if args.batch not in (None, "auto") and args.batch < 1:
         raise UserError(f"--batch must be at least 1, not {args.batch}")
+    if args.batch == "auto" and args.distributed:
+        raise UserError("--batch auto measures one machine; give all hosts of --distributed one number")
     for flag in ("devices", "images"):
         if getattr(args, flag) is not None and getattr(args, flag) < 1:
             raise UserError(f"--{flag} must be at least 1, not {getattr(args, flag)}")
@@ -189,6 +197,8 @@ def open_inputs(args) -> Inputs:
     from qcrs_jax.parallel import choose_devices, join_hosts, place
     from qcrs_jax.sampling import default_batch_size
 
+    from .batch_size import fastest_batch
+
     if args.distributed:
         join_hosts(args.coordinator, args.process)
     devices = choose_devices(args.devices)  # before anything touches them
@@ -205,11 +215,15 @@ def open_inputs(args) -> Inputs:
         print(f"warning: its layout is {spec.source['layout']}'s, not MACER's; is --macer right?")
     if spec.source.get("sigma", args.sigma) != args.sigma:
         print(f"warning: it was trained at sigma {spec.source['sigma']:g}, and --sigma is {args.sigma:g}")
-    batch = args.batch or default_batch_size()
+    classify = place(classifier.inference(dtype=args.dtype), devices)
+    if args.batch == "auto":
+        batch = fastest_batch(classify, spec.image_shape, devices)
+    else:
+        batch = args.batch or default_batch_size()
     return Inputs(
         classifier=classifier,
         dataset=dataset,
-        classify=place(classifier.inference(dtype=args.dtype), devices),
+        classify=classify,
         batch=batch,
         devices=devices,
         circumstances=_circumstances(classifier, dataset, args),

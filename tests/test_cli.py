@@ -139,6 +139,7 @@ DDRS_FLAGS = "--ddrs_preset --ddrs_steps --ddrs_draws --ddrs_step_size --ddrs_de
         ("plot", "RESULTS --out --title --names png pdf svg"),
         ("visualize", "CHECKPOINT --index --out --sigmas --curve_n --dataset --search --N --seed --macer"),
         ("curve", "CHECKPOINT RESULTS --sigma --sigmas --curve_n --dataset --skip --max --on_error --batch"),
+        ("agreement", "CHECKPOINT --sigma --N --dataset --skip --max --out --dtype"),
         ("quasiconcavity", "CURVES --alpha --out --report"),
         ("demo", "--out"),
         ("benchmark", ""),
@@ -221,13 +222,21 @@ def test_the_same_seed_gives_the_same_file_and_another_another(certified):
 
 
 def test_another_batch_size_gives_the_same_counts(certified):
-    flags = [*SMALL, "--method", "cohen", "--max", 3, "--batch", 7]
-    qcrs_jax("certify", "lenet.pth", "batch.tsv", *flags, cwd=certified)
-    ours, theirs = (read_run(certified / f"{name}.tsv").records for name in ("cohen", "batch"))
-    for a, b in zip(ours, theirs, strict=True):
-        # A sample whose two best logits tie within rounding may fall to either side.
-        assert np.abs(np.subtract(a.counts, b.counts)).sum() <= 2
-        assert np.abs(np.subtract(a.counts0, b.counts0)).sum() <= 2
+    for size, name in ((7, "batch"), ("auto", "auto")):
+        flags = [*SMALL, "--method", "cohen", "--max", 3, "--batch", size]
+        done = qcrs_jax("certify", "lenet.pth", f"{name}.tsv", *flags, cwd=certified)
+        ours, theirs = (read_run(certified / f"{file}.tsv").records for file in ("cohen", name))
+        for a, b in zip(ours, theirs, strict=True):
+            # A sample whose two best logits tie within rounding may fall to either side.
+            assert np.abs(np.subtract(a.counts, b.counts)).sum() <= 2
+            assert np.abs(np.subtract(a.counts0, b.counts0)).sum() <= 2
+    chosen = re.search(r"--batch auto: (\d+); samples a second: .* at \1\b", done.stdout)[1]
+    assert json.loads((certified / "auto.tsv.json").read_text())["provenance"]["batch"] == int(chosen)
+
+
+def test_of_batch_sizes_as_fast_as_each_other_the_smallest_is_taken():
+    assert batch_size.choose({8: 50.0, 16: 98.0, 32: 100.0, 64: 99.0}) == 16
+    assert batch_size.choose({}) == 1
 
 
 def test_images_have_noise_of_their_own(certified):
