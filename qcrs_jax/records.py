@@ -170,14 +170,15 @@ def without_class(records: Sequence, request: dict) -> tuple[int, int]:
     drawn = counted = 0
     for record in records:
         for name, n in _asked(record, request).items():
-            if n and (counts := getattr(record, name, None)):
+            if n is not None and (counts := getattr(record, name, None)):
                 drawn, counted = drawn + n, counted + sum(counts)
     return drawn - counted, drawn
 
 
 def _asked(record, request):
     """How many samples the counts of a record are of, by their name; None where that is not known."""
-    return {"counts0": request.get("n0"), "counts": getattr(record, "n", None) or request.get("n")}
+    n = getattr(record, "n", None)  # 0 where none were drawn
+    return {"counts0": request.get("n0"), "counts": request.get("n") if n is None else n}
 
 
 def sidecar_path(path: Path) -> Path:
@@ -208,7 +209,7 @@ def _counting_trouble(record, request):
     """What is wrong with the counts of a record; None where nothing is. Fewer than n is right: of logits not finite."""
     for name, n in _asked(record, request).items():
         counts = getattr(record, name)
-        if counts and n and not 0 <= min(counts) <= sum(counts) <= n:
+        if counts and n is not None and not 0 <= min(counts) <= sum(counts) <= n:
             return f"{name} are not those of {n} samples: they sum to {sum(counts)}"
     return None
 

@@ -21,7 +21,7 @@ import torch
 from kill_runs import kill_runs, lines
 from PIL import Image
 from qcrs_jax.convert.zoo import resolve
-from qcrs_jax.experiments import certify, cli, demo, pipeline
+from qcrs_jax.experiments import batch_size, certify, cli, demo, pipeline
 from qcrs_jax.experiments.torch_nets import CifarResNet, LeNet, randomise
 from scipy import stats
 

@@ -7,13 +7,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = {"qcrs_jax": "qcrs_jax", "qcrs_jax.convert": "convert", "qcrs_jax.experiments": "experiments"}
-<<<<<<< HEAD
-COMMANDS = """cli runner pipeline arguments certify predict table compare plot memory visualize curve quasiconcavity
-    simulate sequential train experiment export_program demo benchmark""".split()
-=======
 COMMANDS = """cli runner pipeline batch_size arguments agreement certify predict table compare plot memory visualize
-    curve quasiconcavity simulate train experiment export_program demo benchmark""".split()
->>>>>>> 75fdb23 (--batch auto measures a few batch sizes; qcrs-jax agreement compares bfloat16 with float32 on the same noise)
+    curve quasiconcavity simulate sequential train experiment export_program demo benchmark""".split()
 OUTER = ("qcrs_jax.convert", "qcrs_jax.experiments", "convert", "experiments", "torch")
 
 

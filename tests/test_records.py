@@ -1,5 +1,6 @@
 """Results files: full precision, resuming behind a torn line, refusals, and the field's published files."""
 
+import dataclasses
 import datetime
 import errno
 import fcntl
@@ -25,6 +26,7 @@ from qcrs_jax.records import (
     columns_of,
     read_run,
     sidecar_path,
+    without_class,
     write_run,
 )
 
@@ -417,3 +419,12 @@ def test_published_files(name, images, first, specific):
     found = (record.idx, record.label, record.predict, record.radius, record.sigma)
     assert found == first[:-1] and record.seconds == pytest.approx(first[-1])
     assert record.counts is None and math.isnan(record.samples)
+
+
+def test_copies_of_no_class_are_those_that_were_drawn_and_are_not_counted():
+    request = {"n0": 10, "n": 100}
+    record = Record(0, 1, 1, 0.0, True, counts0=(4, 5), counts=(90, 7))
+    assert without_class([record], request) == (4, 110)
+    assert without_class([record, dataclasses.replace(record, n=97)], request) == (5, 217)
+    assert without_class([dataclasses.replace(record, counts=(0, 0), n=0)], request) == (1, 10)  # none were drawn
+    assert without_class([dataclasses.replace(record, counts=None), record], {}) == (0, 0)
