@@ -25,7 +25,7 @@ def add_arguments(parser):
 
 def run(args):
     from qcrs_jax.bounds import check_alpha
-    from qcrs_jax.curves import read_curves
+    from qcrs_jax.curves import read_all_curves
 
     from .table import check_replaceable
 
@@ -36,7 +36,7 @@ def run(args):
         raise UserError(f"--alpha: {error}") from error
     if args.out is not None:
         check_ending(args.out)
-    files = [(path, read_curves(path)) for path in args.curves]
+    files = read_all_curves(args.curves)
     text = "\n\n".join(report(path, curves, args.alpha) for path, curves in files)
     print(text)
     if args.report is not None:

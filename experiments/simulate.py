@@ -27,12 +27,11 @@ def add_arguments(parser):
 
 
 def run(args):
-    from qcrs_jax.curves import read_curves
+    from qcrs_jax.curves import read_all_curves
 
     if args.repeats < 1:
         raise UserError(f"--repeats must be at least 1, not {args.repeats}")
-    for path in args.curves:
-        curves = read_curves(path)
+    for path, curves in read_all_curves(args.curves):
         print(f"{path}: {len(curves.idx)} images, {curves.n:,} samples at each of {len(curves.sigmas)} sigmas")
         print(comparison(curves, args))
 

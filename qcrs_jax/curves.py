@@ -8,6 +8,7 @@ the class that it has at the original sigma; p(sigma) is the probability of that
 """
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from .bounds import certified_radius, clopper_pearson_lower, clopper_pearson_upper
-from .records import RecordsError, parse_counts, read_rows, read_sidecar
+from .records import RecordsError, Run, parse_counts, read_rows, read_sidecar
+from .shards import join
 
 COLUMNS = ("idx", "label", "sigma", "counts")
 
@@ -92,26 +94,45 @@ def read_curves(path: str | Path) -> Curves:
     Raises:
         RecordsError: the file or its sidecar is missing, damaged or of another kind, or no image is finished.
     """
+    return _curves(_finished(path))
+
+
+def read_all_curves(paths: Sequence[str | Path]) -> list[tuple[Path, Curves]]:
+    """The curves of each run in files of `qcrs-jax curve`, and its file; the shards of a run are put together.
+
+    Raises:
+        RecordsError: as `read_curves`, or shards overlap, are missing or not finished; names the files.
+    """
+    return [(run.path, _curves(run)) for run in join([_finished(path) for path in paths])]
+
+
+def _finished(path):
+    """The run in a file of curves, with the points of those images that have all of them."""
     path = Path(path)
-    points = read_points(path)
-    request = read_sidecar(path).get("request", {})
-    if not {"sigma", "sigmas", "n"} <= set(request):
+    points, sidecar = read_points(path), read_sidecar(path)
+    if not {"sigma", "sigmas", "n"} <= set(sidecar.get("request", {})):
         raise RecordsError(f"{path}: has no sidecar {path.name}.json of `qcrs-jax curve`, which tells its sigmas and n")
-    sigmas = request["sigmas"]
     images = {}
     for point in points:
+        images.setdefault(point.idx, set()).add(point.sigma)
+    whole = {idx for idx, at in images.items() if at == set(sidecar["request"]["sigmas"])}
+    return Run(path, [point for point in points if point.idx in whole], sidecar)
+
+
+def _curves(run):
+    sigmas, images = run.request["sigmas"], {}
+    for point in run.records:
         images.setdefault((point.idx, point.label), {})[point.sigma] = point.counts
-    whole = {image: at for image, at in images.items() if set(at) == set(sigmas)}
-    if not whole:
-        raise RecordsError(f"{path}: holds no finished image yet")
+    if not images:
+        raise RecordsError(f"{run.path}: holds no finished image yet")
     return Curves(
-        idx=np.array([idx for idx, _ in whole]),
-        labels=np.array([label for _, label in whole]),
+        idx=np.array([idx for idx, _ in images]),
+        labels=np.array([label for _, label in images]),
         sigmas=np.array(sigmas, float),
-        original=sigmas.index(float(np.float32(request["sigma"]))),
-        counts=np.array([[at[sigma] for sigma in sigmas] for at in whole.values()]),
-        n=request["n"],
-        request=request,
+        original=sigmas.index(float(np.float32(run.request["sigma"]))),
+        counts=np.array([[at[sigma] for sigma in sigmas] for at in images.values()]),
+        n=run.request["n"],
+        request=run.request,
     )
 
 

@@ -133,7 +133,7 @@ class Run:
     """
 
     path: Path
-    records: list[Record]
+    records: list  # of Record; of a file of curves, of its points
     sidecar: dict
 
     @property

@@ -19,7 +19,11 @@ def read_runs(paths: Sequence[str | Path]) -> list[Run]:
     Raises:
         RecordsError: a file cannot be read, or shards overlap, are missing or not finished; names the files.
     """
-    runs = [read_run(path) for path in paths]
+    return join([read_run(path) for path in paths])
+
+
+def join(runs: Sequence[Run]) -> list[Run]:
+    """`runs` with the shards of each put together, in the order of their first ones; raises as `read_runs`."""
     return [merge(group) if "shard" in group[0].request else group[0] for group in gather(runs)]
 
 

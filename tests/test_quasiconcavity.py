@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from qcrs_jax.experiments import cli, demo
 
-from qcrs_jax.curves import COLUMNS, Point, read_curves, read_points
-from qcrs_jax.records import Writer
+from qcrs_jax.curves import COLUMNS, Point, read_all_curves, read_curves, read_points
+from qcrs_jax.records import RecordsError, Writer
 
 FLAGS = ["--dataset", "npz", "--data_dir", str(demo.IMAGES), "--sigma", "0.25", "--skip", "2", "--max", "6"]
 FLAGS += "--sigmas 0.1 0.8 4 --curve_n 100".split()
@@ -32,6 +32,18 @@ def test_a_data_set_s_curves(measured):
     assert curves.labels.tolist() == labels[:6:2].tolist() and (curves.classes == curves.labels).any()
     request = json.loads(measured.with_name("curves.tsv.json").read_text())["request"]
     assert request["method"] == "curve" and request["n"] == 100 and request["skip"] == 2
+
+
+def test_shards_of_curves_are_one_run(measured, tmp_path):
+    paths = [tmp_path / f"curves{i}.tsv" for i in (1, 2)]
+    assert [curve(path, "--shard", f"{i}/2") for i, path in enumerate(paths, start=1)] == [0, 0]
+    ((path, whole),) = read_all_curves(paths)
+    alone = read_curves(measured)
+    assert path.name == "curves*.tsv" and whole.idx.tolist() == [0, 2, 4] and whole.request == alone.request
+    np.testing.assert_array_equal(whole.counts, alone.counts)
+    paths[0].write_text("".join(paths[0].read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(RecordsError, match=r"curves1\.tsv: shard 1/2 is not finished: 1 of its 2 images"):
+        read_all_curves(paths)
 
 
 @pytest.mark.parametrize("kept", [0, 3, 5, 9])
