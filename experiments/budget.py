@@ -50,39 +50,46 @@ def pilot_path(results: Path) -> Path:
 def plan(request, args) -> dict[int, Pilot]:
     """What is known of each image of the run, and the samples that it gets, by index.
 
-    The samples follow from the pilot alone, which is independent of the certification samples.
-
     Raises:
         UserError: several hosts share the run, or what `run_over_images` raises.
     """
-    import numpy as np
-
-    from qcrs_jax.budget import Outlook, allocate
-
     from .certify import request_of
 
     if args.distributed:
         raise UserError("--budget: several hosts each take a part of the images: give --shard I/N, not --distributed")
     print(f"first of two passes: what each image is worth, into {pilot_path(args.results)}")
-    pilot_args = argparse.Namespace(**{**vars(args), "results": pilot_path(args.results)})
     requests = []
 
     def task(images):
         requests.append(request_of(request, images, args))
-        return _pilot_task(requests[0])
+        return pilot_task(requests[0])
 
-    pilots = _read(run_over_images(task, pilot_args))
-    paying = [pilot for pilot in pilots if not request.stop_when_wrong or pilot.selected == pilot.label]
+    pilots = run_over_images(task, argparse.Namespace(**{**vars(args), "results": pilot_path(args.results)}))
     print("second pass: the certificates")
-    if not paying:
-        return {pilot.idx: dataclasses.replace(pilot, n=request.budget) for pilot in pilots}
-    outlook = Outlook(*(np.array([getattr(pilot, name) for pilot in paying]) for name in Outlook._fields))
-    chosen = allocate(outlook, request.budget * len(pilots) // len(paying), requests[0].alpha)
-    samples = {pilot.idx: int(n) for pilot, n in zip(paying, chosen)}
-    return {pilot.idx: dataclasses.replace(pilot, n=samples.get(pilot.idx, request.budget)) for pilot in pilots}
+    return planned(requests[0], pilots)
 
 
-def _pilot_task(request):
+def planned(request, path: Path) -> dict[int, Pilot]:
+    """The images of a finished pilot, by index, with the samples that each gets.
+
+    They follow from the pilot alone, which is independent of the certification samples.
+    """
+    import numpy as np
+
+    from qcrs_jax.budget import Outlook, allocate
+
+    pilots, mean = _read(path), request.budget["mean"]
+    paying = [pilot for pilot in pilots if not request.stop_when_wrong or pilot.selected == pilot.label]
+    samples = {}
+    if paying:
+        outlook = Outlook(*(np.array([getattr(pilot, name) for pilot in paying]) for name in Outlook._fields))
+        chosen = allocate(outlook, mean * len(pilots) // len(paying), request.alpha)
+        samples = {pilot.idx: int(n) for pilot, n in zip(paying, chosen)}
+    return {pilot.idx: dataclasses.replace(pilot, n=samples.get(pilot.idx, mean)) for pilot in pilots}
+
+
+def pilot_task(request) -> Task:
+    """What is found out of each image first."""
     import numpy as np
 
     from qcrs_jax.budget import outlook

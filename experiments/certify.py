@@ -165,7 +165,7 @@ class Request:
     ddrs: object  # a ddrs.DDRS, or None
     options: dict  # what else `certify` is told: of samples, bounds and the soft certificate; empty for none of them
     simultaneous: dict | None = None  # the "alpha" of all "images" together, of which each has its part
-    budget: int | None = None  # certification samples of an image in the mean; None for n each
+    budget: dict | None = None  # how many certification samples an image has in the "mean", up to image "max"
     stop_when_wrong: bool = False
 
     @property
@@ -230,7 +230,8 @@ def check(args) -> Request:
             message = re.sub(rf"\b{name}\b", flag, message)
         raise UserError(f"impossible request: {message}") from error
     numbers = (args.method, args.sigma, args.N0, n, args.alpha, args.seed, args.skip)
-    return Request(*numbers, qcrs, ddrs, options, budget=args.budget, stop_when_wrong=args.stop_when_wrong)
+    budget = None if args.budget is None else {"mean": args.budget, "max": args.max}
+    return Request(*numbers, qcrs, ddrs, options, budget=budget, stop_when_wrong=args.stop_when_wrong)
 
 
 def certify_dataset(request: Request, args) -> Path | None:
@@ -238,7 +239,7 @@ def certify_dataset(request: Request, args) -> Path | None:
     from .budget import plan
 
     plans = plan(request, args) if request.budget else None
-    return run_over_images(lambda m: _task(request_of(request, m, args), plans), args)
+    return run_over_images(lambda m: task(request_of(request, m, args), plans), args)
 
 
 def request_of(request: Request, images: int, args) -> Request:
@@ -253,7 +254,7 @@ def recorded_numbers(request: Request) -> dict:
     return {name: v for name, v in numbers.items() if v or name not in ("simultaneous", "budget", "stop_when_wrong")}
 
 
-def _task(request, plans):
+def task(request: Request, plans: dict | None) -> Task:
     """What is done at each image, and recorded. `plans`, by index: what was found out of it before."""
     from qcrs_jax.records import columns_of
 

@@ -26,6 +26,7 @@ from . import (
     simulate,
     table,
     train,
+    verify,
     visualize,
 )
 from .pipeline import Stopped
@@ -48,6 +49,7 @@ COMMANDS = {
     "sequential": sequential,
     "memory": memory,
     "agreement": agreement,
+    "verify": verify,
     "experiment": experiment,
     "demo": demo,
     "benchmark": benchmark,

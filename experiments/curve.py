@@ -78,6 +78,11 @@ def check_sigmas(args, qcrs=None) -> list[float]:
 
 def measure_dataset(request: dict, args) -> Path | None:
     """Measures the data set; returns what `run_over_images` does, and raises what it raises."""
+    return run_over_images(task(request, args), args)
+
+
+def task(request: dict, args) -> Task:
+    """What is done at each image."""
     from qcrs_jax.curves import COLUMNS, Point, read_points
 
     sigmas = request["sigmas"]
@@ -98,4 +103,4 @@ def measure_dataset(request: dict, args) -> Path | None:
         return {index for index, _ in written if all((index, sigma) in written for sigma in sigmas)}
 
     file = {"columns": COLUMNS, "read": read_points}
-    return run_over_images(Task({**request, "skip": args.skip}, start, lines, file=file, done=done), args)
+    return Task({**request, "skip": args.skip}, start, lines, file=file, done=done)

@@ -46,6 +46,11 @@ def check(args) -> None:
 
 def predict_dataset(args) -> Path | None:
     """Predicts the data set; returns what `run_over_images` does, and raises what it raises."""
+    return run_over_images(task(args), args)
+
+
+def task(args) -> Task:
+    """What is done at each image."""
     from qcrs_jax.records import PREDICT_COLUMNS
 
     def start(classify, images, **program):
@@ -66,4 +71,4 @@ def predict_dataset(args) -> Path | None:
         "skip": args.skip,
     }
     score = ("accuracy", lambda record: record.correct)
-    return run_over_images(Task(request, start, records, score, file={"columns": PREDICT_COLUMNS}), args)
+    return Task(request, start, records, score, file={"columns": PREDICT_COLUMNS})

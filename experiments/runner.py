@@ -297,18 +297,12 @@ def run_over_images(task: Task | Callable[[int], Task], args) -> Path | None:
 
     inputs = open_inputs(args)
     data, devices = inputs.dataset, inputs.devices
-    end = len(data) if args.max < 0 else min(args.max, len(data))
-    indices = range(0, end, args.skip)
-    if not indices:
-        raise UserError(f"--max {args.max} leaves no image")
+    indices, whole = indices_of(args, data)
     if callable(task):
-        task = task(len(indices))
+        task = task(len(whole))
     request = {**task.request, **inputs.circumstances}
     if args.shard:
-        request["shard"] = {"part": args.shard[0], "of": args.shard[1], "images": len(indices)}
-        indices = indices[args.shard[0] - 1 :: args.shard[1]]
-        if not indices:
-            raise UserError(f"--shard {args.shard[0]}/{args.shard[1]}: leaves no image")
+        request["shard"] = {"part": args.shard[0], "of": args.shard[1], "images": len(whole)}
     if args.on_error == "stop":  # before there is a results file
         inputs.read(indices[0])
     together = args.images or (default_images(devices, inputs.classifier.spec.image_shape) if task.even else 1)
@@ -335,7 +329,7 @@ def run_over_images(task: Task | Callable[[int], Task], args) -> Path | None:
         calls = groups(
             read_ahead(inputs.read, todo, together), together, leave_out if args.on_error == "skip" else None
         )
-        launch = Launcher(_starter(task, inputs, todo, together), -(-inputs.batch // together), progress.write)
+        launch = Launcher(starter(task, inputs, todo, together), -(-inputs.batch // together), progress.write)
         try:
             with progress, stopping():
                 started = time.perf_counter()
@@ -373,7 +367,22 @@ def run_over_images(task: Task | Callable[[int], Task], args) -> Path | None:
     return args.results if first else None
 
 
-def _starter(task, inputs, todo, together):
+def indices_of(args, dataset) -> tuple[range, range]:
+    """The images that `args` ask for, of this shard and of the whole run.
+
+    Raises:
+        UserError: there are none.
+    """
+    whole = range(0, len(dataset) if args.max < 0 else min(args.max, len(dataset)), args.skip)
+    if not whole:
+        raise UserError(f"--max {args.max} leaves no image")
+    part, of = args.shard or (1, 1)
+    if not whole[part - 1 :: of]:
+        raise UserError(f"--shard {part}/{of}: leaves no image")
+    return whole[part - 1 :: of], whole
+
+
+def starter(task, inputs, todo, together):
     """How a group of images is launched: (group, copies) -> a function that waits for the answers of its images."""
     import jax
     import numpy as np
@@ -459,6 +468,7 @@ def _provenance(args, dataset, batch_size, devices):
 
     return {
         "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "arguments": {name: _plain(value) for name, value in vars(args).items() if name not in ("run", "results")},
         "checkpoint": str(args.checkpoint),
         "data": dataset.source,
         "batch": batch_size,
@@ -468,3 +478,32 @@ def _provenance(args, dataset, batch_size, devices):
             **{name: importlib.metadata.version(name) for name in ("qcrs_jax", "jax", "jaxlib", "flax", "numpy")},
         },
     }
+
+
+def _plain(value):
+    return str(value) if isinstance(value, Path) else value
+
+
+# Flags that tell where a run is computed, not what.
+_WHEREABOUTS = {"devices": None, "batch": None, "images": None, "distributed": False, "coordinator": None}
+
+
+def recorded_arguments(results: Path):
+    """The arguments that the run of a results file was started with, for this machine.
+
+    Raises:
+        UserError: its sidecar does not tell them.
+    """
+    from qcrs_jax.records import read_sidecar, sidecar_path
+
+    recorded = read_sidecar(results).get("provenance", {}).get("arguments")
+    if not recorded:
+        raise UserError(
+            f"{sidecar_path(results)}: does not tell how the run was started, as of versions before 0.2; --recount 0 "
+            "checks its bounds"
+        )
+    args = argparse.Namespace(**{**recorded, **_WHEREABOUTS, "results": results})
+    for name in ("checkpoint", "data_dir"):
+        value = getattr(args, name)
+        setattr(args, name, None if value is None else Path(value))
+    return args

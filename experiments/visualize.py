@@ -40,8 +40,8 @@ def run(args):
     request = certify.check(args)
     if request.ddrs:
         raise UserError("--method ddrs has no evaluations to show; --method qcrs or cohen has")
-    if "tolerance" in request.options:
-        raise UserError("--tolerance: the figure shows certificates of N samples")
+    if "tolerance" in request.options or request.budget:
+        raise UserError("--tolerance and --budget: the figure shows certificates of N samples")
     if request.options:
         raise UserError("--certificate soft: the figure shows class counts, which a soft certificate is not made of")
     check_ending(args.out)

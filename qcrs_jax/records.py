@@ -16,6 +16,7 @@ import csv
 import dataclasses
 import datetime
 import errno
+import hashlib
 import json
 import math
 import os
@@ -239,7 +240,8 @@ def read_rows(path: Path, needed: set[str], parse: Callable[[dict], Any], kind: 
 
 
 def read_sidecar(path: Path) -> dict:
-    """The sidecar of the results file `path`: "request" and "provenance"; {} where there is none.
+    """The sidecar of the results file `path`: "request", "provenance", what is "said" of guarantees, and, of a run that
+    is finished, "left_out" and "sha256"; {} where there is none.
 
     Raises:
         RecordsError: it is damaged.
@@ -250,7 +252,8 @@ def read_sidecar(path: Path) -> dict:
     try:
         content = json.loads(file.read_text())
         known = {"request": dict(content["request"]), "provenance": dict(content["provenance"])}
-        return known | ({"left_out": list(content["left_out"])} if "left_out" in content else {})
+        known["said"] = {name: content[name] for name in said_of(known["request"]) if name in content}
+        return known | {name: content[name] for name in ("left_out", "sha256") if name in content}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RecordsError(f"{file}: not the sidecar of a run: {error}") from error
 
@@ -382,9 +385,10 @@ class Writer:
         self._write("".join(record.line(self._columns) for record in records))
 
     def finish(self, left_out: Sequence[int]) -> None:
-        """Notes in the sidecar that nothing is to come, and the indices of the images that were left out."""
+        """Notes in the sidecar that nothing is to come: the file's sum, and the images that were left out."""
         with _writing(self._path):
-            _write_sidecar(self._path, self._request, self._provenance, {"left_out": list(left_out)})
+            notes = {"left_out": list(left_out), "sha256": checksum(self._path)}
+            _write_sidecar(self._path, self._request, self._provenance, notes)
 
     def _write(self, text):
         """Appends all of `text` or, when that fails, none of it."""
@@ -435,13 +439,24 @@ def write_run(path: str | Path, records: list[Record], request: dict, provenance
         file.write("\t".join(columns) + "\n" + "".join(record.line(columns) for record in records))
 
 
+def checksum(path: Path) -> str:
+    """SHA-256 of a results file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def said_of(request: dict) -> dict:
+    """What a sidecar says, in words, of the guarantees of a run with this request."""
+    said = {}
+    if request.get("method") in ("qcrs", "ddrs") and "memory" not in request:
+        said["guarantee"] = INPUT_SPECIFIC
+    if "alpha" in request:
+        said["account"] = account(request)
+    return said
+
+
 def _write_sidecar(path, request, provenance, more=None):
     temporary = sidecar_path(path).with_name(sidecar_path(path).name + ".tmp")
-    content = {"request": request, "provenance": provenance, **(more or {})}
-    if "alpha" in request:
-        content = {"account": account(request), **content}
-    if request.get("method") in ("qcrs", "ddrs") and "memory" not in request:
-        content = {"guarantee": INPUT_SPECIFIC, **content}
+    content = {**said_of(request), "request": request, "provenance": provenance, **(more or {})}
     temporary.write_text(json.dumps(content, indent=2) + "\n")
     temporary.replace(sidecar_path(path))
 

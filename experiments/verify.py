@@ -1,0 +1,229 @@
+"""Check results files: bounds from their counts, hashes from their inputs, and some counts from their seeds.
+
+Every line's bound, radius and class are computed again from its counts, and the file is compared with its sum in the
+sidecar. The checkpoint and the data set are opened as the run opened them, and compared with what the sidecar says of
+them; then K images, chosen anew each time, are done over from their seeds, and each of their numbers compared. What is
+changed by hand, in counts and all that follows from them, shows where the image is among these K; --recount all does
+all of them over. Times are not checked. It ends with status 2 where anything differs.
+
+  qcrs-jax verify cifar_exp --recount 5
+"""
+
+import argparse
+import json
+import math
+from pathlib import Path
+
+from qcrs_jax.errors import UserError
+
+CLOSE = 1e-9  # by which SciPy's functions may differ between machines
+
+
+def add_arguments(parser):
+    add = parser.add_argument
+    add("results", metavar="RESULTS", nargs="+", type=Path)
+    add(
+        "--recount",
+        type=count,
+        default=2,
+        metavar="K",
+        help="images whose counts are drawn again, or all; 0 opens neither checkpoint nor data (default: 2)",
+    )
+    add("--checkpoint", type=Path, help="where the checkpoint is now (default: where it was)")
+    add("--data_dir", type=Path, help="where the data set is now (default: where it was)")
+
+
+def count(text: str) -> int | None:
+    """The number of images that `text` stands for; None for all."""
+    if text == "all":
+        return None
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of images nor all")
+    return int(text)
+
+
+def run(args):
+    for path in args.results:
+        troubles = []
+        for said in verify(path, args.recount, args.checkpoint, args.data_dir, troubles):
+            print(f"{path}: {said}", flush=True)
+        if troubles:
+            raise UserError(f"{path}: is not what was computed:\n  " + "\n  ".join(troubles))
+        print(f"{path}: verified")
+
+
+def verify(path: Path, recount: int | None, checkpoint: Path | None, data_dir: Path | None, troubles: list):
+    """Yields a line for each thing checked; what is wrong is appended to `troubles`.
+
+    Raises:
+        UserError: the file cannot be read, or what is needed for a check is not there.
+    """
+    from qcrs_jax.records import read_run, read_sidecar
+
+    request = read_sidecar(path).get("request", {})
+    if "memory" in request:
+        raise UserError(f"{path}: follows from another results file; verify that one, and run `qcrs-jax memory` again")
+    if request.get("method") != "curve" and "pilot" not in request:
+        run = read_run(path)
+        if not all(record.counts for record in run.records):
+            raise UserError(f"{path}: has no counts, from which anything could be computed again")
+        if not request:
+            raise UserError(f"{path}: has no sidecar, which tells n and alpha")
+        for record in run.records:
+            troubles += [f"image {record.idx}: {trouble}" for trouble in _bound_troubles(record, request)]
+        yield f"{len(run.records)} lines, each compared with what follows from its counts"
+    yield _check_whole(path, troubles)
+    if recount == 0:
+        yield "neither checkpoint nor data were opened"
+        return
+    yield from _inputs(path, request, recount, checkpoint, data_dir, troubles)
+
+
+def _check_whole(path, troubles):
+    """Compares the file with its sum, and what the sidecar says of the guarantee with what it says of the run."""
+    from qcrs_jax.records import checksum, read_sidecar, said_of, sidecar_path
+
+    sidecar = read_sidecar(path)
+    said, silent = sidecar["said"], "arguments" not in sidecar["provenance"]  # as older versions were
+    if any(said.get(name, text if silent else None) != text for name, text in said_of(sidecar["request"]).items()):
+        troubles.append(f"{sidecar_path(path).name}: what it says of the guarantee is not that of its request")
+    if "sha256" not in sidecar:
+        return "the run is not finished: the file has no sum yet"
+    if sidecar["sha256"] != checksum(path):
+        troubles.append("the file is not the one that was finished: its sum is another")
+    return "the file compared with its sum"
+
+
+def _bound_troubles(record, request):
+    """Where the record is not what follows from its counts."""
+    made = _concluded(record, request)
+    for name, value in made.items():
+        written = getattr(record, name)
+        if written is None or not math.isclose(written, value, rel_tol=CLOSE, abs_tol=1e-300):
+            yield f"{name} is {written}, and {value} by its counts"
+
+
+def _concluded(record, request) -> dict:
+    """The fields of a record that follow from its counts, computed again."""
+    import numpy as np
+
+    from qcrs_jax import bounds, verdict
+    from qcrs_jax.sequential import Sequential
+
+    n, alpha, counts = request["n"], request["alpha"], (np.array(record.counts0 or ()), np.array(record.counts))
+    if request["method"] == "predict":
+        return {"predict": int(verdict.make_prediction(counts[1], n, alpha).prediction)}
+    found = {}
+    if request.get("tolerance"):
+        found["n"] = int(bounds.enough_table(request["n0"], n, alpha, request["tolerance"])[counts[0].max()])
+    if request.get("stop_when_wrong") and np.argmax(counts[0]) != record.label:
+        found["n"] = 0
+    if request.get("certificate") == "soft":
+        sums = (np.array(getattr(record, name)) for name in ("sums0", "sums", "squares"))
+        made = verdict.make_soft_certificate(*counts, *sums, record.sigma, n, alpha)
+        found["pb_upper"] = float(made.soft.pb_upper)
+    elif request.get("sequential"):
+        sequential = Sequential(**request["sequential"])
+        looks = sequential.looks(n)
+        if record.n not in looks:
+            return {"n": looks[-1]}
+        made = verdict.make_sequential_certificate(*counts, record.sigma, looks.index(record.n), sequential, n, alpha)
+        found["radius_upper"] = float(made.radius_upper)
+        if made.robust is not None:
+            found["robust"] = int(made.robust)
+    elif request.get("bound") == "randomised":
+        made = verdict.make_randomised_certificate(*counts, record.sigma, _n(record, request), alpha, record.u)
+    else:
+        made = verdict.make_certificate(*counts, record.sigma, _n(record, request), alpha)
+    return {
+        "predict": int(made.prediction),
+        "radius": float(made.radius),
+        "pa_lower": float(made.pa_lower),
+        **found,
+    }
+
+
+def _n(record, request):
+    return request["n"] if record.n is None else record.n
+
+
+def _inputs(path, request, recount, checkpoint, data_dir, troubles):
+    """Opens what the run opened, and does some images over."""
+    import numpy as np
+
+    from qcrs_jax.records import differences
+
+    from . import runner
+
+    args = runner.recorded_arguments(path)
+    for name, value in (("checkpoint", checkpoint), ("data_dir", data_dir)):
+        if value is not None:
+            setattr(args, name, value)
+    try:
+        inputs = runner.open_inputs(args)
+    except UserError as error:
+        raise UserError(
+            f"{path}: what it was made of is not to be had: {error}\nGive --checkpoint and --data_dir where they are "
+            "elsewhere now, or --recount 0 to check the bounds alone"
+        ) from error
+    indices, whole = runner.indices_of(args, inputs.dataset)
+    task = _task(path, args, request, len(whole))
+    now = {**task.request, **inputs.circumstances, **({"shard": request["shard"]} if "shard" in request else {})}
+    changed = differences(request, json.loads(json.dumps(now)), ("in the sidecar", "by the inputs"))
+    troubles += changed
+    yield "the configuration, the weights' and the data's hashes, compared with the inputs"
+    lines = _lines(path)
+    troubles += [
+        f"image {index}: is not one of the run's, with this label"
+        for index, rows in lines.items()
+        if index not in indices or any(int(row["label"]) != inputs.dataset.labels[index] for row in rows)
+    ]
+    if changed:
+        yield "no counts were drawn again: what they would be drawn from differs"
+        return
+    chosen = sorted(lines) if recount is None else sorted(np.random.default_rng().permutation(sorted(lines))[:recount])
+    start = runner.starter(task, inputs, list(map(int, chosen)), together=1)
+    for index in map(int, chosen):
+        image, label = inputs.read(index)
+        (answer,) = start([(index, image, label)], inputs.batch)()
+        columns = list(lines[index][0])
+        for record, row in zip(task.records(index, label, 0.0, answer), lines[index], strict=True):
+            again = dict(zip(columns, record.line(columns).rstrip("\n").split("\t")))
+            troubles += [
+                f"image {index}: {name} is {row[name]}, and {again[name]} when it is drawn again"
+                for name in columns
+                if name != "time" and not _same(row[name], again[name])
+            ]
+        yield f"image {index} drawn again"
+
+
+def _same(written, again):
+    try:
+        return written == again or math.isclose(float(written), float(again), rel_tol=CLOSE, abs_tol=1e-300)
+    except ValueError:  # counts
+        return False
+
+
+def _lines(path):
+    """The rows of a results file, as text by column, of each image."""
+    from qcrs_jax.records import read_rows
+
+    images = {}
+    for row in read_rows(path, {"idx", "label"}, dict):
+        images.setdefault(int(row["idx"]), []).append(row)
+    return images
+
+
+def _task(path, args, request, images):
+    """What the run did at each image."""
+    from . import budget, certify, curve, predict
+
+    if request["method"] == "curve":
+        return curve.task(curve.check(args), args)
+    if request["method"] == "predict":
+        predict.check(args)
+        return predict.task(args)
+    asked = certify.request_of(certify.check(args), images, args)
+    if "pilot" in request:
+        return budget.pilot_task(asked)
+    return certify.task(asked, budget.planned(asked, budget.pilot_path(path)) if asked.budget else None)

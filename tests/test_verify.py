@@ -1,0 +1,126 @@
+"""Results files that are as they were computed, and such as were changed afterwards."""
+
+import json
+from pathlib import Path
+
+import pytest
+from qcrs_jax.experiments import cli, demo
+
+from qcrs_jax.records import checksum
+
+COMMAND = "zoo:fashion_mnist-lenet-sigma0.25"
+DATA = f"--dataset npz --data_dir {demo.IMAGES} --sigma 0.25 --skip 100 --max 300 --N 300".split()
+KINDS = {
+    "golden": "certify --left 0.1 --right 0.6 --epsilon 0.2 --gradient_n 60",
+    "budget": "certify --method cohen --budget 200 --stop_when_wrong",
+    "tolerance": "certify --method cohen --tolerance 5% --simultaneous",
+    "randomised": "certify --method cohen --bound randomised",
+    "decide": "certify --method cohen --decide 0.3 --alpha 0.01",
+    "soft": "certify --method cohen --certificate soft",
+    "predict": "predict",
+    "curve": "curve --sigmas 0.1 0.5 3 --curve_n 50",
+}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    root = tmp_path_factory.mktemp("runs")
+    for name, words in KINDS.items():
+        command, *flags = words.split()
+        data = DATA[:-2] if command == "curve" else DATA
+        assert cli.main([command, COMMAND, str(root / f"{name}.tsv"), *data, *flags]) == 0
+    return root
+
+
+@pytest.fixture
+def copies(runs, tmp_path):
+    for file in runs.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    return tmp_path
+
+
+def verify(path, capsys, *flags):
+    """The exit status and what was said."""
+    status = cli.main(["verify", str(path), *map(str, flags)])
+    said = capsys.readouterr()
+    return status, said.out + said.err
+
+
+def sum_up(path: Path):
+    """Writes the file's present sum to its sidecar, as somebody might who changes both."""
+    sidecar = path.with_name(path.name + ".json")
+    sidecar.write_text(json.dumps({**json.loads(sidecar.read_text()), "sha256": checksum(path)}))
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_what_was_computed_is_verified_and_no_edit_is(runs, copies, capsys, name):
+    path = copies / f"{name}.tsv"
+    status, text = verify(path, capsys, "--recount", 1)
+    assert status == 0 and "drawn again" in text and text.rstrip().endswith("verified")
+    lines = path.read_text().splitlines()
+    columns, row = lines[0].split("\t"), lines[2].split("\t")
+    for column, field in enumerate(row):
+        if columns[column] == "time":
+            continue
+        changed = [*row]
+        head, *rest = field.split(",")
+        other = "0.5" if "." in head or head == "inf" else str(int(head) + 1)
+        changed[column] = ",".join([other, *rest])
+        path.write_text("\n".join([*lines[:2], "\t".join(changed), *lines[3:]]) + "\n")
+        status, text = verify(path, capsys, "--recount", 0)
+        assert status == 2, (columns[column], text)  # at the least the sum differs
+
+
+def test_an_edit_that_mends_the_sum_shows_in_the_bounds_or_when_all_is_drawn_again(copies, capsys):
+    path = copies / "golden.tsv"
+    before = path.read_text()
+    lines = [line.split("\t") for line in before.splitlines()]
+    column = lines[0].index("radius")
+    lines[1][column] = repr(float(lines[1][column]) + 0.01)
+    path.write_text("".join("\t".join(line) + "\n" for line in lines))
+    sum_up(path)
+    status, text = verify(path, capsys, "--recount", 0)
+    assert status == 2 and "image 0: radius is" in text and "by its counts" in text
+
+    lines = [line.split("\t") for line in before.splitlines()]  # the line of another image, which is sound in itself
+    for name in ("predict", "radius", "correct", "best_sigma", "pABar", "counts0", "counts"):
+        lines[1][lines[0].index(name)] = lines[2][lines[0].index(name)]
+    lines[1][lines[0].index("correct")] = str(int(lines[1][2] == lines[1][1]))
+    path.write_text("".join("\t".join(line) + "\n" for line in lines))
+    sum_up(path)
+    assert verify(path, capsys, "--recount", 0)[0] == 0
+    status, text = verify(path, capsys, "--recount", "all")
+    assert status == 2 and "image 0: counts is" in text and "when it is drawn again" in text
+
+
+@pytest.mark.parametrize(
+    "part, key, value, message",
+    [
+        ("request", "alpha", 0.01, "by its counts"),
+        ("request", "seed", 1, "seed: 1 in the sidecar, 0 by the inputs"),
+        ("request", "classifier", {"weights_sha256": "0"}, "classifier.weights_sha256: '0' in the sidecar"),
+        ("request", "noise", "coins", "noise: 'coins' in the sidecar"),
+        ("account", None, "No certificate ever fails.", "what it says of the guarantee"),
+    ],
+)
+def test_a_changed_sidecar(copies, capsys, part, key, value, message):
+    sidecar = copies / "randomised.tsv.json"
+    content = json.loads(sidecar.read_text())
+    content = {**content, part: {**content[part], key: value} if key else value}
+    sidecar.write_text(json.dumps(content))
+    status, text = verify(copies / "randomised.tsv", capsys, "--recount", 1)
+    assert status == 2 and message in text
+
+
+def test_inputs_that_are_elsewhere(copies, capsys, tmp_path):
+    status, text = verify(copies / "predict.tsv", capsys, "--data_dir", tmp_path / "no.npz")
+    assert status == 2 and "--recount 0" in text and "no.npz" in text
+    (tmp_path / "images.npz").write_bytes(demo.IMAGES.read_bytes())
+    assert verify(copies / "predict.tsv", capsys, "--data_dir", tmp_path / "images.npz")[0] == 0
+
+
+def test_files_that_nothing_can_be_computed_from(tmp_path, capsys):
+    path = tmp_path / "log"
+    path.write_text("idx\tlabel\tpredict\tradius\tcorrect\ttime\n0\t3\t3\t0.5\t1\t0:00:01\n")
+    status, text = verify(path, capsys)
+    assert status == 2 and "has no counts" in text
