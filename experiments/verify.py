@@ -96,7 +96,11 @@ def _check_whole(path, troubles):
 
 def _bound_troubles(record, request):
     """Where the record is not what follows from its counts."""
-    made = _concluded(record, request)
+    try:
+        made = _concluded(record, request)
+    except (ValueError, IndexError, TypeError) as error:
+        yield f"nothing follows from its counts: {error}"
+        return
     for name, value in made.items():
         written = getattr(record, name)
         if written is None or not math.isclose(written, value, rel_tol=CLOSE, abs_tol=1e-300):
@@ -186,7 +190,7 @@ def _inputs(path, request, recount, checkpoint, data_dir, troubles):
     for index in map(int, chosen):
         image, label = inputs.read(index)
         (answer,) = start([(index, image, label)], inputs.batch)()
-        columns = list(lines[index][0])
+        columns = tuple(lines[index][0])
         for record, row in zip(task.records(index, label, 0.0, answer), lines[index], strict=True):
             again = dict(zip(columns, record.line(columns).rstrip("\n").split("\t")))
             troubles += [

@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 import errno
 import fcntl
+import hashlib
 import json
 import math
 import os
@@ -225,7 +226,9 @@ def test_a_finished_run_names_the_images_that_were_left_out(tmp_path):
     assert "left_out" not in read_run(path).sidecar
     with Writer(path, REQUEST, {"device": "another"}) as writer:
         writer.finish([4, 7])
-    assert read_run(path).sidecar == {"request": REQUEST, "provenance": {"device": "cpu"}, "left_out": [4, 7]}
+    sidecar = read_run(path).sidecar
+    assert (sidecar["request"], sidecar["provenance"], sidecar["left_out"]) == (REQUEST, {"device": "cpu"}, [4, 7])
+    assert sidecar["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_every_line_is_on_disk_before_the_next(tmp_path):

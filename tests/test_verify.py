@@ -115,8 +115,9 @@ def test_a_changed_sidecar(copies, capsys, part, key, value, message):
 def test_inputs_that_are_elsewhere(copies, capsys, tmp_path):
     status, text = verify(copies / "predict.tsv", capsys, "--data_dir", tmp_path / "no.npz")
     assert status == 2 and "--recount 0" in text and "no.npz" in text
-    (tmp_path / "images.npz").write_bytes(demo.IMAGES.read_bytes())
-    assert verify(copies / "predict.tsv", capsys, "--data_dir", tmp_path / "images.npz")[0] == 0
+    moved = tmp_path / demo.IMAGES.name
+    moved.write_bytes(demo.IMAGES.read_bytes())
+    assert verify(copies / "predict.tsv", capsys, "--data_dir", moved)[0] == 0
 
 
 def test_files_that_nothing_can_be_computed_from(tmp_path, capsys):
