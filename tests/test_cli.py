@@ -385,7 +385,7 @@ def test_impossible_numbers_are_refused_before_the_checkpoint_is_read(tmp_path, 
 def test_a_budget_is_kept_and_goes_on_where_it_was_cut(here):
     words = ["certify", "lenet.pth", "r.tsv", *SMALL, "--search", "bayesian", "--budget", 300, "--max", 6]
     qcrs_jax(*words, cwd=here)
-    whole, pilot = without_time(here / "r.tsv"), (here / "r.tsv.pilot").read_text()
+    whole, pilot = lines(here / "r.tsv"), (here / "r.tsv.pilot").read_text()
     run = read_run(here / "r.tsv")
     assert len(run.records) == 6 and run.request["budget"] == {"mean": 300, "max": 6}
     assert np.mean([r.n for r in run.records]) <= 300 and all(r.search_samples > 0 for r in run.records)
@@ -393,11 +393,11 @@ def test_a_budget_is_kept_and_goes_on_where_it_was_cut(here):
         k = record.counts[int(np.argmax(record.counts0))]
         assert sum(record.counts) == record.n
         assert record.pa_lower == pytest.approx(stats.beta.ppf(0.001, k, record.n - k + 1) if k else 0)
-    lines = (here / "r.tsv").read_text().splitlines(keepends=True)
-    (here / "r.tsv").write_text("".join(lines[:3]))
+    cut = (here / "r.tsv").read_text().splitlines(keepends=True)
+    (here / "r.tsv").write_text("".join(cut[:3]))
     (here / "r.tsv.pilot").write_text(pilot[: pilot.rindex("\n", 0, -1) + 9])  # its last line is torn
     qcrs_jax(*words, cwd=here)
-    assert without_time(here / "r.tsv") == whole
+    assert lines(here / "r.tsv") == whole
 
 
 def test_an_image_of_a_wrong_class_takes_no_certification_samples(here):
