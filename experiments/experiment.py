@@ -74,7 +74,7 @@ def _settings(epsilons=(0.01, 0.03, 0.1), samples=(100, 500, 2000)):
 
 
 def _frontier(checkpoint, flags):
-    """Runs of one network with searches of several costs, N = 10 000; the file's name tells the samples of a search."""
+    """Runs of one network with searches of several costs, which the file's name tells, and N = 10 000 or a budget."""
     certify = f"certify {checkpoint}"
     bayesian = {1000: (100, 10), 2000: (100, 20), 6500: (500, 13)}
     runs = {
@@ -84,6 +84,10 @@ def _frontier(checkpoint, flags):
         **{
             f"bayesian-{samples}.tsv": f"--search bayesian --gradient_n {n} --evaluations {evaluations}"
             for samples, (n, evaluations) in bayesian.items()
+        },
+        **{
+            f"bayesian-2000-budget-{mean}.tsv": f"--search bayesian --gradient_n 100 --evaluations 20 --budget {mean}"
+            for mean in (5000, 10000)
         },
     }
     files = " ".join(name for name in runs if not name.startswith("bisection"))
@@ -247,6 +251,7 @@ def run(args):
             words = shlex.split(command.format(base=shlex.quote(str(base))))
             if args.quick and words[0] in ("certify", "curve"):
                 words += shlex.split(PRESETS[args.name].quick)
+                words += ["--budget", "200"] if "--budget" in words else []
             for flag in {"--out", "--report"} & set(words):
                 Path(words[words.index(flag) + 1]).unlink(missing_ok=True)  # of an earlier time
             print(f"\nqcrs-jax {shlex.join(words)}", flush=True)
