@@ -16,7 +16,9 @@ NORMALIZATION_HELP = (
 
 
 def add_arguments(parser):
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help=".pth, .pth.tar, .th, .pt or .safetensors")
+    parser.add_argument(
+        "checkpoint", metavar="CHECKPOINT", type=Path, help=".pth, .pth.tar, .th, .pt or .safetensors, or zoo:NAME"
+    )
     parser.add_argument("out_dir", metavar="OUT_DIR", type=Path, help="directory to write")
     parser.add_argument("--normalization", help=NORMALIZATION_HELP)
     parser.add_argument("--check", metavar="DATASET", help="measure clean and noisy accuracy on this data set")
@@ -38,10 +40,12 @@ def run(args):
     from .check import accuracy, check_fit
     from .layouts import count_parameters
     from .load import convert_file
+    from .zoo import resolve
 
-    if not args.checkpoint.is_file():
-        raise CheckpointError(f"{args.checkpoint}: no such file")
-    classifier = convert_file(args.checkpoint, args.normalization)
+    file = resolve(args.checkpoint)
+    if not file.is_file():
+        raise CheckpointError(f"{file}: no such file")
+    classifier = convert_file(file, args.normalization)
     if args.check and args.skip < 1:
         raise CheckpointError(f"--skip must be at least 1, not {args.skip}")
     dataset = load_dataset(args.check, args.data_dir, args.split) if args.check else None

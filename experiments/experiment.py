@@ -178,7 +178,7 @@ PRESETS = {
     "cifar10": Preset(
         asks="The published runs on CIFAR-10.",
         source="the program of QCRS: ResNet-110 of Cohen et al. in ./models, MACER's in ./weights, CIFAR-10 in ./data",
-        takes="a GPU or a TPU: 10 000 images of 107 500 samples",
+        takes="a GPU or a TPU: 2.2 billion samples, which would be about 7 weeks of two CPU cores; not run here",
         expect="ACR 0.6565 at sigma 0.50 (the published log, bisection)",
         commands=(
             _published(
@@ -203,7 +203,7 @@ PRESETS = {
     "imagenet": Preset(
         asks="The published runs on ImageNet.",
         source="the program of QCRS: ResNet-50 of Cohen et al. below ./models, the validation images below ./data",
-        takes="a GPU or a TPU: 250 images of 107 500 samples",
+        takes="a GPU or a TPU: 53 million samples of 224 x 224 pixels, weeks of two CPU cores; not run here",
         expect="at sigma 0.50 Cohen's ACR is 0.7325 over 500 images; QCRS's is larger",
         commands=(
             _published(

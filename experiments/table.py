@@ -144,10 +144,10 @@ def _class_csv(runs, radii):
     writer = csv.writer(out, lineterminator="\n")
     fields = ["images", "acr", "accuracy", "abstention", "samples", "seconds"]
     radii_fields = [f"certified_accuracy_{r:g}" for r in radii]
-    writer.writerow(["run", "class", *fields, "mistaken_for", *radii_fields])
+    writer.writerow(["run", "class", *fields, "mistaken_for", *radii_fields, "guarantee"])
     for run in runs:
         for name, summary, accuracies, mistake in _class_figures(run, radii):
-            writer.writerow([label(run), name, *summary, mistake, *accuracies])
+            writer.writerow([label(run), name, *summary, mistake, *accuracies, _limits(run)])
     return out.getvalue()
 
 
@@ -302,11 +302,20 @@ def _csv(groups, figures):
     """Full precision; the column image_set tells which runs are over the same images."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["run", "image_set", *figures[0][0]])
+    writer.writerow(["run", "image_set", *figures[0][0], "guarantee"])
     for number, (group, rows) in enumerate(zip(groups, figures), start=1):
         for run, row in zip(group, rows):
-            writer.writerow([label(run), number, *row.values()])
+            writer.writerow([label(run), number, *row.values(), _limits(run)])
     return out.getvalue()
+
+
+def _limits(run):
+    """What the certificates of a run hold for, where that is not one classifier for all inputs; else nothing."""
+    from qcrs_jax import memory
+
+    if "memory" in run.request:
+        return memory.LIMITS
+    return INPUT_SPECIFIC if run.input_specific else ""
 
 
 def _notes(runs):

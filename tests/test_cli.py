@@ -28,7 +28,7 @@ from scipy import stats
 from qcrs_jax.bounds import randomised_lower, soft_bounds, soft_radius
 from qcrs_jax.data import DATASETS
 from qcrs_jax.ddrs import DDRS, PRESETS
-from qcrs_jax.records import read_run
+from qcrs_jax.records import INPUT_SPECIFIC, read_run
 from qcrs_jax.sequential import Sequential
 
 PROGRAM = str(Path(sys.executable).with_name("qcrs-jax"))
@@ -638,6 +638,8 @@ def test_convert_gives_what_certify_takes(certified):
     qcrs_jax("certify", "converted", "cohen.tsv", *flags, cwd=certified)
     assert "converted" in refused("convert", "lenet.pth", "converted", cwd=certified)
     assert "no.pth: no such file" in refused("convert", "no.pth", "out", cwd=certified)
+    qcrs_jax("convert", "zoo:fashion_mnist-lenet-sigma0.25", "of_the_zoo", cwd=certified)
+    assert "zoo:lenet: not in the zoo" in refused("convert", "zoo:lenet", "out", cwd=certified)
 
 
 @pytest.mark.parametrize("name", ["cohen", "macer"])
@@ -766,6 +768,7 @@ def test_table_in_csv(results):
     ]
     assert float(rows[1]["acr"]) == 0.45 and float(rows[1]["certified_accuracy_0.5"]) == 0.5
     assert rows[1]["samples"] == "nan" and float(rows[1]["seconds"]) == 5.5
+    assert [r["guarantee"] for r in rows] == ["", INPUT_SPECIFIC, ""]
 
 
 def test_a_single_run_has_nothing_marked(results):
