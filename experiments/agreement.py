@@ -10,7 +10,8 @@ from pathlib import Path
 
 from qcrs_jax.errors import UserError
 
-from .runner import add_input_arguments, add_program_arguments, check_arguments, open_inputs
+from .arguments import add_input_arguments, add_program_arguments, check_arguments
+from .inputs import open_inputs
 
 
 def add_arguments(parser):

@@ -53,7 +53,7 @@ def plan(request, args) -> dict[int, Pilot]:
     Raises:
         UserError: several hosts share the run, or what `run_over_images` raises.
     """
-    from .certify import request_of
+    from .request import request_of
 
     if args.distributed:
         raise UserError("--budget: several hosts each take a part of the images: give --shard I/N, not --distributed")
@@ -94,7 +94,8 @@ def pilot_task(request) -> Task:
 
     from qcrs_jax.budget import outlook
 
-    from .certify import certify_image, recorded_numbers, search_samples
+    from .certify import certify_image, search_samples
+    from .request import recorded_numbers
 
     def start(classify, images, **program):
         nobody = np.int32(-1) if images.ndim == 3 else np.full(len(images), -1, np.int32)

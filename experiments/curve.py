@@ -12,7 +12,8 @@ from pathlib import Path
 
 from qcrs_jax.errors import UserError
 
-from .runner import Task, add_input_arguments, add_program_arguments, check_arguments, run_over_images
+from .arguments import add_input_arguments, add_program_arguments, check_arguments
+from .runner import Task, run_over_images
 
 
 def add_arguments(parser):

@@ -27,6 +27,7 @@ def add_arguments(parser):
 
 def run(args):
     from . import certify, plot, table
+    from .request import check
 
     parser = argparse.ArgumentParser()
     certify.add_arguments(parser)
@@ -35,7 +36,7 @@ def run(args):
         words = [CHECKPOINT, str(args.out / f"{name}.tsv"), "--data_dir", str(IMAGES), *COMMON, *flags]
         print("qcrs-jax certify", shlex.join(words))
         parsed = parser.parse_args(words)
-        paths.append(certify.certify_dataset(certify.check(parsed), parsed))
+        paths.append(certify.certify_dataset(check(parsed), parsed))
     print()
     table.print_tables(paths)
     plot.plot(

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from qcrs_jax.errors import UserError
 
-from .certify import add_method_arguments, check
-from .runner import add_program_arguments
+from .arguments import add_program_arguments
+from .request import add_method_arguments, check
 
 
 def add_arguments(parser):
@@ -30,7 +30,7 @@ def add_arguments(parser):
 
 def run(args):
     request = check(args)
-    if request.options:
+    if request.options or request.budget or request.stop_when_wrong:
         raise UserError("a program counts classes at N samples: it knows no --tolerance and no soft certificate")
     if args.file.exists():
         raise UserError(f"{args.file}: already exists; choose another file or move it away")

@@ -157,20 +157,21 @@ def _inputs(path, request, recount, checkpoint, data_dir, troubles):
 
     from qcrs_jax.records import differences
 
-    from . import runner
+    from . import inputs as recorded
+    from .runner import starter
 
-    args = runner.recorded_arguments(path)
+    args = recorded.recorded_arguments(path)
     for name, value in (("checkpoint", checkpoint), ("data_dir", data_dir)):
         if value is not None:
             setattr(args, name, value)
     try:
-        inputs = runner.open_inputs(args)
+        inputs = recorded.open_inputs(args)
     except UserError as error:
         raise UserError(
             f"{path}: what it was made of is not to be had: {error}\nGive --checkpoint and --data_dir where they are "
             "elsewhere now, or --recount 0 to check the bounds alone"
         ) from error
-    indices, whole = runner.indices_of(args, inputs.dataset)
+    indices, whole = recorded.indices_of(args, inputs.dataset)
     task = _task(path, args, request, len(whole))
     now = {**task.request, **inputs.circumstances, **({"shard": request["shard"]} if "shard" in request else {})}
     changed = differences(request, json.loads(json.dumps(now)), ("in the sidecar", "by the inputs"))
@@ -186,7 +187,7 @@ def _inputs(path, request, recount, checkpoint, data_dir, troubles):
         yield "no counts were drawn again: what they would be drawn from differs"
         return
     chosen = sorted(lines) if recount is None else sorted(np.random.default_rng().permutation(sorted(lines))[:recount])
-    start = runner.starter(task, inputs, list(map(int, chosen)), together=1)
+    start = starter(task, inputs, list(map(int, chosen)), together=1)
     for index in map(int, chosen):
         image, label = inputs.read(index)
         (answer,) = start([(index, image, label)], inputs.batch)()
@@ -221,13 +222,14 @@ def _lines(path):
 def _task(path, args, request, images):
     """What the run did at each image."""
     from . import budget, certify, curve, predict
+    from .request import check, request_of
 
     if request["method"] == "curve":
         return curve.task(curve.check(args), args)
     if request["method"] == "predict":
         predict.check(args)
         return predict.task(args)
-    asked = certify.request_of(certify.check(args), images, args)
+    asked = request_of(check(args), images, args)
     if "pilot" in request:
         return budget.pilot_task(asked)
     return certify.task(asked, budget.planned(asked, budget.pilot_path(path)) if asked.budget else None)

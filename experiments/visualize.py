@@ -17,9 +17,11 @@ from pathlib import Path
 from qcrs_jax.errors import UserError
 
 from . import certify
+from .arguments import add_input_arguments, add_program_arguments
 from .curve import add_curve_arguments, check_sigmas
 from .figures import check_ending
-from .runner import add_input_arguments, add_program_arguments, open_inputs
+from .inputs import open_inputs
+from .request import add_method_arguments, check
 
 STRIP = 7  # noisy copies above a curve
 
@@ -30,14 +32,14 @@ def add_arguments(parser):
     add("--index", type=int, nargs="+", required=True, metavar="I", help="images of the data set, a row for each")
     add("--out", type=Path, required=True, metavar="FILE", help="FILE.png, FILE.pdf or FILE.svg")
     add_curve_arguments(add, samples=1000)
-    certify.add_method_arguments(parser)
+    add_method_arguments(parser)
     add_program_arguments(parser, sweep=False)
 
 
 def run(args):
     from . import search_figure
 
-    request = certify.check(args)
+    request = check(args)
     if request.ddrs:
         raise UserError("--method ddrs has no evaluations to show; --method qcrs or cohen has")
     if "tolerance" in request.options or request.budget:

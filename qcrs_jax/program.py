@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax import export
 
-from .certificate import check_request, draw_votes, search_tables
+from .certificate import check_request
 from .ddrs import DDRS
+from .procedure import draw_votes, search_tables
 from .sampling import Classifier, as_pytree, default_batch_size
 from .sigma import QCRS
 

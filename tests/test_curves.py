@@ -25,8 +25,9 @@ from qcrs_jax.curves import (
     read_points,
     sigma_grid,
 )
-from qcrs_jax.records import RecordsError, Writer
+from qcrs_jax.records import RecordsError
 from qcrs_jax.sigma import CURVE
+from qcrs_jax.writer import Writer
 
 KEY = jax.random.key(3)
 SIGMAS = np.array(sigma_grid(0.1, 2.0, 9, 0.25))

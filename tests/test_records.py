@@ -23,13 +23,12 @@ from qcrs_jax.records import (
     INPUT_SPECIFIC,
     Record,
     RecordsError,
-    Writer,
     columns_of,
     read_run,
     sidecar_path,
     without_class,
-    write_run,
 )
+from qcrs_jax.writer import Writer, write_run
 
 RESULTS = Path(__file__).parents[2] / "shared/results"
 REQUEST = {"method": "qcrs", "sigma": 0.5, "seed": 0, "dataset": {"name": "npz", "fingerprint": "ab"}}

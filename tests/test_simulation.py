@@ -10,9 +10,9 @@ from scipy import special
 from qcrs_jax import QCRS
 from qcrs_jax.bounds import PROBITS, expected_radius_table
 from qcrs_jax.curves import COLUMNS, Curves, Point
-from qcrs_jax.records import Writer
 from qcrs_jax.simulation import best_radius, radius_at
 from qcrs_jax.simulation import simulate as simulate_searches
+from qcrs_jax.writer import Writer
 
 SIGMAS = np.geomspace(0.06, 1.2, 40)
 N = 100_000

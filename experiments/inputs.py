@@ -1,0 +1,196 @@
+"""The classifier and the data set of a run, opened on its devices, and what a sidecar says of both."""
+
+import argparse
+import dataclasses
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from qcrs_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """An opened classifier and data set, on the devices of the run.
+
+    batch: noisy copies per forward pass of a device.
+    circumstances: what decides the results beside a task's own numbers.
+    provenance: where and with what the run was started; a rerun may differ.
+    """
+
+    classifier: object
+    dataset: object
+    classify: Callable
+    batch: int
+    devices: list
+    circumstances: dict
+    provenance: dict
+    checkpoint: Path
+    seed: int
+    prng: str
+
+    @property
+    def program(self) -> dict:
+        """What `certify` is told of one image at a time."""
+        return {"batch_size": self.batch, "devices": self.devices}
+
+    def read(self, index: int):
+        """Image and label at `index`. Raises UserError where it cannot be read or has another shape."""
+        from qcrs_jax.convert.check import fit_image
+
+        image, label = self.dataset[index]
+        return fit_image(self.classifier.spec, self.dataset, index, image, self.checkpoint), label
+
+    def keys(self, indices):
+        """The keys of all noise of the images at `indices`."""
+        import jax
+        import numpy as np
+
+        from qcrs_jax.noise import IMPLEMENTATIONS
+
+        seed = jax.random.key(self.seed, impl=IMPLEMENTATIONS[self.prng])
+        return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(seed, np.asarray(indices, np.uint32))
+
+
+def open_inputs(args) -> Inputs:
+    """The checkpoint and the data set that `args` name; prints which classifier it is.
+
+    Raises:
+        UserError: one of them cannot be opened, or they do not fit.
+    """
+    import jax
+    from qcrs_jax.convert.check import check_fit
+
+    from qcrs_jax import load_classifier
+    from qcrs_jax.data import load_dataset
+    from qcrs_jax.image_files import resized
+    from qcrs_jax.parallel import choose_devices, join_hosts, place
+    from qcrs_jax.sampling import default_batch_size
+
+    from .batch_size import fastest_batch
+
+    if args.distributed:
+        join_hosts(args.coordinator, args.process)
+    devices = choose_devices(args.devices)  # before anything touches them
+    if jax.process_index() > 0:
+        sys.stdout = open(os.devnull, "w")  # the first one tells
+    classifier = load_classifier(args.checkpoint, "none" if args.macer else args.normalization)
+    dataset = load_dataset(args.dataset, args.data_dir, args.split, args.on_error)
+    check_fit(classifier.spec, dataset, args.checkpoint)
+    spec = classifier.spec
+    if args.resize is not None:
+        dataset = resized(dataset, args.resize, *spec.image_shape[:2])
+    print(f"{args.checkpoint}: {spec.arch}, {spec.num_classes} classes, normalisation {spec.mean} / {spec.std}")
+    if args.macer and spec.source.get("layout") not in ("MACER", None):
+        print(f"warning: its layout is {spec.source['layout']}'s, not MACER's; is --macer right?")
+    if spec.source.get("sigma", args.sigma) != args.sigma:
+        print(f"warning: it was trained at sigma {spec.source['sigma']:g}, and --sigma is {args.sigma:g}")
+    classify = place(classifier.inference(dtype=args.dtype), devices)
+    if args.batch == "auto":
+        batch = fastest_batch(classify, spec.image_shape, devices)
+    else:
+        batch = args.batch or default_batch_size()
+    return Inputs(
+        classifier=classifier,
+        dataset=dataset,
+        classify=classify,
+        batch=batch,
+        devices=devices,
+        circumstances=_circumstances(classifier, dataset, args),
+        provenance=_provenance(args, dataset, batch, devices),
+        checkpoint=args.checkpoint,
+        seed=args.seed,
+        prng=args.prng,
+    )
+
+
+def indices_of(args, dataset) -> tuple[range, range]:
+    """The images that `args` ask for, of this shard and of the whole run.
+
+    Raises:
+        UserError: there are none.
+    """
+    whole = range(0, len(dataset) if args.max < 0 else min(args.max, len(dataset)), args.skip)
+    if not whole:
+        raise UserError(f"--max {args.max} leaves no image")
+    part, of = args.shard or (1, 1)
+    if not whole[part - 1 :: of]:
+        raise UserError(f"--shard {part}/{of}: leaves no image")
+    return whole[part - 1 :: of], whole
+
+
+def _circumstances(classifier, dataset, args):
+    """What decides the results beside the task's own numbers."""
+    import jax
+
+    from qcrs_jax.noise import recorded
+
+    spec = classifier.spec
+    return {
+        "noise": recorded(args.prng),
+        "platform": f"{jax.default_backend()}, matmul precision {jax.config.jax_default_matmul_precision}",
+        "dtype": args.dtype,
+        "classifier": {
+            "arch": spec.arch,
+            "options": spec.options,
+            "mean": spec.mean,
+            "std": spec.std,
+            "weights_sha256": classifier.fingerprint(),
+        },
+        "dataset": {
+            "name": dataset.name,
+            "split": dataset.split,
+            "fingerprint": dataset.fingerprint,
+            "class_names": dataset.class_names,
+        },
+    }
+
+
+def _provenance(args, dataset, batch_size, devices):
+    """Where and with what the run was started; a rerun may differ."""
+    import datetime
+    import importlib.metadata
+    import platform
+
+    return {
+        "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "arguments": {name: _plain(value) for name, value in vars(args).items() if name not in ("run", "results")},
+        "checkpoint": str(args.checkpoint),
+        "data": dataset.source,
+        "batch": batch_size,
+        "devices": f"{len(devices)} x {devices[0].platform} {devices[0].device_kind}",
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in ("qcrs_jax", "jax", "jaxlib", "flax", "numpy")},
+        },
+    }
+
+
+def _plain(value):
+    return str(value) if isinstance(value, Path) else value
+
+
+# Flags that tell where a run is computed, not what.
+_WHEREABOUTS = {"devices": None, "batch": None, "images": None, "distributed": False, "coordinator": None}
+
+
+def recorded_arguments(results: Path):
+    """The arguments that the run of a results file was started with, for this machine.
+
+    Raises:
+        UserError: its sidecar does not tell them.
+    """
+    from qcrs_jax.records import read_sidecar, sidecar_path
+
+    recorded = read_sidecar(results).get("provenance", {}).get("arguments")
+    if not recorded:
+        raise UserError(
+            f"{sidecar_path(results)}: does not tell how the run was started, as of versions before 0.2; --recount 0 "
+            "checks its bounds"
+        )
+    args = argparse.Namespace(**{**recorded, **_WHEREABOUTS, "results": results})
+    for name in ("checkpoint", "data_dir"):
+        value = getattr(args, name)
+        setattr(args, name, None if value is None else Path(value))
+    return args

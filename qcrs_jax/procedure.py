@@ -1,0 +1,173 @@
+"""Search, selection and estimation of an image as one loop, and what it draws: compiled programs over images."""
+
+import functools
+import operator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, UInt32
+
+from .ddrs import DDRS, ascend
+from .parallel import DEVICES, any_image, over_images
+from .sampling import Votes, no_votes, num_classes, sample_counts, sample_votes
+from .search import Search, run
+from .sequential import Looks
+from .sigma import (
+    CURVE,
+    END,
+    ESTIMATION,
+    QCRS,
+    SEARCH,
+    SELECTION,
+    UNIFORM,
+    Query,
+    fixed_policy,
+    qcrs_policy,
+)
+
+
+class _Stages(NamedTuple):
+    stage: Int[Array, ""]
+    policy: object
+    votes: Votes  # of each stage
+    turn: Int[Array, ""]  # of the estimation; the same for all images in step, as the stage is
+    looks: Int[Array, ""]  # at the counts of the estimation
+    going: Bool[Array, ""]  # whether the estimation takes more samples
+
+
+def _certification(
+    policy: Search, ns: Int[Array, "stages"], wanted, enough, sequential: Looks | None, nothing: Votes
+) -> Search:
+    """CERTIFY as a search over queries: the policy's own, then selection and estimation at the sigma it chose.
+
+    `enough` tells how many samples the estimation takes after each top count of the selection; None for ns. Where
+    `wanted` is given, and is not the class selected, it takes none. With
+    `sequential` the estimation takes several turns, each of the samples between two looks, until that says stop.
+
+    All stages are turns of one loop, so that the network stands once in the compiled program. Images in step leave a
+    stage together: an image whose search or estimation ends first waits, and nothing more is counted for it.
+    """
+    votes = jax.tree.map(lambda a: jnp.zeros((END, *a.shape), a.dtype), nothing)
+    first_stage = jnp.where(any_image(~policy.done(policy.init)), SEARCH, SELECTION).astype(jnp.int32)
+    init = _Stages(first_stage, policy.init, votes, jnp.int32(0), jnp.int32(0), jnp.bool_(True))
+
+    def ask(state):
+        searching = state.stage == SEARCH
+        query = policy.ask(state.policy)
+        n = ns[state.stage]
+        if enough is not None:
+            n = jnp.where(state.stage == ESTIMATION, enough[state.votes.counts[SELECTION].max()], n)
+        if wanted is not None:
+            wrong = jnp.argmax(state.votes.counts[SELECTION]) != wanted
+            n = jnp.where((state.stage == ESTIMATION) & wrong, 0, n)
+        first = jnp.int32(0)
+        if sequential is not None:
+            estimating = state.stage == ESTIMATION
+            first = jnp.where(estimating & (state.turn > 0), sequential.n[state.turn - 1], 0)
+            n = jnp.where(estimating, sequential.n[state.turn] - first, n)
+            n = jnp.where(state.stage == END, 0, n)  # under a vmap of certify, of an image that waits for others
+        return Query(
+            sigma=jnp.where(searching, query.sigma, policy.best(state.policy)),
+            n=n,
+            stage=state.stage,
+            draw=jnp.where(searching, query.draw, 0),
+            first=first,
+        )
+
+    def tell(state, votes):
+        searching = (state.stage == SEARCH) & ~policy.done(state.policy)
+        told = policy.tell(state.policy, votes.counts)
+        told = jax.tree.map(lambda new, old: jnp.where(searching, new, old), told, state.policy)
+        stays = (state.stage == SEARCH) & any_image(~policy.done(told))
+        estimating = state.stage == ESTIMATION
+        counts = ~estimating | state.going
+        votes = jax.tree.map(lambda all, new: all.at[state.stage].add(jnp.where(counts, new, 0)), state.votes, votes)
+        going = state.going
+        if sequential is not None:
+            successes = votes.counts[ESTIMATION, jnp.argmax(votes.counts[SELECTION])]
+            going &= ~(estimating & sequential.stops(jnp, state.turn, successes, policy.best(state.policy)))
+            stays |= estimating & any_image(going)
+        return _Stages(
+            stage=jnp.where(stays, state.stage, state.stage + 1),
+            policy=told,
+            votes=votes,
+            turn=state.turn + estimating,
+            looks=state.looks + (estimating & state.going),
+            going=going,
+        )
+
+    return Search(init, ask, tell, lambda state: state.stage == END, lambda state: policy.best(state.policy))
+
+
+def _stream(key, stage, draw):
+    return jax.random.fold_in(jax.random.fold_in(key, stage), draw)
+
+
+def uniform_words(keys) -> UInt32[Array, "*m 2"]:
+    """The bits of `uniform`: those of the stream's own key, a hash of the image's, whatever the kind of key."""
+    stream = lambda key: jax.random.key_data(_stream(key, UNIFORM, 0))[:2]  # noqa: E731
+    return jax.vmap(stream)(keys) if keys.ndim else stream(keys)
+
+
+def uniform(words) -> Float[np.ndarray, "*m"] | np.float64:
+    """For each image a number in (0, 1], uniform on multiples of 2**-53: rounded up, which lowers bounds."""
+    bits = np.asarray(words).astype(np.uint64)
+    return (((bits[..., 0] * 2**32 + bits[..., 1]) // 2**11) + 1)[()] / 2.0**53
+
+
+def _oracle(classify, image, key, batch_size, devices, sample=sample_counts):
+    """The count oracle of one image: Query -> class counts, or what else `sample` gives."""
+
+    def answer(query):
+        stream = _stream(key, query.stage, query.draw)
+        devices_share = {"batch_size": batch_size, "axis_name": _axis_name(devices)}
+        return sample(classify, image, query.sigma, stream, query.n, first=query.first, **devices_share)
+
+    return answer
+
+
+def _axis_name(devices):
+    return DEVICES if devices else None
+
+
+@over_images
+def draw_votes(classify, image, sigma, key, ns, wanted, tables, enough, sequential, search, beta, batch_size, devices):
+    oracle = _oracle(classify, image, key, batch_size, devices, functools.partial(sample_votes, beta=beta))
+    trace = None
+    if isinstance(search, DDRS):  # needs gradients, which no oracle of counts can give
+        trace = ascend(search, classify, image, sigma, key, batch_size=batch_size, axis_name=_axis_name(devices))
+        sigma = trace.sigma
+    classes = num_classes(classify, image.shape)
+    policy = qcrs_policy(search, sigma, tables, classes) if isinstance(search, QCRS) else fixed_policy(sigma)
+    procedure = _certification(policy, ns, wanted, enough, sequential, no_votes(classes, beta))
+    final = run(procedure, oracle)
+    if isinstance(search, QCRS):
+        trace = final.policy.trace
+    votes0, votes = (jax.tree.map(operator.itemgetter(stage), final.votes) for stage in (SELECTION, ESTIMATION))
+    return votes0, votes, final.looks, procedure.best(final), trace
+
+
+@over_images
+def draw_search(classify, image, sigma, key, tables, search, batch_size, devices):
+    if isinstance(search, DDRS):
+        return ascend(search, classify, image, sigma, key, batch_size=batch_size, axis_name=_axis_name(devices))
+    policy = qcrs_policy(search, sigma, tables, num_classes(classify, image.shape))
+    return run(policy, _oracle(classify, image, key, batch_size, devices)).trace
+
+
+@over_images
+def draw_prediction(classify, image, sigma, key, n, batch_size, devices):
+    query = Query(sigma, n, jnp.int32(ESTIMATION), jnp.int32(0))
+    return _oracle(classify, image, key, batch_size, devices)(query)
+
+
+@over_images
+def draw_curve(classify, image, key, sigmas, n, batch_size, devices):
+    oracle = _oracle(classify, image, key, batch_size, devices)
+    return jax.lax.map(lambda sigma: oracle(Query(sigma, n, jnp.int32(CURVE), jnp.int32(0))), sigmas)
+
+
+def search_tables(search, n, alpha):
+    return search.tables(n, alpha) if isinstance(search, QCRS) else ()

@@ -1,0 +1,197 @@
+"""Writes results files and their sidecars: line by line, whole or not at all, resumed where they were cut."""
+
+import contextlib
+import errno
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from .records import (
+    COLUMNS,
+    Record,
+    RecordsError,
+    checksum,
+    columns_of,
+    differences,
+    read_run,
+    read_sidecar,
+    said_of,
+    sidecar_path,
+)
+
+
+class Writer:
+    """Appends records to a results file, and resumes one that was cut short.
+
+    A rerun with the same request goes on behind the last whole line; a torn last line is cut off and computed
+    again. Every line is flushed to the disk.
+
+    Attributes:
+        done: records that the file already had.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        request: dict,
+        provenance: dict,
+        columns: tuple[str, ...] = COLUMNS,
+        read: Callable[[Path], list] = lambda path: read_run(path).records,
+    ):
+        """Opens `path` to append lines of `columns`; `read` tells the records that it has already.
+
+        Raises:
+            RecordsError: the file is of another request, is not one of ours, or is being written by another run.
+        """
+        path = Path(path)
+        self._path, self._columns = path, columns
+        self._header = "\t".join(columns) + "\n"
+        self._request, self._provenance = json.loads(json.dumps(request)), provenance
+        with _writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.exists() and not path.is_file():
+                raise RecordsError(f"{path}: is not a file that results can be kept in; choose another")
+            self._file = open(path, "ab", buffering=0)
+            try:
+                _lock(self._file, path)
+                self.done = self._begin(read)
+            except BaseException:
+                self._file.close()
+                raise
+
+    def _begin(self, read):
+        """Readies the file for more lines; the records it has already."""
+        path = self._path
+        if self._header.encode().startswith(path.read_bytes()):  # new, or stopped before its first result
+            self._file.truncate(0)
+            _write_sidecar(path, self._request, self._provenance)
+            self._write(self._header)
+            return []
+        self._check(path, self._request)
+        with open(path, "rb") as file:
+            if file.readline().rstrip(b"\r\n") != self._header.rstrip("\n").encode():
+                raise RecordsError(
+                    f"{path}: its first line is not the one it was begun with, {self._header.split()}; mend it, or "
+                    "choose another file"
+                )
+        _cut_torn_line(path)
+        try:
+            done = read(path)
+        except RecordsError as error:
+            raise RecordsError(
+                f"{error}. Nothing is appended to it: mend the line, or delete it, and the same command computes that "
+                "image again"
+            ) from error
+        self._provenance = read_sidecar(path)["provenance"]
+        return done
+
+    @staticmethod
+    def _check(path, request):
+        sidecar = read_sidecar(path)
+        if not sidecar:
+            raise RecordsError(
+                f"{path}: exists, without the sidecar {sidecar_path(path).name} that says how it was made; nothing is "
+                "appended to it. Choose another file, or move it away"
+            )
+        if changed := differences(sidecar["request"], request):
+            raise RecordsError(
+                f"{path}: holds results of another configuration; nothing is appended to it. Choose another file or "
+                "move it away. Different are\n  " + "\n  ".join(changed)
+            )
+
+    def write(self, *records) -> None:
+        """Appends records, whatever has a `line(columns)`, and flushes them to the disk."""
+        self._write("".join(record.line(self._columns) for record in records))
+
+    def finish(self, left_out: Sequence[int]) -> None:
+        """Notes in the sidecar that nothing is to come: the file's sum, and the images that were left out."""
+        with _writing(self._path):
+            notes = {"left_out": list(left_out), "sha256": checksum(self._path)}
+            _write_sidecar(self._path, self._request, self._provenance, notes)
+
+    def _write(self, text):
+        """Appends all of `text` or, when that fails, none of it."""
+        end = os.fstat(self._file.fileno()).st_size
+        rest = memoryview(text.encode())
+        with _writing(self._path):
+            try:
+                while rest:
+                    rest = rest[self._file.write(rest) :]
+                os.fsync(self._file.fileno())
+            except OSError:
+                with contextlib.suppress(OSError):
+                    self._file.truncate(end)
+                raise
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._file.close()
+
+
+def write_run(path: str | Path, records: list[Record], request: dict, provenance: dict) -> None:
+    """Writes a whole run, and its sidecar, to a file that is not there yet.
+
+    Raises:
+        RecordsError: `path` or its sidecar exists; neither is touched.
+    """
+    path = Path(path)
+    for file in (path, sidecar_path(path)):
+        if file.exists():
+            raise RecordsError(f"{file}: exists; choose another file, or move it away")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "x") as file:
+        _write_sidecar(path, request, provenance)
+        known = {name for record in records for name, value in vars(record).items() if value is not None}
+        columns = columns_of(known)
+        file.write("\t".join(columns) + "\n" + "".join(record.line(columns) for record in records))
+
+
+def _write_sidecar(path, request, provenance, more=None):
+    temporary = sidecar_path(path).with_name(sidecar_path(path).name + ".tmp")
+    content = {**said_of(request), "request": request, "provenance": provenance, **(more or {})}
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    temporary.replace(sidecar_path(path))
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+@contextlib.contextmanager
+def _writing(path):
+    """Turns an error of the operating system into one that names the results file and the remedy."""
+    try:
+        yield
+    except OSError as error:
+        remedy = "Choose another file"
+        if error.errno in _FULL:
+            remedy = "Make room, and give the same command again: it goes on behind the last whole line"
+        elif error.errno in _FORBIDDEN:
+            remedy = "Choose a folder that you may write to, or have its permissions changed"
+        elif error.errno in _NO_LOCKS:
+            remedy = "Its file system has no locks, which keep two runs apart; choose a folder on another"
+        raise RecordsError(f"{path}: cannot be written: {error.strerror}. {remedy}") from error
+
+
+def _lock(file, path):
+    """Keeps two runs from appending to one file; the lock ends with the process."""
+    try:
+        import fcntl
+    except ImportError:  # not on this platform
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise RecordsError(f"{path}: another run is writing to it; wait for it, or choose another file") from error
+
+
+def _cut_torn_line(path):
+    with open(path, "rb+") as file:
+        content = file.read()
+        end = content.rfind(b"\n") + 1
+        if end < len(content):
+            file.truncate(end)
