@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .arguments import add_input_arguments, add_program_arguments
 from .guarantees import add_guarantee_arguments
-from .request import Request, add_method_arguments, check, recorded_numbers, request_of
+from .request import VOTES, Request, add_method_arguments, check, recorded_numbers, request_of
 from .runner import Task, one_record, run_over_images
 
 
