@@ -59,7 +59,7 @@ def test_regret_from_runs_to_table_and_figure_and_again(tmp_path):
 def test_the_frontier(tmp_path):
     quick("frontier", tmp_path)
     assert (tmp_path / "frontier.png").read_bytes().startswith(b"\x89PNG")
-    assert (tmp_path / "compare.md").read_text().count("QCRS bayesian") == 3
+    assert (tmp_path / "compare.md").read_text().count("QCRS bayesian") == 5
 
 
 def test_a_quick_run_is_not_taken_for_the_experiment(tmp_path, monkeypatch, capsys):
