@@ -4,6 +4,9 @@ Both draw noise, add it, normalise, run the same ResNet (ours is converted from 
 Each side runs at its best batch size (PyTorch also in its better memory format); turns alternate, and medians count.
 Also told: the time from the checkpoint file to the first certificate by QCRS, and how many programs of the network were
 compiled on the way. Needs PyTorch: pip install 'qcrs_jax[test]'.
+
+With --tpu nothing is timed: the sampler is compiled for a TPU v5e, which need not be there, and the compiler's own cost
+model tells what it would do, step by step.
 """
 
 from pathlib import Path
@@ -17,9 +20,21 @@ def add_arguments(parser):
     add("--batches", type=int, nargs="+", default=[8, 16, 32, 64, 128, 256], help="batch sizes to try")
     add("--seconds", type=float, default=3.0, help="length of a turn, roughly (default: 3)")
     add("--turns", type=int, default=7, help="turns of each side at its best batch size (default: 7)")
+    add("--tpu", type=Path, metavar="FOLDER", help="predict for a TPU v5e instead, by the libtpu in FOLDER")
+    add(
+        "--networks",
+        nargs="+",
+        default=["cifar_resnet110", "resnet50"],
+        choices=["cifar_resnet110", "resnet50"],
+        help="with --tpu: which to predict (default: both)",
+    )
 
 
 def run(args):
+    if args.tpu:
+        from .tpu_benchmark import run
+
+        return run(args.tpu, args.networks)
     try:
         import torch
     except ImportError as error:

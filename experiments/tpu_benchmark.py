@@ -1,0 +1,176 @@
+"""The sampler on a TPU v5e as XLA's cost model for it predicts, step by step; no TPU is needed.
+
+Every line compiles the sampler for one chip. Cycles are the compiler's estimates of every operation of the program,
+summed with the turns of its loops, at 1.5 GHz; nothing is measured.
+"""
+
+import math
+from typing import NamedTuple
+
+from . import tpu
+
+
+class Job(NamedTuple):
+    """A published headline: evaluations of the search of 500 samples each, seconds an image on the authors' GPU."""
+
+    name: str
+    arch: str
+    classes: int
+    shape: tuple[int, int, int]
+    evaluations: int
+    seconds: float
+
+    def batches(self, batch: int) -> int:
+        """Forward passes for one image: each count of 500, 100 and 100 000 samples fills its last batch up."""
+        return self.evaluations * math.ceil(500 / batch) + math.ceil(100 / batch) + math.ceil(100_000 / batch)
+
+
+JOBS = {
+    "cifar_resnet110": Job("CIFAR-10, ResNet-110", "cifar_resnet110", 10, (32, 32, 3), 15, 4.9),
+    "resnet50": Job("ImageNet, ResNet-50", "resnet50", 1000, (224, 224, 3), 13, 46.0),
+}
+
+
+class Step(NamedTuple):
+    """What is compiled: the network's form, its dtype, copies in a batch, JAX's precision, options of the compiler."""
+
+    title: str
+    batch: int
+    form: str = "tpu"  # a platform's, or "norms" and "plain" (batch normalisation apart, and folded)
+    dtype: str = "float32"
+    precision: str = "default"
+    options: dict = {}
+
+
+UNPACKED = {"xla_jf_bf16_propagation": False}
+STEPS = {
+    "cifar_resnet110": [
+        Step("float32: what --dtype float32 runs", 512),
+        Step("bfloat16: what --dtype bfloat16 runs", 512, dtype="bfloat16"),
+        Step("float32, activations not packed (option)", 512, options=UNPACKED),
+        Step("float32, batch normalisation apart", 512, "norms"),
+        Step("float32, folded, columns not joined", 512, "plain"),
+        Step("float32, joined as on a CPU: stem, 16 channels", 512, "cpu"),
+        Step("bfloat16, columns not joined", 512, "plain", "bfloat16"),
+        Step("float32, products of full precision", 512, precision="highest"),
+    ],
+    "resnet50": [
+        Step("bfloat16: what --dtype bfloat16 runs", 128, dtype="bfloat16"),
+        Step("float32: what --dtype float32 runs", 128),
+        Step("bfloat16", 256, dtype="bfloat16"),
+        Step("float32, activations not packed (option)", 128, options=UNPACKED),
+    ],
+}
+
+
+def run(libtpu, archs, slice_chips: int = 4) -> None:
+    """Prints the tables of the networks `archs`."""
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")
+    chips = tpu.devices(libtpu, slice_chips)
+    print(
+        f"Predicted for a chip of TPU v5e by the compiler's cost model (jax {jax.__version__}); nothing is measured.\n"
+        "`s/image`: one image of the published job. `matrix`, `memory`: its share in which matrix units and main\n"
+        f"memory would work at their peaks, {tpu.PEAK_FLOPS / 1e12:.0f} TFLOP/s and {tpu.PEAK_BYTES / 1e9:.0f} GB/s.\n"
+        "`GiB`: of 16. `noise`: drawn alone. `not network`: the sampler less the network alone.\n"
+    )
+    for arch in archs:
+        job = JOBS[arch]
+        print(f"| {job.name} | batch | samples/s | s/image | matrix | memory | GiB | noise | not network |")
+        print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |", flush=True)
+        for step in STEPS[arch]:
+            print(row(job, step, chips[:1]), flush=True)
+        print(f"\nThe authors' GPU took {job.seconds:g} s an image.")
+        best = STEPS[arch][0]
+        whole = compiled_sampler(job, best, chips)
+        reductions = whole.as_text().count(" all-reduce(")
+        print(
+            f"On {len(chips)} chips ({best.title}): {tpu.cost(whole).memory / 2**30:.2f} GiB a chip, "
+            f"{reductions} all-reduce in the program.\n",
+            flush=True,
+        )
+
+
+def row(job: Job, step: Step, chips) -> str:
+    """A line of the table, in markdown."""
+    whole = tpu.cost(compiled_sampler(job, step, chips))
+    network = tpu.cost(compiled_network(job, step, chips))
+    noise = tpu.cost(compiled_noise(job, step, chips))
+    cells = (
+        step.title,
+        str(step.batch),
+        f"{step.batch / whole.seconds:,.0f}",
+        f"{job.batches(step.batch) * whole.seconds:.2f}",
+        f"{whole.flops / tpu.PEAK_FLOPS / whole.seconds:.0%}",
+        f"{whole.traffic / tpu.PEAK_BYTES / whole.seconds:.0%}",
+        f"{whole.memory / 2**30:.2f}",
+        f"{noise.seconds / whole.seconds:.1%}",
+        f"{1 - network.seconds / whole.seconds:.1%}",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def classify(job: Job, step: Step):
+    """The network of `job` in the form of `step`, as a pytree of shapes."""
+    from qcrs_jax.models import Classifier, Spec, build
+    from qcrs_jax.models.layers import fold_norms
+
+    spec = Spec(job.arch, job.classes, job.shape, (0.5,), (0.25,))
+    model = build(spec)
+    if step.form in ("norms", "plain"):
+        if step.form == "plain":
+            fold_norms(model)
+        model.prepare_inference = lambda platform: None
+    return Classifier(spec, model).inference(step.form, step.dtype)
+
+
+def compiled_sampler(job: Job, step: Step, chips):
+    """`sample_counts` over `chips`, which share the copies."""
+    import jax
+    import jax.numpy as jnp
+
+    from qcrs_jax.sampling import sample_counts
+
+    def sample(classify, image, sigma, key, n):
+        key = jax.random.wrap_key_data(key, impl="threefry2x32")
+        return sample_counts(classify, image, sigma, key, n, batch_size=step.batch, axis_name="devices")
+
+    mesh, everywhere = jax.sharding.Mesh(chips, "devices"), jax.sharding.PartitionSpec()
+    sample = jax.shard_map(sample, mesh=mesh, in_specs=everywhere, out_specs=everywhere, check_vma=False)
+    numbers = [jax.ShapeDtypeStruct((), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.uint32)]
+    numbers.append(jax.ShapeDtypeStruct((), jnp.int32))
+    arguments = (classify(job, step), jax.ShapeDtypeStruct(job.shape, jnp.float32), *numbers)
+    return _compile(sample, step, chips, arguments)
+
+
+def compiled_network(job: Job, step: Step, chips):
+    """The network alone, on images that lie in memory."""
+    import jax
+    import jax.numpy as jnp
+
+    images = jax.ShapeDtypeStruct((step.batch, *job.shape), jnp.float32)
+    return _compile(lambda classify, images: classify(images), step, chips, (classify(job, step), images))
+
+
+def compiled_noise(job: Job, step: Step, chips):
+    """Noisy copies alone, written to memory."""
+    import jax
+    import jax.numpy as jnp
+
+    from qcrs_jax.noise import gaussian_noise
+
+    def noisy(image, sigma, key, first):
+        key = jax.random.wrap_key_data(key, impl="threefry2x32")
+        return image + sigma * gaussian_noise(key, first + jnp.arange(step.batch), job.shape)
+
+    shapes = [(job.shape, jnp.float32), ((), jnp.float32), ((2,), jnp.uint32), ((), jnp.int32)]
+    return _compile(noisy, step, chips, tuple(jax.ShapeDtypeStruct(*shape) for shape in shapes))
+
+
+def _compile(function, step, chips, arguments):
+    import jax
+
+    with jax.default_matmul_precision(step.precision):
+        lowered = jax.jit(function).lower(*tpu.replicated(chips, arguments))
+    return lowered.compile(compiler_options=step.options)
