@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 
 def test_the_benchmark_prints_rates_ratios_and_one_compilation():
     command = [str(Path(sys.executable).with_name("qcrs-jax")), "benchmark"]
@@ -15,5 +17,6 @@ def test_the_benchmark_prints_rates_ratios_and_one_compilation():
         r" +(?!@)", result.stdout.splitlines()[-1].strip().removeprefix("ResNet-20").strip()
     )
     rates = [float(rate.split(" @")[0].replace(",", "")) for rate in (torch, jax)]
-    assert abs(float(ratio) - rates[1] / rates[0]) < 0.02
+    # Rates are printed as whole numbers, which is coarse where a busy machine leaves one side a few samples a second.
+    assert float(ratio) == pytest.approx(rates[1] / rates[0], rel=1 / min(rates), abs=0.01)
     assert (unit, compilations) == ("s", "1") and float(first) > 0
