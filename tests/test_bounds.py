@@ -83,10 +83,15 @@ def test_alpha_outside_its_range_is_refused(alpha):
         bounds.clopper_pearson_lower(1, 2, alpha)
 
 
-@pytest.mark.parametrize(("k", "n"), [(-1, 5), (6, 5), (0, 0)])
+@pytest.mark.parametrize(("k", "n"), [(-1, 5), (6, 5), (0, -1)])
 def test_counts_outside_their_range_are_refused(k, n):
     with pytest.raises(ValueError, match="between 0 and n"):
         bounds.clopper_pearson_lower(k, n, 0.1)
+
+
+def test_no_draws_bound_nothing():
+    assert bounds.clopper_pearson_lower(0, 0, 0.001) == 0
+    assert bounds.clopper_pearson_lower([0, 9], [0, 10], 0.5).tolist()[0] == 0
 
 
 def test_bernstein_is_that_of_maurer_and_pontil():
