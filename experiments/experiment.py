@@ -5,6 +5,7 @@ goes on when the same command is given again. --quick takes a few images and sam
 and nothing else.
 
   qcrs-jax experiment acr --out results/acr
+  qcrs-jax experiment frontier frontier_cifar10
 """
 
 import dataclasses
@@ -226,31 +227,38 @@ PRESETS = {
 
 
 def add_arguments(parser):
-    parser.add_argument("name", metavar="NAME", nargs="?", choices=PRESETS, help=", ".join(PRESETS))
-    parser.add_argument("--out", type=Path, help="folder of the results (default: NAME)")
+    parser.add_argument("names", metavar="NAME", nargs="*", help=", ".join(PRESETS))
+    parser.add_argument("--out", type=Path, help="folder of the results; of several experiments, their folders' (.)")
     parser.add_argument("--base", type=Path, default=Path("."), help="where models, weights and data are (default: .)")
     parser.add_argument("--quick", action="store_true", help="few images and samples, to see that every step works")
 
 
 def run(args):
-    if args.name is None:
+    if unknown := set(args.names) - set(PRESETS):
+        raise UserError(f"unknown experiment {sorted(unknown)[0]!r}; known are {', '.join(PRESETS)}")
+    if not args.names:
         print("\n\n".join(describe(name) for name in PRESETS))
         return
+    if args.quick and args.out is None:
+        raise UserError("--quick needs --out: its results must not be taken for those of the experiment")
+    for name in args.names:
+        out = args.out or Path(name)
+        run_experiment(name, out / name if args.out and len(args.names) > 1 else out, args.base.absolute(), args.quick)
+
+
+def run_experiment(name: str, out: Path, base: Path, quick: bool) -> None:
+    """Runs the experiment in the folder `out`, with models, weights and data below `base`."""
     import contextlib
 
     from . import cli
 
-    out = args.out or Path(args.name)
-    if args.quick and args.out is None:
-        raise UserError("--quick needs --out: its results must not be taken for those of the experiment")
-    base = args.base.absolute()
     out.mkdir(parents=True, exist_ok=True)
-    print(describe(args.name))
+    print(describe(name))
     with contextlib.chdir(out):
-        for command in PRESETS[args.name].commands:
+        for command in PRESETS[name].commands:
             words = shlex.split(command.format(base=shlex.quote(str(base))))
-            if args.quick and words[0] in ("certify", "curve"):
-                words += shlex.split(PRESETS[args.name].quick)
+            if quick and words[0] in ("certify", "curve"):
+                words += shlex.split(PRESETS[name].quick)
                 words += ["--budget", "200"] if "--budget" in words else []
             for flag in {"--out", "--report"} & set(words):
                 Path(words[words.index(flag) + 1]).unlink(missing_ok=True)  # of an earlier time
