@@ -9,6 +9,8 @@ an image, with a sidecar RESULTS.json. A run that was stopped goes on when the s
 
 from pathlib import Path
 
+from qcrs_jax.errors import UserError
+
 from .arguments import add_input_arguments, add_program_arguments
 from .guarantees import add_guarantee_arguments
 from .request import VOTES, Request, add_method_arguments, check, recorded_numbers, request_of
@@ -78,6 +80,10 @@ def task(request: Request, plans: dict | None) -> Task:
 
         known = {"labels": labels} if request.stop_when_wrong else {}
         if plans:
+            for index in set(indices) - set(plans):
+                raise UserError(
+                    f"image {index}: has no share of the budget: it could not be read when that was planned"
+                )
             known["sigma"] = np.array([plans[index].sigma for index in indices], np.float32)
             known["n"] = np.array([plans[index].n for index in indices])
         return known

@@ -120,6 +120,11 @@ def indices_of(args, dataset) -> tuple[range, range]:
     return whole[part - 1 :: of], whole
 
 
+def continued(args, dataset, indices: range) -> range:
+    """The images that the results file of a run over `indices` may have: a run that is no shard may be extended."""
+    return indices if args.shard else range(0, len(dataset), args.skip)
+
+
 def _circumstances(classifier, dataset, args):
     """What decides the results beside the task's own numbers."""
     import jax
@@ -172,7 +177,10 @@ def _plain(value):
 
 
 # Flags that tell where a run is computed, not what.
-_WHEREABOUTS = {"devices": None, "batch": None, "images": None, "distributed": False, "coordinator": None}
+_WHEREABOUTS = {
+    **dict.fromkeys(("devices", "batch", "images", "coordinator", "process")),
+    "distributed": False,
+}
 
 
 def recorded_arguments(results: Path):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from qcrs_jax.errors import UserError
 
-from .inputs import indices_of, open_inputs
+from .inputs import continued, indices_of, open_inputs
 from .pipeline import Launcher, Stopped, groups, in_turn, read_ahead, stopping
 
 
@@ -94,7 +94,7 @@ def run_over_images(task: Task | Callable[[int], Task], args) -> Path | None:
     provenance = {**inputs.provenance, "images": together}
     with Writer(args.results, request, provenance, **task.file) if first else contextlib.nullcontext() as writer:
         before = writer.done if first else []
-        _check_records(before, indices if args.shard else range(0, len(data), args.skip), data.labels, args.results)
+        _check_records(before, continued(args, data, indices), data.labels, args.results)
         done, scores = task.done(before), [score(record) for record in before]
         done = {i for i, is_done in zip(indices, word_of_the_first([i in done for i in indices])) if is_done}
         if done:

@@ -4,7 +4,8 @@ Every line's bound, radius and class are computed again from its counts, and the
 sidecar. The checkpoint and the data set are opened as the run opened them, and compared with what the sidecar says of
 them; then K images, chosen anew each time, are done over from their seeds, and each of their numbers compared. What is
 changed by hand, in counts and all that follows from them, shows where the image is among these K; --recount all does
-all of them over. Times are not checked. It ends with status 2 where anything differs.
+all of them over. Of a run with --budget, RESULTS.pilot is checked too. Times are not checked, and images that the run
+might have ended before are not missed. It ends with status 2 where anything differs.
 
   qcrs-jax verify cifar_exp --recount 5
 """
@@ -17,6 +18,8 @@ from pathlib import Path
 from qcrs_jax.errors import UserError
 
 CLOSE = 1e-9  # by which SciPy's functions may differ between machines
+KEYS = ("idx", "label")
+NEAR = dict.fromkeys(("mean", "deviation"), 1e-3)  # and what a pilot computes in float32, which no guarantee rests on
 
 
 def add_arguments(parser):
@@ -60,6 +63,8 @@ def verify(path: Path, recount: int | None, checkpoint: Path | None, data_dir: P
     """
     from qcrs_jax.records import read_run, read_sidecar
 
+    from .budget import pilot_path
+
     request = read_sidecar(path).get("request", {})
     if "memory" in request:
         raise UserError(f"{path}: follows from another results file; verify that one, and run `qcrs-jax memory` again")
@@ -73,6 +78,11 @@ def verify(path: Path, recount: int | None, checkpoint: Path | None, data_dir: P
             troubles += [f"image {record.idx}: {trouble}" for trouble in _bound_troubles(record, request)]
         yield f"{len(run.records)} lines, each compared with what follows from its counts"
     yield _check_whole(path, troubles)
+    pilot = pilot_path(path)
+    if "budget" in request and "pilot" not in request and (recount != 0 or pilot.exists()):
+        found = []
+        yield from (f"{pilot.name}: {said}" for said in verify(pilot, recount, checkpoint, data_dir, found))
+        troubles += [f"{pilot.name}: {trouble}" for trouble in found]
     if recount == 0:
         yield "neither checkpoint nor data were opened"
         return
@@ -104,7 +114,7 @@ def _bound_troubles(record, request):
     for name, value in made.items():
         written = getattr(record, name)
         if written is None or not math.isclose(written, value, rel_tol=CLOSE, abs_tol=1e-300):
-            yield f"{name} is {written}, and {value} by its counts"
+            yield f"{name} is {written}, and {value} by its counts and the request"
 
 
 def _concluded(record, request) -> dict:
@@ -118,6 +128,10 @@ def _concluded(record, request) -> dict:
     if request["method"] == "predict":
         return {"predict": int(verdict.make_prediction(counts[1], n, alpha).prediction)}
     found = {}
+    if request["method"] == "cohen":
+        found["sigma"] = float(np.float32(request["sigma"]))
+    if record.n is not None and not request.get("budget"):
+        found["n"] = n
     if request.get("tolerance"):
         found["n"] = int(bounds.enough_table(request["n0"], n, alpha, request["tolerance"])[counts[0].max()])
     if request.get("stop_when_wrong") and np.argmax(counts[0]) != record.label:
@@ -132,7 +146,7 @@ def _concluded(record, request) -> dict:
         if record.n not in looks:
             return {"n": looks[-1]}
         made = verdict.make_sequential_certificate(*counts, record.sigma, looks.index(record.n), sequential, n, alpha)
-        found["radius_upper"] = float(made.radius_upper)
+        found |= {"n": record.n, "radius_upper": float(made.radius_upper)}
         if made.robust is not None:
             found["robust"] = int(made.robust)
     elif request.get("bound") == "randomised":
@@ -155,7 +169,8 @@ def _inputs(path, request, recount, checkpoint, data_dir, troubles):
     """Opens what the run opened, and does some images over."""
     import numpy as np
 
-    from qcrs_jax.records import differences
+    from qcrs_jax.procedure import uniform, uniform_words
+    from qcrs_jax.records import differences, read_sidecar
 
     from . import inputs as recorded
     from .runner import starter
@@ -177,45 +192,57 @@ def _inputs(path, request, recount, checkpoint, data_dir, troubles):
     changed = differences(request, json.loads(json.dumps(now)), ("in the sidecar", "by the inputs"))
     troubles += changed
     yield "the configuration, the weights' and the data's hashes, compared with the inputs"
-    lines = _lines(path)
+    lines, possible = _lines(path), recorded.continued(args, inputs.dataset, indices)
     troubles += [
         f"image {index}: is not one of the run's, with this label"
         for index, rows in lines.items()
-        if index not in indices or any(int(row["label"]) != inputs.dataset.labels[index] for row in rows)
+        if index not in possible or any(row["label"] != inputs.dataset.labels[index] for row in rows)
     ]
+    sidecar = read_sidecar(path)
+    if "sha256" in sidecar:
+        there, last = {*lines, *sidecar["left_out"]}, max(lines, default=0)
+        troubles += [f"image {i}: is missing" for i in possible if i < last and i not in there]
     if changed:
         yield "no counts were drawn again: what they would be drawn from differs"
         return
-    chosen = sorted(lines) if recount is None else sorted(np.random.default_rng().permutation(sorted(lines))[:recount])
-    start = starter(task, inputs, list(map(int, chosen)), together=1)
-    for index in map(int, chosen):
+    own = [index for index in possible if index in lines]
+    if request.get("bound") == "randomised" and "pilot" not in request:
+        for index, u in zip(own, uniform(uniform_words(inputs.keys(own))).tolist()):
+            written = lines[index][0]["u"]
+            troubles += [f"image {index}: u is {written}, and {u} by its seed"] * (written != repr(u))
+    chosen = own if recount is None else sorted(np.random.default_rng().permutation(own)[:recount].tolist())
+    start = starter(task, inputs, chosen, together=1)
+    for index in chosen:
         image, label = inputs.read(index)
         (answer,) = start([(index, image, label)], inputs.batch)()
         columns = tuple(lines[index][0])
-        for record, row in zip(task.records(index, label, 0.0, answer), lines[index], strict=True):
+        records = task.records(index, label, 0.0, answer)
+        if len(records) != len(lines[index]):
+            troubles.append(f"image {index}: has {len(lines[index])} lines, and {len(records)} when it is drawn again")
+        for record, row in zip(records, lines[index]):
             again = dict(zip(columns, record.line(columns).rstrip("\n").split("\t")))
             troubles += [
                 f"image {index}: {name} is {row[name]}, and {again[name]} when it is drawn again"
                 for name in columns
-                if name != "time" and not _same(row[name], again[name])
+                if name != "time" and not _same(row[name], again[name], NEAR.get(name, CLOSE))
             ]
         yield f"image {index} drawn again"
 
 
-def _same(written, again):
+def _same(written, again, close):
     try:
-        return written == again or math.isclose(float(written), float(again), rel_tol=CLOSE, abs_tol=1e-300)
+        return written == again or math.isclose(float(written), float(again), rel_tol=close, abs_tol=1e-300)
     except ValueError:  # counts
         return False
 
 
 def _lines(path):
-    """The rows of a results file, as text by column, of each image."""
+    """The rows of a results file by column, of each image; all but idx and label is text."""
     from qcrs_jax.records import read_rows
 
     images = {}
-    for row in read_rows(path, {"idx", "label"}, dict):
-        images.setdefault(int(row["idx"]), []).append(row)
+    for row in read_rows(path, {"idx", "label"}, lambda row: {**row, **{name: int(row[name]) for name in KEYS}}):
+        images.setdefault(row["idx"], []).append(row)
     return images
 
 

@@ -84,6 +84,7 @@ class Writer:
                 "image again"
             ) from error
         self._provenance = read_sidecar(path)["provenance"]
+        _write_sidecar(path, self._request, self._provenance)  # no longer what was finished
         return done
 
     @staticmethod

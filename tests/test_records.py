@@ -228,6 +228,8 @@ def test_a_finished_run_names_the_images_that_were_left_out(tmp_path):
     sidecar = read_run(path).sidecar
     assert (sidecar["request"], sidecar["provenance"], sidecar["left_out"]) == (REQUEST, {"device": "cpu"}, [4, 7])
     assert sidecar["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert write_all(path, [make_record(5)]) == [make_record(0)]
+    assert not {"left_out", "sha256"} & set(read_run(path).sidecar)  # until it is finished again
 
 
 def test_every_line_is_on_disk_before_the_next(tmp_path):

@@ -28,6 +28,8 @@ def runs(tmp_path_factory):
     for name, words in KINDS.items():
         command, *flags = words.split()
         data = DATA[:-2] if command == "curve" else DATA
+        if name == "predict":  # and is extended below
+            assert cli.main([command, COMMAND, str(root / f"{name}.tsv"), *data, "--max", "200"]) == 0
         assert cli.main([command, COMMAND, str(root / f"{name}.tsv"), *data, *flags]) == 0
     return root
 
@@ -94,6 +96,28 @@ def test_an_edit_that_mends_the_sum_shows_in_the_bounds_or_when_all_is_drawn_aga
 
 
 @pytest.mark.parametrize(
+    "name, changes, message",
+    [
+        ("randomised", {"u": "1e-09"}, "image 0: u is 1e-09, and "),
+        ("randomised", {"best_sigma": "0.5"}, "image 0: sigma is 0.5, and 0.25 by"),
+        ("budget", None, "image 0: is missing"),
+        ("curve", None, "image 0: has 3 lines, and 4 when"),
+        ("curve", {"idx": "77777"}, "image 77777: is not one of the run's"),
+        ("budget.tsv.pilot", {"mean": "3.5"}, "budget.tsv.pilot: image 0: mean is 3.5, and "),
+    ],
+)
+def test_what_no_count_tells(copies, capsys, name, changes, message):
+    path = copies / (f"{name}.tsv" if "." not in name else name)
+    columns, *rows = [line.split("\t") for line in path.read_text().splitlines()]
+    rows[0] = [(changes or {}).get(column, field) for column, field in zip(columns, rows[0])]
+    path.write_text("".join("\t".join(row) + "\n" for row in [columns, *(rows if changes else rows[1:])]))
+    sum_up(path)
+    flags = ("--recount", "all") if path.suffix == ".pilot" or name == "curve" else ("--recount", 1)
+    status, text = verify(copies / path.name.removesuffix(".pilot"), capsys, *flags)
+    assert status == 2 and message in text
+
+
+@pytest.mark.parametrize(
     "part, key, value, message",
     [
         ("request", "alpha", 0.01, "by its counts"),
@@ -117,6 +141,10 @@ def test_inputs_that_are_elsewhere(copies, capsys, tmp_path):
     assert status == 2 and "--recount 0" in text and "no.npz" in text
     moved = tmp_path / demo.IMAGES.name
     moved.write_bytes(demo.IMAGES.read_bytes())
+    sidecar = copies / "predict.tsv.json"
+    content = json.loads(sidecar.read_text())
+    content["provenance"]["arguments"] |= {"distributed": True, "coordinator": "there:1", "process": [1, 2]}
+    sidecar.write_text(json.dumps(content))
     assert verify(copies / "predict.tsv", capsys, "--data_dir", moved)[0] == 0
 
 
