@@ -1,6 +1,7 @@
 """certify --budget: every image is searched and looked at first; then each gets the samples that it is worth.
 
-What is found out first is kept in RESULTS.pilot, so that a run that is killed goes on there as in RESULTS.
+What is found out first is kept in RESULTS.pilot, so that a run that is killed goes on there as in RESULTS. Once it is
+finished it stays as it is, and with it what each image gets: images that were left out of it are left out for good.
 """
 
 import argparse
@@ -47,6 +48,13 @@ def pilot_path(results: Path) -> Path:
     return results.with_name(results.name + ".pilot")
 
 
+def left_out(results: Path) -> list[int]:
+    """The images that have no share of the budget: those that could not be read for a finished RESULTS.pilot."""
+    from qcrs_jax.records import read_sidecar
+
+    return read_sidecar(pilot_path(results)).get("left_out", [])
+
+
 def plan(request, args) -> dict[int, Pilot]:
     """What is known of each image of the run, and the samples that it gets, by index.
 
@@ -58,11 +66,11 @@ def plan(request, args) -> dict[int, Pilot]:
     if args.distributed:
         raise UserError("--budget: several hosts each take a part of the images: give --shard I/N, not --distributed")
     print(f"first of two passes: what each image is worth, into {pilot_path(args.results)}")
-    requests = []
+    requests, leave = [], left_out(args.results)
 
     def task(images):
         requests.append(request_of(request, images, args))
-        return pilot_task(requests[0])
+        return dataclasses.replace(pilot_task(requests[0]), leave=leave)
 
     pilots = run_over_images(task, argparse.Namespace(**{**vars(args), "results": pilot_path(args.results)}))
     print("second pass: the certificates")

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import operator
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from qcrs_jax.errors import UserError
@@ -45,6 +45,7 @@ class Task:
     own: (indices, labels) -> further arguments of `start`, arrays of one value for each image.
     even: whether all images take equally many samples. Others are answered one at a time, unless asked: together they
         take as long as the one that takes most.
+    leave: images that were left out before, and stay so.
     """
 
     request: dict
@@ -55,6 +56,7 @@ class Task:
     done: Callable = lambda records: {record.idx for record in records}
     own: Callable = lambda indices, labels: {}
     even: bool = True
+    leave: Sequence[int] = ()
 
 
 def run_over_images(task: Task | Callable[[int], Task], args) -> Path | None:
@@ -90,7 +92,7 @@ def run_over_images(task: Task | Callable[[int], Task], args) -> Path | None:
     first = jax.process_index() == 0
     print(f"{data.name} ({data.source}): {len(indices)} of {len(data)} images; classes {class_names(data)}")
     name, score = task.score or ("", lambda record: 0)
-    left_out = []
+    left_out = [index for index in indices if index in task.leave]
     provenance = {**inputs.provenance, "images": together}
     with Writer(args.results, request, provenance, **task.file) if first else contextlib.nullcontext() as writer:
         before = writer.done if first else []
@@ -99,7 +101,7 @@ def run_over_images(task: Task | Callable[[int], Task], args) -> Path | None:
         done = {i for i, is_done in zip(indices, word_of_the_first([i in done for i in indices])) if is_done}
         if done:
             print(f"{args.results}: {len(done)} of {len(indices)} images are done; going on behind them")
-        todo = [index for index in indices if index not in done]
+        todo = [index for index in indices if index not in done and index not in left_out]
         progress = tqdm(initial=len(done), total=len(indices), unit="img", dynamic_ncols=True, disable=not first)
 
         def leave_out(index, error):

@@ -1027,15 +1027,24 @@ def test_an_image_that_cannot_be_read_stops_the_run_or_is_left_out(here, folder,
 
 def test_the_first_image_may_be_the_damaged_one(here, folder):
     images, words = folder
-    (images / "class0" / "0.png").write_bytes(b"damaged")
+    sound = (images / "class0" / "0.png").read_bytes()
+    (images / "class0" / "0.png").write_bytes(bytes(len(sound)))
     assert "class0/0.png: not an image" in refused(*words, cwd=here)
     assert not (here / "r.tsv").exists()
     qcrs_jax(*words, "--on_error", "skip", cwd=here)
     assert [r.idx for r in read_run(here / "r.tsv").records] == [1, 2]
+    words = [*words, "--on_error", "skip"]
+    budget = [*words[:2], "budget.tsv", *words[3:], "--budget", 300]
+    qcrs_jax(*budget, cwd=here)
+    whole = lines(here / "budget.tsv")
+    (images / "class0" / "0.png").write_bytes(sound)  # too late: the budget is shared
+    (here / "budget.tsv").write_text("".join((here / "budget.tsv").read_text().splitlines(keepends=True)[:2]))
+    assert "1 of 3 images were left out" in qcrs_jax(*budget, cwd=here).stdout
+    assert lines(here / "budget.tsv") == whole and len(whole) == 3
     for i in range(3):
         (images / f"class{i}" / "0.png").write_bytes(b"damaged")
     words[2] = "none.tsv"
-    assert "all 3 images were left out" in refused(*words, "--on_error", "skip", cwd=here)
+    assert "all 3 images were left out" in refused(*words, cwd=here)
 
 
 def test_labels_that_do_not_fit_stop_the_run_before_it_starts_or_are_left_out(here):
