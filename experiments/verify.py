@@ -2,10 +2,11 @@
 
 Every line's bound, radius and class are computed again from its counts, and the file is compared with its sum in the
 sidecar. The checkpoint and the data set are opened as the run opened them, and compared with what the sidecar says of
-them; then K images, chosen anew each time, are done over from their seeds, and each of their numbers compared. What is
-changed by hand, in counts and all that follows from them, shows where the image is among these K; --recount all does
-all of them over. Of a run with --budget, RESULTS.pilot is checked too. Times are not checked, and images that the run
-might have ended before are not missed. It ends with status 2 where anything differs.
+them; of images in files of their own that is names and sizes. Then K images, chosen anew each time, are done over from
+their seeds, and each of their numbers compared. What is changed by hand, in counts and all that follows from them,
+shows where the image is among these K; --recount all does all of them over. Of a run with --budget, RESULTS.pilot is
+checked too. Times are not checked, and images that the run might have ended before are not missed. It ends with status
+2 where anything differs.
 
   qcrs-jax verify cifar_exp --recount 5
 """
