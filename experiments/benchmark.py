@@ -1,9 +1,11 @@
-"""Benchmark: samples a second of the jitted sampler beside a PyTorch eager loop, in one run, on this machine.
+"""Benchmark: samples a second of the jitted sampler beside PyTorch eager and ONNX Runtime, in one run, on this machine.
 
-Both draw noise, add it, normalise, run the same ResNet (ours is converted from PyTorch's weights), and count classes.
-Each side runs at its best batch size (PyTorch also in its better memory format); turns alternate, and medians count.
-Also told: the time from the checkpoint file to the first certificate by QCRS, and how many programs of the network were
-compiled on the way. Needs PyTorch: pip install 'qcrs_jax[test]'.
+All draw noise, add it, normalise, run the same ResNet (ours is converted from PyTorch's weights, ONNX Runtime's graph
+exported from PyTorch's network), and count classes. ONNX Runtime gets its noise from PyTorch, whose generator is faster
+than NumPy's. Each side runs at its best batch size, PyTorch also in its better memory format and ONNX Runtime with its
+threads spinning or not; turns alternate, and medians count. Also told: the time from the checkpoint file to the first
+certificate by QCRS, and how many programs of the network were compiled on the way. Needs PyTorch: pip install
+'qcrs_jax[test]'. ONNX Runtime is left out, as "-", where it is not installed: pip install onnxruntime onnxscript.
 
 With --tpu nothing is timed: the sampler is compiled for a TPU v5e, which need not be there, and the compiler's own cost
 model tells what it would do, step by step.
@@ -44,16 +46,20 @@ def run(args):
     from qcrs_jax.parallel import choose_devices
 
     devices = choose_devices()
+    onnxruntime = _onnxruntime()
+    on_cpu = f"torch {torch.__version__}" + (f" and onnxruntime {onnxruntime.__version__}" if onnxruntime else "")
     print(
-        f"jax {jax.__version__} on {len(devices)} x {devices[0].device_kind}; torch {torch.__version__} on its CPU, "
+        f"jax {jax.__version__} on {len(devices)} x {devices[0].device_kind}; {on_cpu} on the CPU, "
         f"{torch.get_num_threads()} threads; float32.\nSamples a second, noise and counting included, @ batch size "
-        "(ours: of each device)\n"
+        "(ours: of each device), and the ratios of ours to theirs\n"
     )
     columns = (
         ("network", 12),
         ("PyTorch", 14),
+        ("ONNX Runtime", 14),
         ("qcrs_jax", 14),
-        ("ratio", 6),
+        ("to PyTorch", 12),
+        ("to ONNX", 9),
         ("first result", 13),
         ("compilations", 13),
     )
@@ -67,19 +73,20 @@ def _compare(depth, devices, args):
     import statistics
 
     ours, first, compilations = _jax_sampler(depth, devices)
-    torch_samplers = [_torch_sampler(depth, channels_last) for channels_last in (False, True)]
-    sides = {"torch": torch_samplers, "jax": [ours]}
+    sides = {"torch": _torch_samplers(depth), "onnx": _onnx_samplers(depth), "jax": [ours]}
     best = {}
     for name, samplers in sides.items():
         trials = {(s, batch): _rate(s, batch, args.seconds / 3) for s in samplers for batch in args.batches}
-        best[name] = max(trials, key=trials.get)
-    rates = {name: [] for name in sides}
+        if trials:
+            best[name] = max(trials, key=trials.get)
+    rates = {name: [] for name in best}
     for _ in range(args.turns):
         for name, choice in best.items():
             rates[name].append(_rate(*choice, args.seconds))
     median = {name: statistics.median(values) for name, values in rates.items()}
-    shown = [f"{median[name]:,.0f} @{best[name][1]}" for name in ("torch", "jax")]
-    return f"ResNet-{depth}", *shown, f"{median['jax'] / median['torch']:.2f}", f"{first:.2f} s", str(compilations)
+    shown = [f"{median[name]:,.0f} @{best[name][1]}" if name in best else "-" for name in sides]
+    ratios = [f"{median['jax'] / median[name]:.2f}" if name in best else "-" for name in ("torch", "onnx")]
+    return f"ResNet-{depth}", *shown, *ratios, f"{first:.2f} s", str(compilations)
 
 
 def _rate(sampler, batch, seconds):
@@ -95,24 +102,78 @@ def _rate(sampler, batch, seconds):
     return n / (time.perf_counter() - started)
 
 
-def _torch_sampler(depth, channels_last):
+def _torch_samplers(depth):
     import torch
 
-    from .torch_nets import CifarResNet, randomise
+    from .torch_nets import noisy_cifar_resnet
 
-    net = randomise(CifarResNet(depth))
-    if channels_last:
-        net = net.to(memory_format=torch.channels_last)
-    mean = torch.tensor([0.4914, 0.4822, 0.4465])[:, None, None]
-    std = torch.tensor([0.2023, 0.1994, 0.2010])[:, None, None]
-    image = torch.rand(3, 32, 32)
+    formats = (torch.contiguous_format, torch.channels_last)
+    return [_sampler(noisy_cifar_resnet(depth).to(memory_format=format)) for format in formats]
+
+
+def _onnx_samplers(depth):
+    """Samplers of ONNX Runtime whose threads spin and do not; none where it is not installed."""
+    if _onnxruntime() is None:
+        return []
+    from .torch_nets import noisy_cifar_resnet
+
+    model = export_onnx(noisy_cifar_resnet(depth))
+    return [_sampler(onnx_function(model, spinning)) for spinning in (True, False)]
+
+
+def _onnxruntime():
+    """The module, or None where it or the exporter is not installed."""
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401
+    except ImportError:
+        return None
+    return onnxruntime
+
+
+def export_onnx(net):
+    """The ONNX file, as bytes, of a network in PyTorch on batches of any size of (3, 32, 32)."""
+    import logging
+    import warnings
+
+    import torch
+
+    # It warns of networks that are not installed, and of what it calls in PyTorch itself.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            net,
+            (torch.zeros(2, 3, 32, 32),),
+            dynamo=True,
+            verbose=False,
+            input_names=["x"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+        )
+    return program.model_proto.SerializeToString()
+
+
+def onnx_function(model, spinning):
+    """A function of float32 tensors: `model` by ONNX Runtime on the CPU, with as many threads as PyTorch has."""
+    import onnxruntime
+    import torch
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return lambda x: torch.from_numpy(session.run(None, {"x": x.numpy()})[0])
+
+
+def _sampler(logits):
+    """Class counts by a function of standard normal noise in PyTorch."""
+    import torch
 
     def sample(batch, n):
         counts = torch.zeros(10, dtype=torch.int64)
         with torch.inference_mode():
             for _ in range(n // batch):
-                noisy = image + 0.25 * torch.randn(batch, 3, 32, 32)
-                counts += torch.bincount(net((noisy - mean) / std).argmax(1), minlength=10)
+                counts += torch.bincount(logits(torch.randn(batch, 3, 32, 32)).argmax(1), minlength=10)
         return counts
 
     return sample

@@ -158,3 +158,21 @@ def randomise(net, seed=0):
             module.weight.data.uniform_(0.5, 1.2, generator=generator)
             module.bias.data.normal_(0, 0.2, generator=generator)
     return net.eval()
+
+
+class Noisy(nn.Module):
+    """The logits of `net` at noisy copies of one image, normalised as CIFAR-10, by their standard normal noise."""
+
+    def __init__(self, net, image, sigma):
+        super().__init__()
+        self.net, self.image, self.sigma = net, image, sigma
+        self.mean = torch.tensor([0.4914, 0.4822, 0.4465])[:, None, None]
+        self.std = torch.tensor([0.2023, 0.1994, 0.2010])[:, None, None]
+
+    def forward(self, noise):
+        return self.net((self.image + self.sigma * noise - self.mean) / self.std)
+
+
+def noisy_cifar_resnet(depth, sigma=0.25):
+    """A randomised CIFAR ResNet at noisy copies of a random image, as a function of the noise."""
+    return Noisy(randomise(CifarResNet(depth)), torch.rand(3, 32, 32), sigma).eval()
