@@ -112,17 +112,19 @@ def frontier(reference, runs, out) -> None:
 
     figure, axes = pyplot().subplots(figsize=(7.2, 4.2), layout="constrained")
     base = summarise(reference)
-    for run in (reference, *runs):
-        samples = summarise(run).samples
+    points = sorted((summarise(run).samples, place, run) for place, run in enumerate((reference, *runs)))
+    for order, (samples, _, run) in enumerate(points):
         gain, low, high = paired_gain(columns(run), columns(reference))
         bars = None if run is reference else [[gain - low], [high - gain]]
         kind = run.request.get("qcrs") or {"search": run.request.get("method")}
         color = FAMILIES.get(kind["search"], "0.3")
         axes.errorbar(samples, base.acr + gain, bars, fmt="D" if run is reference else "o", capsize=3, color=color)
-        style = {"xytext": (5, 5), "textcoords": "offset points", "rotation": 35, "fontsize": 8, "color": color}
+        above = order % 2  # neighbours have their names on different sides
+        side = {"xytext": (4, 6), "rotation": 30} if above else {"xytext": (4, -6), "rotation": -30, "va": "top"}
+        style = {**side, "textcoords": "offset points", "fontsize": 8, "color": color}
         axes.annotate(run.path.stem, (samples, base.acr + gain), **style)
     axes.axhline(base.acr, color="0.8", linewidth=1, zorder=0)
-    axes.margins(x=0.16, y=0.1)
+    axes.margins(x=0.16, y=0.5)
     axes.set(xlabel="samples an image, of search and certificate", ylabel="ACR")
     axes.set_title(
         f"gains over {reference.path.stem}, {len(reference.records)} images, with 95% intervals", fontsize=10
