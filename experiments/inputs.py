@@ -194,7 +194,7 @@ def recorded_arguments(results: Path):
     recorded = read_sidecar(results).get("provenance", {}).get("arguments")
     if not recorded:
         raise UserError(
-            f"{sidecar_path(results)}: does not tell how the run was started, as of versions before 0.2; --recount 0 "
+            f"{sidecar_path(results)}: does not tell how the run was started, as files of earlier versions do not; --recount 0 "
             "checks its bounds"
         )
     args = argparse.Namespace(**{**recorded, **_WHEREABOUTS, "results": results})

@@ -102,6 +102,7 @@ def bayesian(
         return jnp.where(allowed[candidates], weights @ gain, -1)
 
     def class_is_open(counts):
+        """Whether the two top classes lie within two standard deviations, with samples left to tell them apart."""
         first, second = jax.lax.top_k(counts, 2)[0]
         return ((first - second) ** 2 < 4 * (first + second)) & (counts.sum() + n <= CLASS_SAMPLES)
 
