@@ -194,8 +194,8 @@ def recorded_arguments(results: Path):
     recorded = read_sidecar(results).get("provenance", {}).get("arguments")
     if not recorded:
         raise UserError(
-            f"{sidecar_path(results)}: does not tell how the run was started, as files of earlier versions do not; --recount 0 "
-            "checks its bounds"
+            f"{sidecar_path(results)}: does not tell how the run was started, as files of earlier versions do not; "
+            "--recount 0 checks its bounds"
         )
     args = argparse.Namespace(**{**recorded, **_WHEREABOUTS, "results": results})
     for name in ("checkpoint", "data_dir"):
