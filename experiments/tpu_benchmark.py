@@ -32,64 +32,84 @@ JOBS = {
 
 
 class Step(NamedTuple):
-    """What is compiled: the network's form, its dtype, copies in a batch, JAX's precision, options of the compiler."""
+    """What is compiled: the network's form, its dtype, copies in a batch, JAX's precision, options of the compiler.
+
+    form: that of a platform, or what it was made from: with "norms" apart, "plain" (these folded), "uncut" (the form of
+        a TPU, but for blocks whose weights are cut from their stack beforehand).
+    runs: whether `qcrs-jax certify` runs this on a TPU, by itself or told so.
+    """
 
     title: str
     batch: int
-    form: str = "tpu"  # a platform's, or "norms" and "plain" (batch normalisation apart, and folded)
+    form: str = "tpu"
     dtype: str = "float32"
     precision: str = "default"
     options: dict = {}
+    runs: bool = False
 
 
 UNPACKED = {"xla_jf_bf16_propagation": False}
 STEPS = {
     "cifar_resnet110": [
-        Step("float32: what --dtype float32 runs", 512),
-        Step("bfloat16: what --dtype bfloat16 runs", 512, dtype="bfloat16"),
-        Step("float32, activations not packed (option)", 512, options=UNPACKED),
         Step("float32, batch normalisation apart", 512, "norms"),
-        Step("float32, folded, columns not joined", 512, "plain"),
-        Step("float32, joined as on a CPU: stem, 16 channels", 512, "cpu"),
+        Step("folded", 512, "plain"),
+        Step("columns joined as on a CPU", 512, "cpu"),
+        Step("and of 32 channels too", 512, "uncut"),
+        Step("and weights cut before each block: `--dtype float32`", 512, runs=True),
+        Step("the same, activations not packed (option)", 512, options=UNPACKED),
+        Step("the same, products of full precision", 512, precision="highest"),
+        Step("the same, other batches", 256),
+        Step("", 1024),
         Step("bfloat16, columns not joined", 512, "plain", "bfloat16"),
-        Step("float32, products of full precision", 512, precision="highest"),
+        Step("all of it: `--dtype bfloat16`", 512, dtype="bfloat16", runs=True),
     ],
     "resnet50": [
-        Step("bfloat16: what --dtype bfloat16 runs", 128, dtype="bfloat16"),
-        Step("float32: what --dtype float32 runs", 128),
-        Step("bfloat16", 256, dtype="bfloat16"),
-        Step("float32, activations not packed (option)", 128, options=UNPACKED),
+        Step("float32, weights cut in convolutions", 128, "uncut"),
+        Step("cut before each block: `--dtype float32`", 128, runs=True),
+        Step("the same, activations not packed (option)", 128, options=UNPACKED),
+        Step("`--dtype bfloat16`", 128, dtype="bfloat16", runs=True),
+        Step("the same, other batches", 32, dtype="bfloat16"),
+        Step("", 256, dtype="bfloat16"),
+        Step("", 512, dtype="bfloat16"),
     ],
 }
 
 
-def run(libtpu, archs, slice_chips: int = 4) -> None:
-    """Prints the tables of the networks `archs`."""
+def run(libtpu, archs, slices=(4, 16)) -> None:
+    """Prints the tables of the networks `archs`, for a chip, and what slices of several chips need."""
     import jax
 
     jax.config.update("jax_platforms", "cpu")
-    chips = tpu.devices(libtpu, slice_chips)
+    chips = {size: tpu.devices(libtpu, size) for size in (1, *slices)}
     print(
         f"Predicted for a chip of TPU v5e by the compiler's cost model (jax {jax.__version__}); nothing is measured.\n"
         "`s/image`: one image of the published job. `matrix`, `memory`: its share in which matrix units and main\n"
         f"memory would work at their peaks, {tpu.PEAK_FLOPS / 1e12:.0f} TFLOP/s and {tpu.PEAK_BYTES / 1e9:.0f} GB/s.\n"
         "`GiB`: of 16. `noise`: drawn alone. `not network`: the sampler less the network alone.\n"
+        f"The option is {', '.join(f'{name}={value}'.lower() for name, value in UNPACKED.items())}.\n"
     )
     for arch in archs:
         job = JOBS[arch]
         print(f"| {job.name} | batch | samples/s | s/image | matrix | memory | GiB | noise | not network |")
         print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |", flush=True)
         for step in STEPS[arch]:
-            print(row(job, step, chips[:1]), flush=True)
+            print(row(job, step, chips[1]), flush=True)
         print(f"\nThe authors' GPU took {job.seconds:g} s an image.")
-        best = STEPS[arch][0]
-        whole = compiled_sampler(job, best, chips)
-        reductions = whole.as_text().count(" all-reduce(")
-        print(
-            f"On {len(chips)} chips ({best.title}): {tpu.cost(whole).memory / 2**30:.2f} GiB a chip, "
-            f"{reductions} all-reduce in the program.\n",
-            flush=True,
-        )
+        for size in slices:
+            for step in STEPS[arch]:
+                if step.runs:
+                    print(_of_slice(job, step, chips[size]), flush=True)
+        print()
+
+
+def _of_slice(job, step, chips) -> str:
+    """What the sampler of one image needs on several chips."""
+    whole = compiled_sampler(job, step, chips)
+    cost, reductions = tpu.cost(whole), whole.as_text().count(" all-reduce(")
+    return (
+        f"{len(chips)} chips, {step.dtype}: {len(chips) * step.batch / cost.seconds:,.0f} samples/s, "
+        f"{cost.memory / 2**30:.2f} GiB a chip, {reductions} all-reduce in the program."
+    )
 
 
 def row(job: Job, step: Step, chips) -> str:
@@ -113,16 +133,23 @@ def row(job: Job, step: Step, chips) -> str:
 
 def classify(job: Job, step: Step):
     """The network of `job` in the form of `step`, as a pytree of shapes."""
+    from flax import nnx
+
     from qcrs_jax.models import Classifier, Spec, build
     from qcrs_jax.models.layers import fold_norms
+    from qcrs_jax.models.resnet import Stage
 
     spec = Spec(job.arch, job.classes, job.shape, (0.5,), (0.25,))
     model = build(spec)
-    if step.form in ("norms", "plain"):
-        if step.form == "plain":
-            fold_norms(model)
-        model.prepare_inference = lambda platform: None
-    return Classifier(spec, model).inference(step.form, step.dtype)
+    if step.form == "plain":
+        fold_norms(model)
+    elif step.form != "norms":
+        model.prepare_inference("tpu" if step.form == "uncut" else step.form)
+    for _, stage in nnx.iter_modules(model):
+        if isinstance(stage, Stage) and step.form == "uncut":
+            stage.slice_first = False
+    model.prepare_inference = lambda platform: None
+    return Classifier(spec, model).inference("tpu", step.dtype)
 
 
 def compiled_sampler(job: Job, step: Step, chips):

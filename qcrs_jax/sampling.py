@@ -39,9 +39,9 @@ class Votes(NamedTuple):
 def default_batch_size(platform: str | None = None) -> int:
     """Noisy copies per forward pass of a device when none is asked for: small on a CPU (cache), large elsewhere.
 
-    A number of copies that is no multiple of it costs a whole batch more, and those of a search are some hundred.
+    A number of copies that is no multiple of it costs a whole batch more, and those of a search are 500 or so.
     """
-    return 16 if (platform or jax.default_backend()) == "cpu" else 500
+    return 16 if (platform or jax.default_backend()) == "cpu" else 512
 
 
 def num_classes(classify: Classifier, image_shape: tuple[int, ...]) -> int:

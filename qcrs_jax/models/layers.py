@@ -101,8 +101,11 @@ def stack(make, count: int, rngs: nnx.Rngs) -> nnx.Module:
     return nnx.vmap(make, in_axes=0, out_axes=0)(rngs.split(count))
 
 
-def scan_blocks(blocks: nnx.Module, x: Float[Array, "..."]) -> Float[Array, "..."]:
+def scan_blocks(blocks: nnx.Module, x: Float[Array, "..."], slice_first: bool = False) -> Float[Array, "..."]:
     """x after stacked `blocks`, one after another, compiled as one block under `lax.scan`.
+
+    With `slice_first` a block's weights are cut from the stack before it begins. A TPU's compiler would cut them inside
+    each convolution instead, where they lie in slower memory and cannot be brought into the order that it likes best.
 
     Training on a CPU unrolls them: there the gradient of a convolution's kernel is 40 times slower inside a loop.
     """
@@ -110,7 +113,14 @@ def scan_blocks(blocks: nnx.Module, x: Float[Array, "..."]) -> Float[Array, "...
         not norm.use_running_average for _, norm in nnx.iter_modules(blocks) if isinstance(norm, nnx.BatchNorm)
     )
     unroll = training and jax.default_backend() == "cpu"
-    run = nnx.scan(lambda x, block: block(x), in_axes=(nnx.Carry, 0), out_axes=nnx.Carry, unroll=unroll)
+
+    def apply(x, block):
+        if slice_first:
+            graph, weights = nnx.split(block)
+            block = nnx.merge(graph, jax.lax.optimization_barrier(weights))
+        return block(x)
+
+    run = nnx.scan(apply, in_axes=(nnx.Carry, 0), out_axes=nnx.Carry, unroll=unroll)
     return run(x, blocks)
 
 

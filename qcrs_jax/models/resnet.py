@@ -56,10 +56,11 @@ class Stage(nnx.Module):
     def __init__(self, block, features_in: int, features: int, stride: int, depth: int, *, rngs: nnx.Rngs):
         self.first = block(features_in, features, stride, rngs=rngs)
         self.rest = stack(lambda r: block(features, features, 1, rngs=r), depth - 1, rngs) if depth > 1 else None
+        self.slice_first = False  # see scan_blocks
 
     def __call__(self, x: Float[Array, "batch h w c"]) -> Float[Array, "batch h2 w2 c2"]:
         x = self.first(x)
-        return x if self.rest is None else scan_blocks(self.rest, x)
+        return x if self.rest is None else scan_blocks(self.rest, x, self.slice_first)
 
 
 class ResNet(nnx.Module):
@@ -109,6 +110,8 @@ class ResNet(nnx.Module):
     def prepare_inference(self, platform: str) -> None:
         """Folds batch normalisation, and joins the columns where `platform` has too few channels, in place."""
         fold_norms(self)
+        for i in range(self.stages):
+            getattr(self, f"layer{i + 1}").slice_first = platform == "tpu"
         if self.width > 16:
             return
         join_columns(self.conv1, 4)

@@ -46,8 +46,10 @@ class WideResNet(nnx.Module):
         self.fc = nnx.Linear(64 * widen, num_classes, rngs=rngs)
 
     def prepare_inference(self, platform: str) -> None:
-        """Folds the batch normalisation that follows a convolution, in place: one of the two in every block."""
+        """Folds the batch normalisation that follows a convolution, one of the two in every block, in place."""
         fold_norms(self)
+        for stage in (self.block1, self.block2, self.block3):
+            stage.slice_first = platform == "tpu"
 
     def __call__(self, x: Float[Array, "batch h w c"]) -> Float[Array, "batch num_classes"]:
         x = self.block3(self.block2(self.block1(self.conv1(x))))
