@@ -178,26 +178,27 @@ def _plain(value):
 
 # Flags that tell where a run is computed, not what.
 _WHEREABOUTS = {
-    **dict.fromkeys(("devices", "batch", "images", "coordinator", "process")),
+    **dict.fromkeys(("devices", "images", "coordinator", "process")),
     "distributed": False,
 }
 
 
 def recorded_arguments(results: Path):
-    """The arguments that the run of a results file was started with, for this machine.
+    """The arguments that the run of a results file was started with, for this machine, and the batch that it had.
 
     Raises:
         UserError: its sidecar does not tell them.
     """
     from qcrs_jax.records import read_sidecar, sidecar_path
 
-    recorded = read_sidecar(results).get("provenance", {}).get("arguments")
+    provenance = read_sidecar(results).get("provenance", {})
+    recorded = provenance.get("arguments")
     if not recorded:
         raise UserError(
             f"{sidecar_path(results)}: does not tell how the run was started, as files of earlier versions do not; "
             "--recount 0 checks its bounds"
         )
-    args = argparse.Namespace(**{**recorded, **_WHEREABOUTS, "results": results})
+    args = argparse.Namespace(**{**recorded, **_WHEREABOUTS, "batch": provenance["batch"], "results": results})
     for name in ("checkpoint", "data_dir"):
         value = getattr(args, name)
         setattr(args, name, None if value is None else Path(value))

@@ -141,7 +141,7 @@ def run_over_images(task: Task | Callable[[int], Task], args) -> Path | None:
             error.args = (f"{error}\n{so_far}",)
             raise
         if first:
-            writer.finish(left_out)
+            writer.finish(left_out + [index for index in writer.left_out if index not in indices])
     if not done:
         raise UserError(f"all {len(left_out)} images were left out; {args.results} holds no results")
     if left_out:

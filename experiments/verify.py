@@ -95,8 +95,10 @@ def _check_whole(path, troubles):
     from qcrs_jax.records import checksum, read_sidecar, said_of, sidecar_path
 
     sidecar = read_sidecar(path)
-    said, silent = sidecar["said"], "arguments" not in sidecar["provenance"]  # as older versions were
-    if any(said.get(name, text if silent else None) != text for name, text in said_of(sidecar["request"]).items()):
+    said, due = sidecar["said"], said_of(sidecar["request"])
+    if "arguments" not in sidecar["provenance"]:  # as of older versions, which said less
+        due = {name: text for name, text in due.items() if name in said}
+    if said != due:
         troubles.append(f"{sidecar_path(path).name}: what it says of the guarantee is not that of its request")
     if "sha256" not in sidecar:
         return "the run is not finished: the file has no sum yet"
@@ -207,6 +209,7 @@ def _inputs(path, request, recount, checkpoint, data_dir, troubles):
         yield "no counts were drawn again: what they would be drawn from differs"
         return
     own = [index for index in possible if index in lines]
+    troubles += _plan_troubles(task, request, lines, own)
     if request.get("bound") == "randomised" and "pilot" not in request:
         for index, u in zip(own, uniform(uniform_words(inputs.keys(own))).tolist()):
             written = lines[index][0]["u"]
@@ -228,6 +231,22 @@ def _inputs(path, request, recount, checkpoint, data_dir, troubles):
                 if name != "time" and not _same(row[name], again[name], NEAR.get(name, CLOSE))
             ]
         yield f"image {index} drawn again"
+
+
+def _plan_troubles(task, request, lines, indices):
+    """Where sigma and n are not those that the pilot gives an image."""
+    import numpy as np
+
+    from qcrs_jax.records import parse_counts
+
+    known = task.own(indices, [lines[index][0]["label"] for index in indices])
+    for column, name in (("best_sigma", "sigma"), ("n", "n")):
+        for index, value in zip(indices, known.get(name, ())):
+            (row,) = lines[index]
+            if name == "n" and request.get("stop_when_wrong"):
+                value *= np.argmax(parse_counts(row["counts0"])) == row["label"]
+            if float(row[column]) != value:
+                yield f"image {index}: {column} is {row[column]}, and {value} by the pilot"
 
 
 def _same(written, again, close):

@@ -249,7 +249,7 @@ def read_sidecar(path: Path) -> dict:
     try:
         content = json.loads(file.read_text())
         known = {"request": dict(content["request"]), "provenance": dict(content["provenance"])}
-        known["said"] = {name: content[name] for name in said_of(known["request"]) if name in content}
+        known["said"] = {name: content[name] for name in ("guarantee", "account") if name in content}
         return known | {name: content[name] for name in ("left_out", "sha256") if name in content}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RecordsError(f"{file}: not the sidecar of a run: {error}") from error

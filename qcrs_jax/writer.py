@@ -29,6 +29,7 @@ class Writer:
 
     Attributes:
         done: records that the file already had.
+        left_out: images that were left out of it, where it was finished before.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Writer:
         self._path, self._columns = path, columns
         self._header = "\t".join(columns) + "\n"
         self._request, self._provenance = json.loads(json.dumps(request)), provenance
+        self.left_out = []
         with _writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.exists() and not path.is_file():
@@ -83,7 +85,8 @@ class Writer:
                 f"{error}. Nothing is appended to it: mend the line, or delete it, and the same command computes that "
                 "image again"
             ) from error
-        self._provenance = read_sidecar(path)["provenance"]
+        sidecar = read_sidecar(path)
+        self._provenance, self.left_out = sidecar["provenance"], sidecar.get("left_out", [])
         _write_sidecar(path, self._request, self._provenance)  # no longer what was finished
         return done
 
@@ -99,6 +102,12 @@ class Writer:
             raise RecordsError(
                 f"{path}: holds results of another configuration; nothing is appended to it. Choose another file or "
                 "move it away. Different are\n  " + "\n  ".join(changed)
+            )
+        if sidecar.get("sha256") not in (None, checksum(path)):
+            raise RecordsError(
+                f"{path}: was changed after the run was finished; nothing is appended to it. Put it back as it was, or "
+                f"delete what is not the run's, and \"sha256\" in {sidecar_path(path).name}: the same command computes "
+                "what is missing then"
             )
 
     def write(self, *records) -> None:

@@ -232,6 +232,24 @@ def test_a_finished_run_names_the_images_that_were_left_out(tmp_path):
     assert not {"left_out", "sha256"} & set(read_run(path).sidecar)  # until it is finished again
 
 
+def test_a_finished_run_that_was_changed_is_not_gone_on_with(tmp_path):
+    path = tmp_path / "r.tsv"
+    write_all(path, [make_record(0), make_record(1)])
+    with Writer(path, REQUEST, {}) as writer:
+        writer.finish([4])
+    with Writer(path, REQUEST, {}) as writer:  # an extension of it
+        assert writer.left_out == [4]
+        writer.finish([])
+    text = path.read_text()
+    for changed in (text.replace("3", "4", 1), text[:-1], "".join(text.splitlines(True)[:-1])):
+        path.write_text(changed)
+        with pytest.raises(RecordsError, match='r.tsv: was changed after the run was finished.*"sha256" in r.tsv.json'):
+            Writer(path, REQUEST, {})
+        assert path.read_text() == changed
+    path.write_text(text)
+    assert len(Writer(path, REQUEST, {}).done) == 2
+
+
 def test_every_line_is_on_disk_before_the_next(tmp_path):
     path = tmp_path / "r.tsv"
     with Writer(path, REQUEST, {}) as writer:
