@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -405,32 +406,39 @@ def test_ten_samples_can_certify_and_nine_cannot():
     )
 
 
-DEVICES = """
-import sys, jax, jax.numpy as jnp, numpy as np
+RESULTS = """
+import hashlib, sys, jax, jax.numpy as jnp, numpy as np
 sys.path.insert(0, sys.argv[1])
 from classifiers import SHAPE, by_sign
 from qcrs_jax import QCRS, certify, certificate, predict, search_sigma
-from qcrs_jax.parallel import all_agree, place, replicated
-key, images = jax.random.key(11), jnp.full((2, *SHAPE), 0.05)
+from qcrs_jax.parallel import all_agree, join_hosts, place, replicated
+if len(sys.argv) > 2:
+    join_hosts(sys.argv[2], (int(sys.argv[3]), 2))
+key, images = jax.random.key(11), np.full((2, *SHAPE), 0.05, np.float32)
 settings = QCRS(0.08, 0.9, tolerance=0.1, search_n=130)
-results = []
-for devices in (None, *(jax.devices()[:m] for m in (1, 2, 4, 8))):
+
+def results(devices):
     options = dict(key=key, batch_size=7, devices=devices)
-    results.append((
+    return jax.tree.map(np.asarray, (
         certify(by_sign, images[0], 0.25, n=777, search=settings, **options),
         certify(by_sign, images, 0.25, n=333, **options),
         predict(by_sign, images, 0.25, n=333, **options),
         certify(by_sign, images, 0.25, n=333, certificate="soft", beta=1.0, **options),
         search_sigma(by_sign, images, 0.25, settings, **options),
     ))
-for other in results[1:]:
-    jax.tree.map(np.testing.assert_array_equal, results[0], other)
-print(len(jax.devices()), results[0][0].counts.sum())
 
-everywhere = replicated(jax.devices())
+everywhere = results(jax.devices())
+told = hashlib.sha256(b"".join(leaf.tobytes() for leaf in jax.tree.leaves(everywhere))).hexdigest()
+print(jax.process_count(), len(jax.devices()), everywhere[0].counts.sum(), told)
+"""
+DEVICES = """
+for devices in (None, *(jax.devices()[:m] for m in (1, 2, 4))):
+    jax.tree.map(np.testing.assert_array_equal, everywhere, results(devices))
+
+on_all = replicated(jax.devices())
 for last in (0.5, 0.25):  # what hosts bring that read other files
     copies = [jax.device_put(np.float32([1, 2, x]), d) for d, x in zip(jax.devices(), [*[0.5] * 7, last])]
-    array = jax.make_array_from_single_device_arrays((3,), everywhere, copies)
+    array = jax.make_array_from_single_device_arrays((3,), on_all, copies)
     assert bool(all_agree((array, place(np.uint32(7), jax.devices())), tuple(jax.devices()))) == (last == 0.5)
 
 def lower(*args, devices, **static):
@@ -465,14 +473,29 @@ def depths(text, instruction):
     return list(found(entry, 0))
 
 
-def test_counts_are_the_same_on_any_number_of_devices():
-    # In a process of its own: the number of CPU devices is fixed when JAX starts.
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-c", DEVICES, str(Path(__file__).parent)]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    first, text = result.stdout.split("\n", 1)
-    assert first.split() == ["8", "777"]
+def in_process(program, devices, *arguments):
+    """A process of its own with so many devices: their number is fixed when JAX starts."""
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", program, str(Path(__file__).parent), *arguments]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, env=environment, **pipes)
+
+
+def said(process):
+    out, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors
+    return out
+
+
+def test_counts_are_the_same_on_any_number_of_devices_and_of_processes():
+    first, text = said(in_process(RESULTS + DEVICES, 8)).split("\n", 1)
+    assert first.split()[:3] == ["1", "8", "777"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    for of_two in [in_process(RESULTS, 2, address, str(number)) for number in (1, 2)]:
+        assert said(of_two).splitlines()[-1].split() == ["2", "4", *first.split()[2:]]
     # The search's queries and the certificate's are turns of one loop, and batches of copies of one inside it: the
     # devices add up once a query, and never within it.
     assert max(depths(text, "while")) >= 1 and depths(text, "all-reduce") == [1]

@@ -47,6 +47,14 @@ def qcrs_jax(*words, cwd, ok=True):
     return done
 
 
+def cut(path, text):
+    """Leaves `text` in a results file as a run that was killed there would have left it: not finished."""
+    path.write_text(text)
+    sidecar = path.with_name(path.name + ".json")
+    content = json.loads(sidecar.read_text())
+    sidecar.write_text(json.dumps({"request": content["request"], "provenance": content["provenance"]}))
+
+
 def refused(*words, cwd):
     """The one message of a command that must exit with status 2. Run in this process, which saves a start each."""
     messages = io.StringIO()
@@ -261,7 +269,7 @@ def test_a_killed_run_ends_as_an_unbroken_one(here):
     words = [PROGRAM, "certify", "lenet.pth", *map(str, SMALL), "--method", "cohen", "--N", "4000"]
     kill_runs(3, words, here)
     path = here / "killed.tsv"
-    path.write_bytes(path.read_bytes()[:-9])  # as if it had died within a write
+    cut(path, path.read_text()[:-9])  # as if it had died within a write
     again = subprocess.run([*words, "killed.tsv"], cwd=here, capture_output=True, text=True)
     assert "killed.tsv: 5 of 6 images are done" in again.stdout
     assert lines(path) == lines(here / "whole.tsv")
@@ -292,8 +300,7 @@ def test_images_in_step_and_shards_are_the_run_of_one_image_at_a_time(certified)
     ours, theirs = (next(line for line in table.splitlines() if name in line) for name in ("golden.tsv", "part*.tsv"))
     assert ours.split(")")[1].split()[:-1] == theirs.split(")")[1].split()[:-1]
     assert "part1.tsv: of the 2 shards of this run, number 2 is missing" in refused("table", "part1.tsv", cwd=certified)
-    text = (certified / "step.tsv").read_text().replace("\n2\t", "\n77\t")
-    (certified / "step.tsv").write_text(text)
+    cut(certified / "step.tsv", (certified / "step.tsv").read_text().replace("\n2\t", "\n77\t"))
     message = refused("certify", "lenet.pth", "step.tsv", *flags, cwd=certified)
     assert "step.tsv: its line of image 77" in message and "delete it" in message
 
@@ -393,9 +400,8 @@ def test_a_budget_is_kept_and_goes_on_where_it_was_cut(here):
         k = record.counts[int(np.argmax(record.counts0))]
         assert sum(record.counts) == record.n
         assert record.pa_lower == pytest.approx(stats.beta.ppf(0.001, k, record.n - k + 1) if k else 0)
-    cut = (here / "r.tsv").read_text().splitlines(keepends=True)
-    (here / "r.tsv").write_text("".join(cut[:3]))
-    (here / "r.tsv.pilot").write_text(pilot[: pilot.rindex("\n", 0, -1) + 9])  # its last line is torn
+    cut(here / "r.tsv", "".join((here / "r.tsv").read_text().splitlines(keepends=True)[:3]))
+    cut(here / "r.tsv.pilot", pilot[: pilot.rindex("\n", 0, -1) + 9])  # its last line is torn
     qcrs_jax(*words, cwd=here)
     assert lines(here / "r.tsv") == whole
 
@@ -587,8 +593,7 @@ def test_predict_goes_on_where_it_stopped_and_nothing_is_mixed(predicted):
     words = [*PREDICT, "--N", 60, "--max", 3]
     path = predicted / "stopped.tsv"
     qcrs_jax("predict", "lenet.pth", "stopped.tsv", *PREDICT, "--N", 60, "--max", 2, cwd=predicted)
-    with open(path, "a") as file:
-        file.write("2\t4\t")
+    cut(path, path.read_text() + "2\t4\t")
     assert "2 of 3 images are done" in qcrs_jax("predict", "lenet.pth", "stopped.tsv", *words, cwd=predicted).stdout
     assert lines(path) == lines(predicted / "p60.tsv")
     before = path.read_bytes()
@@ -1038,7 +1043,7 @@ def test_the_first_image_may_be_the_damaged_one(here, folder):
     qcrs_jax(*budget, cwd=here)
     whole = lines(here / "budget.tsv")
     (images / "class0" / "0.png").write_bytes(sound)  # too late: the budget is shared
-    (here / "budget.tsv").write_text("".join((here / "budget.tsv").read_text().splitlines(keepends=True)[:2]))
+    cut(here / "budget.tsv", "".join((here / "budget.tsv").read_text().splitlines(keepends=True)[:2]))
     assert "1 of 3 images were left out" in qcrs_jax(*budget, cwd=here).stdout
     assert lines(here / "budget.tsv") == whole and len(whole) == 3
     for i in range(3):
