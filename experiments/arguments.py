@@ -67,7 +67,8 @@ def add_program_arguments(parser, sweep=True, seed=True):
         "--batch",
         type=(lambda text: text if text == "auto" else int(text)) if seed else int,
         metavar="B",
-        help=f"noisy copies per forward pass of a device{auto} (default: 16 on a CPU, 512 elsewhere)",
+        help=f"noisy copies per forward pass of a device{auto} (default: 16 on a CPU; elsewhere "
+        "512, of large images 128)",
     )
     parser.set_defaults(devices=None, images=None, shard=None, distributed=False, coordinator=None, process=None)
     if seed:

@@ -90,7 +90,7 @@ def open_inputs(args) -> Inputs:
     if args.batch == "auto":
         batch = fastest_batch(classify, spec.image_shape, devices)
     else:
-        batch = args.batch or default_batch_size()
+        batch = args.batch or default_batch_size(spec.image_shape)
     return Inputs(
         classifier=classifier,
         dataset=dataset,

@@ -122,7 +122,7 @@ def certify(
         None if sequential is None else tables_of_looks(sequential, n, alpha),
         search=search,
         beta=float(beta) if soft else None,
-        batch_size=batch_size or default_batch_size(),
+        batch_size=batch_size or default_batch_size(images.shape),
         devices=devices and tuple(devices),
     )
     on_host = soft or enough is not None or sequential or bound == "randomised" or labels is not None or np.ndim(n) > 0
@@ -175,7 +175,7 @@ def search_sigma(
         (_each(images, sigma, jnp.float32), _image_keys(key, images)),
         search_tables(search, n, alpha),
         search=search,
-        batch_size=batch_size or default_batch_size(),
+        batch_size=batch_size or default_batch_size(images.shape),
         devices=devices and tuple(devices),
     )
 
@@ -202,7 +202,7 @@ def sample_curve(
         (_image_keys(key, images),),
         jnp.asarray(sigmas, jnp.float32),
         jnp.asarray(n, jnp.int32),
-        batch_size=batch_size or default_batch_size(),
+        batch_size=batch_size or default_batch_size(images.shape),
         devices=devices and tuple(devices),
     )
 
@@ -232,7 +232,7 @@ def predict(
         images,
         (_each(images, sigma, jnp.float32), _image_keys(key, images)),
         jnp.asarray(n, jnp.int32),
-        batch_size=batch_size or default_batch_size(),
+        batch_size=batch_size or default_batch_size(images.shape),
         devices=devices and tuple(devices),
     )
     return make_prediction(counts, n, alpha) if wait else lambda: make_prediction(counts, n, alpha)

@@ -62,7 +62,7 @@ def export_certification(
             None,
             search=search,
             beta=None,
-            batch_size=batch_size or max(map(default_batch_size, platforms)),
+            batch_size=batch_size or max(default_batch_size(image_shape, platform) for platform in platforms),
             devices=None,
         )
         return {"counts0": votes0.counts, "counts": votes.counts, "sigma": sigma}

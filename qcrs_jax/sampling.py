@@ -36,12 +36,15 @@ class Votes(NamedTuple):
     digits: Int[Array, "... 2 3 num_classes"] | None
 
 
-def default_batch_size(platform: str | None = None) -> int:
-    """Noisy copies per forward pass of a device when none is asked for: small on a CPU (cache), large elsewhere.
+def default_batch_size(image_shape: tuple[int, ...], platform: str | None = None) -> int:
+    """Noisy copies of images (..., h, w, c) per forward pass of a device when none is asked for.
 
+    Small on a CPU, for its cache. Large elsewhere; less so for large images, which leave a chip's own memory otherwise.
     A number of copies that is no multiple of it costs a whole batch more, and those of a search are 500 or so.
     """
-    return 16 if (platform or jax.default_backend()) == "cpu" else 512
+    if (platform or jax.default_backend()) == "cpu":
+        return 16
+    return 512 if math.prod(image_shape[-3:-1]) <= 64 * 64 else 128
 
 
 def num_classes(classify: Classifier, image_shape: tuple[int, ...]) -> int:
@@ -100,7 +103,7 @@ def sample_votes(
         batch_size: copies per forward pass of a device; the default depends on the kind of device.
         axis_name: inside `jax.shard_map`, the axis of devices that share the copies; each gets the sum.
     """
-    batch_size = batch_size or default_batch_size()
+    batch_size = batch_size or default_batch_size(image.shape)
     if beta is not None and batch_size > SOFT_ONE:
         raise ValueError(f"batch_size {batch_size} is more than soft votes are summed exactly for: {SOFT_ONE}")
     classes = jnp.arange(num_classes(classify, image.shape))

@@ -106,7 +106,7 @@ class Writer:
         if sidecar.get("sha256") not in (None, checksum(path)):
             raise RecordsError(
                 f"{path}: was changed after the run was finished; nothing is appended to it. Put it back as it was, or "
-                f"delete what is not the run's, and \"sha256\" in {sidecar_path(path).name}: the same command computes "
+                f'delete what is not the run\'s, and "sha256" in {sidecar_path(path).name}: the same command computes '
                 "what is missing then"
             )
 

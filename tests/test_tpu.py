@@ -24,11 +24,16 @@ def compiled(unroll):
     return jax.jit(chain).lower(*tpu.replicated(chips[:1], shapes)).compile()
 
 scanned, unrolled = (tpu.cost(compiled(unroll)) for unroll in (1, 8))
-job = benchmark.Job("", "cifar_resnet20", 10, (32, 32, 3), 15, 0.0)
-step = benchmark.Step("", 128)
-whole = benchmark.compiled_sampler(job, step, chips)
-noise = tpu.cost(benchmark.compiled_noise(job, step, chips[:1]))
-print(json.dumps([scanned, unrolled, tpu.cost(whole), noise, whole.as_text().count(" all-reduce(")]))
+def sampler(arch, chips):
+    job = benchmark.JOBS[arch]
+    (step,) = [s for s in benchmark.STEPS[arch] if s.runs and s.dtype == "bfloat16"]
+    whole = benchmark.compiled_sampler(job, step, chips)
+    return job, step, tpu.cost(whole), whole.as_text().count(" all-reduce(")
+
+job, step, small, reductions = sampler("cifar_resnet110", chips)
+network = tpu.cost(benchmark.compiled_network(job, step, chips[:1]))
+large = sampler("resnet50", chips[:1])[2]
+print(json.dumps([scanned, unrolled, small, reductions, network, large]))
 """
 
 
@@ -43,11 +48,12 @@ def test_the_sampler_compiles_for_a_slice_of_tpus():
         pytest.skip(f"the installed JAX asks for libtpu {wanted()}*")
     done = subprocess.run([sys.executable, "-c", PROGRAM, LIBTPU], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    scanned, unrolled, sampler, noise, reductions = json.loads(done.stdout.splitlines()[-1])
+    scanned, unrolled, small, reductions, network, large = json.loads(done.stdout.splitlines()[-1])
     assert scanned[1] == unrolled[1] == 8 * 2 * 1024 * 512 * 512
     assert 0.7 < scanned[0] / unrolled[0] < 1.4
-    cycles, flops, _, memory = sampler
-    assert 2 * 40e6 * 128 < flops < 2 * 55e6 * 128, "a ResNet-20 has 40.8 million products, some more where joined"
-    assert memory < 2**30
-    assert noise[0] < 0.2 * cycles  # of a network with a fifth of the operations of a ResNet-110
+    # 253 million and 4.09 billion products, and some of them twice where columns are joined.
+    for (_, flops, _, memory), batch, products in ((small, 512, 253e6), (large, 128, 4.08e9)):
+        assert 2 * products * batch < flops < 2 * 1.3 * products * batch
+        assert memory < 16 * 2**30
+    assert network[0] / small[0] > 0.9, "noise and counting take a tenth or more"
     assert reductions == 1, "one for each count, none for each batch"
