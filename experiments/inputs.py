@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import hashlib
 import os
 import sys
 from collections.abc import Callable
@@ -51,6 +52,18 @@ class Inputs:
 
         seed = jax.random.key(self.seed, impl=IMPLEMENTATIONS[self.prng])
         return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(seed, np.asarray(indices, np.uint32))
+
+
+def digest(image) -> str:
+    """SHA-256 of the pixels of an image (h, w, c), float32."""
+    import numpy as np
+
+    return hashlib.sha256(np.asarray(image, "<f4").tobytes()).hexdigest()
+
+
+def digest_of_all(digests: dict[int, str]) -> str:
+    """One sum over the digests of images by their indices."""
+    return hashlib.sha256(repr(sorted(digests.items())).encode()).hexdigest()
 
 
 def open_inputs(args) -> Inputs:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from qcrs_jax.errors import UserError
 
-from .inputs import continued, indices_of, open_inputs
+from .inputs import continued, digest, digest_of_all, indices_of, open_inputs
 from .pipeline import Launcher, Stopped, groups, in_turn, read_ahead, stopping
 
 
@@ -108,6 +108,8 @@ def run_over_images(task: Task | Callable[[int], Task], args) -> Path | None:
             progress.write(f"image {index} is left out: {error}")
             left_out.append(index)
 
+        finished = writer.finished if first else {}
+        digests = _digests(inputs, before, finished.get("pixels_sha256"), args.results) if finished else {}
         calls = groups(
             read_ahead(inputs.read, todo, together), together, leave_out if args.on_error == "skip" else None
         )
@@ -125,7 +127,8 @@ def run_over_images(task: Task | Callable[[int], Task], args) -> Path | None:
                     ]
                     if first:
                         writer.write(*records)
-                    for index, _, _ in call:
+                    for index, image, _ in call:
+                        digests[index] = digest(image)
                         spoilt, copies = without_class([r for r in records if r.idx == index], request)
                         if spoilt:
                             why = "count for no class: a logit is not finite"
@@ -141,7 +144,9 @@ def run_over_images(task: Task | Callable[[int], Task], args) -> Path | None:
             error.args = (f"{error}\n{so_far}",)
             raise
         if first:
-            writer.finish(left_out + [index for index in writer.left_out if index not in indices])
+            digests |= _digests(inputs, [record for record in before if record.idx not in digests])
+            left_out_before = [index for index in finished.get("left_out", []) if index not in indices]
+            writer.finish(left_out + left_out_before, digest_of_all(digests))
     if not done:
         raise UserError(f"all {len(left_out)} images were left out; {args.results} holds no results")
     if left_out:
@@ -188,6 +193,17 @@ def starter(task, inputs, todo, together):
         return conclude
 
     return start
+
+
+def _digests(inputs, records, whole=None, path=None) -> dict[int, str]:
+    """The digests of the images of `records` by index; raises UserError where `whole` is not what they sum up to."""
+    digests = {index: digest(inputs.read(index)[0]) for index in {record.idx for record in records}}
+    if whole not in (None, digest_of_all(digests)):
+        raise UserError(
+            f"{path}: its {len(digests)} images are no longer those that it was made of: the sum of their pixels is "
+            "another. Put them back, or choose another file"
+        )
+    return digests
 
 
 def _check_records(records, indices, labels, path):

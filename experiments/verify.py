@@ -2,7 +2,7 @@
 
 Every line's bound, radius and class are computed again from its counts, and the file is compared with its sum in the
 sidecar. The checkpoint and the data set are opened as the run opened them, and compared with what the sidecar says of
-them; of images in files of their own that is names and sizes. Then K images, chosen anew each time, are done over from
+them, and the images' pixels with their sum in it. Then K images, chosen anew each time, are done over from
 their seeds, and each of their numbers compared. What is changed by hand, in counts and all that follows from them,
 shows where the image is among these K; --recount all does all of them over. Of a run with --budget, RESULTS.pilot is
 checked too. Times are not checked, and images that the run might have ended before are not missed. It ends with status
@@ -205,6 +205,11 @@ def _inputs(path, request, recount, checkpoint, data_dir, troubles):
     if "sha256" in sidecar:
         there, last = {*lines, *sidecar["left_out"]}, max(lines, default=0)
         troubles += [f"image {i}: is missing" for i in possible if i < last and i not in there]
+    if "pixels_sha256" in sidecar and not changed:
+        digests = {i: recorded.digest(inputs.read(i)[0]) for i in lines if i in possible}
+        if recorded.digest_of_all(digests) != sidecar["pixels_sha256"]:
+            troubles.append("the images are not those of the run: the sum of their pixels is another")
+        yield f"the pixels of {len(digests)} images, compared with their sum"
     if changed:
         yield "no counts were drawn again: what they would be drawn from differs"
         return

@@ -6,7 +6,7 @@
                    which `label` and `predict` count from 0, are its request.dataset.class_names; of a method that
                    chooses sigma per input it says what the certificates hold for ("guarantee"), and of every run what
                    alpha amounts to over a data set ("account"); once the run is finished, which images were left out
-                   ("left_out")
+                   ("left_out"), and sums of the file ("sha256") and of its images' pixels ("pixels_sha256")
 
 Files of Cohen's, QCRS's and MACER's programs can be read too.
 """
@@ -48,6 +48,7 @@ INPUT_SPECIFIC = (
 
 # Where a column has another name.
 _ATTRIBUTES = {"best_sigma": "sigma", "pABar": "pa_lower", "pBBar": "pb_upper", "time": "seconds"}
+WHEN_FINISHED = ("left_out", "sha256", "pixels_sha256")
 _REALS = ("radius", "best_sigma", "pABar", "pBBar", "radius_upper", "u")
 
 
@@ -127,7 +128,7 @@ class Run:
     """A results file: its records, and its sidecar ({} where there is none).
 
     The sidecar has "request", everything that decides the results, and "provenance", where they were computed; of a
-    finished run also "left_out", the indices of images that could not be read.
+    finished run also "left_out", the indices of images that could not be read, and sums of file and pixels.
     """
 
     path: Path
@@ -238,7 +239,7 @@ def read_rows(path: Path, needed: set[str], parse: Callable[[dict], Any], kind: 
 
 def read_sidecar(path: Path) -> dict:
     """The sidecar of the results file `path`: "request", "provenance", what is "said" of guarantees, and, of a run that
-    is finished, "left_out" and "sha256"; {} where there is none.
+    is finished, "left_out" and the sums "sha256" and "pixels_sha256"; {} where there is none.
 
     Raises:
         RecordsError: it is damaged.
@@ -250,7 +251,7 @@ def read_sidecar(path: Path) -> dict:
         content = json.loads(file.read_text())
         known = {"request": dict(content["request"]), "provenance": dict(content["provenance"])}
         known["said"] = {name: content[name] for name in ("guarantee", "account") if name in content}
-        return known | {name: content[name] for name in ("left_out", "sha256") if name in content}
+        return known | {name: content[name] for name in WHEN_FINISHED if name in content}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RecordsError(f"{file}: not the sidecar of a run: {error}") from error
 

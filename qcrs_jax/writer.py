@@ -9,6 +9,7 @@ from pathlib import Path
 
 from .records import (
     COLUMNS,
+    WHEN_FINISHED,
     Record,
     RecordsError,
     checksum,
@@ -29,7 +30,7 @@ class Writer:
 
     Attributes:
         done: records that the file already had.
-        left_out: images that were left out of it, where it was finished before.
+        finished: what the sidecar says of a file that was finished before, until more is appended; else {}.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Writer:
         self._path, self._columns = path, columns
         self._header = "\t".join(columns) + "\n"
         self._request, self._provenance = json.loads(json.dumps(request)), provenance
-        self.left_out = []
+        self.finished = {}
         with _writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.exists() and not path.is_file():
@@ -86,8 +87,8 @@ class Writer:
                 "image again"
             ) from error
         sidecar = read_sidecar(path)
-        self._provenance, self.left_out = sidecar["provenance"], sidecar.get("left_out", [])
-        _write_sidecar(path, self._request, self._provenance)  # no longer what was finished
+        self._provenance = sidecar["provenance"]
+        self.finished = {name: sidecar[name] for name in WHEN_FINISHED if name in sidecar}
         return done
 
     @staticmethod
@@ -112,12 +113,17 @@ class Writer:
 
     def write(self, *records) -> None:
         """Appends records, whatever has a `line(columns)`, and flushes them to the disk."""
+        if self.finished:  # no longer
+            self.finished = {}
+            with _writing(self._path):
+                _write_sidecar(self._path, self._request, self._provenance)
         self._write("".join(record.line(self._columns) for record in records))
 
-    def finish(self, left_out: Sequence[int]) -> None:
-        """Notes in the sidecar that nothing is to come: the file's sum, and the images that were left out."""
+    def finish(self, left_out: Sequence[int], pixels_sha256: str) -> None:
+        """Notes in the sidecar that nothing is to come: the images that were left out, and sums of file and pixels."""
         with _writing(self._path):
-            notes = {"left_out": list(left_out), "sha256": checksum(self._path)}
+            sums = {"sha256": checksum(self._path), "pixels_sha256": pixels_sha256}
+            notes = {"left_out": list(left_out), **sums}
             _write_sidecar(self._path, self._request, self._provenance, notes)
 
     def _write(self, text):

@@ -224,7 +224,7 @@ def test_a_finished_run_names_the_images_that_were_left_out(tmp_path):
     write_all(path, [make_record(0)])
     assert "left_out" not in read_run(path).sidecar
     with Writer(path, REQUEST, {"device": "another"}) as writer:
-        writer.finish([4, 7])
+        writer.finish([4, 7], "0")
     sidecar = read_run(path).sidecar
     assert (sidecar["request"], sidecar["provenance"], sidecar["left_out"]) == (REQUEST, {"device": "cpu"}, [4, 7])
     assert sidecar["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
@@ -236,10 +236,11 @@ def test_a_finished_run_that_was_changed_is_not_gone_on_with(tmp_path):
     path = tmp_path / "r.tsv"
     write_all(path, [make_record(0), make_record(1)])
     with Writer(path, REQUEST, {}) as writer:
-        writer.finish([4])
+        writer.finish([4], "0")
     with Writer(path, REQUEST, {}) as writer:  # an extension of it
-        assert writer.left_out == [4]
-        writer.finish([])
+        assert (writer.finished["left_out"], writer.finished["pixels_sha256"]) == ([4], "0")
+        assert read_run(path).sidecar["left_out"] == [4]  # so long as nothing is appended
+        writer.finish([], "0")
     text = path.read_text()
     for changed in (text.replace("3", "4", 1), text[:-1], "".join(text.splitlines(True)[:-1])):
         path.write_text(changed)

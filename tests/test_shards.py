@@ -20,7 +20,7 @@ def write_shard(path, part, of, leave_out=(), finish=True, images=IMAGES, **chan
             if idx not in leave_out:
                 writer.write(make_record(idx))
         if finish:
-            writer.finish(leave_out)
+            writer.finish(leave_out, "0")
     return path
 
 

@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from qcrs_jax.experiments import cli, demo
 
 from qcrs_jax.records import checksum
@@ -149,6 +151,26 @@ def test_inputs_that_are_elsewhere(copies, capsys, tmp_path):
     content["provenance"]["arguments"] |= {"distributed": True, "coordinator": "there:1", "process": [1, 2]}
     sidecar.write_text(json.dumps(content))
     assert verify(copies / "predict.tsv", capsys, "--data_dir", moved)[0] == 0
+
+
+def test_an_image_that_was_replaced_by_one_of_the_same_size(tmp_path, capsys):
+    for name in range(10):
+        (tmp_path / "images" / str(name)).mkdir(parents=True)
+    for level in range(3):
+        image = Image.fromarray(np.full((28, 28), 80 * level, np.uint8))
+        image.save(tmp_path / "images" / "0" / f"{level}.png", compress_level=0)
+    path, first = tmp_path / "r.tsv", tmp_path / "images" / "0" / "0.png"
+    flags = f"--dataset folder --data_dir {tmp_path / 'images'} --sigma 0.25 --N 300 --method cohen".split()
+    command = ["certify", COMMAND, str(path), *flags, "--max"]
+    assert cli.main([*command, "1"]) == cli.main([*command, "2"]) == 0
+    assert verify(path, capsys)[0] == 0
+    content = path.read_bytes(), path.with_name("r.tsv.json").read_bytes()
+    first.write_bytes((tmp_path / "images" / "0" / "2.png").read_bytes())
+    status, text = verify(path, capsys)
+    assert status == 2 and "the sum of their pixels is another" in text
+    assert cli.main([*command, "3"]) == 2
+    assert "r.tsv: its 2 images are no longer those that it was made of" in capsys.readouterr().err
+    assert content == (path.read_bytes(), path.with_name("r.tsv.json").read_bytes())
 
 
 def test_files_that_nothing_can_be_computed_from(tmp_path, capsys):
