@@ -59,7 +59,8 @@ COMMANDS = {
 def main(argv: list[str] | None = None) -> int:
     """Runs one command. Returns its exit status: 0, 2 for a mistake the user can mend, 130 when interrupted.
 
-    A run over images that SIGTERM or Ctrl-C stops ends the process here, with 143 or 130.
+    A run over images that SIGTERM, Ctrl-C or the end of another host stops ends the process here, with 143, 130 or 75.
+    So does one of several hosts that cannot go on, with 2.
     """
     parser = argparse.ArgumentParser(
         prog="qcrs-jax",
@@ -82,11 +83,12 @@ def main(argv: list[str] | None = None) -> int:
         args.run(args)
     except (UserError, OSError) as error:
         print(f"qcrs-jax: error: {error}", file=sys.stderr)
+        if getattr(args, "distributed", False):
+            _exit(2)  # the other hosts see at once that this one is gone
         return 2
     except Stopped as stop:
-        print(f"\nqcrs-jax: {stop}", file=sys.stderr, flush=True)
-        sys.stdout.flush()
-        os._exit(stop.status)  # an ordinary exit would first wait for what the devices are at
+        print(f"\nqcrs-jax: {stop}", file=sys.stderr)
+        _exit(stop.status)
     except KeyboardInterrupt:
         print(
             "qcrs-jax: interrupted; a certification goes on where it stopped when the same command is given again",
@@ -94,3 +96,10 @@ def main(argv: list[str] | None = None) -> int:
         )
         return 130
     return 0
+
+
+def _exit(status):
+    """Ends the process; an ordinary exit would first wait for what the devices, or the other hosts, are at."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

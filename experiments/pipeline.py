@@ -11,14 +11,15 @@ from qcrs_jax.errors import UserError
 
 
 class Stopped(BaseException):
-    """A signal ended the run.
+    """The run was ended from outside.
 
-    status: the exit status of the command: 143 for SIGTERM, with which machines are taken away, 130 for Ctrl-C.
+    status: the exit status of the command: 143 for SIGTERM, with which machines are taken away, 130 for Ctrl-C, 75
+        where another host of the run is gone.
     """
 
-    def __init__(self, number: int):
-        super().__init__({signal.SIGTERM: "stopped by SIGTERM", signal.SIGINT: "interrupted"}[number])
-        self.status = 128 + number
+    def __init__(self, why: str, status: int):
+        super().__init__(why)
+        self.status = status
 
 
 @contextlib.contextmanager
@@ -26,7 +27,7 @@ def stopping():
     """In its body SIGTERM and Ctrl-C raise Stopped, at once if the main thread does no more than wait for others."""
 
     def stop(number, frame):
-        raise Stopped(number)
+        raise Stopped({signal.SIGTERM: "stopped by SIGTERM", signal.SIGINT: "interrupted"}[number], 128 + number)
 
     if threading.current_thread() is not threading.main_thread():  # where no handler can be set
         yield
@@ -137,8 +138,12 @@ class Launcher:
         """Halves the copies, if the error is that memory is full; a call launched before may have done so."""
         import jax
 
-        if not isinstance(error, jax.errors.JaxRuntimeError) or "RESOURCE_EXHAUSTED" not in str(error):
+        if not isinstance(error, jax.errors.JaxRuntimeError):
             raise error
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            if jax.process_count() == 1:
+                raise error
+            raise Stopped(f"the hosts lost each other; start all of them again: {error}", 75) from error
         if copies == 1:
             raise UserError(f"the device's memory does not hold a single copy of each image; give --images 1: {error}")
         if jax.process_count() > 1:  # the others would go on with a program of another shape

@@ -326,19 +326,40 @@ def test_images_in_step_and_shards_are_the_run_of_one_image_at_a_time(certified)
     assert "step.tsv: its line of image 77" in message and "delete it" in message
 
 
-def test_two_hosts_share_a_run(certified):
+def start_hosts(folder, flags):
+    """Two processes that share a run, with pipes for what they say."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    flags = [*SMALL, "--search", "golden", "--max", 3, "--devices", 2, "--distributed", "--coordinator", address]
-    words = [PROGRAM, "certify", "lenet.pth", "hosts.tsv", *map(str, flags), "--process"]
+    words = [PROGRAM, "certify", "lenet.pth", "hosts.tsv", *map(str, flags), "--distributed", "--coordinator", address]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    hosts = [subprocess.Popen([*words, f"{i}/2"], cwd=certified, **pipes) for i in (1, 2)]
+    return [subprocess.Popen([*words, "--process", f"{i}/2"], cwd=folder, **pipes) for i in (1, 2)]
+
+
+def test_two_hosts_share_a_run(certified):
+    hosts = start_hosts(certified, [*SMALL, "--search", "golden", "--max", 3, "--devices", 2])
     first, second = [host.communicate(timeout=300) for host in hosts]
     assert [host.returncode for host in hosts] == [0, 0], first[1] + second[1]
     assert lines(certified / "hosts.tsv") == lines(certified / "golden.tsv")
     assert "(hosts.tsv)" in first[0] and "images" not in second[0]
     assert read_run(certified / "hosts.tsv").sidecar["provenance"]["devices"].startswith("4 x cpu")
+
+
+def test_a_host_that_dies_ends_the_run_of_the_others(here):
+    flags, path = [*SMALL, "--method", "cohen", "--N", 20000, "--devices", 1], here / "hosts.tsv"
+    first, second = start_hosts(here, flags)
+    while not path.exists() or path.read_bytes().count(b"\n") < 2:
+        assert first.poll() is None, first.communicate()
+        time.sleep(0.01)
+    second.kill()
+    message = first.communicate(timeout=60)[1]
+    assert first.returncode == 75 and "the hosts lost each other; start all of them again" in message
+    assert "The results so far stay in hosts.tsv" in message and "Traceback" not in message
+    assert 1 <= len(read_run(path).records) < 6
+    second.communicate()
+    qcrs_jax("certify", "lenet.pth", "hosts.tsv", *flags, cwd=here)
+    qcrs_jax("certify", "lenet.pth", "whole.tsv", *flags, cwd=here)
+    assert lines(path) == lines(here / "whole.tsv")
 
 
 def test_a_changed_configuration_is_refused_and_changes_nothing(certified):
