@@ -7,6 +7,7 @@ Whenever the work is finished it is compared with what an unbroken one writes, a
 """
 
 import argparse
+import json
 import os
 import random
 import signal
@@ -16,11 +17,19 @@ import tempfile
 import time
 from pathlib import Path
 
-from qcrs_jax.records import Record, read_run
+from qcrs_jax.records import Record, read_run, sidecar_path
 from qcrs_jax.writer import Writer
 
 REQUEST = {"method": "cohen", "n": 100, "n0": 10}
 RECORDS = [Record(i, 1, 1, 0.1 + i / 3, True, 0.25, 2 / 3, 0.0, 0, (0, 10), (1, 99)) for i in range(40)]
+
+
+def cut(path: Path, text: str) -> None:
+    """Leaves `text` in a results file as a run that was killed there would have left it: not finished."""
+    path.write_text(text)
+    sidecar = sidecar_path(path)
+    content = json.loads(sidecar.read_text())
+    sidecar.write_text(json.dumps({"request": content["request"], "provenance": content["provenance"]}))
 
 
 def lines(path: Path) -> list[list[str]]:

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from kill_runs import kill_runs, lines
+from kill_runs import cut, kill_runs, lines
 from PIL import Image
 from qcrs_jax.convert.zoo import resolve
 from qcrs_jax.experiments import batch_size, certify, cli, demo, pipeline
@@ -45,14 +45,6 @@ def qcrs_jax(*words, cwd, ok=True):
     done = subprocess.run([PROGRAM, *map(str, words)], cwd=cwd, capture_output=True, text=True)
     assert not ok or done.returncode == 0, done.stderr
     return done
-
-
-def cut(path, text):
-    """Leaves `text` in a results file as a run that was killed there would have left it: not finished."""
-    path.write_text(text)
-    sidecar = path.with_name(path.name + ".json")
-    content = json.loads(sidecar.read_text())
-    sidecar.write_text(json.dumps({"request": content["request"], "provenance": content["provenance"]}))
 
 
 def refused(*words, cwd):

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from kill_runs import cut
 from qcrs_jax.experiments import cli, demo
 
 from qcrs_jax.curves import COLUMNS, Point, read_all_curves, read_curves, read_points
@@ -51,8 +52,8 @@ def test_shards_of_curves_are_one_run(measured, tmp_path):
 def test_a_stopped_run_ends_as_an_unbroken_one(measured, tmp_path, kept, capsys):
     path = tmp_path / "curves.tsv"
     lines = measured.read_text().splitlines(keepends=True)
-    path.write_text("".join(lines[: 1 + kept]) + (lines[1 + kept][:7] if kept else ""))
     path.with_name("curves.tsv.json").write_text(measured.with_name("curves.tsv.json").read_text())
+    cut(path, "".join(lines[: 1 + kept]) + (lines[1 + kept][:7] if kept else ""))
     assert curve(path) == 0
     assert path.read_text() == measured.read_text()
     assert ("1 of 3 images are done" in capsys.readouterr().out) == (kept >= 5)
