@@ -10,6 +10,9 @@ from collections.abc import Callable, Iterable, Iterator
 from qcrs_jax.errors import UserError
 
 
+MEMORY_IS_FULL = ("RESOURCE_EXHAUSTED", "YNNPACK operation failed")  # all that XLA's convolutions on a CPU tell then
+
+
 class Stopped(BaseException):
     """The run was ended from outside.
 
@@ -140,7 +143,7 @@ class Launcher:
 
         if not isinstance(error, jax.errors.JaxRuntimeError):
             raise error
-        if "RESOURCE_EXHAUSTED" not in str(error):
+        if not any(sign in str(error) for sign in MEMORY_IS_FULL):
             if jax.process_count() == 1:
                 raise error
             raise Stopped(f"the hosts lost each other; start all of them again: {error}", 75) from error

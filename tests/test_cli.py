@@ -280,27 +280,6 @@ def test_a_machine_that_is_taken_away_leaves_its_results_and_says_how_to_go_on(h
     assert "Traceback" not in message
 
 
-STARVED = """
-import resource, sys
-import jax
-from qcrs_jax.experiments import cli
-jax.devices()
-(size,) = [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmSize")]
-resource.setrlimit(resource.RLIMIT_AS, (1024 * int(size) + 2**29, -1))
-sys.exit(cli.main(sys.argv[1:]))
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="limits its own memory as Linux can")
-def test_a_batch_that_memory_does_not_hold_is_halved(certified):
-    words = ["certify", "lenet.pth", "starved.tsv", *SMALL, "--method", "cohen", "--max", "3", "--batch", "65536"]
-    command = [sys.executable, "-c", STARVED, *words]
-    done = subprocess.run(command, cwd=certified, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "does not hold 65536 noisy copies of an image" in done.stdout + done.stderr
-    assert lines(certified / "starved.tsv") == lines(certified / "cohen.tsv")
-
-
 def test_images_in_step_and_shards_are_the_run_of_one_image_at_a_time(certified):
     flags = [*SMALL, "--search", "golden", "--max", 3]
     qcrs_jax("certify", "lenet.pth", "step.tsv", *flags, "--images", 2, "--devices", 3, cwd=certified)
