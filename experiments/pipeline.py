@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator
 
 from qcrs_jax.errors import UserError
 
-
 MEMORY_IS_FULL = ("RESOURCE_EXHAUSTED", "YNNPACK operation failed")  # all that XLA's convolutions on a CPU tell then
 
 
