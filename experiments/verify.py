@@ -2,11 +2,11 @@
 
 Every line's bound, radius and class are computed again from its counts, and the file is compared with its sum in the
 sidecar. The checkpoint and the data set are opened as the run opened them, and compared with what the sidecar says of
-them, and the images' pixels with their sum in it. Then K images, chosen anew each time, are done over from
-their seeds, and each of their numbers compared. What is changed by hand, in counts and all that follows from them,
-shows where the image is among these K; --recount all does all of them over. Of a run with --budget, RESULTS.pilot is
-checked too. Times are not checked, and images that the run might have ended before are not missed. It ends with status
-2 where anything differs.
+them, and the images' pixels with their sum in it. Then K images, chosen anew each time, are done over from their seeds,
+and each of their numbers compared. What is changed by hand, in counts and all that follows from them, shows where the
+image is among these K; --recount all does all of them over. Of a run with --budget, RESULTS.pilot is checked too; a
+file that `qcrs-jax memory` made is made again of the one that it was made of. Times are not checked, and images that
+the run might have ended before are not missed. It ends with status 2 where anything differs.
 
   qcrs-jax verify cifar_exp --recount 5
 """
@@ -68,7 +68,8 @@ def verify(path: Path, recount: int | None, checkpoint: Path | None, data_dir: P
 
     request = read_sidecar(path).get("request", {})
     if "memory" in request:
-        raise UserError(f"{path}: follows from another results file; verify that one, and run `qcrs-jax memory` again")
+        yield from _memory(path, request["memory"], recount, checkpoint, data_dir, troubles)
+        return
     if request.get("method") != "curve" and "pilot" not in request:
         run = read_run(path)
         if not all(record.counts for record in run.records):
@@ -90,6 +91,35 @@ def verify(path: Path, recount: int | None, checkpoint: Path | None, data_dir: P
     yield from _inputs(path, request, recount, checkpoint, data_dir, troubles)
 
 
+def _memory(path, made, recount, checkpoint, data_dir, troubles):
+    """Checks the file that `path` was made of by memory, and makes it again."""
+    import tempfile
+
+    from qcrs_jax.records import checksum
+
+    from . import inputs as recorded
+    from .memory import postprocess
+
+    source = path.with_name(made["source"])
+    if not source.exists():
+        raise UserError(f"{path}: was made of {source.name}; put that beside it")
+    if checksum(source) != made["source_sha256"]:
+        troubles.append(f"{source.name} is not the file that it was made of: its sum is another")
+        return
+    found = []
+    yield from (f"{source.name}: {said}" for said in verify(source, recount, checkpoint, data_dir, found))
+    troubles += [f"{source.name}: {trouble}" for trouble in found]
+    if recount == 0:
+        return
+    args = recorded.recorded_arguments(source)
+    with tempfile.TemporaryDirectory() as folder:
+        again = Path(folder) / path.name
+        postprocess(source, again, args.dataset, data_dir or args.data_dir, args.split)
+        if again.read_text() != path.read_text():
+            troubles.append(f"it is not what `qcrs-jax memory` makes of {source.name}")
+    yield f"compared with what `qcrs-jax memory` makes of {source.name}"
+
+
 def _check_whole(path, troubles):
     """Compares the file with its sum, and what the sidecar says of the guarantee with what it says of the run."""
     from qcrs_jax.records import checksum, read_sidecar, said_of, sidecar_path
@@ -100,6 +130,8 @@ def _check_whole(path, troubles):
         due = {name: text for name, text in due.items() if name in said}
     if said != due:
         troubles.append(f"{sidecar_path(path).name}: what it says of the guarantee is not that of its request")
+    if "sha256" not in sidecar and "pixels_sha256" in sidecar:
+        troubles.append("the file's sum was taken out of its sidecar")
     if "sha256" not in sidecar:
         return "the run is not finished: the file has no sum yet"
     if sidecar["sha256"] != checksum(path):

@@ -19,6 +19,9 @@ KINDS = {
     "randomised": "certify --method cohen --bound randomised",
     "decide": "certify --method cohen --decide 0.3 --alpha 0.01",
     "soft": "certify --method cohen --certificate soft",
+    "ddrs": "certify --method ddrs --ddrs_steps 2 --ddrs_draws 20",
+    "bfloat16": "certify --search bayesian --gradient_n 30 --evaluations 3 --dtype bfloat16 --prng rbg",
+    "shard": "certify --method cohen --shard 1/2",
     "predict": "predict",
     "curve": "curve --sigmas 0.1 0.5 3 --curve_n 50",
 }
@@ -171,6 +174,23 @@ def test_an_image_that_was_replaced_by_one_of_the_same_size(tmp_path, capsys):
     assert cli.main([*command, "3"]) == 2
     assert "r.tsv: its 2 images are no longer those that it was made of" in capsys.readouterr().err
     assert content == (path.read_bytes(), path.with_name("r.tsv.json").read_bytes())
+
+
+def test_a_memory_based_file_is_made_again(copies, capsys):
+    path, source = copies / "memory.tsv", copies / "randomised.tsv"
+    assert cli.main(["memory", str(source), "--out", str(path), *DATA[:4]]) == 0
+    status, text = verify(path, capsys, "--recount", 1)
+    assert status == 0 and "randomised.tsv: image" in text and "what `qcrs-jax memory` makes of randomised" in text
+    before = path.read_text()
+    path.write_text(before.replace("\t0.", "\t1.", 1))
+    status, text = verify(path, capsys)
+    assert status == 2 and "it is not what `qcrs-jax memory` makes of randomised.tsv" in text
+    path.write_text(before)
+    source.write_text(source.read_text() + "\n")
+    status, text = verify(path, capsys)
+    assert status == 2 and "randomised.tsv is not the file that it was made of" in text
+    source.unlink()
+    assert "memory.tsv: was made of randomised.tsv; put that beside it" in verify(path, capsys)[1]
 
 
 def test_files_that_nothing_can_be_computed_from(tmp_path, capsys):
