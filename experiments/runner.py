@@ -17,11 +17,11 @@ def default_images(devices, image_shape) -> int:
     """Images that share a forward pass when none is asked for.
 
     On a CPU one. Elsewhere so many that all devices have a share in a query of 500 samples, or, if the images are
-    small, in one of 100; a device's share of a batch is a batch's part of each image.
+    small, in one of 100. Each has its part of a batch.
     """
     if devices[0].platform == "cpu":
         return 1
-    return min((5 if image_shape[0] * image_shape[1] <= 64 * 64 else 1) * len(devices), 32)
+    return min((4 if image_shape[0] * image_shape[1] <= 64 * 64 else 1) * len(devices), 32)
 
 
 def one_record(index, label, seconds, fields) -> list:
@@ -113,7 +113,7 @@ def run_over_images(task: Task | Callable[[int], Task], args) -> Path | None:
         calls = groups(
             read_ahead(inputs.read, todo, together), together, leave_out if args.on_error == "skip" else None
         )
-        launch = Launcher(starter(task, inputs, todo, together), -(-inputs.batch // together), progress.write)
+        launch = Launcher(starter(task, inputs, todo, together), max(1, inputs.batch // together), progress.write)
         try:
             with progress, stopping():
                 started = time.perf_counter()

@@ -135,7 +135,8 @@ def _sum(computations, name):
 def _turns(condition):
     """How often a loop turns: the constant that its counter, from 0, is compared with; 1 where that is not constant."""
     limits = [int(c) for op in condition for c in re.findall(r"^  .*s32\[\]\S* constant\((\d+)\)", op.line)]
-    return limits[0] if len(limits) == 1 else 1
+    counts = any(op.opcode == "compare" and "direction=LT" in op.line for op in condition)
+    return limits[0] if counts and len(limits) == 1 else 1
 
 
 def _flops(computations, op, types):
