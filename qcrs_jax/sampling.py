@@ -103,7 +103,7 @@ def sample_votes(
         batch_size: copies per forward pass of a device; the default depends on the kind of device.
         axis_name: inside `jax.shard_map`, the axis of devices that share the copies; each gets the sum.
     """
-    classify, batch_size = as_pytree(classify), batch_size or default_batch_size(image.shape)
+    batch_size = batch_size or default_batch_size(image.shape)
     if beta is not None and batch_size > SOFT_ONE:
         raise ValueError(f"batch_size {batch_size} is more than soft votes are summed exactly for: {SOFT_ONE}")
     classes = jnp.arange(num_classes(classify, image.shape))
@@ -112,7 +112,7 @@ def sample_votes(
 
     def add_batch(i, votes):
         place = (i * devices + device) * batch_size + jnp.arange(batch_size)
-        logits = _logits(classify, image + sigma * gaussian_noise(key, first + place, image.shape))
+        logits = classify(image + sigma * gaussian_noise(key, first + place, image.shape))
         valid = (place < n) & jnp.isfinite(logits).all(axis=-1)
         digits = votes.digits
         if beta is not None:
@@ -123,21 +123,6 @@ def sample_votes(
     turns = -(-jnp.asarray(n, jnp.int32) // (batch_size * devices))
     votes = jax.lax.fori_loop(0, turns, add_batch, no_votes(classes.size, beta))
     return jax.lax.psum(votes, axis_name) if axis_name else votes
-
-
-@jax.custom_batching.custom_vmap
-def _logits(classify, images):
-    return classify(images)
-
-
-@_logits.def_vmap
-def _logits_of_several(several, mapped, classify, images):
-    """The copies of several images as one batch: a TPU's compiler would keep them apart in all but the convolutions."""
-    if not mapped[1] or any(jax.tree.leaves(mapped[0])):
-        axes = jax.tree.map(lambda is_mapped: 0 if is_mapped else None, mapped)
-        return jax.vmap(_logits, axes, axis_size=several)(classify, images), True
-    logits = _logits(classify, images.reshape(-1, *images.shape[2:]))
-    return logits.reshape(several, -1, logits.shape[-1]), True
 
 
 def soft_votes(logits: Float[Array, "batch num_classes"], beta: float) -> Int[Array, "batch num_classes"]:

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from classifiers import SHAPE, by_sign
+from qcrs_jax.experiments import cli, demo
 from qcrs_jax.experiments.agreement import pair_of_classes, summary
 
 from qcrs_jax import sample_counts
@@ -43,3 +44,11 @@ def test_what_is_told_follows_from_the_pairs():
         *(text for mean, most in zip(means, largest) for text in (f"{mean:+.5f}", f"{most:.4f}")),
         f"{radius[0].mean():.4f}",
     ]
+
+
+def test_the_command_compares_a_network_with_itself_in_bfloat16(tmp_path, capsys):
+    words = f"--dataset npz --data_dir {demo.IMAGES} --sigma 0.25 --skip 250 --N 300 --out {tmp_path / 'table.md'}"
+    assert cli.main(["agreement", "zoo:fashion_mnist-lenet-sigma0.25", *words.split()]) == 0
+    row = (tmp_path / "table.md").read_text().splitlines()[-1].split("|")
+    assert row[1:4] == [" zoo:fashion_mnist-lenet-sigma0.25 ", " 2 ", " 300 "]
+    assert 0 <= float(row[4].strip(" %")) < 5 and "of another class" in capsys.readouterr().out

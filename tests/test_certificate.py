@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from classifiers import SHAPE, at_distance, by_sign, linear, slab, slab_probability
+from compiled import depths
 from jax.tree_util import Partial
 from reference_noise import reference_noise
 from scipy import special, stats
@@ -452,27 +452,6 @@ print(program.compile().as_text())
 """
 
 
-def depths(text, instruction):
-    """How many loops each `instruction` of a compiled program stands in."""
-    bodies = {}
-    for line in text.splitlines():
-        if header := re.match(r"(ENTRY )?%?([\w.-]+) \(.*\{$", line):
-            lines = bodies[header[2]] = []
-            if header[1]:
-                entry = header[2]
-        elif line.startswith("  "):
-            lines.append(line)
-
-    def found(name, depth):
-        for line in bodies[name]:
-            if re.search(rf" {instruction}(-start)?\(", line):
-                yield depth
-            for kind, called in re.findall(r"(body|condition|calls|to_apply)=%?([\w.-]+)", line):
-                yield from found(called, depth + (kind in ("body", "condition")))
-
-    return list(found(entry, 0))
-
-
 def in_process(program, devices, *arguments):
     """A process of its own with so many devices: their number is fixed when JAX starts."""
     flags = f"--xla_force_host_platform_device_count={devices}"
@@ -556,3 +535,17 @@ def test_a_tolerance_is_refused_where_it_cannot_be_had():
         certify(linear, at_distance(0.3), 0.25, key=KEY, n=100, tolerance=0.1, certificate="soft")
     with pytest.raises(ValueError, match=r"must lie in \(0, 1\), not 1.5"):
         certify(linear, at_distance(0.3), 0.25, key=KEY, n=100, tolerance=1.5)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_classifiers_may_be_mapped_too(several):
+    images = jnp.stack([at_distance(d) for d in (0.2, 0.3)]) if several else at_distance(0.2)
+    shifts, keys = jnp.array([0.0, -0.25]), jax.random.split(KEY, 2)[: 2 if several else 1]
+    shifted = lambda shift, images: linear(images) + jnp.stack([shift, -shift])  # noqa: E731
+
+    def counts(shift):
+        options = {"key": keys if several else keys[0], "n": 200, "batch_size": 16}
+        return certify(Partial(shifted, shift), images, 0.25, **options).counts
+
+    for shift, found in zip(shifts, jax.vmap(counts)(shifts)):
+        np.testing.assert_array_equal(found, counts(shift))

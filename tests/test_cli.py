@@ -340,6 +340,8 @@ def test_a_changed_configuration_is_refused_and_changes_nothing(certified):
         (["--seed", 1], "seed: 0 in the file, 1 now"),
         (["--sigma", 0.5], "sigma: 0.25 in the file, 0.5 now"),
         (["--normalization", "0.5/0.5"], "classifier"),
+        (["--dtype", "bfloat16"], "dtype: 'float32' in the file, 'bfloat16' now"),
+        (["--prng", "rbg"], "noise: "),
     ):
         words = [*SMALL, "--method", "cohen", "--max", 3, *flags]
         assert named in refused("certify", "lenet.pth", "cohen.tsv", *words, cwd=certified)
