@@ -3,6 +3,8 @@
 import os
 import time
 
+from .pipeline import memory_is_full
+
 TURN = 0.2  # seconds of sampling that a rate is measured over, at least
 LEVEL = 0.97  # of the best rate: the smallest batch that reaches it is taken
 
@@ -26,7 +28,7 @@ def fastest_batch(classify, image_shape, devices) -> int:
         try:
             rates[size] = _rate(classify, image_shape, devices, size)
         except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):
+            if not memory_is_full(error):
                 raise
             break
         if rates[size] < 0.9 * max(rates.values()):

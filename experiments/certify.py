@@ -96,7 +96,8 @@ def task(request: Request, plans: dict | None) -> Task:
         recorded += ["u"]
     score = ("ACR", lambda record: record.correct * record.radius)
     even = "n" not in recorded
-    return Task(numbers, start, records, score, file={"columns": columns_of(recorded)}, even=even, own=own)
+    knows = lambda index: not plans or index in plans  # noqa: E731
+    return Task(numbers, start, records, score, file={"columns": columns_of(recorded)}, own=own, knows=knows, even=even)
 
 
 def certify_image(request: Request, classify, image, **program):

@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import traceback
 
 from qcrs_jax.convert import command as convert
 from qcrs_jax.convert import export, zoo
@@ -60,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs one command. Returns its exit status: 0, 2 for a mistake the user can mend, 130 when interrupted.
 
     A run over images that SIGTERM, Ctrl-C or the end of another host stops ends the process here, with 143, 130 or 75.
-    So does one of several hosts that cannot go on, with 2.
+    So does one of several hosts that cannot go on, with 2, or 1 for what was not foreseen.
     """
     parser = argparse.ArgumentParser(
         prog="qcrs-jax",
@@ -89,6 +90,11 @@ def main(argv: list[str] | None = None) -> int:
     except Stopped as stop:
         print(f"\nqcrs-jax: {stop}", file=sys.stderr)
         _exit(stop.status)
+    except Exception:
+        if not getattr(args, "distributed", False):
+            raise
+        traceback.print_exc()
+        _exit(1)
     except KeyboardInterrupt:
         print(
             "qcrs-jax: interrupted; a certification goes on where it stopped when the same command is given again",

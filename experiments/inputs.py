@@ -133,6 +133,11 @@ def indices_of(args, dataset) -> tuple[range, range]:
     return whole[part - 1 :: of], whole
 
 
+def shard_of(args, images: int) -> dict:
+    """What a request says of the shard that `args` ask for, of a run over so many images; {} for a whole run."""
+    return {"shard": {"part": args.shard[0], "of": args.shard[1], "images": images}} if args.shard else {}
+
+
 def continued(args, dataset, indices: range) -> range:
     """The images that the results file of a run over `indices` may have: a run that is no shard may be extended."""
     return indices if args.shard else range(0, len(dataset), args.skip)

@@ -9,7 +9,13 @@ from collections.abc import Callable, Iterable, Iterator
 
 from qcrs_jax.errors import UserError
 
-MEMORY_IS_FULL = ("RESOURCE_EXHAUSTED", "YNNPACK operation failed")  # all that XLA's convolutions on a CPU tell then
+_MEMORY_IS_FULL = ("RESOURCE_EXHAUSTED", "YNNPACK operation failed")  # all that XLA's convolutions on a CPU tell then
+_HOST_IS_GONE = ("Gloo", "UNAVAILABLE", "DEADLINE_EXCEEDED", "heartbeat")
+
+
+def memory_is_full(error: Exception) -> bool:
+    """Whether that is what an error of JAX tells."""
+    return any(sign in str(error) for sign in _MEMORY_IS_FULL)
 
 
 class Stopped(BaseException):
@@ -142,10 +148,10 @@ class Launcher:
 
         if not isinstance(error, jax.errors.JaxRuntimeError):
             raise error
-        if not any(sign in str(error) for sign in MEMORY_IS_FULL):
-            if jax.process_count() == 1:
-                raise error
+        if jax.process_count() > 1 and any(sign in str(error) for sign in _HOST_IS_GONE):
             raise Stopped(f"the hosts lost each other; start all of them again: {error}", 75) from error
+        if not memory_is_full(error):
+            raise error
         if copies == 1:
             raise UserError(f"the device's memory does not hold a single copy of each image; give --images 1: {error}")
         if jax.process_count() > 1:  # the others would go on with a program of another shape

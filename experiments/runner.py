@@ -9,7 +9,7 @@ from pathlib import Path
 
 from qcrs_jax.errors import UserError
 
-from .inputs import continued, digest, digest_of_all, indices_of, open_inputs
+from .inputs import continued, digest, digest_of_all, indices_of, open_inputs, shard_of
 from .pipeline import Launcher, Stopped, groups, in_turn, read_ahead, stopping
 
 
@@ -17,7 +17,7 @@ def default_images(devices, image_shape) -> int:
     """Images that share a forward pass when none is asked for.
 
     On a CPU one. Elsewhere so many that all devices have a share in a query of 500 samples, or, if the images are
-    small, in one of 100. Each has its part of a batch.
+    small, in one of 100, so far as 32 images go. Each has its part of a batch.
     """
     if devices[0].platform == "cpu":
         return 1
@@ -43,6 +43,7 @@ class Task:
     file: how `Writer` writes and reads these lines, where they are not those of results.
     done: records -> indices of the images that need nothing more.
     own: (indices, labels) -> further arguments of `start`, arrays of one value for each image.
+    knows: index -> whether `own` has what the image needs.
     even: whether all images take equally many samples. Others are answered one at a time, unless asked: together they
         take as long as the one that takes most.
     leave: images that were left out before, and stay so.
@@ -55,6 +56,7 @@ class Task:
     file: dict = dataclasses.field(default_factory=dict)
     done: Callable = lambda records: {record.idx for record in records}
     own: Callable = lambda indices, labels: {}
+    knows: Callable = lambda index: True
     even: bool = True
     leave: Sequence[int] = ()
 
@@ -82,9 +84,7 @@ def run_over_images(task: Task | Callable[[int], Task], args) -> Path | None:
     indices, whole = indices_of(args, data)
     if callable(task):
         task = task(len(whole))
-    request = {**task.request, **inputs.circumstances}
-    if args.shard:
-        request["shard"] = {"part": args.shard[0], "of": args.shard[1], "images": len(whole)}
+    request = {**task.request, **inputs.circumstances, **shard_of(args, len(whole))}
     if args.on_error == "stop":  # before there is a results file
         inputs.read(indices[0])
     together = args.images or (default_images(devices, inputs.classifier.spec.image_shape) if task.even else 1)

@@ -95,7 +95,7 @@ def _memory(path, made, recount, checkpoint, data_dir, troubles):
     """Checks the file that `path` was made of by memory, and makes it again."""
     import tempfile
 
-    from qcrs_jax.records import checksum
+    from qcrs_jax.records import checksum, read_sidecar
 
     from . import inputs as recorded
     from .memory import postprocess
@@ -110,12 +110,14 @@ def _memory(path, made, recount, checkpoint, data_dir, troubles):
     yield from (f"{source.name}: {said}" for said in verify(source, recount, checkpoint, data_dir, found))
     troubles += [f"{source.name}: {trouble}" for trouble in found]
     if recount == 0:
+        yield f"its own lines were not compared with those of {source.name}, which takes the data"
         return
     args = recorded.recorded_arguments(source)
     with tempfile.TemporaryDirectory() as folder:
         again = Path(folder) / path.name
         postprocess(source, again, args.dataset, data_dir or args.data_dir, args.split)
-        if again.read_text() != path.read_text():
+        sidecars = [{name: read_sidecar(file)[name] for name in ("request", "said")} for file in (again, path)]
+        if again.read_text() != path.read_text() or sidecars[0] != sidecars[1]:
             troubles.append(f"it is not what `qcrs-jax memory` makes of {source.name}")
     yield f"compared with what `qcrs-jax memory` makes of {source.name}"
 
@@ -223,7 +225,7 @@ def _inputs(path, request, recount, checkpoint, data_dir, troubles):
         ) from error
     indices, whole = recorded.indices_of(args, inputs.dataset)
     task = _task(path, args, request, len(whole))
-    now = {**task.request, **inputs.circumstances, **({"shard": request["shard"]} if "shard" in request else {})}
+    now = {**task.request, **inputs.circumstances, **recorded.shard_of(args, len(whole))}
     changed = differences(request, json.loads(json.dumps(now)), ("in the sidecar", "by the inputs"))
     troubles += changed
     yield "the configuration, the weights' and the data's hashes, compared with the inputs"
@@ -235,7 +237,7 @@ def _inputs(path, request, recount, checkpoint, data_dir, troubles):
     ]
     sidecar = read_sidecar(path)
     if "sha256" in sidecar:
-        there, last = {*lines, *sidecar["left_out"]}, max(lines, default=0)
+        there, last = {*lines, *sidecar.get("left_out", ())}, max(lines, default=0)
         troubles += [f"image {i}: is missing" for i in possible if i < last and i not in there]
     if "pixels_sha256" in sidecar and not changed:
         digests = {i: recorded.digest(inputs.read(i)[0]) for i in lines if i in possible}
@@ -246,6 +248,9 @@ def _inputs(path, request, recount, checkpoint, data_dir, troubles):
         yield "no counts were drawn again: what they would be drawn from differs"
         return
     own = [index for index in possible if index in lines]
+    unplanned = [index for index in own if not task.knows(index)]
+    troubles += [f"image {index}: is not in the pilot" for index in unplanned]
+    own = [index for index in own if index not in unplanned]
     troubles += _plan_troubles(task, request, lines, own)
     if request.get("bound") == "randomised" and "pilot" not in request:
         for index, u in zip(own, uniform(uniform_words(inputs.keys(own))).tolist()):

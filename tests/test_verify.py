@@ -144,6 +144,20 @@ def test_a_changed_sidecar(copies, capsys, part, key, value, message):
     assert status == (0 if message == "verified" else 2) and message in text
 
 
+def test_a_shard_that_says_another_and_an_image_that_the_pilot_lacks(copies, capsys):
+    sidecar = copies / "shard.tsv.json"
+    content = json.loads(sidecar.read_text())
+    content["request"]["shard"]["images"] = 2
+    sidecar.write_text(json.dumps(content))
+    status, text = verify(copies / "shard.tsv", capsys)
+    assert status == 2 and "shard.images: 2 in the sidecar, 3 by the inputs" in text
+    pilot = copies / "budget.tsv.pilot"
+    lines = pilot.read_text().splitlines(keepends=True)
+    pilot.write_text("".join([lines[0], *lines[2:]]))
+    status, text = verify(copies / "budget.tsv", capsys)
+    assert status == 2 and "image 0: is not in the pilot" in text and "budget.tsv.pilot: image 0: is missing" in text
+
+
 def test_inputs_that_are_elsewhere(copies, capsys, tmp_path):
     status, text = verify(copies / "predict.tsv", capsys, "--data_dir", tmp_path / "no.npz")
     assert status == 2 and "--recount 0" in text and "no.npz" in text
@@ -186,6 +200,9 @@ def test_a_memory_based_file_is_made_again(copies, capsys):
     status, text = verify(path, capsys)
     assert status == 2 and "it is not what `qcrs-jax memory` makes of randomised.tsv" in text
     path.write_text(before)
+    sidecar = path.with_name("memory.tsv.json")
+    sidecar.write_text(sidecar.read_text().replace('"alpha": 0.001', '"alpha": 0.002'))
+    assert verify(path, capsys)[0] == 2
     source.write_text(source.read_text() + "\n")
     status, text = verify(path, capsys)
     assert status == 2 and "randomised.tsv is not the file that it was made of" in text
