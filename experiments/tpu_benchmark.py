@@ -1,7 +1,8 @@
 """The sampler on a TPU v5e as XLA's cost model for it predicts, step by step; no TPU is needed.
 
-Every line compiles the sampler for one chip. Cycles are the compiler's estimates of every operation of the program,
-summed with the turns of its loops, at 1.5 GHz; nothing is measured.
+Every row of the tables compiles the sampler for one chip, the lines below them the whole program of `qcrs-jax certify`
+for one chip and for slices. Cycles are the compiler's estimates of every operation of the program, summed with the
+turns of its loops, at 1.5 GHz; nothing is measured.
 """
 
 import math
