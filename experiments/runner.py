@@ -138,13 +138,14 @@ def run_over_images(task: Task | Callable[[int], Task], args) -> Path | None:
                     if task.score:
                         progress.set_postfix_str(f"{name} {sum(scores) / len(scores):.4f}")
                     progress.update(len(call))
+                if first:
+                    digests |= _digests(inputs, [record for record in before if record.idx not in digests])
         except (UserError, Stopped) as error:
             number = f"{len(done)} " if isinstance(error, UserError) else ""  # a signal comes at any moment
             so_far = f"The {number}results so far stay in {args.results}; the same command goes on there"
             error.args = (f"{error}\n{so_far}",)
             raise
         if first:
-            digests |= _digests(inputs, [record for record in before if record.idx not in digests])
             left_out_before = [index for index in finished.get("left_out", []) if index not in indices]
             writer.finish(left_out + left_out_before, digest_of_all(digests))
     if not done:

@@ -35,8 +35,8 @@ JOBS = {
 class Step(NamedTuple):
     """What is compiled: the network's form, its dtype, copies in a batch, JAX's precision, options of the compiler.
 
-    form: that of a platform, or what it was made from: with "norms" apart, "plain" (these folded), "uncut" (the form of a
-        TPU, except that no block's weights are cut from their stack beforehand).
+    form: that of a platform, or what it was made from: with "norms" apart, "plain" (these folded), "uncut" (the form of
+        a TPU, except that no block's weights are cut from their stack beforehand).
     runs: whether `qcrs-jax certify` runs this on a TPU, by itself or told so.
     """
 

@@ -20,6 +20,7 @@ from qcrs_jax.errors import UserError
 
 CLOSE = 1e-9  # by which SciPy's functions may differ between machines
 KEYS = ("idx", "label")
+SUMS = {"sha256", "pixels_sha256", "sidecar_sha256"}
 NEAR = dict.fromkeys(("mean", "deviation"), 1e-3)  # and what a pilot computes in float32, which no guarantee rests on
 
 
@@ -124,7 +125,7 @@ def _memory(path, made, recount, checkpoint, data_dir, troubles):
 
 def _check_whole(path, troubles):
     """Compares the file with its sum, and what the sidecar says of the guarantee with what it says of the run."""
-    from qcrs_jax.records import checksum, read_sidecar, said_of, sidecar_path
+    from qcrs_jax.records import checksum, read_sidecar, said_of, sidecar_checksum, sidecar_path
 
     sidecar = read_sidecar(path)
     said, due = sidecar["said"], said_of(sidecar["request"])
@@ -132,13 +133,17 @@ def _check_whole(path, troubles):
         due = {name: text for name, text in due.items() if name in said}
     if said != due:
         troubles.append(f"{sidecar_path(path).name}: what it says of the guarantee is not that of its request")
-    if "sha256" not in sidecar and "pixels_sha256" in sidecar:
-        troubles.append("the file's sum was taken out of its sidecar")
+    if SUMS & sidecar.keys() not in (set(), {"sha256"}, SUMS):  # an older version knew but one
+        troubles.append(f"{sidecar_path(path).name}: {', '.join(sorted(SUMS - sidecar.keys()))} was taken out of it")
+    if "sidecar_sha256" in sidecar:
+        content = json.loads(sidecar_path(path).read_text())
+        if content["sidecar_sha256"] != sidecar_checksum(content):
+            troubles.append(f"{sidecar_path(path).name} is not the one that was finished: its sum is another")
     if "sha256" not in sidecar:
         return "the run is not finished: the file has no sum yet"
     if sidecar["sha256"] != checksum(path):
         troubles.append("the file is not the one that was finished: its sum is another")
-    return "the file compared with its sum"
+    return "file and sidecar, compared with their sums"
 
 
 def _bound_troubles(record, request):

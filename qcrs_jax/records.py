@@ -6,7 +6,8 @@
                    which `label` and `predict` count from 0, are its request.dataset.class_names; of a method that
                    chooses sigma per input it says what the certificates hold for ("guarantee"), and of every run what
                    alpha amounts to over a data set ("account"); once the run is finished, which images were left out
-                   ("left_out"), and sums of the file ("sha256") and of its images' pixels ("pixels_sha256")
+                   ("left_out"), and sums of the file ("sha256") and of its images' pixels as they are then
+                   ("pixels_sha256"), and of the sidecar but for this sum ("sidecar_sha256")
 
 Files of Cohen's, QCRS's and MACER's programs can be read too.
 """
@@ -48,7 +49,7 @@ INPUT_SPECIFIC = (
 
 # Where a column has another name.
 _ATTRIBUTES = {"best_sigma": "sigma", "pABar": "pa_lower", "pBBar": "pb_upper", "time": "seconds"}
-WHEN_FINISHED = ("left_out", "sha256", "pixels_sha256")
+WHEN_FINISHED = ("left_out", "sha256", "pixels_sha256", "sidecar_sha256")
 _REALS = ("radius", "best_sigma", "pABar", "pBBar", "radius_upper", "u")
 
 
@@ -239,7 +240,7 @@ def read_rows(path: Path, needed: set[str], parse: Callable[[dict], Any], kind: 
 
 def read_sidecar(path: Path) -> dict:
     """The sidecar of the results file `path`: "request", "provenance", what is "said" of guarantees, and, of a run that
-    is finished, "left_out" and the sums "sha256" and "pixels_sha256"; {} where there is none.
+    is finished, "left_out" and the sums "sha256", "pixels_sha256" and "sidecar_sha256"; {} where there is none.
 
     Raises:
         RecordsError: it is damaged.
@@ -312,6 +313,12 @@ def differences(before: dict, now: dict, where: tuple[str, str] = ("in the file"
 def checksum(path: Path) -> str:
     """SHA-256 of a results file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def sidecar_checksum(content: dict) -> str:
+    """SHA-256 of all that a sidecar says but for this sum itself."""
+    rest = {name: value for name, value in content.items() if name != "sidecar_sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def said_of(request: dict) -> dict:

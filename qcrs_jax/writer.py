@@ -18,6 +18,7 @@ from .records import (
     read_run,
     read_sidecar,
     said_of,
+    sidecar_checksum,
     sidecar_path,
 )
 
@@ -107,8 +108,8 @@ class Writer:
         if sidecar.get("sha256") not in (None, checksum(path)):
             raise RecordsError(
                 f"{path}: was changed after the run was finished; nothing is appended to it. Put it back as it was, or "
-                f'delete what is not the run\'s, and "sha256" in {sidecar_path(path).name}: the same command computes '
-                "what is missing then"
+                f"delete what is not of the run, and all sums in {sidecar_path(path).name}, whose names end in sha256: the "
+                "same command computes what is missing then"
             )
 
     def write(self, *records) -> None:
@@ -168,6 +169,8 @@ def write_run(path: str | Path, records: list[Record], request: dict, provenance
 def _write_sidecar(path, request, provenance, more=None):
     temporary = sidecar_path(path).with_name(sidecar_path(path).name + ".tmp")
     content = {**said_of(request), "request": request, "provenance": provenance, **(more or {})}
+    if more:
+        content["sidecar_sha256"] = sidecar_checksum(json.loads(json.dumps(content)))
     temporary.write_text(json.dumps(content, indent=2) + "\n")
     temporary.replace(sidecar_path(path))
 

@@ -39,6 +39,16 @@ def test_classifier_is_the_unfolded_network_on_normalised_images(tmp_path, optio
         assert abs(logits - expected).max() <= 1e-5 * abs(expected).max()
 
 
+@pytest.mark.parametrize("arch, options", [("cifar_resnet20", {}), ("cifar_wide_resnet", {"depth": 16})])
+def test_the_form_of_a_tpu_is_the_same_function_under_vmap_and_with_derivatives(arch, options):
+    spec = Spec(arch, 10, (32, 32, 3), (0.5,), (0.25,), options)
+    forms = [Classifier(spec, build(spec)).inference(platform) for platform in ("cpu", "tpu")]
+    x = jnp.asarray(images(4, (32, 32, 3))).reshape(2, 2, 32, 32, 3)
+    found = [jax.vmap(lambda x, form=form: jax.jvp(form, (x,), (0.1 * x,)))(x) for form in forms]
+    for cpu, tpu in zip(*found):
+        assert abs(tpu - cpu).max() <= 1e-5 * abs(cpu).max() > 0
+
+
 def test_folding_leaves_no_batch_normalisation_and_the_given_network_as_it_was(tmp_path):
     classifier = load_classifier(save(macer(resnet(20)), tmp_path / "net.pth"))
     before = classifier.fingerprint()

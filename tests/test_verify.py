@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from qcrs_jax.experiments import cli, demo
 
-from qcrs_jax.records import checksum
+from qcrs_jax.records import checksum, sidecar_checksum
 
 COMMAND = "zoo:fashion_mnist-lenet-sigma0.25"
 DATA = f"--dataset npz --data_dir {demo.IMAGES} --sigma 0.25 --skip 100 --max 300 --N 300".split()
@@ -53,10 +53,11 @@ def verify(path, capsys, *flags):
     return status, said.out + said.err
 
 
-def sum_up(path: Path):
-    """Writes the file's present sum to its sidecar, as somebody might who changes both."""
+def sum_up(path: Path, **changes):
+    """Writes the present sums, as somebody might who changes a file and its sidecar."""
     sidecar = path.with_name(path.name + ".json")
-    sidecar.write_text(json.dumps({**json.loads(sidecar.read_text()), "sha256": checksum(path)}))
+    content = {**json.loads(sidecar.read_text()), **changes, "sha256": checksum(path)}
+    sidecar.write_text(json.dumps({**content, "sidecar_sha256": sidecar_checksum(content)}))
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -132,16 +133,22 @@ def test_what_no_count_tells(copies, capsys, name, changes, message):
         ("request", "noise", "coins", "noise: 'coins' in the sidecar"),
         ("account", None, "No certificate ever fails.", "what it says of the guarantee"),
         ("guarantee", None, "It holds for any perturbation.", "what it says of the guarantee"),
-        ("provenance", "batch", 7, "verified"),  # of all this only the rounding could depend on it
     ],
 )
 def test_a_changed_sidecar(copies, capsys, part, key, value, message):
     sidecar = copies / "randomised.tsv.json"
     content = json.loads(sidecar.read_text())
-    content = {**content, part: {**content[part], key: value} if key else value}
-    sidecar.write_text(json.dumps(content))
+    changed = {part: {**content[part], key: value} if key else value}
+    sum_up(copies / "randomised.tsv", **changed)
     status, text = verify(copies / "randomised.tsv", capsys, "--recount", 1)
-    assert status == (0 if message == "verified" else 2) and message in text
+    assert status == 2 and message in text
+    sidecar.write_text(json.dumps({**content, "provenance": {**content["provenance"], "started": "yesterday"}}))
+    status, text = verify(copies / "randomised.tsv", capsys, "--recount", 0)
+    assert status == 2 and "randomised.tsv.json is not the one that was finished" in text
+    del content["sha256"]
+    sidecar.write_text(json.dumps(content))
+    status, text = verify(copies / "randomised.tsv", capsys, "--recount", 0)
+    assert status == 2 and "randomised.tsv.json: sha256 was taken out of it" in text
 
 
 def test_a_shard_that_says_another_and_an_image_that_the_pilot_lacks(copies, capsys):
@@ -166,7 +173,8 @@ def test_inputs_that_are_elsewhere(copies, capsys, tmp_path):
     sidecar = copies / "predict.tsv.json"
     content = json.loads(sidecar.read_text())
     content["provenance"]["arguments"] |= {"distributed": True, "coordinator": "there:1", "process": [1, 2]}
-    sidecar.write_text(json.dumps(content))
+    content["provenance"]["batch"] = 7  # of all this only the rounding could depend on it
+    sum_up(copies / "predict.tsv", **content)
     assert verify(copies / "predict.tsv", capsys, "--data_dir", moved)[0] == 0
 
 
