@@ -108,8 +108,8 @@ class Writer:
         if sidecar.get("sha256") not in (None, checksum(path)):
             raise RecordsError(
                 f"{path}: was changed after the run was finished; nothing is appended to it. Put it back as it was, or "
-                f"delete what is not of the run, and all sums in {sidecar_path(path).name}, whose names end in sha256: the "
-                "same command computes what is missing then"
+                f"delete what is not of the run, and all sums in {sidecar_path(path).name} (..._sha256): the same "
+                "command computes what is missing then"
             )
 
     def write(self, *records) -> None:
