@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import os
 import pickle
 import re
 import signal
@@ -297,23 +298,32 @@ def test_images_in_step_and_shards_are_the_run_of_one_image_at_a_time(certified)
     assert "step.tsv: its line of image 77" in message and "delete it" in message
 
 
-def start_hosts(folder, flags):
-    """Two processes that share a run, with pipes for what they say."""
+def start_hosts(folder, flags, slurm=False):
+    """Two processes that share a run, with pipes for what they say; with `slurm` told of each other as Slurm does."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    words = [PROGRAM, "certify", "lenet.pth", "hosts.tsv", *map(str, flags), "--distributed", "--coordinator", address]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return [subprocess.Popen([*words, "--process", f"{i}/2"], cwd=folder, **pipes) for i in (1, 2)]
+    words = [PROGRAM, "certify", "lenet.pth", "hosts.tsv", *map(str, flags), "--distributed"]
+    pipes = {"cwd": folder, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    if not slurm:
+        words += ["--coordinator", address]
+        return [subprocess.Popen([*words, "--process", f"{i}/2"], **pipes) for i in (1, 2)]
+    job = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
+    tasks = [{**os.environ, **job, "SLURM_PROCID": task, "SLURM_LOCALID": task} for task in "01"]
+    return [subprocess.Popen(words, env=task, **pipes) for task in tasks]
 
 
-def test_two_hosts_share_a_run(certified):
-    hosts = start_hosts(certified, [*SMALL, "--search", "golden", "--max", 3, "--devices", 2])
+@pytest.mark.parametrize("slurm", [False, True])
+def test_two_hosts_share_a_run(certified, slurm):
+    for file in certified.glob("hosts.tsv*"):
+        file.unlink()
+    devices = [] if slurm else ["--devices", 2]
+    hosts = start_hosts(certified, [*SMALL, "--search", "golden", "--max", 3, *devices], slurm)
     first, second = [host.communicate(timeout=300) for host in hosts]
     assert [host.returncode for host in hosts] == [0, 0], first[1] + second[1]
     assert lines(certified / "hosts.tsv") == lines(certified / "golden.tsv")
     assert "(hosts.tsv)" in first[0] and "images" not in second[0]
-    assert read_run(certified / "hosts.tsv").sidecar["provenance"]["devices"].startswith("4 x cpu")
+    assert slurm or read_run(certified / "hosts.tsv").sidecar["provenance"]["devices"].startswith("4 x cpu")
 
 
 def test_a_host_that_dies_ends_the_run_of_the_others(here):

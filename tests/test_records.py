@@ -244,9 +244,7 @@ def test_a_finished_run_that_was_changed_is_not_gone_on_with(tmp_path):
     text = path.read_text()
     for changed in (text.replace("3", "4", 1), text[:-1], "".join(text.splitlines(True)[:-1])):
         path.write_text(changed)
-        with pytest.raises(
-            RecordsError, match="r.tsv: was changed after the run was finished.*all sums in r.tsv.json"
-        ):
+        with pytest.raises(RecordsError, match="r.tsv: was changed after the run was finished.*all sums in r.tsv.json"):
             Writer(path, REQUEST, {})
         assert path.read_text() == changed
     sidecar = json.loads(sidecar_path(path).read_text())  # as the message says
