@@ -245,7 +245,11 @@ def _inputs(path, request, recount, checkpoint, data_dir, troubles):
         there, last = {*lines, *sidecar.get("left_out", ())}, max(lines, default=0)
         troubles += [f"image {i}: is missing" for i in possible if i < last and i not in there]
     if "pixels_sha256" in sidecar and not changed:
-        digests = {i: recorded.digest(inputs.read(i)[0]) for i in lines if i in possible}
+        try:
+            digests = {i: recorded.digest(inputs.read(i)[0]) for i in lines if i in possible}
+        except UserError as error:
+            troubles.append(f"an image of the run cannot be read: {error}")
+            return
         if recorded.digest_of_all(digests) != sidecar["pixels_sha256"]:
             troubles.append("the images are not those of the run: the sum of their pixels is another")
         yield f"the pixels of {len(digests)} images, compared with their sum"

@@ -121,7 +121,12 @@ class Writer:
         self._write("".join(record.line(self._columns) for record in records))
 
     def finish(self, left_out: Sequence[int], pixels_sha256: str) -> None:
-        """Notes in the sidecar that nothing is to come: the images that were left out, and sums of file and pixels."""
+        """Notes in the sidecar that nothing is to come.
+
+        Args:
+            left_out: indices of images that could not be read.
+            pixels_sha256: a sum over the pixels of the images that the file is of.
+        """
         with _writing(self._path):
             sums = {"sha256": checksum(self._path), "pixels_sha256": pixels_sha256}
             notes = {"left_out": list(left_out), **sums}

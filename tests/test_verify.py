@@ -196,6 +196,9 @@ def test_an_image_that_was_replaced_by_one_of_the_same_size(tmp_path, capsys):
     assert cli.main([*command, "3"]) == 2
     assert "r.tsv: its 2 images are no longer those that it was made of" in capsys.readouterr().err
     assert content == (path.read_bytes(), path.with_name("r.tsv.json").read_bytes())
+    first.write_bytes(bytes(first.stat().st_size))
+    status, text = verify(path, capsys)
+    assert status == 2 and "an image of the run cannot be read" in text and "0.png" in text
 
 
 def test_a_memory_based_file_is_made_again(copies, capsys):
