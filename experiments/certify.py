@@ -107,8 +107,11 @@ def certify_image(request: Request, classify, image, **program):
     """
     from qcrs_jax import certify
 
-    search = None if "sigma" in program else request.search
-    numbers = {"sigma": request.sigma, "n0": request.n0, "n": request.n, "alpha": request.alpha, "search": search}
+    numbers = {"sigma": request.sigma, "n0": request.n0, "n": request.n, "alpha": request.alpha}
+    if "sigma" in program:  # a search may have widened its bracket beyond what may be asked for
+        numbers |= {"value_range": None}
+    else:
+        numbers |= {"search": request.search}
     return certify(classify, image, **{**numbers, **request.options, **program})
 
 

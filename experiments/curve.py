@@ -50,9 +50,13 @@ def check(args) -> dict:
     Raises:
         UserError: an impossible one; says which and what would be possible.
     """
+    from qcrs_jax.checks import check_sigma
+
     check_arguments(args)
-    if not 0 < args.sigma < float("inf"):
-        raise UserError(f"impossible request: --sigma must be positive and finite, not {args.sigma}")
+    try:
+        check_sigma(args.sigma, name="--sigma")
+    except ValueError as error:
+        raise UserError(f"impossible request: {error}") from error
     sigmas = check_sigmas(args)
     return {"method": "curve", "sigma": args.sigma, "sigmas": sigmas, "n": args.curve_n, "seed": args.seed}
 
@@ -64,12 +68,17 @@ def check_sigmas(args, qcrs=None) -> list[float]:
         UserError: --sigmas or --curve_n is impossible.
     """
     from qcrs_jax.certificate import MAX_N
+    from qcrs_jax.checks import check_sigma
     from qcrs_jax.curves import sigma_grid
 
     bracket = (qcrs.sigma_lower, qcrs.sigma_upper) if qcrs else (0.25 * args.sigma, 3.5 * args.sigma)
     lower, upper, count = args.sigmas or (*bracket, 24)
     if not 0 < lower < upper < float("inf"):
         raise UserError(f"--sigmas: needs 0 < LO < HI, both finite, not {lower:g} and {upper:g}")
+    try:
+        check_sigma(upper, name="--sigmas")
+    except ValueError as error:
+        raise UserError(f"impossible request: {error}") from error
     if count != int(count) or not 3 <= count <= 10_000:
         raise UserError(f"--sigmas: COUNT must be a whole number from 3 to 10000, not {count:g}")
     if not 1 <= args.curve_n <= MAX_N:

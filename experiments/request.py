@@ -137,7 +137,7 @@ def check(args) -> Request:
     Raises:
         UserError: an impossible request; says which and what would be possible.
     """
-    from qcrs_jax.certificate import check_request
+    from qcrs_jax.certificate import check_request, check_search
     from qcrs_jax.ddrs import DDRS, PRESETS
     from qcrs_jax.sampling import SOFT_ONE
     from qcrs_jax.sigma import QCRS
@@ -180,6 +180,7 @@ def check(args) -> Request:
                 objective=args.objective,
                 max_evaluations=args.evaluations,
             )
+        check_search(qcrs or ddrs, args.sigma)
     except ValueError as error:
         message = str(error)
         flags = _FLAGS | ({name: f"--ddrs_{name}" for name in _DDRS_FLAGS} if args.method == "ddrs" else {})

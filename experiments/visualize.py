@@ -42,8 +42,8 @@ def run(args):
     request = check(args)
     if request.ddrs:
         raise UserError("--method ddrs has no evaluations to show; --method qcrs or cohen has")
-    if "tolerance" in request.options or request.budget:
-        raise UserError("--tolerance and --budget: the figure shows certificates of N samples")
+    if "tolerance" in request.options or request.budget or request.stop_when_wrong:
+        raise UserError("--tolerance, --budget and --stop_when_wrong: the figure shows certificates of N samples")
     if request.options:
         raise UserError("--certificate soft: the figure shows class counts, which a soft certificate is not made of")
     check_ending(args.out)

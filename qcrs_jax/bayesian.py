@@ -84,7 +84,9 @@ def bayesian(
     def expected_radii(mean, deviation, rule):
         """Mean radius at each sigma (the last axis) where z is normal."""
         nodes, weights = rule
-        return sigmas * (_interpolate(radii, mean[..., None] + deviation[..., None] * nodes) @ weights)
+        nodes = nodes.reshape((1,) * mean.ndim + (-1,))
+        means = _interpolate(radii, mean[..., None] + deviation[..., None] * nodes) @ weights
+        return sigmas.reshape((1,) * (mean.ndim - 1) + (-1,)) * means
 
     def knowledge_gradient(z, allowed, best):
         """How much larger than that at `best` the largest expected radius will be after n more samples at a candidate.
@@ -95,10 +97,10 @@ def bayesian(
         variance = z.deviation**2
         noise = 1 / (n * information(z.mean[candidates]))
         shift = covariance / jnp.sqrt(variance[candidates] + noise)[:, None]  # candidates, points
-        left = jnp.sqrt(jnp.maximum(variance - shift**2, 0))
+        left = jnp.sqrt(jnp.maximum(variance[None] - shift**2, 0))
         nodes, weights = OUTER
-        after = expected_radii(z.mean + nodes[:, None, None] * shift, left, INNER)
-        gain = jnp.where(allowed, after, -1).max(axis=-1) - after[..., best]
+        after = expected_radii(z.mean[None, None] + nodes[:, None, None] * shift[None], left[None], INNER)
+        gain = jnp.where(allowed[None, None], after, -1).max(axis=-1) - after[..., best]
         return jnp.where(allowed[candidates], weights @ gain, -1)
 
     def class_is_open(counts):
@@ -107,7 +109,8 @@ def bayesian(
         return ((first - second) ** 2 < 4 * (first + second)) & (counts.sum() + n <= CLASS_SAMPLES)
 
     def tell(s, counts):
-        s = s._replace(counts=s.counts.at[s.next].add(counts), n=s.n.at[s.next].add(n), told=s.told + 1)
+        counts = s.counts.at[s.next].add(counts.astype(jnp.float32))
+        s = s._replace(counts=counts, n=s.n.at[s.next].add(n), told=s.told + 1)
         at_sigma0 = s.counts[len(grid)]
         prediction = jnp.argmax(at_sigma0).astype(jnp.int32)
         step = jnp.where((s.step == 0) & class_is_open(at_sigma0), 0, s.step + 1)
@@ -160,4 +163,4 @@ def _interpolate(radii, z):
     """`radii`, tabulated at `PROBITS`, at any z."""
     place = jnp.clip((z - PROBITS[0]) / (PROBITS[1] - PROBITS[0]), 0, len(PROBITS) - 1.001)
     index = place.astype(jnp.int32)
-    return radii[index] + (place - index) * (radii[index + 1] - radii[index])
+    return radii[index] + (place - index.astype(jnp.float32)) * (radii[index + 1] - radii[index])

@@ -9,6 +9,18 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from . import bounds
+from .checks import (
+    UNIT,
+    ValueRange,
+    as_image_keys,
+    as_images,
+    check_bracket,
+    check_execution,
+    check_sigma,
+    for_each,
+    instance_of,
+    whole_number,
+)
 from .ddrs import DDRS, SigmaAscent
 from .procedure import draw_curve, draw_prediction, draw_search, draw_votes, search_tables, uniform, uniform_words
 from .sampling import (
@@ -36,6 +48,7 @@ from .verdict import (
 CERTIFICATES = ("hard", "soft")
 BOUNDS = ("clopper-pearson", "randomised")
 MAX_N = 2**30
+_A_SEARCH = 'search=QCRS(0.08, 0.9, search="golden") with the bracket of sigmas, or None for a fixed sigma'
 
 
 def certify(
@@ -54,6 +67,7 @@ def certify(
     bound: str = "clopper-pearson",
     certificate: str = "hard",
     beta: float = 16.0,
+    value_range: ValueRange = UNIT,
     batch_size: int | None = None,
     devices: Sequence[jax.Device] | None = None,
     wait: bool = True,
@@ -70,10 +84,11 @@ def certify(
     Args:
         classify: images (batch, h, w, c) in [0, 1] to logits (batch, num_classes), jit-compatible, normalisation
             inside. Weights bound with `jax.tree_util.Partial` are passed as arguments of the compiled program.
-        images: one image (h, w, c), or several (m, h, w, c), which are then certified together under vmap.
+        images: one image (h, w, c) of floats in `value_range`, or several (m, h, w, c), which are then certified
+            together under vmap.
         sigma: the noise level, or one for each image; with `search`, the one the classifier was trained at, where the
             search starts.
-        key: a PRNG key, `jax.random.key(seed)`. Several images draw from `fold_in(key, position)`, or from m keys.
+        key: a PRNG key, `jax.random.key(seed)` or `jax.random.PRNGKey(seed)`. Several images draw from `fold_in(key, position)`, or from m keys.
         n0: samples that select the class.
         n: samples that estimate its probability; outside jit also a number for each image, which must not depend on
             its certification samples.
@@ -93,6 +108,8 @@ def certify(
             Cannot be had inside jit.
         certificate: "hard", or "soft", which cannot be had inside jit.
         beta: inverse temperature of the soft certificate; MACER's by default.
+        value_range: lowest and highest value of an image, in whose units sigma and the radius are. Images outside it
+            are refused, outside jit. None takes any values and any layout.
         batch_size: noisy copies per forward pass of an image on a device; changes no count.
         devices: devices that share the noisy copies, `jax.devices()` for all; changes no count. None leaves the
             choice to JAX: one device. Of several hosts, all have to make the same call.
@@ -100,23 +117,30 @@ def certify(
             certificate: what comes next can be started before.
 
     Raises:
-        ValueError: an argument out of its range, or an n at which no count can certify.
+        TypeError: an argument of another kind; the message says what to write.
+        ValueError: an argument out of its range, images of another layout or range, a sigma outside the bracket of its
+            search, or an n at which no count can certify.
     """
-    check_request(sigma, n0, n, alpha, certificate, beta, tolerance, sequential, bound, labels is not None)
+    images = as_images(images, value_range)
+    keys = as_image_keys(key, images)
+    n0, n = whole_number("n0", n0, least=None), whole_number("n", n, least=None)
+    check_execution(classify, batch_size, devices)
+    check_search(search, sigma, value_range)
+    if sequential is not None:
+        instance_of("sequential", sequential, (Sequential,), "sequential=Sequential(decide=0.5)")
+    check_request(sigma, n0, n, alpha, certificate, beta, tolerance, sequential, bound, labels is not None, value_range)
     if sequential and search is None and not isinstance(sigma, jax.core.Tracer):
         sequential.check_reach(sigma, n, alpha)
     soft = certificate == "soft"
     enough = None if tolerance is None else bounds.enough_table(n0, n, alpha, tolerance)
-    images = jnp.asarray(images, jnp.float32)
-    keys = _image_keys(key, images)
     words = uniform_words(keys) if bound == "randomised" else None  # before the devices are at work
     search_n = search.search_n if isinstance(search, QCRS) else 0
     ns = np.stack(np.broadcast_arrays(search_n, n0, n), axis=-1)
-    wanted = None if labels is None else _each(images, labels, jnp.int32)
+    wanted = None if labels is None else for_each(images, "labels", whole_number("labels", labels, least=None), jnp.int32)
     votes0, votes, looks, sigma, trace = draw_votes(
         as_pytree(classify),
         images,
-        (_each(images, sigma, jnp.float32), keys, _each(images, ns, jnp.int32, 1), wanted),
+        (for_each(images, "sigma", sigma, jnp.float32), keys, for_each(images, "n", ns, jnp.int32, axes=1), wanted),
         search_tables(search, int(np.max(n)), alpha),
         None if enough is None else jnp.asarray(enough, jnp.int32),
         None if sequential is None else tables_of_looks(sequential, n, alpha),
@@ -160,6 +184,7 @@ def search_sigma(
     key,
     n: int = 100_000,
     alpha: float = 0.001,
+    value_range: ValueRange = UNIT,
     batch_size: int | None = None,
     devices: Sequence[jax.Device] | None = None,
 ) -> SigmaSearch | SigmaAscent:
@@ -167,12 +192,20 @@ def search_sigma(
 
     `certify(..., search=search)` with the same arguments chooses the same sigma; n and alpha are the ones of the
     certification that sigma is for.
+
+    Raises:
+        TypeError, ValueError: as `certify`.
     """
-    images = jnp.asarray(images, jnp.float32)
+    images = as_images(images, value_range)
+    keys = as_image_keys(key, images)
+    n = whole_number("n", n)
+    check_execution(classify, batch_size, devices)
+    instance_of("search", search, (QCRS, DDRS), _A_SEARCH)
+    check_search(search, sigma, value_range)
     return draw_search(
         as_pytree(classify),
         images,
-        (_each(images, sigma, jnp.float32), _image_keys(key, images)),
+        (for_each(images, "sigma", sigma, jnp.float32), keys),
         search_tables(search, n, alpha),
         search=search,
         batch_size=batch_size or default_batch_size(images.shape),
@@ -187,6 +220,7 @@ def sample_curve(
     *,
     key,
     n: int,
+    value_range: ValueRange = UNIT,
     batch_size: int | None = None,
     devices: Sequence[jax.Device] | None = None,
 ) -> Int[Array, "*m s num_classes"]:
@@ -194,12 +228,21 @@ def sample_curve(
 
     The noise is the same at all sigmas, and another than that of certificates with the same key. Arguments as for
     `certify`; certifies nothing.
+
+    Raises:
+        TypeError, ValueError: as `certify`.
     """
-    images = jnp.asarray(images, jnp.float32)
+    images = as_images(images, value_range)
+    keys = as_image_keys(key, images)
+    n = whole_number("n", n)
+    check_execution(classify, batch_size, devices)
+    check_sigma(sigmas, value_range, "sigmas")
+    if np.ndim(sigmas) != 1:
+        raise ValueError(f"sigmas must be a list of noise levels, not of shape {np.shape(sigmas)}")
     return draw_curve(
         as_pytree(classify),
         images,
-        (_image_keys(key, images),),
+        (keys,),
         jnp.asarray(sigmas, jnp.float32),
         jnp.asarray(n, jnp.int32),
         batch_size=batch_size or default_batch_size(images.shape),
@@ -215,6 +258,7 @@ def predict(
     key,
     n: int = 100_000,
     alpha: float = 0.001,
+    value_range: ValueRange = UNIT,
     batch_size: int | None = None,
     devices: Sequence[jax.Device] | None = None,
     wait: bool = True,
@@ -224,13 +268,19 @@ def predict(
     With probability at least 1 - alpha for each image, the answer is ABSTAIN or the true top class of the
     smoothed classifier. Arguments as for `certify`, whose n estimation samples it draws too: at one key and sigma
     the samples of a smaller n are the first of a larger.
+
+    Raises:
+        TypeError, ValueError: as `certify`.
     """
-    check_prediction(sigma, n, alpha)
-    images = jnp.asarray(images, jnp.float32)
+    images = as_images(images, value_range)
+    keys = as_image_keys(key, images)
+    n = whole_number("n", n, least=None)
+    check_execution(classify, batch_size, devices)
+    check_prediction(sigma, n, alpha, value_range)
     counts = draw_prediction(
         as_pytree(classify),
         images,
-        (_each(images, sigma, jnp.float32), _image_keys(key, images)),
+        (for_each(images, "sigma", sigma, jnp.float32), keys),
         jnp.asarray(n, jnp.int32),
         batch_size=batch_size or default_batch_size(images.shape),
         devices=devices and tuple(devices),
@@ -249,11 +299,11 @@ def check_request(
     sequential: Sequential | None = None,
     bound: str = "clopper-pearson",
     labels: bool = False,
+    value_range: ValueRange = UNIT,
 ) -> None:
     """Raises ValueError for a request that cannot be met, before anything is computed."""
     bounds.check_alpha(alpha)
-    if not isinstance(sigma, jax.core.Tracer) and not np.all((0 < np.float32(sigma)) & (np.float32(sigma) < np.inf)):
-        raise ValueError(f"sigma is the standard deviation of the noise and must be positive and finite, not {sigma}")
+    check_sigma(sigma, value_range)
     if n0 < 1:
         raise ValueError(f"n0 = {n0} samples select no class; it must be at least 1")
     if certificate not in CERTIFICATES:
@@ -286,7 +336,23 @@ def check_request(
         raise ValueError(f"n0 = {n0} and n = {n} must be at most {MAX_N}: samples are numbered in 32 bits")
 
 
-def check_prediction(sigma, n: int, alpha: float) -> None:
+def check_search(search, sigma, value_range: ValueRange = UNIT) -> None:
+    """Raises unless `search` is None or the settings of a search that can start at `sigma`.
+
+    Raises:
+        TypeError: `search` is something else.
+        ValueError: `sigma` lies outside its bracket, or its bracket reaches far beyond the range of the images.
+    """
+    check_sigma(sigma, value_range)
+    if search is None:
+        return
+    instance_of("search", search, (QCRS, DDRS), _A_SEARCH)
+    check_sigma(search.sigma_upper, value_range, "sigma_upper")
+    if getattr(search, "start", None) is None:  # an ascent of DDRS may have a start of its own
+        check_bracket(sigma, search.sigma_lower, search.sigma_upper)
+
+
+def check_prediction(sigma, n: int, alpha: float, value_range: ValueRange = UNIT) -> None:
     """Raises ValueError for a request of PREDICT that cannot be met, before anything is computed."""
     bounds.check_alpha(alpha)
     if n < bounds.smallest_n(alpha / 2):
@@ -294,18 +360,4 @@ def check_prediction(sigma, n: int, alpha: float) -> None:
             f"n = {n} samples can decide nothing at alpha = {alpha}; the smallest n that could is "
             f"{bounds.smallest_n(alpha / 2)}"
         )
-    check_request(sigma, 1, n, alpha)
-
-
-def _each(images, value, dtype, ndim=0):
-    """`value`, of `ndim` axes, for each of several images where it is one for all."""
-    value = jnp.asarray(value, dtype)
-    return value if images.ndim == 3 or value.ndim > ndim else jnp.broadcast_to(value, (len(images), *value.shape))
-
-
-def _image_keys(key, images):
-    if images.ndim == 3 or (jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == images.shape[:1]):
-        return key
-    if images.ndim != 4:
-        raise ValueError(f"images must have shape (h, w, c) or (m, h, w, c), not {images.shape}")
-    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(images.shape[0]))
+    check_request(sigma, 1, n, alpha, value_range=value_range)

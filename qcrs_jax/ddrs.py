@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float
 
 from .noise import gaussian_noise
@@ -118,13 +117,8 @@ def ascend(
     """
     lower, upper = jnp.float32(settings.sigma_lower), jnp.float32(settings.sigma_upper)
     stream = jax.random.fold_in(key, SEARCH)
-    optimizer = optax.sgd(
-        optax.cosine_decay_schedule(settings.step_size, settings.steps) if settings.decay else settings.step_size
-    )
 
-    def step(place, number):
-        sigma, state = place
-
+    def step(sigma, number):
         def surrogate(sigma):
             key = jax.random.fold_in(stream, number)
             share = {"batch_size": batch_size, "axis_name": axis_name}
@@ -133,14 +127,15 @@ def ascend(
             )
 
         value, gradient = jax.jvp(surrogate, (sigma,), (jnp.float32(1),))
-        update, state = optimizer.update(-gradient, state)  # optax descends
-        moved = jnp.clip(optax.apply_updates(sigma, update), lower, upper)
+        done = number.astype(jnp.float32) / settings.steps
+        share = (1 + jnp.cos(jnp.pi * done)) / 2 if settings.decay else 1
+        moved = jnp.clip(sigma + settings.step_size * share * gradient, lower, upper)
         sigma = jnp.where(jnp.isfinite(gradient), moved, sigma)
-        return (sigma, state), (sigma, value)
+        return sigma, (sigma, value)
 
     start = jnp.asarray(sigma if settings.start is None else settings.start, jnp.float32)
     start = jnp.clip(start, lower, upper)
-    (last, _), (sigmas, surrogates) = jax.lax.scan(step, (start, optimizer.init(start)), jnp.arange(settings.steps))
+    last, (sigmas, surrogates) = jax.lax.scan(step, start, jnp.arange(settings.steps))
     return SigmaAscent(last, sigmas, surrogates)
 
 
@@ -174,7 +169,7 @@ def mean_softmax(
 
     def add_batch(i, total):
         index = (i * devices + device) * size + jnp.arange(size)
-        logits = classify(image + sigma * gaussian_noise(key, index, image.shape)).astype(jnp.float32)
+        logits = classify(image[None] + sigma * gaussian_noise(key, index, image.shape)).astype(jnp.float32)
         valid = (index < draws) & jnp.isfinite(logits).all(axis=-1)
         return total + jnp.where(valid[:, None], jax.nn.softmax(logits), 0).sum(axis=0)
 

@@ -99,7 +99,7 @@ def posterior(prior: Curve, successes: Real[Array, "points"], n: Real[Array, "po
     def newton(_, x):
         gradient, factor = slope_and_factor(x)
         step = jax.scipy.linalg.cho_solve((factor, True), gradient)
-        steps = x + jnp.asarray(STEP_SIZES)[:, None] * step
+        steps = x[None] + jnp.asarray(STEP_SIZES)[:, None] * step[None]
         heights = jax.vmap(log_posterior)(steps)
         return steps[jnp.argmax(jnp.where(jnp.isnan(heights), -jnp.inf, heights))]
 

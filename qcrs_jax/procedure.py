@@ -1,6 +1,5 @@
 """Search, selection and estimation of an image as one loop, and what it draws: compiled programs over images."""
 
-import functools
 import operator
 from typing import NamedTuple
 
@@ -11,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from .ddrs import DDRS, ascend
 from .parallel import DEVICES, any_image, over_images
-from .sampling import Votes, no_votes, num_classes, sample_counts, sample_votes
+from .sampling import Votes, no_votes, num_classes, sample_votes
 from .search import Search, run
 from .sequential import Looks
 from .sigma import (
@@ -78,7 +77,8 @@ def _certification(
 
     def tell(state, votes):
         searching = (state.stage == SEARCH) & ~policy.done(state.policy)
-        told = policy.tell(state.policy, votes.counts)
+        # All images in step are at one stage: outside the search a posterior is not even computed.
+        told = jax.lax.cond(state.stage == SEARCH, policy.tell, lambda before, _: before, state.policy, votes.counts)
         told = jax.tree.map(lambda new, old: jnp.where(searching, new, old), told, state.policy)
         stays = (state.stage == SEARCH) & any_image(~policy.done(told))
         estimating = state.stage == ESTIMATION
@@ -93,8 +93,8 @@ def _certification(
             stage=jnp.where(stays, state.stage, state.stage + 1),
             policy=told,
             votes=votes,
-            turn=state.turn + estimating,
-            looks=state.looks + (estimating & state.going),
+            turn=state.turn + estimating.astype(jnp.int32),
+            looks=state.looks + (estimating & state.going).astype(jnp.int32),
             going=going,
         )
 
@@ -117,15 +117,23 @@ def uniform(words) -> Float[np.ndarray, "*m"] | np.float64:
     return (((bits[..., 0] * 2**32 + bits[..., 1]) // 2**11) + 1)[()] / 2.0**53
 
 
-def _oracle(classify, image, key, batch_size, devices, sample=sample_counts):
-    """The count oracle of one image: Query -> class counts, or what else `sample` gives."""
+def _oracle(classify, image, key, batch_size, devices, beta=None):
+    """The oracle of one image: Query -> votes, the soft ones too where there is a `beta`."""
 
     def answer(query):
         stream = _stream(key, query.stage, query.draw)
         devices_share = {"batch_size": batch_size, "axis_name": _axis_name(devices)}
-        return sample(classify, image, query.sigma, stream, query.n, first=query.first, **devices_share)
+        return sample_votes(
+            classify, image, query.sigma, stream, query.n, first=query.first, beta=beta, **devices_share
+        )
 
     return answer
+
+
+def _count_oracle(*args):
+    """The oracle of one image that counts alone: Query -> class counts."""
+    oracle = _oracle(*args)
+    return lambda query: oracle(query).counts
 
 
 def _axis_name(devices):
@@ -134,7 +142,7 @@ def _axis_name(devices):
 
 @over_images
 def draw_votes(classify, image, sigma, key, ns, wanted, tables, enough, sequential, search, beta, batch_size, devices):
-    oracle = _oracle(classify, image, key, batch_size, devices, functools.partial(sample_votes, beta=beta))
+    oracle = _oracle(classify, image, key, batch_size, devices, beta)
     trace = None
     if isinstance(search, DDRS):  # needs gradients, which no oracle of counts can give
         trace = ascend(search, classify, image, sigma, key, batch_size=batch_size, axis_name=_axis_name(devices))
@@ -154,18 +162,18 @@ def draw_search(classify, image, sigma, key, tables, search, batch_size, devices
     if isinstance(search, DDRS):
         return ascend(search, classify, image, sigma, key, batch_size=batch_size, axis_name=_axis_name(devices))
     policy = qcrs_policy(search, sigma, tables, num_classes(classify, image.shape))
-    return run(policy, _oracle(classify, image, key, batch_size, devices)).trace
+    return run(policy, _count_oracle(classify, image, key, batch_size, devices)).trace
 
 
 @over_images
 def draw_prediction(classify, image, sigma, key, n, batch_size, devices):
     query = Query(sigma, n, jnp.int32(ESTIMATION), jnp.int32(0))
-    return _oracle(classify, image, key, batch_size, devices)(query)
+    return _count_oracle(classify, image, key, batch_size, devices)(query)
 
 
 @over_images
 def draw_curve(classify, image, key, sigmas, n, batch_size, devices):
-    oracle = _oracle(classify, image, key, batch_size, devices)
+    oracle = _count_oracle(classify, image, key, batch_size, devices)
     return jax.lax.map(lambda sigma: oracle(Query(sigma, n, jnp.int32(CURVE), jnp.int32(0))), sigmas)
 
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import export
 
 from .certificate import check_request
+from .checks import check_execution, instance_of, whole_number
 from .ddrs import DDRS
 from .procedure import draw_votes, search_tables
 from .sampling import Classifier, as_pytree, default_batch_size
@@ -39,10 +40,15 @@ def export_certification(
         batch_size: noisy copies per forward pass; changes no count.
 
     Raises:
+        TypeError: a search, or a classifier, that is none.
         ValueError: an n at which no count can certify, or an unknown platform.
     """
     if unknown := set(platforms) - set(PLATFORMS):
         raise ValueError(f"unknown platform {sorted(unknown)[0]!r}; known are {', '.join(PLATFORMS)}")
+    check_execution(classify, batch_size, None)
+    if search is not None:
+        instance_of("search", search, (QCRS, DDRS), "search=QCRS(0.08, 0.9)")
+    n = whole_number("n", n, least=None)
     check_request(1.0, 1, n, alpha)
     tables = search_tables(search, n, alpha)
 

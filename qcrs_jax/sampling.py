@@ -15,6 +15,7 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
+from .checks import UNIT, ValueRange, as_images, as_key, check_sigma
 from .noise import gaussian_noise
 
 Classifier = Callable[[Float[Array, "batch h w c"]], Float[Array, "batch num_classes"]]
@@ -68,10 +69,19 @@ def sample_counts(
     sigma: Float[ArrayLike, ""],
     key,
     n: Int[ArrayLike, ""],
+    *,
+    value_range: ValueRange = UNIT,
     **options,
 ) -> Int[Array, "num_classes"]:
-    """Counts of the classes that `classify` gives to n noisy copies of `image`: `sample_votes` without soft ones."""
-    return sample_votes(classify, image, sigma, key, n, **options).counts
+    """Counts of the classes that `classify` gives to n noisy copies of `image`: `sample_votes` without soft ones.
+
+    Arguments are refused as by `certify`: TypeError or ValueError for an image, a key or a sigma that cannot be meant.
+    """
+    image = as_images(image, value_range)
+    if image.ndim != 3:
+        raise ValueError(f"image must have shape (h, w, c), not {image.shape}; jax.vmap counts for several")
+    check_sigma(sigma, value_range)
+    return sample_votes(classify, image, sigma, as_key(key), n, **options).counts
 
 
 def sample_votes(
@@ -112,12 +122,12 @@ def sample_votes(
 
     def add_batch(i, votes):
         place = (i * devices + device) * batch_size + jnp.arange(batch_size)
-        logits = classify(image + sigma * gaussian_noise(key, first + place, image.shape))
+        logits = classify(image[None] + sigma * gaussian_noise(key, first + place, image.shape))
         valid = (place < n) & jnp.isfinite(logits).all(axis=-1)
         digits = votes.digits
         if beta is not None:
             digits = _add(digits, jnp.where(valid[:, None], soft_votes(logits, beta), 0))
-        hard = valid[:, None] & (jnp.argmax(logits, axis=-1)[:, None] == classes)
+        hard = valid[:, None] & (jnp.argmax(logits, axis=-1)[:, None] == classes[None])
         return Votes(votes.counts + hard.sum(axis=0, dtype=jnp.int32), digits)
 
     turns = -(-jnp.asarray(n, jnp.int32) // (batch_size * devices))

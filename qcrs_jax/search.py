@@ -232,14 +232,14 @@ def grid(lower: Scalar, upper: Scalar, tolerance: Scalar, start: Scalar) -> Sear
     init = _Grid(start, jnp.float32(-jnp.inf), jnp.int32(0))
 
     def ask(s):
-        return jnp.where(s.told == 0, start, lower + (upper - lower) * (s.told - 1) / steps)
+        return jnp.where(s.told == 0, start, lower + (upper - lower) * (s.told - 1).astype(jnp.float32) / steps)
 
     def tell(s, value):
         value = jnp.asarray(value, jnp.float32)
         better = value > s.best_value
         return _Grid(jnp.where(better, ask(s), s.best), jnp.where(better, value, s.best_value), s.told + 1)
 
-    return Search(init, ask, tell, lambda s: s.told > steps + 1, lambda s: s.best)
+    return Search(init, ask, tell, lambda s: s.told.astype(jnp.float32) > steps + 1, lambda s: s.best)
 
 
 def evaluations(name: str, lower: float, upper: float, tolerance: float) -> int:

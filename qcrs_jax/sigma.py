@@ -102,6 +102,11 @@ class QCRS:
         for name in ("tolerance", "epsilon_step"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be positive and finite, not {getattr(self, name)}")
+        if self.search != "bayesian" and self.tolerance >= self.sigma_upper - self.sigma_lower:
+            raise ValueError(
+                f"tolerance {self.tolerance:g} is as wide as the bracket, {self.sigma_lower:g} to {self.sigma_upper:g}: "
+                "nothing would be searched; choose a smaller tolerance or a wider bracket"
+            )
         if self.tolerance < 1e-4 * self.sigma_upper:
             raise ValueError(
                 f"tolerance {self.tolerance} is finer than a search can tell; the least is {1e-4 * self.sigma_upper:g}"
@@ -136,7 +141,7 @@ class QCRS:
 
 
 class SigmaSearch(NamedTuple):
-    """What a search for sigma did. Entries of the trace beyond `evaluations` are NaN and 0.
+    """What a search for sigma did. Entries of the trace beyond `evaluations` are 0.
 
     sigma: the sigma chosen.
     prediction: the class whose radius was maximised, the top class at the original sigma.
@@ -190,7 +195,7 @@ def qcrs_policy(settings: QCRS, sigma: Float[Array, ""], tables: Tables, num_cla
         sigma=jnp.asarray(sigma, jnp.float32),
         prediction=zero,
         evaluations=zero,
-        sigmas=jnp.full(capacity, jnp.nan, jnp.float32),
+        sigmas=jnp.zeros(capacity, jnp.float32),
         counts=jnp.zeros((capacity, num_classes), jnp.int32),
         radii=jnp.zeros(capacity, jnp.float32),
     )
@@ -210,8 +215,7 @@ def qcrs_policy(settings: QCRS, sigma: Float[Array, ""], tables: Tables, num_cla
             sigmas=t.sigmas.at[t.evaluations].set(point, mode="drop"),
             counts=t.counts.at[t.evaluations].set(counts, mode="drop"),
         )
-        compared = trace.sigmas * values[trace.successes]
-        return _State(inner, trace._replace(radii=jnp.where(jnp.isnan(trace.sigmas), 0, compared)))
+        return _State(inner, trace._replace(radii=trace.sigmas * values[trace.successes]))
 
     return Search(_State(search.init, trace), ask, tell, lambda s: search.done(s.search), lambda s: s.trace.sigma)
 

@@ -2,6 +2,11 @@
 
 The class shares of a curve (curves.py), interpolated in probits over log sigma, are taken for the truth, and a search
 draws its counts from them. Of a class that was always chosen the share is known up to 1 / n: measure with a large n.
+
+A sample is a number u, uniform on [0, 1), and falls into the class whose interval of [0, 1) has u; the intervals are as
+long as the shares, that of the top class at the original sigma first. Where a search reuses its noise at every sigma, it
+reuses u: the sample changes its class only where the shares move past u. One image is thus copied exactly, that of a
+classifier whose class lies within a slab around it, and so are differences between the counts at two sigmas there.
 """
 
 from typing import NamedTuple
@@ -45,11 +50,14 @@ def simulate(
     tables = settings.tables(n, alpha)
 
     def search(key, probits):
+        order = jnp.argsort(-probits[curves.original])  # of the classes, the top one first
+
         def counts(query):
             z = jax.vmap(lambda row: jnp.interp(jnp.log(query.sigma), log_sigmas, row), in_axes=1)(probits)
-            stream = jax.random.fold_in(jax.random.fold_in(key, query.draw), jnp.round(1e6 * query.sigma).astype(int))
-            drawn = jax.random.multinomial(stream, query.n.astype(jnp.float32), ndtr(z) / ndtr(z).sum())
-            return drawn.astype(jnp.int32)
+            ends = jnp.cumsum(ndtr(z)[order])
+            u = jax.random.uniform(jax.random.fold_in(key, query.draw), settings.search_n)
+            below = (u[:, None] < ends / ends[-1]).sum(axis=0, dtype=jnp.int32)
+            return jnp.zeros(len(order), jnp.int32).at[order].set(jnp.diff(below, prepend=0))
 
         sigma = jnp.float32(curves.sigmas[curves.original])
         trace = run(qcrs_policy(settings, sigma, tables, curves.counts.shape[-1]), counts).trace

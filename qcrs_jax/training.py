@@ -17,6 +17,7 @@ from flax import nnx
 from jax.scipy.special import ndtri
 from jaxtyping import Array, Float, Int
 
+from .checks import check_sigma
 from .models import Classifier, Spec, build
 from .models.classifier import normalise
 
@@ -35,6 +36,7 @@ class Gaussian:
 
     def __post_init__(self):
         _check(self, positive=("sigma",))
+        check_sigma(self.sigma)
 
     def loss(self, logits: Float[Array, "batch 1 num_classes"], labels: Int[Array, "batch"]) -> Float[Array, ""]:
         """The mean cross-entropy."""
@@ -61,6 +63,7 @@ class Macer:
 
     def __post_init__(self):
         _check(self, positive=("sigma", "copies", "gamma", "beta"), nonnegative=("weight",))
+        check_sigma(self.sigma)
 
     def loss(self, logits: Float[Array, "batch copies num_classes"], labels: Int[Array, "batch"]) -> Float[Array, ""]:
         """Classification and robustness loss, each a mean over the batch (equations 6 to 9, algorithm 1)."""

@@ -10,11 +10,11 @@ DIRECTION /= np.linalg.norm(DIRECTION)
 
 
 def linear(images):
-    """Two half spaces: class 0 where the image's component along DIRECTION is positive.
+    """Two half spaces: class 0 where the image, seen from mid-grey, has a positive component along DIRECTION.
 
     Smoothed with any sigma, an image at signed distance d has P(class 0) = Phi(d / sigma) and radius |d|.
     """
-    score = jnp.einsum("bhwc,hwc->b", images, jnp.asarray(DIRECTION, jnp.float32))
+    score = jnp.einsum("bhwc,hwc->b", images - 0.5, jnp.asarray(DIRECTION, jnp.float32))
     return jnp.stack([score, -score], axis=-1)
 
 
@@ -35,5 +35,5 @@ def by_sign(images):
 
 
 def at_distance(d):
-    """An image at signed distance d from the linear classifier's boundary."""
-    return jnp.asarray(d * DIRECTION, jnp.float32)
+    """An image at signed distance d from the linear classifier's boundary, in [0, 1] for |d| up to 1."""
+    return jnp.asarray(0.5 + d * DIRECTION, jnp.float32)

@@ -52,7 +52,7 @@ def certify_numpy(classify, image, sigma, key, n0, n, alpha):
 @pytest.mark.parametrize("level", [0.02, 0.2, 0.6])
 def test_certify_is_that_of_cohen(level):
     image = jnp.zeros(SHAPE).at[0, 0, 0].set(level).at[1, 1, 1].set(-level)
-    ours = certify(by_sign, image, 0.25, key=KEY, n0=15, n=150, alpha=0.01)
+    ours = certify(by_sign, image, 0.25, key=KEY, n0=15, n=150, alpha=0.01, value_range=(-1, 1))
     prediction, radius = certify_numpy(by_sign, image, 0.25, KEY, 15, 150, 0.01)
     assert ours.prediction == prediction
     np.testing.assert_allclose(ours.radius, radius, rtol=1e-9)
@@ -143,13 +143,13 @@ def test_qcrs_finds_the_known_sigma_of_a_slab(search, bracket):
     best = np.max(certified_radius(clopper_pearson_lower(k, n, 0.001), sigmas))
     classify = Partial(slab, width)
     settings = QCRS(*bracket, tolerance=0.02, search=search, search_n=n, epsilon_step=0.2)
-    found = search_sigma(classify, jnp.zeros(SHAPE), 0.2, settings, key=KEY, n=n)
+    found = search_sigma(classify, jnp.zeros(SHAPE), 0.3, settings, key=KEY, n=n)
     reached = certified_radius(
         clopper_pearson_lower(n * slab_probability(width, float(found.sigma)), n, 0.001), float(found.sigma)
     )
     assert reached > 0.97 * best
-    fixed = certify(classify, jnp.zeros(SHAPE), 0.2, key=KEY, n=4000)
-    assert certify(classify, jnp.zeros(SHAPE), 0.2, key=KEY, n=4000, search=settings).radius > 1.05 * fixed.radius
+    fixed = certify(classify, jnp.zeros(SHAPE), 0.3, key=KEY, n=4000)
+    assert certify(classify, jnp.zeros(SHAPE), 0.3, key=KEY, n=4000, search=settings).radius > 1.05 * fixed.radius
 
 
 @pytest.mark.parametrize("search", SEARCHES)
@@ -166,7 +166,7 @@ def test_the_trace_tells_what_the_search_did(objective):
     m = int(found.evaluations)
     sigmas, successes = np.asarray(found.sigmas)[:m], np.asarray(found.successes)[:m]
     assert m == SETTINGS.evaluations and sigmas[0] == np.float32(0.25) and found.prediction == 0
-    assert np.all(np.isnan(found.sigmas[m:])) and np.all(found.successes[m:] == 0)
+    assert np.all(found.sigmas[m:] == 0) and np.all(found.radii[m:] == 0) and np.all(found.successes[m:] == 0)
     if objective == "lcb":
         radii = certified_radius(clopper_pearson_lower(successes, 500, 0.001), sigmas)
     else:  # of the certification that it is for
@@ -195,7 +195,7 @@ def test_these_searches_draw_afresh_each_time(search):
 def test_certification_samples_are_fresh():
     # The same key, seen by search, selection and estimation: no two stages may share a noise vector.
     image = jnp.zeros(SHAPE)
-    settings = QCRS(0.2, 0.5, tolerance=0.3, search_n=40)
+    settings = QCRS(0.2, 0.5, tolerance=0.25, search_n=40)
     seen = []
 
     def spy(images):
@@ -243,8 +243,8 @@ def test_predict_needs_one_sample_more_than_certify():
     # Two-sided: 10 of 10 has p = .00195.
     for n in (9, 10):
         with pytest.raises(ValueError, match="smallest n that could is 11"):
-            predict(linear, at_distance(5.0), 0.25, key=KEY, n=n)
-    assert predict(linear, at_distance(5.0), 0.25, key=KEY, n=11).prediction == 0
+            predict(linear, at_distance(1.0), 0.25, key=KEY, n=n)
+    assert predict(linear, at_distance(1.0), 0.25, key=KEY, n=11).prediction == 0
 
 
 def test_predict_abstains_when_the_two_top_classes_tie():
@@ -255,7 +255,7 @@ def test_predict_abstains_when_the_two_top_classes_tie():
 def test_samples_of_no_class_count_against_the_prediction():
     # An answer must hold whatever the classes of the copies whose logits are not finite.
     def spoilt(images):
-        return jnp.where((images[:, 0, 0, 0] > 0.25)[:, None], jnp.nan, linear(images))
+        return jnp.where((images[:, 0, 0, 0] > 0.75)[:, None], jnp.nan, linear(images))
 
     image = at_distance(0.1)
     assert predict(linear, image, 0.25, key=KEY, n=200, alpha=0.01).prediction == 0
@@ -305,7 +305,7 @@ def test_soft_certificates_follow_from_votes_on_the_documented_noise():
 
 def test_soft_is_looser_than_hard_where_votes_are_whole():
     # Two classes and a very cold softmax: the same votes, and Bernstein's bound beside the exact one.
-    for d in (0.05, 0.1, 0.3, 2.0):
+    for d in (0.05, 0.1, 0.3, 1.0):
         soft = certify_soft(linear, at_distance(d), beta=1e9, n=4000)
         hard = certify(linear, at_distance(d), 0.25, key=KEY, n=4000)
         np.testing.assert_array_equal(soft.soft.sums, hard.counts * SOFT_ONE)
@@ -337,7 +337,7 @@ def test_soft_votes_do_not_depend_on_the_batch_nor_on_the_company(search):
 
 def test_copies_without_a_vote_help_no_soft_certificate():
     def spoilt(images):
-        return jnp.where(images[:, :1, 0, 0] > 0.4, jnp.nan, 1e6 * linear(images))
+        return jnp.where(images[:, :1, 0, 0] > 0.9, jnp.nan, 1e6 * linear(images))
 
     whole, ours = (certify_soft(f, at_distance(0.5), n=2000) for f in (lambda x: 1e6 * linear(x), spoilt))
     lost = 1 - ours.counts.sum() / 2000
@@ -401,7 +401,7 @@ def test_impossible_searches_are_told(change, message):
 
 
 def test_ten_samples_can_certify_and_nine_cannot():
-    assert certify(linear, at_distance(5.0), 0.25, key=KEY, n=10).radius == pytest.approx(
+    assert certify(linear, at_distance(1.0), 0.25, key=KEY, n=10).radius == pytest.approx(
         0.25 * special.ndtri(0.001**0.1), rel=1e-6
     )
 

@@ -51,7 +51,7 @@ def test_the_noise_is_the_same_at_all_sigmas_and_the_curve_s_own():
 
 
 def test_curves_of_images_together_are_those_one_by_one():
-    images = jnp.stack([jnp.full(SHAPE, v) for v in (0.05, -0.02)])
+    images = jnp.stack([jnp.full(SHAPE, v) for v in (0.05, 0.02)])
     together = sample_curve(linear, images, SIGMAS[:3], key=KEY, n=130, devices=jax.devices()[:1], batch_size=64)
     assert together.shape == (2, 3, 2)
     for i, image in enumerate(images):

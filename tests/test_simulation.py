@@ -1,15 +1,19 @@
 """Searches on curves without a network: known ones, and measured ones where they are at hand."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from checkpoints import SHARED
+from classifiers import SHAPE, slab, slab_probability
+from jax.tree_util import Partial
 from qcrs_jax.experiments import cli, simulate
 from scipy import special
 
-from qcrs_jax import QCRS
+from qcrs_jax import QCRS, search_sigma, simulation
 from qcrs_jax.bounds import PROBITS, expected_radius_table
 from qcrs_jax.curves import COLUMNS, Curves, Point
+from qcrs_jax.sigma import qcrs_policy
 from qcrs_jax.simulation import best_radius, radius_at
 from qcrs_jax.simulation import simulate as simulate_searches
 from qcrs_jax.writer import Writer
@@ -65,6 +69,47 @@ def test_the_class_is_that_of_the_original_sigma():
     curves = falling([0.1])  # at 0.25 the second class is on top
     found = simulate_searches(curves, QCRS(0.08, 0.9), key=jax.random.key(0), repeats=2)
     assert np.all(found.prediction == 1)
+
+
+@pytest.mark.parametrize("settings", [{"search": "golden"}, {"search": "bisection"}, {"search": "bayesian"}])
+def test_simulated_searches_are_real_ones(settings):
+    # At the middle of a slab the class shares are known, and a sample changes its class at most once in sigma, as a
+    # simulated one does: chosen sigmas, and so regrets, have one distribution.
+    width, original, repeats = 1.2, 0.25, 300
+    search = QCRS(0.1, 2.0, tolerance=0.1, search_n=100, max_evaluations=8, **settings)
+    sigmas = np.sort(np.append(np.geomspace(0.02, 9, 400), original))
+    p = slab_probability(width, sigmas)
+    counts = np.round(1e9 * np.stack([p, 1 - p], axis=-1)).astype(int)[None]
+    curves = Curves(np.zeros(1, int), np.zeros(1, int), sigmas, int(np.argmin(abs(sigmas - original))), counts, 10**9, {})
+    simulated = simulate_searches(curves, search, key=jax.random.key(2), repeats=repeats)
+    images = jnp.zeros((repeats, *SHAPE))
+    real = search_sigma(Partial(slab, width), images, original, search, key=jax.random.key(3))
+    real = radius_at(curves, np.asarray(real.sigma, float)[:, None], np.zeros((repeats, 1), int))
+    regrets = [1 - radius[:, 0] / best_radius(curves, 0.1, 2.0) for radius in (simulated.radius, real)]
+    error = np.hypot(*(regret.std() / repeats**0.5 for regret in regrets))
+    assert abs(regrets[0].mean() - regrets[1].mean()) < 4 * error and error < 0.02, [r.mean() for r in regrets]
+
+
+def test_common_random_numbers_are_common_in_simulations_too():
+    # Golden section sees one set of samples at every sigma: where the class falls off, fewer of them stay in it.
+    curves = falling([0.3])
+    asked = {}
+
+    def spy(*args):
+        policy = qcrs_policy(*args)
+
+        def tell(state, counts):
+            jax.debug.callback(lambda s, c: asked.update({float(s): int(c)}), policy.ask(state).sigma, counts[0])
+            return policy.tell(state, counts)
+
+        return policy._replace(tell=tell)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(simulation, "qcrs_policy", spy)
+        simulate_searches(curves, QCRS(0.1, 1.0, search_n=60), key=jax.random.key(5), repeats=1)
+    jax.effects_barrier()
+    by_sigma = [count for _, count in sorted(asked.items())]
+    assert len(by_sigma) > 5 and by_sigma == sorted(by_sigma, reverse=True)
 
 
 def test_the_bayesian_search_beats_the_published_one_on_measured_curves():

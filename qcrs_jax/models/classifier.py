@@ -89,7 +89,7 @@ def build(spec: Spec, seed: int = 0) -> nnx.Module:
 
 def normalise(spec: Spec, images: Float[Array, "batch h w c"]) -> Float[Array, "batch h w c"]:
     """What the network of `spec` is given for `images` in [0, 1]."""
-    mean, std = (jnp.asarray(v, jnp.float32) for v in (spec.mean, spec.std))
+    mean, std = (jnp.asarray(v, jnp.float32).reshape(1, 1, 1, -1) for v in (spec.mean, spec.std))
     return (images - mean) / std
 
 
@@ -121,7 +121,7 @@ class Classifier:
             inference.prepare_inference(platform or jax.default_backend())
         compute_in(inference, dtype := jnp.dtype(dtype))
         graph, weights = nnx.split(inference)
-        mean, std = (jnp.asarray(v, jnp.float32) for v in (self.spec.mean, self.spec.std))
+        mean, std = (jnp.asarray(v, jnp.float32).reshape(1, 1, 1, -1) for v in (self.spec.mean, self.spec.std))
         return Partial(_Apply(graph, dtype), nnx.to_pure_dict(weights), mean, std)
 
     def fingerprint(self) -> str:
