@@ -88,7 +88,8 @@ def certify(
             together under vmap.
         sigma: the noise level, or one for each image; with `search`, the one the classifier was trained at, where the
             search starts.
-        key: a PRNG key, `jax.random.key(seed)` or `jax.random.PRNGKey(seed)`. Several images draw from `fold_in(key, position)`, or from m keys.
+        key: a PRNG key, `jax.random.key(seed)` or `jax.random.PRNGKey(seed)`. Several images draw from
+            `fold_in(key, position)`, or from m keys.
         n0: samples that select the class.
         n: samples that estimate its probability; outside jit also a number for each image, which must not depend on
             its certification samples.
@@ -136,7 +137,9 @@ def certify(
     words = uniform_words(keys) if bound == "randomised" else None  # before the devices are at work
     search_n = search.search_n if isinstance(search, QCRS) else 0
     ns = np.stack(np.broadcast_arrays(search_n, n0, n), axis=-1)
-    wanted = None if labels is None else for_each(images, "labels", whole_number("labels", labels, least=None), jnp.int32)
+    wanted = (
+        None if labels is None else for_each(images, "labels", whole_number("labels", labels, least=None), jnp.int32)
+    )
     votes0, votes, looks, sigma, trace = draw_votes(
         as_pytree(classify),
         images,

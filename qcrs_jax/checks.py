@@ -17,8 +17,8 @@ CHANNELS = (1, 2, 3, 4)
 LARGEST_SIGMA = 10  # times the range of the images; a level in units of 255 is larger
 _ROUNDING = 1e-5  # of the range, by which a resized image may leave it
 _ABOUT_RANGE = (
-    "If the classifier takes images of another range, name it: value_range=(low, high); sigma and radius are then in its "
-    "units. value_range=None takes any values and any layout."
+    "If the classifier takes images of another range, name it: value_range=(low, high); sigma and radius are then in "
+    "its units. value_range=None takes any values and any layout."
 )
 
 
@@ -67,8 +67,8 @@ def _check_layout(shape):
     if channels not in CHANNELS and height in CHANNELS:
         axes = "0, 2, 3, 1" if len(shape) == 4 else "1, 2, 0"
         raise ValueError(
-            f"images of shape {shape} look as if their channels came first; write images.transpose({axes}). If they are "
-            f"{height} rows high and have {channels} channels, value_range=None takes them as they are"
+            f"images of shape {shape} look as if their channels came first; write images.transpose({axes}). If they "
+            f"are {height} rows high and have {channels} channels, value_range=None takes them as they are"
         )
     if len(shape) == 4 and (width, channels) == (1, 1) and height > 1:
         raise ValueError(
@@ -146,7 +146,9 @@ def for_each(images, name: str, value, dtype, axes: int = 0) -> jax.Array:
     if value.ndim == axes:
         return jnp.broadcast_to(value, (*several, *value.shape))
     if value.shape[: value.ndim - axes] != several:
-        of = f"{len(images)} images: give one number, or one for each image" if several else "one image: give one number"
+        of = (
+            f"{len(images)} images: give one number, or one for each image" if several else "one image: give one number"
+        )
         raise ValueError(f"{name} has shape {value.shape[: value.ndim - axes]} for {of}")
     return value
 
@@ -165,8 +167,8 @@ def check_sigma(sigma, value_range: ValueRange = UNIT, name: str = "sigma") -> N
     low, high = _range(value_range)
     if np.max(values) > LARGEST_SIGMA * (high - low):
         raise ValueError(
-            f"{name} = {np.max(values):g} is more than {LARGEST_SIGMA} times the range [{low:g}, {high:g}] of the images; "
-            f"sigma is in their units: a level of {np.max(values):g} out of 255 is {np.max(values) / 255:.3g}"
+            f"{name} = {np.max(values):g} is more than {LARGEST_SIGMA} times the range [{low:g}, {high:g}] of the "
+            f"images; sigma is in their units: a level of {np.max(values):g} out of 255 is {np.max(values) / 255:.3g}"
         )
 
 

@@ -104,8 +104,8 @@ class QCRS:
                 raise ValueError(f"{name} must be positive and finite, not {getattr(self, name)}")
         if self.search != "bayesian" and self.tolerance >= self.sigma_upper - self.sigma_lower:
             raise ValueError(
-                f"tolerance {self.tolerance:g} is as wide as the bracket, {self.sigma_lower:g} to {self.sigma_upper:g}: "
-                "nothing would be searched; choose a smaller tolerance or a wider bracket"
+                f"tolerance {self.tolerance:g} is as wide as the bracket, {self.sigma_lower:g} to "
+                f"{self.sigma_upper:g}: nothing would be searched; choose a smaller tolerance or a wider bracket"
             )
         if self.tolerance < 1e-4 * self.sigma_upper:
             raise ValueError(

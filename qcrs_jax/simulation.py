@@ -3,10 +3,10 @@
 The class shares of a curve (curves.py), interpolated in probits over log sigma, are taken for the truth, and a search
 draws its counts from them. Of a class that was always chosen the share is known up to 1 / n: measure with a large n.
 
-A sample is a number u, uniform on [0, 1), and falls into the class whose interval of [0, 1) has u; the intervals are as
-long as the shares, that of the top class at the original sigma first. Where a search reuses its noise at every sigma, it
-reuses u: the sample changes its class only where the shares move past u. One image is thus copied exactly, that of a
-classifier whose class lies within a slab around it, and so are differences between the counts at two sigmas there.
+A sample is a number u, uniform on [0, 1). The classes divide [0, 1) among them, each an interval as long as its share,
+the top class at the original sigma first; the sample falls into the class whose interval holds u. A search that reuses
+its noise at every sigma reuses u: the sample changes its class only where the shares move past u. For a class that lies
+within a slab around the image this is exactly what real noise does.
 """
 
 from typing import NamedTuple

@@ -11,9 +11,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from classifiers import SHAPE, by_sign
-from jax.extend import core
 
-from qcrs_jax import DDRS, QCRS, Sequential, certify, load_classifier, predict, sample_counts, sample_curve, search_sigma
+from qcrs_jax import (
+    DDRS,
+    QCRS,
+    Sequential,
+    certify,
+    load_classifier,
+    predict,
+    sample_counts,
+    sample_curve,
+    search_sigma,
+)
 from qcrs_jax.checks import as_images, as_key
 
 KEY = jax.random.key(3)
@@ -97,8 +106,8 @@ def test_a_value_range_of_their_own_is_the_way_out():
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, jnp.bfloat16])
 def test_images_of_any_float_are_taken(dtype):
     image = np.full(SHAPE, 0.5).astype(dtype)
-    for image in (image, jnp.asarray(image, jax.dtypes.canonicalize_dtype(dtype))):
-        assert as_images(image).dtype == jnp.float32 and as_images(image).max() == 0.5
+    for kind in (image, jnp.asarray(image, jax.dtypes.canonicalize_dtype(dtype))):
+        assert as_images(kind).dtype == jnp.float32 and as_images(kind).max() == 0.5
     assert as_images([[[0.5]]]).shape == (1, 1, 1)
 
 
@@ -195,7 +204,8 @@ def test_the_object_that_holds_a_classifier_is_not_the_function():
 
 STRICT = """
 import sys, jax, numpy as np
-from qcrs_jax import DDRS, QCRS, Sequential, certify, load_classifier, predict, sample_counts, sample_curve, search_sigma
+from qcrs_jax import DDRS, QCRS, Sequential, certify, load_classifier
+from qcrs_jax import predict, sample_counts, sample_curve, search_sigma
 from qcrs_jax.models import ARCHITECTURES, Classifier, Spec, build
 from qcrs_jax.sigma import SEARCHES
 assert jax.config.jax_debug_nans and jax.config.jax_numpy_rank_promotion == "raise"
@@ -248,16 +258,10 @@ def equations(jaxpr, under=()):
     """Every equation of a jaxpr, with the names of the primitives that it stands under."""
     for equation in jaxpr.eqns:
         yield equation.primitive.name, under
-        for inner in core.jaxprs_in_params(equation.params) if hasattr(core, "jaxprs_in_params") else _inner(equation):
-            yield from equations(inner, (*under, equation.primitive.name))
-
-
-def _inner(equation):
-    for value in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda v: hasattr(v, "jaxpr")):
-        if hasattr(value, "eqns"):
-            yield value
-        elif hasattr(value, "jaxpr"):
-            yield value.jaxpr
+        for value in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda v: hasattr(v, "jaxpr")):
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from equations(inner, (*under, equation.primitive.name))
 
 
 @pytest.mark.parametrize("images", [IMAGE, np.stack([IMAGE] * 3)], ids=["one image", "several"])

@@ -76,11 +76,13 @@ def test_simulated_searches_are_real_ones(settings):
     # At the middle of a slab the class shares are known, and a sample changes its class at most once in sigma, as a
     # simulated one does: chosen sigmas, and so regrets, have one distribution.
     width, original, repeats = 1.2, 0.25, 300
-    search = QCRS(0.1, 2.0, tolerance=0.1, search_n=100, max_evaluations=8, **settings)
+    search = QCRS(0.1, 2.0, tolerance=0.03, search_n=50, max_evaluations=8, **settings)
     sigmas = np.sort(np.append(np.geomspace(0.02, 9, 400), original))
     p = slab_probability(width, sigmas)
     counts = np.round(1e9 * np.stack([p, 1 - p], axis=-1)).astype(int)[None]
-    curves = Curves(np.zeros(1, int), np.zeros(1, int), sigmas, int(np.argmin(abs(sigmas - original))), counts, 10**9, {})
+    curves = Curves(
+        np.zeros(1, int), np.zeros(1, int), sigmas, int(np.argmin(abs(sigmas - original))), counts, 10**9, {}
+    )
     simulated = simulate_searches(curves, search, key=jax.random.key(2), repeats=repeats)
     images = jnp.zeros((repeats, *SHAPE))
     real = search_sigma(Partial(slab, width), images, original, search, key=jax.random.key(3))
