@@ -1,5 +1,10 @@
 """The comparison of two number formats, copy by copy."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,16 +49,36 @@ def test_pairs_are_those_of_the_same_noise():
     np.testing.assert_array_equal(np.bincount(first[:, 0], minlength=4), one)
 
 
-@pytest.mark.parametrize(("batch_size", "devices", "at_once"), [(7, 1, 2**14), (16, 2, 64), (3, 2, 1)])
-def test_pairs_are_the_same_whatever_the_batch_and_the_devices(monkeypatch, batch_size, devices, at_once):
-    if len(jax.devices()) < devices:
-        pytest.skip("there are fewer devices")
+@pytest.mark.parametrize(("batch_size", "at_once"), [(7, 2**14), (16, 64), (3, 1)])
+def test_pairs_are_the_same_whatever_the_batch(monkeypatch, batch_size, at_once):
     image = jnp.zeros(SHAPE)
     (expected,) = pairs(by_sign, shifted, image=image, sigma=0.3, n=100)
     monkeypatch.setattr(copies, "AT_ONCE", at_once)
-    found = pairs(by_sign, shifted, image=image, sigma=0.3, n=100, batch_size=batch_size, devices=devices)
+    found = pairs(by_sign, shifted, image=image, sigma=0.3, n=100, batch_size=batch_size)
     assert (len(found) > 1) == (at_once < 100)
     np.testing.assert_array_equal(np.concatenate(found), expected)
+
+
+DEVICES = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import jax, numpy as np
+from test_agreement import SHAPE, by_sign, pairs, shifted
+one, three = (
+    np.concatenate(pairs(by_sign, shifted, image=np.zeros(SHAPE), sigma=0.3, n=100, devices=devices))
+    for devices in (1, 3)
+)
+np.testing.assert_array_equal(one, three)
+print(len(jax.devices()))
+"""
+
+
+def test_pairs_are_the_same_whatever_the_devices():
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=3", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", DEVICES, str(Path(__file__).parent)]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == ["3"]
 
 
 def test_what_is_told_follows_from_the_pairs():
