@@ -70,7 +70,8 @@ def comparison(reference, runs, format="terminal") -> str:
     body = Body(LAYOUTS[format](list(header), [_row(reference, run) for run in (reference, *runs)]))
     notes = (
         f"Reference: {label(reference)}, {len(reference.records)} images. Regret: mean of (reference radius - radius), "
-        "negative ones as 0, where both predict the label. Sigma ratio: quartiles of sigma / the reference's sigma."
+        "negative ones as 0, where both predict the label. Sigma ratio: quartiles of sigma / the reference's sigma. "
+        "Intervals of the gain: a paired bootstrap over the images (BCa), approximate for few images."
     )
     if any(run.request.get("method") == "ddrs" for run in (reference, *runs)):
         notes += f" {DDRS_SAMPLES}"

@@ -1,7 +1,8 @@
 """Plot certified accuracy against radius of results files, with the ACR in the legend (png, pdf or svg).
 
 Bands are 95% intervals over all images like these, exact (Clopper-Pearson) at each radius by itself; that of the ACR is
-a bootstrap's (BCa). They suppose that the images were drawn at random, and are not about alpha.
+a bootstrap's (BCa). They suppose that the images were drawn at random, and are not about alpha. Memory-based
+runs have none.
 
 The files of a run that was split by --shard are one run, if all are given. A FILE.json that `qcrs-jax visualize` wrote
 is drawn as its figure was.
@@ -49,7 +50,7 @@ def plot(paths, out, title=None, names=None) -> None:
     )
     from qcrs_jax.shards import read_runs
 
-    from .table import group_by_images, interval_text, label
+    from .table import group_by_images, independent, interval_text, label
 
     runs = read_runs(paths)
     if names is not None and len(names) != len(runs):
@@ -64,7 +65,7 @@ def plot(paths, out, title=None, names=None) -> None:
     for i, (run, (correct, radius)) in enumerate(zip(runs, curves)):
         name = names[i] if names else literal(label(run))
         images = f", {len(correct)} images" if different else ""
-        low, high = acr_interval(correct, radius)
+        low, high = acr_interval(correct, radius) if independent(run) else (math.nan, math.nan)
         interval = "" if math.isnan(low) else f" ({interval_text(low, high, len(correct))})"
         (line,) = axes.plot(
             at,
@@ -72,6 +73,8 @@ def plot(paths, out, title=None, names=None) -> None:
             label=f"{name}{images}: ACR {average_certified_radius(correct, radius):.4f}{interval}",
             linewidth=1.8,
         )
+        if not independent(run):
+            continue
         band = certified_accuracy_interval(correct, radius, at)
         axes.fill_between(at, *band, color=line.get_color(), alpha=0.02 + 0.16 / len(runs), linewidth=0)
     axes.set(xlabel=r"$\ell_2$ radius", ylabel="certified accuracy", xlim=(0, end), ylim=(0, 1))

@@ -41,6 +41,11 @@ INTERVALS = (
     "noise, and is not in them. Runs over the same images differ by less than their intervals suggest: `qcrs-jax "
     "compare` has the interval of the difference."
 )
+BUDGET = (
+    "With --budget the samples of an image depend a little on the other images; for such a run the intervals are "
+    "approximate."
+)
+DEPENDENT = "A memory-based run has no such intervals (-): its answers depend on the images before."
 AGREEMENT = (
     "Shares of the images. agrees and differs: answers that are, and are not, the class that most samples of the run "
     "with the largest N (marked -) fall into. Runs of one seed share samples: those of a smaller N are the first of a "
@@ -191,6 +196,11 @@ def group_by_images(runs):
     return [sorted(group, key=runs.index) for group in groups]
 
 
+def independent(run) -> bool:
+    """Whether what is certified at an image does not depend on the other images, as intervals over images suppose."""
+    return "memory" not in run.request
+
+
 def _heading(run):
     data = run.request.get("dataset", {})
     name = f" of {data['name']} ({data['split']})" if data else ""
@@ -248,10 +258,13 @@ def _figures(run, radii):
     from qcrs_jax.metrics import acr_interval, certified_accuracy, certified_accuracy_interval, columns, summarise
 
     figures, (correct, radius) = summarise(run)._asdict(), columns(run)
-    intervals = {"acr": acr_interval(correct, radius)}
     at = np.asarray([0.0, *radii], float)
     found = certified_accuracy(correct, radius, at).tolist()
-    ends = zip(*(end.tolist() for end in certified_accuracy_interval(correct, radius, at)))
+    if independent(run):
+        intervals = {"acr": acr_interval(correct, radius)}
+        ends = zip(*(end.tolist() for end in certified_accuracy_interval(correct, radius, at)))
+    else:
+        intervals, ends = {"acr": (math.nan, math.nan)}, [(math.nan, math.nan)] * len(at)
     for key, share, interval in zip(["accuracy", *map(_accuracy_key, radii)], found, ends):
         figures[key], intervals[key] = share, interval
     beside = {}
@@ -380,7 +393,8 @@ def _notes(runs):
             accounts.setdefault(account(run.request, len(run.records)), []).append(label(run))
     notes = [f"{', '.join(of)}: {text}" if len(accounts) > 1 else text for text, of in accounts.items()]
     if not any(run.predicts for run in runs):
-        notes.append(INTERVALS)
+        kinds = {BUDGET: any(run.request.get("budget") for run in runs), DEPENDENT: not all(map(independent, runs))}
+        notes.append(" ".join([INTERVALS, *(text for text, there_is in kinds.items() if there_is)]))
     for run in runs:
         if (claims := [record.robust for record in run.records]) and None not in claims:
             yes, no, unknown = (claims.count(claim) for claim in (1, 0, -1))

@@ -131,6 +131,17 @@ def test_the_plot_has_bands_of_the_exact_intervals(tmp_path, monkeypatch, runs):
         assert text.get_text().endswith(")") and "ACR 1." in text.get_text()
 
 
+def test_a_run_whose_images_depend_on_each_other_has_no_band(tmp_path, monkeypatch, runs):
+    drawn = []
+    monkeypatch.setattr(plot, "save", lambda figure, out: drawn.append(figure))
+    made = {"request": {"memory": {}}, "provenance": {}}
+    (tmp_path / "second.tsv.json").write_text(json.dumps(made))
+    plot.plot(runs, tmp_path / "p.png")
+    assert len(drawn[0].axes[0].lines) == 2 and len(drawn[0].axes[0].collections) == 1
+    texts = [text.get_text() for text in drawn[0].legends[0].get_texts()]
+    assert texts[0].endswith(")") and not texts[1].endswith(")")
+
+
 @pytest.mark.parametrize(("radii", "ends"), [([0.5] * 30, "ACR 0.5000"), ([0.1, 0.3], "ACR 0.2000")])
 def test_where_nothing_is_known_of_the_acr_nothing_is_said(tmp_path, monkeypatch, radii, ends):
     drawn = []

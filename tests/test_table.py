@@ -140,6 +140,18 @@ def test_what_has_no_interval_has_none(tmp_path):
     assert "like these" not in text, "predictions have no radii"
 
 
+def test_a_run_whose_images_depend_on_each_other_has_none(tmp_path):
+    run = many(tmp_path, "m.tsv", 60)
+    plain = tables([run])
+    assert "memory-based run" not in plain and "--budget" not in plain
+    run.sidecar["request"] = {"memory": {}}
+    text = tables([run], radii=[0.0])
+    assert text.splitlines()[5].split() == [*BELOW, "-", "-"]
+    assert "A memory-based run has no such intervals" in " ".join(text.split())
+    run.sidecar["request"] = {"budget": 500}
+    assert "depend a little on the other images" in " ".join(tables([run]).split())
+
+
 def predictions(tmp_path, n, answers, counts=None, **request):
     """A run of PREDICT over four images of the classes 0, 0, 1, 1."""
     request = {"method": "predict", "sigma": 0.25, "alpha": 0.001, "n": n, "classifier": {"arch": "a"}} | request
