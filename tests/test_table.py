@@ -147,7 +147,7 @@ def test_a_run_whose_images_depend_on_each_other_has_none(tmp_path):
     run.sidecar["request"] = {"memory": {}}
     text = tables([run], radii=[0.0])
     assert text.splitlines()[5].split() == [*BELOW, "-", "-"]
-    assert "A memory-based run has no such intervals" in " ".join(text.split())
+    assert "run has no such intervals (-): its answers depend" in " ".join(text.split())
     run.sidecar["request"] = {"budget": 500}
     assert "depend a little on the other images" in " ".join(tables([run]).split())
 
