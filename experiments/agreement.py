@@ -44,55 +44,55 @@ def run(args):
         raise UserError(f"impossible request: {error}") from error
     inputs = open_inputs(args)
     end = len(inputs.dataset) if args.max < 0 else min(args.max, len(inputs.dataset))
-    joint = [joint_counts(inputs, index, args) for index in tqdm(range(0, end, args.skip), unit="img")]
-    if not joint:
+    compared = [compare(inputs, index, args) for index in tqdm(range(0, end, args.skip), unit="img")]
+    if not compared:
         raise UserError(f"--max {args.max} leaves no image")
-    header, row = summary(np.stack(joint), args.sigma, args.N, args.alpha)
+    header, row = summary(np.array(compared), args.sigma, args.N, args.alpha)
     rows = [[(str(args.checkpoint), None), *((cell, None) for cell in row)]]
     print(LAYOUTS["terminal"](["network", *header], rows))
     if args.out:
         args.out.write_text(LAYOUTS["markdown"](["network", *header], rows) + "\n")
 
 
-def joint_counts(inputs, index, args):
-    """How many copies of an image fall into each pair of classes, (float32, other): (num_classes, num_classes)."""
-    import jax
-
-    from qcrs_jax import sample_curve
+def compare(inputs, index, args) -> tuple[int, int, int]:
+    """`told_by` of the copies of an image, in float32 and as the command asks."""
+    from .copies import pairs_of_classes
 
     image, _ = inputs.read(index)
-    classes = inputs.classifier.spec.num_classes
-    both = jax.tree_util.Partial(pair_of_classes, inputs.classifier.classify, inputs.classify)
-    counts = sample_curve(both, image, [args.sigma], key=inputs.keys([index])[0], n=args.N, **inputs.program)
-    return counts.reshape(classes, classes)
+    networks = inputs.classifier.classify, inputs.classify
+    pairs = pairs_of_classes(*networks, image, args.sigma, key=inputs.keys([index])[0], n=args.N, **inputs.program)
+    return told_by(pairs, inputs.classifier.spec.num_classes)
 
 
-def pair_of_classes(one, other, images):
-    """Logits of the pairs of classes of two classifiers, the largest of the pair they give; NaN where a logit is."""
-    import jax
-    import jax.numpy as jnp
+def told_by(pairs, num_classes: int) -> tuple[int, int, int]:
+    """How many copies fall into the first network's top class, by the first, by the second; how many into one class.
 
-    first, second = one(images), other(images)
-    classes = first.shape[-1]
-    pair = jax.nn.one_hot(first.argmax(-1) * classes + second.argmax(-1), classes**2)
-    finite = jnp.isfinite(first).all(-1) & jnp.isfinite(second).all(-1)
-    return jnp.where(finite[:, None], pair, jnp.nan)
+    Args:
+        pairs: of `copies.pairs_of_classes`, some (copies, 2) at a time; copies of no class, -1, count for nothing.
+    """
+    import numpy as np
+
+    counts, same = np.zeros((2, num_classes), int), 0
+    for some in pairs:
+        some = some[some[:, 0] >= 0]
+        counts += [np.bincount(column, minlength=num_classes) for column in some.T]
+        same += int((some[:, 0] == some[:, 1]).sum())
+    top = counts[0].argmax()
+    return int(counts[0, top]), int(counts[1, top]), same
 
 
-def summary(joint, sigma: float, n: int, alpha: float):
-    """Header and cells of the comparison of joint counts (images, num_classes, num_classes)."""
+def summary(compared, sigma: float, n: int, alpha: float):
+    """Header and cells of the comparison of n copies of each image; `compared`: `told_by` of each, (images, 3)."""
     import numpy as np
 
     from qcrs_jax.bounds import certified_radius, clopper_pearson_lower
 
-    counts = np.stack([joint.sum(axis=2), joint.sum(axis=1)])
-    top = counts[0].argmax(axis=1)
-    pa_lower = clopper_pearson_lower(counts[:, np.arange(len(top)), top], n, alpha)
+    pa_lower = clopper_pearson_lower(compared[:, :2].T, n, alpha)
     radius = np.where(pa_lower < 0.5, 0.0, certified_radius(pa_lower, sigma))
-    differs = 1 - np.trace(joint, axis1=1, axis2=2) / n
+    differs = 1 - compared[:, 2] / n
     gaps = {"pa_lower": pa_lower[1] - pa_lower[0], "radius": radius[1] - radius[0]}
     header = ["images", "copies each", "of another class", "most of an image"]
-    cells = [f"{len(joint)}", f"{n:,}", f"{differs.mean():.3%}", f"{differs.max():.2%}"]
+    cells = [f"{len(compared)}", f"{n:,}", f"{differs.mean():.3%}", f"{differs.max():.2%}"]
     for name, gap in gaps.items():
         header += [f"{name} higher by, mean", "at most apart"]
         cells += [f"{gap.mean():+.5f}", f"{abs(gap).max():.4f}"]

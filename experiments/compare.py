@@ -2,10 +2,10 @@
 
 With Cohen's run as the reference the table says what a search gains; with an exhaustive search (`--search grid`) what
 it misses. All runs have to be over the same images. The files of a run that was split by --shard are one run; the
-reference is the run of the first file. Intervals are of a paired bootstrap over the images.
+reference is the run of the first file. Intervals are of a paired bootstrap (BCa) over the images.
 """
 
-import textwrap
+import math
 from pathlib import Path
 
 from qcrs_jax.errors import UserError
@@ -57,7 +57,7 @@ def comparison(reference, runs, format="terminal") -> str:
     Raises:
         UserError: the runs are not over the same images.
     """
-    from .table import LAYOUTS, group_by_images
+    from .table import LAYOUTS, Body, group_by_images, page
 
     for run in (reference, *runs):
         if not run.records:
@@ -67,21 +67,22 @@ def comparison(reference, runs, format="terminal") -> str:
                 f"{run.path}: is not over the images of {reference.path}; give both the same data, --skip and --max"
             )
     header = "run", "ACR", "gain in ACR (95%)", "of the reference", "search / N", "regret", "sigma ratio"
-    body = LAYOUTS[format](list(header), [_row(reference, run) for run in (reference, *runs)])
+    body = Body(LAYOUTS[format](list(header), [_row(reference, run) for run in (reference, *runs)]))
     notes = (
         f"Reference: {label(reference)}, {len(reference.records)} images. Regret: mean of (reference radius - radius), "
-        "negative ones as 0, where both predict the label. Sigma ratio: quartiles of sigma / the reference's sigma."
+        "negative ones as 0, where both predict the label. Sigma ratio: quartiles of sigma / the reference's sigma. "
+        "Intervals of the gain: a paired bootstrap over the images (BCa), approximate for few images."
     )
     if any(run.request.get("method") == "ddrs" for run in (reference, *runs)):
         notes += f" {DDRS_SAMPLES}"
     if any(run.input_specific for run in (reference, *runs)):
         notes += f" {INPUT_SPECIFIC}"
-    return f"{body}\n\n{textwrap.fill(notes, 100) if format == 'terminal' else notes}\n"
+    return page([body, notes], format)
 
 
 def plot(reference, runs, out) -> None:
     """Draws sigma and radius of every image in each of `runs` against those in `reference` to the file `out`."""
-    from .figures import pyplot, save, tidy
+    from .figures import literal, pyplot, save, tidy
 
     plt = pyplot()
     figure, panels = plt.subplots(2, len(runs), figsize=(3.0 * len(runs), 6.2), layout="constrained", squeeze=False)
@@ -94,10 +95,10 @@ def plot(reference, runs, out) -> None:
             axes.plot(*zip(*pairs), ".", markersize=5, alpha=0.6)
             axes.set(xlim=(0, end), ylim=(0, end), aspect="equal", xlabel=f"{quantity} of the reference")
             tidy(axes)
-        panels[0, column].set_title(label(run).replace(" (", "\n("), fontsize=9)
+        panels[0, column].set_title(literal(label(run)).replace(" (", "\n("), fontsize=9)
     panels[0, 0].set_ylabel("sigma of the run")
     panels[1, 0].set_ylabel(r"certified $\ell_2$ radius of the run")
-    figure.suptitle(f"Each image beside the reference, {label(reference)}", fontsize=10)
+    figure.suptitle(f"Each image beside the reference, {literal(label(reference))}", fontsize=10)
     save(figure, out)
 
 
@@ -108,26 +109,26 @@ def frontier(reference, runs, out) -> None:
     """
     from qcrs_jax.metrics import columns, paired_gain, summarise
 
-    from .figures import pyplot, save, tidy
+    from .figures import literal, pyplot, save, tidy
 
     figure, axes = pyplot().subplots(figsize=(7.2, 4.2), layout="constrained")
     base = summarise(reference)
     points = sorted((summarise(run).samples, place, run) for place, run in enumerate((reference, *runs)))
     for order, (samples, _, run) in enumerate(points):
         gain, low, high = paired_gain(columns(run), columns(reference))
-        bars = None if run is reference else [[gain - low], [high - gain]]
+        bars = None if run is reference or math.isnan(low) else [[gain - low], [high - gain]]
         kind = run.request.get("qcrs") or {"search": run.request.get("method")}
         color = FAMILIES.get(kind["search"], "0.3")
         axes.errorbar(samples, base.acr + gain, bars, fmt="D" if run is reference else "o", capsize=3, color=color)
         above = order % 2  # neighbours have their names on different sides
         side = {"xytext": (4, 6), "rotation": 30} if above else {"xytext": (4, -6), "rotation": -30, "va": "top"}
         style = {**side, "textcoords": "offset points", "fontsize": 8, "color": color}
-        axes.annotate(run.path.stem, (samples, base.acr + gain), **style)
+        axes.annotate(literal(run.path.stem), (samples, base.acr + gain), **style)
     axes.axhline(base.acr, color="0.8", linewidth=1, zorder=0)
     axes.margins(x=0.16, y=0.5)
     axes.set(xlabel="samples an image, of search and certificate", ylabel="ACR")
     axes.set_title(
-        f"gains over {reference.path.stem}, {len(reference.records)} images, with 95% intervals", fontsize=10
+        f"gains over {literal(reference.path.stem)}, {len(reference.records)} images, with 95% intervals", fontsize=10
     )
     tidy(axes)
     save(figure, out)
@@ -146,7 +147,8 @@ def _row(reference, run):
     if run is reference:
         return [(text, None) for text in (*cells, "", "", _overhead(run), "", "")]
     gain, low, high = paired_gain(ours, theirs)
-    cells += [f"{gain:+.4f} ({low:+.4f} to {high:+.4f})", f"{100 * acr / base:.1f}%" if base else "-", _overhead(run)]
+    interval = "no interval" if math.isnan(low) else f"{low:+.4f} to {high:+.4f}"
+    cells += [f"{gain:+.4f} ({interval})", f"{100 * acr / base:.1f}%" if base else "-", _overhead(run)]
     cells += [f"{regret.mean():.4f}" if both.any() else "-", _ratios(run, reference)]
     return [(text, None) for text in cells]
 

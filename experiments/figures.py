@@ -14,13 +14,19 @@ def check_ending(out) -> None:
 
 
 def pyplot():
-    """Matplotlib's pyplot, which is to write files and opens no window."""
+    """Matplotlib's pyplot, which is to write files and opens no window. Fonts are TrueType: venues refuse Type 3."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
+    matplotlib.rcParams.update({"pdf.fonttype": 42, "ps.fonttype": 42})
     return plt
+
+
+def literal(text: str) -> str:
+    """A name as a figure shows it: with no mathematics between dollars, and in a legend even if it begins with _."""
+    return text.replace("$", r"\$").replace("_", " _", text.startswith("_"))
 
 
 def tidy(axes) -> None:

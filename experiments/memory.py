@@ -8,6 +8,7 @@ was made of. Its images are taken in the order of its lines; nothing is certifie
 """
 
 import dataclasses
+import functools
 from pathlib import Path
 
 from qcrs_jax.errors import UserError
@@ -58,9 +59,9 @@ def postprocess(results: Path, out: Path, dataset: str, data_dir: Path | None, s
         raise UserError(f"{results}: is memory-based already")
     _, radii = columns(run)
     data = load_dataset(dataset, data_dir, split)
-    images = _images(run, data)
+    _check_data(run, data)
     predictions = np.array([record.predict for record in run.records])
-    corrected = memory.correct(images, predictions, radii)
+    corrected = memory.correct(RunImages(run, data), predictions, radii)
     records = [
         dataclasses.replace(
             record,
@@ -82,21 +83,41 @@ def postprocess(results: Path, out: Path, dataset: str, data_dir: Path | None, s
     return f"{out}: of {len(records)} images {changed} took the class of an earlier ball, {trimmed} others were trimmed"
 
 
-def _images(run, data):
-    """The images of a run, float32 and of one shape, in the order of its lines.
+@dataclasses.dataclass(frozen=True)
+class RunImages:
+    """The images of a run, float32, in the order of its lines, each read when it is asked for.
 
     Raises:
-        UserError: `data` is not the run's data set.
+        UserError: one cannot be read, or has another shape than the first.
     """
-    import numpy as np
 
+    run: object
+    data: object
+
+    def __len__(self):
+        return len(self.run.records)
+
+    def __getitem__(self, place):
+        image, _ = self.data[self.run.records[place].idx]
+        if place and image.shape != self._shape:
+            raise UserError(
+                f"{self.data.source}: images of different shapes, {self._shape} and {image.shape}, have no distance"
+            )
+        return image
+
+    @functools.cached_property
+    def _shape(self):
+        return self[0].shape
+
+
+def _check_data(run, data):
+    """Raises UserError unless `data` is the run's data set."""
     theirs = run.request.get("dataset", {}).get("fingerprint")
     if theirs not in (None, data.fingerprint):
         raise UserError(
             f"{run.path}: was made of another data set than {data.source} ({data.split}); name its own with --dataset, "
             "--data_dir and --split"
         )
-    images = []
     for record in run.records:
         label = data.labels[record.idx] if 0 <= record.idx < len(data) else None
         if label != record.label:
@@ -105,8 +126,3 @@ def _images(run, data):
                 f"{'there is none' if label is None else f'label {label}'}; name its data set with --dataset, "
                 "--data_dir and --split"
             )
-        images.append(data[record.idx][0])
-    shapes = sorted({image.shape for image in images})
-    if len(shapes) > 1:
-        raise UserError(f"{data.source}: images of different shapes, {shapes[0]} and {shapes[1]}, have no distance")
-    return np.stack(images)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from qcrs_jax.errors import UserError
 
-from .figures import QCRS, RADIUS, SIGMA, check_ending, draw_band, log_sigma, pyplot, save, tidy
+from .figures import QCRS, RADIUS, SIGMA, check_ending, draw_band, literal, log_sigma, pyplot, save, tidy
 
 MOST_PANELS = 12
 
@@ -129,4 +129,4 @@ def _draw_exception(axes, curves, i, alpha):
     log_sigma(axes, sigmas[0], sigmas[-1])
     tidy(axes)
     name = curves.request["dataset"]["class_names"][curves.classes[i]]
-    axes.set_title(f"image {curves.idx[i]}: {name}", fontsize=10)
+    axes.set_title(f"image {curves.idx[i]}: {literal(name)}", fontsize=10)

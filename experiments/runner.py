@@ -97,7 +97,7 @@ def run_over_images(task: Task | Callable[[int], Task], args) -> Path | None:
     with Writer(args.results, request, provenance, **task.file) if first else contextlib.nullcontext() as writer:
         before = writer.done if first else []
         _check_records(before, continued(args, data, indices), data.labels, args.results)
-        done, scores = task.done(before), [score(record) for record in before]
+        done, total, count = task.done(before), sum(map(score, before)), len(before)
         done = {i for i, is_done in zip(indices, word_of_the_first([i in done for i in indices])) if is_done}
         if done:
             print(f"{args.results}: {len(done)} of {len(indices)} images are done; going on behind them")
@@ -134,9 +134,9 @@ def run_over_images(task: Task | Callable[[int], Task], args) -> Path | None:
                             why = "count for no class: a logit is not finite"
                             progress.write(f"image {index}: {spoilt} of {copies} noisy copies {why}")
                     done |= {index for index, _, _ in call}
-                    scores += map(score, records)
+                    total, count = total + sum(map(score, records)), count + len(records)
                     if task.score:
-                        progress.set_postfix_str(f"{name} {sum(scores) / len(scores):.4f}")
+                        progress.set_postfix_str(f"{name} {total / count:.4f}")
                     progress.update(len(call))
                 if first:
                     digests |= _digests(inputs, [record for record in before if record.idx not in digests])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from qcrs_jax.errors import UserError
 
-from .figures import COHEN, QCRS, RADIUS, SIGMA, check_ending, draw_band, log_sigma, pyplot, save, tidy
+from .figures import COHEN, QCRS, RADIUS, SIGMA, check_ending, draw_band, literal, log_sigma, pyplot, save, tidy
 
 
 def read(path: Path) -> dict:
@@ -60,7 +60,7 @@ def _draw_image(figure, request, image):
     """A row: noisy copies, R(sigma), and the order of the search, above each other along one axis of sigma."""
     import numpy as np
 
-    names, search = request["dataset"]["class_names"], image["search"]
+    names, search = [literal(name) for name in request["dataset"]["class_names"]], image["search"]
     sigmas = np.array(request["sigmas"])
     counts = np.array(image["curve"])
     original = request["sigmas"].index(float(np.float32(request["sigma"])))

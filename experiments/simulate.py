@@ -9,6 +9,7 @@ them. The gain over the published bisection is a mean over the images, with its 
   qcrs-jax simulate curves.tsv --left 0.08 --right 0.9 --epsilon 0.03
 """
 
+import math
 from pathlib import Path
 
 from qcrs_jax.errors import UserError
@@ -92,10 +93,11 @@ def comparison(curves, args) -> str:
     base = radii["bisection, as published"][1]
     rows = []
     for name, (samples, radius) in radii.items():
-        gain = [100 * value / base.mean() for value in paired_gain((every, radius), (every, base))]
+        gain, *ends = (100 * value / base.mean() for value in paired_gain((every, radius), (every, base)))
+        interval = "no interval" if math.isnan(ends[0]) else "{:+.1f} to {:+.1f}".format(*ends)
         regret = np.maximum(best - radius, 0)
         share = f"{100 * radius.mean() / best.mean():.1f}%"
         cells = f"{samples:,.0f}", share, f"{regret.mean():.3f}, {regret.max():.2f}"
-        rows.append((name, *cells, "" if radius is base else "{:+.1f}% ({:+.1f} to {:+.1f})".format(*gain)))
+        rows.append((name, *cells, "" if radius is base else f"{gain:+.1f}% ({interval})"))
     header = ["search", "samples", "of the best", "regret, worst", "gain over bisection (95%)"]
     return LAYOUTS["terminal"](header, [[(cell, None) for cell in row] for row in rows]) + "\n"

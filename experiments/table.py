@@ -1,9 +1,11 @@
 """Table of results files: ACR, certified accuracy at radii, abstention, samples and time an image.
 
-Reads our files and those of Cohen's and QCRS's programs. The best of each column is marked. Runs over different
-images are put in tables of their own. The files of a run that was split by --shard are one run, if all are given. With
---classes each run has a table with a row for each class. With files of `qcrs-jax predict` among them it is the table of
-agreement instead: how often each run answers, is right, and answers as the run with the most samples.
+Reads our files and those of Cohen's and QCRS's programs. The best of each column is marked. The row below a run has 95%
+intervals of ACR and of certified accuracy over all images like these; in csv they are columns, ..._low and ..._high.
+Runs over different images are put in tables of their own. The files of a run that was split by --shard are one run, if
+all are given. With --classes each run has a table with a row for each class. With files of `qcrs-jax predict` among
+them it is the table of agreement instead: how often each run answers, is right, and answers as the run with the most
+samples.
 """
 
 import collections
@@ -11,13 +13,14 @@ import csv
 import dataclasses
 import io
 import math
-import re
 import textwrap
 from pathlib import Path
 
 from qcrs_jax.account import account
 from qcrs_jax.errors import UserError
 from qcrs_jax.records import INPUT_SPECIFIC, without_class
+
+from .latex import comment, escape
 
 FORMATS = ("terminal", "markdown", "latex", "csv")
 
@@ -30,6 +33,19 @@ SOFT = (
     "A soft certificate is about the class with the largest mean softmax under noise, a hard one about the class that "
     "noisy copies most often fall into: two smoothed classifiers, which may differ."
 )
+INTERVALS = (
+    "For images like these: 95% confidence intervals of the figures over the population, if these images were drawn "
+    "from it at random; every 20th image of a test set is close to that. Accuracies have the exact interval "
+    "(Clopper-Pearson), each radius by itself. ACR has that of a bootstrap (BCa), which is approximate; fewer than 20 "
+    "images, or equal radii, give none (-). These intervals are about which images were drawn; alpha is about the "
+    "noise, and is not in them. Runs over the same images differ by less than their intervals suggest: `qcrs-jax "
+    "compare` has the interval of the difference."
+)
+BUDGET = (
+    "With --budget the samples of an image depend a little on the other images; for such a run the intervals are "
+    "approximate."
+)
+DEPENDENT = "A memory-based run has no such intervals (-): its answers depend on the images before."
 AGREEMENT = (
     "Shares of the images. agrees and differs: answers that are, and are not, the class that most samples of the run "
     "with the largest N (marked -) fall into. Runs of one seed share samples: those of a smaller N are the first of a "
@@ -79,6 +95,10 @@ def write(text, out) -> None:
         out.write_text(text)
 
 
+class Body(str):
+    """A table, as its format has it; the other parts of a page are prose."""
+
+
 def tables(runs, format="terminal", radii=None) -> str:
     """The text of a table for each set of images among `runs`, and what its certificates say."""
     groups = group_by_images(runs)
@@ -98,10 +118,10 @@ def tables(runs, format="terminal", radii=None) -> str:
         )
     header = ["run", *(title for _, title, _, _ in columns)]
     for group, rows in zip(groups, figures):
-        cells = [[(label(run), None), *_cells(row, columns)] for run, row in zip(group, rows)]
+        cells = [cells for run, row in zip(group, rows) for cells in _rows([label(run)], row, columns)]
         parts.append(_heading(group[0]))
-        parts.append(LAYOUTS[format](header, cells))
-    return _page([*parts, *_notes(runs)], format)
+        parts.append(Body(LAYOUTS[format](header, cells)))
+    return page([*parts, *_notes(runs)], format)
 
 
 def class_tables(runs, format="terminal", radii=None) -> str:
@@ -111,22 +131,21 @@ def class_tables(runs, format="terminal", radii=None) -> str:
     radii = np.asarray(_default_radii(runs) if radii is None else radii, float)
     if format == "csv":
         return _class_csv(runs, radii)
-    header = ["class", "images", "ACR", *(f"r = {r:g}" for r in radii), "abstains", "mistaken for"]
+    columns = [*_figure_columns(radii), ("abstention", "abstains", ".3f", False)]
+    header = ["class", "images", *(title for _, title, _, _ in columns), "mistaken for"]
     parts = []
     for run in runs:
         rows = []
-        for name, summary, accuracies, mistake in _class_figures(run, radii):
-            figures = [f"{summary.acr:.4f}", *(f"{a:.3f}" for a in accuracies), f"{summary.abstention:.3f}"]
-            rows.append([(text, None) for text in (name, f"{summary.images:,}", *figures, mistake)])
+        for name, figures, mistake in _class_figures(run, radii):
+            row, below = _rows([name, f"{figures['images']:,}"], figures, [(*c[:3], False) for c in columns])
+            rows += [[*row, (mistake, None)], [*below, ("", None)]]
         parts.append(f"{label(run)}: {_heading(run)}")
-        parts.append(LAYOUTS[format](header, rows))
-    return _page([*parts, *_notes(runs)], format)
+        parts.append(Body(LAYOUTS[format](header, rows)))
+    return page([*parts, *_notes(runs)], format)
 
 
 def _class_figures(run, radii):
-    """Yields, for each class and then for all images: name, summary, certified accuracies, most frequent mistake."""
-    from qcrs_jax.metrics import certified_accuracy, columns, summarise
-
+    """Yields, for each class and then for all images: name, figures by key, most frequent mistake."""
     for truth in [*sorted({record.label for record in run.records}), None]:
         records = [record for record in run.records if truth in (None, record.label)]
         part = dataclasses.replace(run, records=records)
@@ -136,26 +155,23 @@ def _class_figures(run, radii):
             other, count = max(wrong.items(), key=lambda item: (item[1], -item[0]))
             mistake = f"{run.class_name(other)} ({count})"
         name = "all" if truth is None else run.class_name(truth)
-        yield name, summarise(part), certified_accuracy(*columns(part), radii), mistake
+        yield name, _figures(part, radii), mistake
 
 
 def _class_csv(runs, radii):
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    fields = ["images", "acr", "accuracy", "abstention", "samples", "seconds"]
-    radii_fields = [f"certified_accuracy_{r:g}" for r in radii]
-    writer.writerow(["run", "class", *fields, "mistaken_for", *radii_fields, "guarantee"])
-    for run in runs:
-        for name, summary, accuracies, mistake in _class_figures(run, radii):
-            writer.writerow([label(run), name, *summary, mistake, *accuracies, _limits(run)])
-    return out.getvalue()
+    return _csv_text(
+        {"run": label(run), "class": name, **figures, "mistaken_for": mistake, "guarantee": _limits(run)}
+        for run in runs
+        for name, figures, mistake in _class_figures(run, radii)
+    )
 
 
-def _page(parts, format):
+def page(parts, format) -> str:
+    """Tables and prose, one after another; of LaTeX the prose is comments."""
     if format == "latex":
-        parts = [part if part.startswith("\\begin") else _comment(part) for part in parts]
+        parts = [part if isinstance(part, Body) else comment(part) for part in parts]
     elif format == "terminal":
-        parts = [part if "\n" in part else textwrap.fill(part, 100) for part in parts]
+        parts = [part if isinstance(part, Body) else textwrap.fill(part, 100) for part in parts]
     return "\n\n".join(parts) + "\n"
 
 
@@ -178,6 +194,11 @@ def group_by_images(runs):
             groups.append(home := [])
         home.append(run)
     return [sorted(group, key=runs.index) for group in groups]
+
+
+def independent(run) -> bool:
+    """Whether what is certified at an image does not depend on the other images, as intervals over images suppose."""
+    return "memory" not in run.request
 
 
 def _heading(run):
@@ -211,24 +232,47 @@ def _search(settings):
 
 def _certified(groups, radii):
     """Columns (key, title, format, whether larger is better), and for each group the figures of its runs by key."""
-    import numpy as np
-
-    from qcrs_jax.metrics import certified_accuracy, columns, summarise
-
-    keys = [f"certified_accuracy_{r:g}" for r in radii]
-
-    def figures(run):
-        accuracies = certified_accuracy(*columns(run), np.asarray(radii, float))
-        return {**summarise(run)._asdict(), **dict(zip(keys, accuracies.tolist()))}
-
     shown = [
-        ("acr", "ACR", ".4f", True),
-        *((key, f"r = {r:g}", ".3f", True) for key, r in zip(keys, radii)),
+        *_figure_columns(radii),
         ("abstention", "abstains", ".3f", False),
         ("samples", "samples", ",.0f", False),
         ("seconds", "median s", ".2f", False),
     ]
-    return shown, [[figures(run) for run in group] for group in groups]
+    return shown, [[_figures(run, radii) for run in group] for group in groups]
+
+
+def _figure_columns(radii):
+    """The columns, as in `_certified`, of the figures that have an interval."""
+    accuracies = ((_accuracy_key(r), f"r = {r:g}", ".3f", True) for r in radii)
+    return [("acr", "ACR", ".4f", True), *accuracies]
+
+
+def _accuracy_key(radius):
+    return f"certified_accuracy_{radius:g}"
+
+
+def _figures(run, radii):
+    """The figures of a run of certificates by key; the ends of the interval of KEY are KEY_low and KEY_high."""
+    import numpy as np
+
+    from qcrs_jax.metrics import acr_interval, certified_accuracy, certified_accuracy_interval, columns, summarise
+
+    figures, (correct, radius) = summarise(run)._asdict(), columns(run)
+    at = np.asarray([0.0, *radii], float)
+    found = certified_accuracy(correct, radius, at).tolist()
+    if independent(run):
+        intervals = {"acr": acr_interval(correct, radius)}
+        ends = zip(*(end.tolist() for end in certified_accuracy_interval(correct, radius, at)))
+    else:
+        intervals, ends = {"acr": (math.nan, math.nan)}, [(math.nan, math.nan)] * len(at)
+    for key, share, interval in zip(["accuracy", *map(_accuracy_key, radii)], found, ends):
+        figures[key], intervals[key] = share, interval
+    beside = {}
+    for key, value in figures.items():
+        beside[key] = value
+        if key in intervals:
+            beside |= zip((f"{key}_low", f"{key}_high"), intervals[key])
+    return beside
 
 
 def _agreement(groups):
@@ -247,19 +291,37 @@ def _agreement(groups):
     return shown, [[agreement(run, largest_run(group))._asdict() for run in group] for group in groups]
 
 
-def _cells(figures, columns):
-    """(text, number to compare or None) a cell."""
+def _rows(first, figures, columns):
+    """The row of a run, whose first cells are given, and below it one of intervals where its figures have any.
+
+    A cell is (text, number to compare or None).
+    """
+    row = [(text, None) for text in first]
     for key, _, form, compares in columns:
         text = "-" if math.isnan(figures[key]) else format(figures[key], form)
-        yield text, float(text) if compares else None
+        row.append((text, float(text) if compares else None))
+    ends = [(figures.get(f"{key}_low"), figures.get(f"{key}_high")) for key, *_ in columns]
+    below = ["" if low is None else interval_text(low, high, figures["images"]) for low, high in ends]
+    if not any(below):
+        return [row]
+    return [row, [(text, None) for text in ("  for images like these (95%)", *[""] * (len(first) - 1), *below)]]
+
+
+def interval_text(low: float, high: float, images: int) -> str:
+    """An interval over so many images, rounded outwards to as many digits as it is worth; - for NaN."""
+    if math.isnan(low):
+        return "-"
+    digits = 2 if images < 1000 else 3
+    ends = math.floor(low * 10**digits) / 10**digits, math.ceil(high * 10**digits) / 10**digits
+    return "-".join(f"{end:.{digits}f}".removeprefix("0") for end in ends)
 
 
 def _marked(rows, mark):
     """The texts of the cells, the best of each column marked where there is something to compare."""
-    best = [max((row[i][1] for row in rows if row[i][1] is not None), default=None) for i in range(len(rows[0]))]
+    compared = [[row[i][1] for row in rows if row[i][1] is not None] for i in range(len(rows[0]))]
     return [
         [
-            mark(text) if len(rows) > 1 and number is not None and number == best[i] else text
+            mark(text) if len(compared[i]) > 1 and number == max(compared[i]) else text
             for i, (text, number) in enumerate(row)
         ]
         for row in rows
@@ -273,7 +335,7 @@ def _terminal(header, rows):
         "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths)))
         for row in body
     ]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+    return "\n".join([lines[0], "-" * len(lines[0]), *(line.rstrip() for line in lines[1:])])
 
 
 def _markdown(header, rows):
@@ -282,9 +344,10 @@ def _markdown(header, rows):
 
 
 def _latex(header, rows):
-    rows = [[(re.sub(r"([_%&#$])", r"\\\1", text), number) for text, number in row] for row in rows]
-    body = _marked(rows, lambda text: rf"\textbf{{{text}}}")
-    header = [cell.replace("r = ", "$r = ") + "$" if cell.startswith("r = ") else cell for cell in header]
+    body = _marked(
+        [[(escape(text), number) for text, number in row] for row in rows], lambda text: rf"\textbf{{{text}}}"
+    )
+    header = [f"${cell}$" if cell.startswith("r = ") else escape(cell) for cell in header]
     lines = [r"\begin{tabular}{l" + "r" * (len(header) - 1) + "}", r"\hline"]
     lines += [" & ".join(header) + r" \\", r"\hline"]
     lines += [" & ".join(row) + r" \\" for row in body]
@@ -294,18 +357,21 @@ def _latex(header, rows):
 LAYOUTS = {"terminal": _terminal, "markdown": _markdown, "latex": _latex}
 
 
-def _comment(text):
-    return "\n".join("% " + line for line in text.splitlines())
-
-
 def _csv(groups, figures):
     """Full precision; the column image_set tells which runs are over the same images."""
+    return _csv_text(
+        {"run": label(run), "image_set": number, **row, "guarantee": _limits(run)}
+        for number, (group, rows) in enumerate(zip(groups, figures), start=1)
+        for run, row in zip(group, rows)
+    )
+
+
+def _csv_text(rows):
+    rows = list(rows)
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["run", "image_set", *figures[0][0], "guarantee"])
-    for number, (group, rows) in enumerate(zip(groups, figures), start=1):
-        for run, row in zip(group, rows):
-            writer.writerow([label(run), number, *row.values(), _limits(run)])
+    writer = csv.DictWriter(out, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     return out.getvalue()
 
 
@@ -326,6 +392,9 @@ def _notes(runs):
         if "alpha" in run.request:
             accounts.setdefault(account(run.request, len(run.records)), []).append(label(run))
     notes = [f"{', '.join(of)}: {text}" if len(accounts) > 1 else text for text, of in accounts.items()]
+    if not any(run.predicts for run in runs):
+        kinds = {BUDGET: any(run.request.get("budget") for run in runs), DEPENDENT: not all(map(independent, runs))}
+        notes.append(" ".join([INTERVALS, *(text for text, there_is in kinds.items() if there_is)]))
     for run in runs:
         if (claims := [record.robust for record in run.records]) and None not in claims:
             yes, no, unknown = (claims.count(claim) for claim in (1, 0, -1))

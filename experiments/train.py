@@ -390,13 +390,10 @@ def read_log(path) -> list[tuple]:
 
 def plot_log(rows, out, title) -> None:
     """Draws loss and accuracies of a training log against the epoch to the file `out`."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    from .figures import pyplot, save, tidy
 
     columns = dict(zip(COLUMNS, zip(*rows)))
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    figure, (left, right) = pyplot().subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     left.plot(columns["epoch"], columns["loss"], linewidth=1.8)
     left.set(xlabel="epoch", ylabel="training loss")
     names = {"clean_accuracy": "test, clean", "noisy_accuracy": "test, under noise", "train_accuracy": "training"}
@@ -405,8 +402,6 @@ def plot_log(rows, out, title) -> None:
     right.set(xlabel="epoch", ylabel="accuracy", ylim=(0, 1))
     right.legend(frameon=False, loc="lower right")
     for axes in (left, right):
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
+        tidy(axes)
     figure.suptitle(title, fontsize=11)
-    figure.savefig(out, dpi=150)
-    plt.close(figure)
+    save(figure, out)

@@ -1,19 +1,31 @@
 """What alpha amounts to over a data set, in words: per image, in expectation, and for all images at once."""
 
+import bisect
 import math
 
-RHO = 0.001  # with which `wrong_share` may fail
+RHO = 0.001  # with which `most_wrong` may fail
+
+
+def most_wrong(m: int, alpha: float, rho: float = RHO) -> int:
+    """The number k of m certificates that may be wrong: with probability at least 1 - rho no more are.
+
+    The smallest k with P(Binomial(m, alpha) > k) <= rho. A certificate fails with probability at most alpha, whatever
+    the others do, as the noise of an image is its own. Compare each failure with an event of probability exactly alpha
+    that contains it, the events of different images independent: their number is Binomial(m, alpha), and never less
+    than the number of failures. For certificates that all fail with probability alpha no smaller k holds.
+
+    Args:
+        m: number of certificates, of different images.
+        alpha: failure probability of each, at most.
+    """
+    from scipy.special import bdtrc
+
+    return bisect.bisect_left(range(m), True, key=lambda k: bool(bdtrc(k, m, alpha) <= rho))
 
 
 def wrong_share(m: int, alpha: float, rho: float = RHO) -> float:
-    """The share of m certificates that may be wrong: with probability at least 1 - rho no more are.
-
-    Each fails with probability at most alpha, independently: the noise must not be shared between images. Bernstein's
-    inequality, as in the analysis of Cohen et al. 2019, whose program lacks the factor 2 under the root: then the bound
-    does not hold.
-    """
-    log = math.log(1 / rho)
-    return alpha + math.sqrt(2 * alpha * (1 - alpha) * log / m) + log / (3 * m)
+    """`most_wrong` as a share of the m certificates."""
+    return most_wrong(m, alpha, rho) / m
 
 
 def account(request: dict, images: int | None = None) -> str:
@@ -39,13 +51,15 @@ def account(request: dict, images: int | None = None) -> str:
     at_once = f"all hold at once with probability at least {_probability(1 - images * alpha)}"
     if images * alpha >= 0.5:
         at_once = "of all at once nothing is said (certify --simultaneous does)"
-    share = wrong_share(images, alpha)
     text += f"; over {images} images expect up to {images * alpha:.2g} wrong ones, and {at_once}."
-    if share < 0.5 and what == "certificate":
-        text += (
-            f" With probability at least {_probability(1 - RHO)} at most a share of {_rounded_up(share)} is wrong: at "
-            "all radii the true certified accuracy is at least what is shown less that."
-        )
+    most = most_wrong(images, alpha)
+    if 1 < images > most:  # of one image all is said
+        wrong = f"At most {most} of these {images} {what}s {'is' if most == 1 else 'are'} wrong"
+        text += f" {wrong if most else f'None of these {images} {what}s is wrong'}, with probability {1 - RHO:g}"
+        if what == "certificate":
+            less = f" less {_share_rounded_up(most, images)}" if most else ""
+            text += f": at all radii the true certified accuracy of these images is at least what is shown{less}"
+        text += "."
     return text + _claims(request)
 
 
@@ -66,5 +80,5 @@ def _probability(value):
     return f"{math.floor(value * 1e6) / 1e6:g}"
 
 
-def _rounded_up(share):
-    return f"{math.ceil(share * 1e4) / 1e4:g}"
+def _share_rounded_up(k, m):
+    return f"{-(-k * 10**4 // m) / 1e4:g}"

@@ -4,13 +4,15 @@ A classifier that chooses sigma for each input may have certified two classes wh
 One that stores its certified balls, and inside a stored ball answers that ball's class, has not.
 """
 
-import math
-from typing import NamedTuple
+import functools
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
 
 BLOCK = 256  # images whose distances to all earlier ones are in memory at a time
+KEPT = 2**28  # bytes of images that stay in memory; others are read again where they are needed
+GRID = 16  # cells along height and width of a sketch
 
 LIMITS = (
     "Memory-based: inside a ball that it has stored this classifier answers the ball's class, whatever the network "
@@ -31,8 +33,17 @@ class Corrected(NamedTuple):
     radii: Float[np.ndarray, "m"]
 
 
+@runtime_checkable
+class Images(Protocol):
+    """Images by their place, read when they are asked for: `images[i]`, all of one shape."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Float[np.ndarray, "..."]: ...
+
+
 def correct(
-    images: Float[np.ndarray, "m ..."], predictions: Int[np.ndarray, "m"], radii: Float[np.ndarray, "m"]
+    images: Float[np.ndarray, "m ..."] | Images, predictions: Int[np.ndarray, "m"], radii: Float[np.ndarray, "m"]
 ) -> Corrected:
     """The answers of the memory-based classifier to `images`, given one after another, and its radii.
 
@@ -47,28 +58,47 @@ def correct(
     Source: Alfarra et al., UAI 2022, algorithm 2. There an input that changes its class may get a larger radius than
     was certified for it; here it does not.
 
+    Each image is read once and has its sketch kept, of GRID x GRID cells; the images themselves are read again only for
+    pairs whose sketches are near enough. No more than KEPT bytes of them are in memory.
+
     Args:
-        images: images of one shape, in the order in which they come.
+        images: images of one shape, in the order in which they come: an array, or what reads them one at a time.
         predictions: certified classes, -1 for ABSTAIN.
         radii: certified L2 radii, in units of the images.
+
+    Raises:
+        ValueError: images of different shapes.
     """
-    flat = images.reshape(len(images), math.prod(images.shape[1:]))
     predictions, radii = predictions.copy(), radii.astype(np.float64)
+    if not len(images):
+        return Corrected(predictions, radii)
+    first_image = images[0]
+    read = functools.lru_cache(maxsize=max(2, KEPT // max(1, first_image.nbytes)))(images.__getitem__)
     answered = predictions >= 0
-    squares = np.array([row @ row for row in map(np.float64, flat)])
-    for start in range(0, len(flat), BLOCK):
-        block = slice(start, start + BLOCK)
-        products = _products(flat[block], flat[: block.stop])
-        for j in range(start, min(block.stop, len(flat))):
+    squares = np.empty(len(images))
+    sketches = np.empty((len(images), sketch(first_image).size))
+    for start in range(0, len(images), BLOCK):
+        block = slice(start, min(start + BLOCK, len(images)))
+        for j in range(block.start, block.stop):
+            image = np.float64(read(j))
+            if image.shape != first_image.shape:
+                raise ValueError(f"images 0 and {j} have shapes {first_image.shape} and {image.shape}, and no distance")
+            squares[j], sketches[j] = image.ravel() @ image.ravel(), sketch(image)
+        lengths = np.einsum("ij,ij->i", sketches[: block.stop], sketches[: block.stop])
+        products = sketches[block] @ sketches[: block.stop].T
+        for j in range(block.start, block.stop):
             if not answered[j]:
                 continue
-            # A matrix product is fast and loses small distances to rounding: it tells whose distance to compute.
-            sums = squares[:j] + squares[j]
+            # Sketches are at most as far apart as the images are. They tell whose distance to compute: more than are
+            # near, and in spite of the rounding of a matrix product none less.
+            apart = lengths[:j] + lengths[j] - 2 * products[j - start, :j]
             reach = (radii[:j] + radii[j]) ** 2
-            near = np.flatnonzero(answered[:j] & (sums - 2 * products[j - start, :j] <= reach + 1e-9 * sums))
+            near = np.flatnonzero(answered[:j] & (apart <= reach + 1e-9 * (squares[:j] + squares[j])))
             near = near[predictions[near] != predictions[j]]
             if near.size:
-                gaps = np.array([np.linalg.norm(np.float64(flat[i]) - flat[j]) for i in near]) - radii[near]
+                own = read(j).ravel()
+                gaps = np.array([np.linalg.norm(np.float64(read(i)).ravel() - own) for i in near.tolist()])
+                gaps -= radii[near]
                 first = np.argmin(gaps)
                 if gaps[first] < 0:
                     predictions[j] = predictions[near[first]]
@@ -76,7 +106,15 @@ def correct(
     return Corrected(predictions, radii)
 
 
-def _products(a, b):
-    """a @ b.T in float64, by blocks of b's rows, so that no large copy of b is made."""
-    a = a.astype(np.float64)
-    return np.concatenate([a @ b[i : i + BLOCK].astype(np.float64).T for i in range(0, len(b), BLOCK)], axis=1)
+def sketch(image: Float[np.ndarray, "..."]) -> Float[np.ndarray, "d"]:
+    """The sums of GRID x GRID cells of an image, or of its pixels where those are fewer, float64.
+
+    Each divided by the root of its number of pixels: an orthogonal projection, under which no distance grows.
+    """
+    cells = np.float64(image)
+    for axis in range(min(2, cells.ndim)):
+        size = cells.shape[axis]
+        edges = np.linspace(0, size, min(size, GRID) + 1).astype(int)
+        widths = np.diff(edges).reshape([-1 if other == axis else 1 for other in range(cells.ndim)])
+        cells = np.add.reduceat(cells, edges[:-1], axis=axis) / np.sqrt(widths)
+    return cells.ravel()

@@ -764,7 +764,7 @@ RADII = ["--radii", "0", "0.25", "0.5"]
 def test_table_on_the_terminal(results):
     lines = qcrs_jax("table", "cohen_a.tsv", "qcrs.tsv", *RADII, cwd=results).stdout.splitlines()
     assert lines[0] == "2 images, 0 to 1"
-    header, cohen, qcrs = lines[2], lines[4], lines[5]
+    header, cohen, qcrs = lines[2], lines[4], lines[6]  # below each its intervals
     assert re.split("  +", header)[:5] == ["run", "ACR", "r = 0", "r = 0.25", "r = 0.5"]
     # ACR .25 and .45; accuracy at 0: 1 and .5; at .25: .5 both; at .5: 0 and .5
     assert cohen.split() == ["cohen_a.tsv", "0.2500", "*1.000", "*0.500", "0.000", "0.000", "-", "1.50"]
@@ -798,6 +798,7 @@ def test_table_in_csv(results):
     ]
     assert float(rows[1]["acr"]) == 0.45 and float(rows[1]["certified_accuracy_0.5"]) == 0.5
     assert rows[1]["samples"] == "nan" and float(rows[1]["seconds"]) == 5.5
+    assert rows[1]["acr_low"] == "nan" and float(rows[1]["certified_accuracy_0.5_low"]) < 0.5
     assert [r["guarantee"] for r in rows] == ["", INPUT_SPECIFIC, ""]
 
 

@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from qcrs_jax.experiments.compare import comparison
+from scipy import stats
 
 from qcrs_jax.errors import UserError
 from qcrs_jax.metrics import paired_gain
@@ -30,6 +31,28 @@ def test_a_comparison_gives_gain_share_cost_regret_and_ratios():
 def test_runs_over_other_images_are_refused():
     with pytest.raises(UserError, match="b.tsv: is not over the images of a.tsv"):
         comparison(run("a.tsv", [0.1], [0.2], 0), [run("b.tsv", [0.1], [0.2], 0, first=3)])
+
+
+def test_a_run_beside_itself_has_no_interval():
+    cohen, again = (run("cohen.tsv", [0.4, 0.5, 0.6], [0.25, 0.25, 0.25], 0) for _ in range(2))
+    assert " +0.0000 (no interval) " in comparison(cohen, [again], "markdown")
+
+
+def test_the_interval_is_scipys_paired_bootstrap():
+    rng = np.random.default_rng(3)
+    base = rng.exponential(1.0, 40)
+    ours, sure = base + rng.exponential(0.3, 40), np.ones(40, bool)
+    gain, low, high = paired_gain((sure, ours), (sure, base))
+    expected = stats.bootstrap(
+        (ours, base),
+        lambda x, y, axis: np.mean(x - y, axis=axis),
+        paired=True,
+        method="BCa",
+        random_state=np.random.default_rng(7),
+    ).confidence_interval
+    np.testing.assert_allclose((low, high), expected, atol=0.01)
+    assert paired_gain((sure, ours), (sure, base)) == (gain, low, high), "the same each time"
+    assert high - gain > gain - low, "skewed to the right, which percentiles alone follow less"
 
 
 def test_the_interval_covers_the_gain_as_often_as_it_says():

@@ -1,5 +1,8 @@
 """Memory-based post-processing: what it promises, on any certificates, and against its rule written out."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -119,3 +122,72 @@ def test_near_images_among_large_ones_are_told_apart():
 def test_nothing_to_compare(m):
     ours = correct(np.zeros((m, 2, 2, 1), np.float32), np.zeros(m, int), np.full(m, 0.5))
     assert ours.radii.tolist() == [0.5] * m
+
+
+class ReadAgain:
+    """Images that are made anew whenever they are asked for; counts those that somebody still holds."""
+
+    def __init__(self, images):
+        self.images, self.alive, self.most, self.reads = images, [], 0, 0
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, place):
+        self.alive = [image for image in self.alive if image() is not None]
+        made = self.images[place].copy()
+        self.alive.append(weakref.ref(made))
+        self.most, self.reads = max(self.most, len(self.alive)), self.reads + 1
+        return made
+
+
+@pytest.mark.parametrize("shape", [(20, 3, 1), (7,), (33, 17, 3), (1, 40, 2)])
+@pytest.mark.parametrize("kept", [0, 5])
+def test_images_read_one_at_a_time_give_the_answer_of_all_at_once(monkeypatch, shape, kept):
+    monkeypatch.setattr(memory, "BLOCK", 16)
+    rng = np.random.default_rng(1)
+    centres = rng.uniform(size=(6, *shape))
+    images = (centres[rng.integers(0, 6, 80)] + 0.02 * rng.normal(size=(80, *shape))).astype(np.float32)
+    predictions = rng.integers(-1, 3, 80)
+    radii = rng.uniform(0, 0.03 * np.sqrt(2 * np.prod(shape)), 80)
+    monkeypatch.setattr(memory, "KEPT", kept * images[0].nbytes)
+    lazy = ReadAgain(images)
+    ours = correct(lazy, predictions, radii)
+    whole = correct(images, predictions, radii)
+    expected = list(rule(images, predictions, radii))
+    for found in (ours, whole):
+        np.testing.assert_array_equal(found.predictions, [c for c, _ in expected])
+        np.testing.assert_allclose(found.radii, [r for _, r in expected], rtol=1e-9)
+    np.testing.assert_array_equal(ours.radii, whole.radii)
+    assert (ours.predictions != predictions).any() and (ours.radii < radii).sum() > 3
+    gc.collect()
+    assert lazy.most <= max(2, kept) + 4  # the first one, and those whose distance is computed
+    assert lazy.reads > len(images)
+
+
+def test_images_far_apart_are_read_once():
+    rng = np.random.default_rng(2)
+    lazy = ReadAgain(rng.uniform(size=(300, 24, 24, 1)).astype(np.float32))
+    correct(lazy, rng.integers(0, 10, 300), np.full(300, 0.5))
+    assert lazy.reads == 301  # the first tells the shape
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=3), st.integers(0, 2**32 - 1))
+def test_sketches_are_no_further_apart_than_images(shape, seed):
+    one, other = np.random.default_rng(seed).normal(size=(2, *shape))
+    apart = np.linalg.norm(memory.sketch(one) - memory.sketch(other))
+    assert apart <= np.linalg.norm(one - other) * (1 + 1e-12)
+    assert memory.sketch(one).size == np.prod([min(n, memory.GRID) for n in shape[:2]] + shape[2:])
+
+
+def test_images_of_different_shapes_have_no_distance():
+    class Two:
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, place):
+            return np.zeros((64 + place, 64, 1), np.float32)
+
+    with pytest.raises(ValueError, match=r"images 0 and 1 have shapes \(64, 64, 1\) and \(65, 64, 1\)"):
+        correct(Two(), np.zeros(2, int), np.zeros(2))

@@ -1,6 +1,8 @@
 """Metrics: cases counted by hand, the published figures, and a property."""
 
+import json
 import math
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from qcrs_jax.account import account, most_wrong, wrong_share
 from qcrs_jax.metrics import (
+    FEWEST,
+    acr_interval,
     average_certified_radius,
     certified_accuracy,
+    certified_accuracy_interval,
     certified_accuracy_lower,
     columns,
+    paired_gain,
+    share_interval,
     summarise,
 )
-from qcrs_jax.records import Record, Run, read_run
+from qcrs_jax.records import Record, Run, read_run, said_of
 
 RESULTS = Path(__file__).parents[2] / "shared/results"
 
@@ -70,21 +78,119 @@ def test_no_images_have_no_summary():
         summarise(make_run([]))
 
 
-def test_the_lower_bound_against_the_formula_by_hand():
-    # alpha = .001, rho = .001, m = 500, ln(1 / rho) = 6.907755:
-    # .652 - .001 - sqrt(2 * .001 * .999 * 6.907755 / 500) - 6.907755 / 1500 = .651 - .00525389 - .00460517
-    assert certified_accuracy_lower(0.652, 500, 0.001) == pytest.approx(0.64114094, abs=1e-8)
-    # alpha = 0.1, rho = 1 / e, m = 4: .5 - .1 - sqrt(.18 / 4) - 1 / 12
-    assert certified_accuracy_lower(0.5, 4, 0.1, rho=math.exp(-1)) == pytest.approx(0.4 - 0.045**0.5 - 1 / 12)
+@pytest.mark.parametrize(
+    ("m", "alpha", "rho", "k"),
+    [
+        (20, 0.001, 0.001, 1),  # 1 - .999^20 = .0198; of two or more .000187
+        (500, 0.001, 0.001, 4),  # mean .5: P(> 3) = .0017, P(> 4) = .00017
+        (1, 0.001, 0.001, 0),
+        (1, 0.01, 0.001, 1),
+        (3, 0.4, 0.001, 3),
+    ],
+)
+def test_how_many_may_be_wrong_by_hand(m, alpha, rho, k):
+    assert most_wrong(m, alpha, rho) == k
+    assert certified_accuracy_lower(0.652, m, alpha, rho) == pytest.approx(0.652 - k / m)
 
 
-@pytest.mark.parametrize("m", [500, 10_000, 1_000_000])
-@pytest.mark.parametrize("alpha", [0.001, 0.05])
+@pytest.mark.parametrize("m", [1, 20, 500, 10_000, 1_000_000])
+@pytest.mark.parametrize("alpha", [1e-6, 0.001, 0.05])
 @pytest.mark.parametrize("rho", [0.001, 0.1])
 def test_the_lower_bound_fails_at_most_at_its_rate(m, alpha, rho):
     # Worst case: every certificate fails with probability alpha. The bound is wrong when more fail than it subtracts.
     subtracted = 1 - certified_accuracy_lower(1.0, m, alpha, rho)
-    assert stats.binom.sf(np.floor(m * subtracted), m, alpha) <= rho
+    k = round(m * subtracted)
+    assert m * subtracted == pytest.approx(k, abs=1e-6)
+    assert stats.binom.sf(k, m, alpha) <= rho * (1 + 1e-9)
+    assert k == 0 or stats.binom.sf(k - 1, m, alpha) > rho, "none smaller holds"
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=60), st.floats(0.001, 0.4), st.floats(1e-4, 0.2))
+def test_certificates_that_fail_less_often_are_no_worse(shares, alpha, rho):
+    # The exact law of the number of failures, each with a probability of its own of at most alpha.
+    law = np.ones(1)
+    for share in shares:
+        p = alpha * share
+        law = np.convolve(law, [1 - p, p])
+    assert law[most_wrong(len(shares), alpha, rho) + 1 :].sum() <= rho + 1e-12
+
+
+def binomial(k, m, p):
+    return stats.binom.pmf(k, m, p)
+
+
+@pytest.mark.parametrize("m", [1, 2, 10, 50])
+def test_the_interval_of_a_share_covers_every_share_as_often_as_it_says(m):
+    low, high = share_interval(np.arange(m + 1), m)
+    assert low[0] == 0 and high[-1] == 1 and np.all(np.diff(low) > 0) and np.all(np.diff(high) > 0)
+    for p in np.linspace(0, 1, 401):
+        chances = binomial(np.arange(m + 1), m, p)
+        assert chances[low > p].sum() <= 0.025 + 1e-12 and chances[high < p].sum() <= 0.025 + 1e-12
+
+
+def test_the_interval_of_a_share_against_scipy():
+    for k, m, level in [(12, 20, 0.95), (0, 20, 0.95), (20, 20, 0.9), (3, 500, 0.99), (1, 1, 0.95)]:
+        expected = stats.binomtest(k, m).proportion_ci(level, "exact")
+        np.testing.assert_allclose(share_interval(np.array(k), m, level), expected, rtol=1e-9)
+
+
+def test_the_interval_of_the_certified_accuracy_is_that_of_its_count():
+    at = np.array([0.0, 0.25, 0.5, 0.75, 1.5])
+    low, high = certified_accuracy_interval(CORRECT, RADIUS, at)
+    expected = share_interval(np.array([3, 2, 2, 1, 0]), 4)
+    np.testing.assert_array_equal((low, high), expected)
+    # 60%, 39% to 78% of 20 images: 12 of them
+    low, high = certified_accuracy_interval(np.arange(20) < 12, np.ones(20), np.zeros(1))
+    assert (round(low[0], 2), round(high[0], 2)) == (0.36, 0.81)
+
+
+@pytest.mark.parametrize("m", [20, 60, 200])
+def test_the_interval_of_the_acr_covers_it_about_as_often_as_it_says(m):
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(200):
+        correct, radius = rng.random(m) < 0.7, rng.gamma(2.0, 0.3, m)
+        low, high = acr_interval(correct, radius)
+        assert low <= average_certified_radius(correct, radius) <= high
+        covered += low <= 0.7 * 0.6 <= high
+    assert (0.86 if m == 20 else 0.9) <= covered / 200 <= 0.99
+
+
+def test_the_interval_of_the_acr_is_one_and_the_same_each_time_and_in_parts(monkeypatch):
+    rng = np.random.default_rng(1)
+    correct, radius = rng.random(300) < 0.7, rng.exponential(size=300)
+    found = acr_interval(correct, radius)
+    assert acr_interval(correct, radius) == found != acr_interval(correct, radius, seed=1)
+    wide = acr_interval(correct, radius, level=0.999)
+    assert wide[0] < found[0] < found[1] < wide[1]
+    large = acr_interval(np.ones(10_001, bool), rng.exponential(size=10_001))
+    assert 0.95 < large[0] < large[1] < 1.05
+
+
+@pytest.mark.parametrize(
+    ("correct", "radius"),
+    [
+        (np.zeros(50, bool), np.linspace(0, 1, 50)),  # none is right
+        (np.ones(50, bool), np.full(50, 0.5)),
+        (np.ones(1, bool), np.ones(1)),
+        (np.ones(FEWEST - 1, bool), np.linspace(0, 1, FEWEST - 1)),
+    ],
+)
+def test_where_nothing_can_be_said_of_the_acr_it_is_not(correct, radius):
+    assert all(map(math.isnan, acr_interval(correct, radius)))
+
+
+@given(st.lists(st.sampled_from([0.0, 0.5, 1.0, 1.0 + 1e-12]), min_size=1, max_size=30), st.data())
+def test_ties_give_an_interval_or_none_and_no_warning(radii, data):
+    other = np.array(data.draw(st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=len(radii), max_size=len(radii))))
+    radii, sure = np.array(radii), np.ones(len(radii), bool)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        low, high = acr_interval(sure, radii)
+        gain, *ends = paired_gain((sure, radii), (sure, other), resamples=200)
+    assert math.isnan(low) == math.isnan(high) == (len(radii) < FEWEST or np.ptp(radii) == 0)
+    assert all(map(math.isnan, ends)) or ends[0] <= gain + 1e-12 and gain - 1e-12 <= ends[1]
+    assert np.ptp(radii - other) == 0 or not math.isnan(ends[0])
 
 
 @given(
@@ -110,3 +216,49 @@ def test_published_figures(name):
         found = certified_accuracy(*columns(run), np.array([0, 0.5, 1, 1.5]))
         np.testing.assert_array_equal(np.round(found, 3), accuracies)
         assert summarise(run).accuracy == found[0]
+
+
+@pytest.mark.parametrize(
+    ("m", "said"),
+    [
+        (20, "At most 1 of these 20 certificates is wrong, with probability 0.999: at all radii the true certified "
+         "accuracy of these images is at least what is shown less 0.05."),
+        (500, "At most 4 of these 500 certificates are wrong, with probability 0.999: at all radii the true certified "
+         "accuracy of these images is at least what is shown less 0.008."),
+        (7000, "At most 16 of these 7000 certificates are wrong, with probability 0.999: at all radii the true "
+         "certified accuracy of these images is at least what is shown less 0.0023."),  # 16 / 7000 = .00229
+    ],
+)  # fmt: skip
+def test_the_account_tells_how_many_may_be_wrong(m, said):
+    text = account({"alpha": 0.001}, m)
+    assert text.endswith(said) and f"over {m} images expect up to {m * 0.001:.2g} wrong ones" in text
+    assert wrong_share(m, 0.001) == most_wrong(m, 0.001) / m
+
+
+def test_the_account_says_nothing_where_nothing_is_known():
+    assert "of these" not in account({"alpha": 0.001}, 1)
+    assert "of these" not in account({"alpha": 0.4}, 3)  # all may be wrong
+    assert "None of these 5 certificates is wrong, with probability 0.999: at all" in account({"alpha": 1e-6}, 5)
+    predictions = account({"alpha": 0.001, "method": "predict"}, 20)
+    assert predictions.endswith("At most 1 of these 20 predictions is wrong, with probability 0.999.")
+
+
+def test_a_shared_alpha_keeps_its_own_words():
+    request = {"alpha": 0.001 / 20, "simultaneous": {"alpha": 0.001, "images": 20}}
+    for images in (None, 20, 15):  # some may have been left out
+        text = account(request, images)
+        assert "all certificates of these 20 images hold at once with probability at least 0.999" in text
+        assert "At most" not in text and "None of" not in text
+
+
+def test_what_a_sidecar_says_of_alpha_is_what_those_of_earlier_versions_say():
+    folder = Path(__file__).parents[1] / "experiments/results"
+    sidecars = [json.loads(file.read_text()) for file in sorted(folder.rglob("*.tsv.json"))]
+    told = [sidecar for sidecar in sidecars if "account" in sidecar]
+    assert told
+    for sidecar in told:
+        assert said_of(sidecar["request"])["account"] == sidecar["account"]
+    assert account({"alpha": 0.001}) == (
+        "Each certificate fails with probability at most alpha = 0.001. Of M images expect up to 0.001 M wrong ones; "
+        "all M hold at once with probability at least 1 - 0.001 M."
+    )

@@ -5,9 +5,12 @@ import io
 import itertools
 import json
 
+import numpy as np
 import pytest
 from qcrs_jax.experiments.table import class_tables, group_by_images, tables
+from scipy import stats
 
+from qcrs_jax.metrics import acr_interval, columns
 from qcrs_jax.records import Record, RecordsError, Run
 
 
@@ -41,6 +44,9 @@ def test_latex_escapes_what_it_would_read(tmp_path, name):
     assert all(f"\\\\{c}" in escaped for c in name if c in "_&%#$")
 
 
+BELOW = ["for", "images", "like", "these", "(95%)"]
+
+
 @pytest.fixture
 def pets(tmp_path):
     """A run over four cats, one dog and no cow."""
@@ -58,10 +64,16 @@ def test_a_row_for_each_class_by_its_name(pets):
     lines = class_tables([pets], "terminal", [0.0, 0.5]).splitlines()
     assert lines[0] == "Cohen, sigma 0.25 (r.tsv): 5 images of pets (test), 0 to 4"
     assert lines[2].split("  ")[0] == "class"
-    assert [line.split() for line in lines[4:7]] == [
+    assert [line.split() for line in lines[4:10:2]] == [
         ["cat", "4", "0.2500", "0.250", "0.250", "0.250", "cow", "(2)"],
         ["dog_1", "1", "0.2500", "1.000", "0.000", "0.000", "-"],
         ["all", "5", "0.2500", "0.400", "0.200", "0.200", "-"],
+    ]
+    # Of 1, 1, 0, 2 and 1 images of 4, 1 and 5, by Clopper and Pearson; of the ACR of so few nothing is known.
+    assert [line.split() for line in lines[5:10:2]] == [
+        [*BELOW, "-", ".00-.81", ".00-.81"],
+        [*BELOW, "-", ".02-1.00", ".00-.98"],
+        [*BELOW, "-", ".05-.86", ".00-.72"],
     ]
     assert "| cat | 4 | 0.2500 | 0.250 | 0.250 | 0.250 | cow (2) |" in class_tables([pets], "markdown", [0.0, 0.5])
     assert r"dog\_1 & 1 & 0.2500" in class_tables([pets], "latex", [0.0, 0.5])
@@ -72,7 +84,72 @@ def test_classes_in_csv_and_without_names(pets, tmp_path):
     rows = list(csv.DictReader(io.StringIO(class_tables([pets, other], "csv", [0.5]))))
     assert [row["class"] for row in rows] == ["cat", "dog_1", "all", "1", "all"]
     assert rows[0]["mistaken_for"] == "cow (2)" and float(rows[0]["certified_accuracy_0.5"]) == 0.25
+    low, high = (float(rows[0][f"certified_accuracy_0.5_{end}"]) for end in ("low", "high"))
+    assert (low, high) == pytest.approx(stats.binomtest(1, 4).proportion_ci(method="exact"))
+    assert rows[0]["acr_low"] == "nan" and rows[0]["seconds"] == "1.0"
     assert float(rows[2]["acr"]) == pytest.approx(0.25) and rows[3]["images"] == "2"
+
+
+def many(tmp_path, name, m, seed=0):
+    """A run over m images of one class; every third is wrong."""
+    radii = np.random.default_rng(seed).uniform(0, 1, m)
+    records = [Record(i, 1, 1 if i % 3 else 0, radius, bool(i % 3)) for i, radius in enumerate(radii)]
+    return Run(tmp_path / name, records, {})
+
+
+@pytest.mark.parametrize(("m", "digits"), [(60, 2), (1000, 3)])
+def test_below_a_run_stand_the_intervals_of_its_figures(tmp_path, m, digits):
+    runs = [many(tmp_path, "a.tsv", m), many(tmp_path, "b.tsv", m, seed=1)]
+    lines = tables(runs, radii=[0.0, 0.5]).splitlines()
+    assert [line.split()[0] for line in lines[4:8]] == ["a.tsv", "for", "b.tsv", "for"]
+    rows = list(csv.DictReader(io.StringIO(tables(runs, "csv", [0.0, 0.5]))))
+    for run, line, row in zip(runs, lines[5::2], rows):
+        exact = [acr_interval(*columns(run))]
+        correct, radius = columns(run)
+        for key, r in (("certified_accuracy_0", 0), ("certified_accuracy_0.5", 0.5), ("accuracy", 0)):
+            k = int((correct & (radius >= r)).sum())
+            exact.append(tuple(stats.binomtest(k, m).proportion_ci(method="exact")))
+            assert (float(row[f"{key}_low"]), float(row[f"{key}_high"])) == pytest.approx(exact[-1])
+        assert (float(row["acr_low"]), float(row["acr_high"])) == exact[0]
+        assert line.split()[:5] == BELOW
+        for text, (low, high) in zip(line.split()[5:], exact[:3], strict=True):
+            ends = [float(end) for end in text.split("-")]
+            assert all(len(end) == digits + 1 for end in text.split("-"))
+            assert ends[0] <= low < ends[0] + 10.0**-digits and ends[1] - 10.0**-digits < high <= ends[1]
+    text = " ".join(lines)
+    for said in ("Clopper-Pearson", "bootstrap (BCa)", "drawn from it at random", "alpha is about the noise"):
+        assert said in " ".join(text.split())
+
+
+def test_the_intervals_are_in_all_formats(tmp_path):
+    runs = [many(tmp_path, "a.tsv", 60), many(tmp_path, "b.tsv", 60)]
+    (below,) = {line for line in tables(runs, radii=[0.0]).splitlines() if "for images like these (95%)" in line}
+    interval = below.split()[5:]
+    assert len(interval) == 2
+    first, *_ = (line for line in tables(runs, "markdown", [0.0]).splitlines() if "like these (" in line)
+    assert [cell.strip() for cell in first.split("|")[2:5]] == [*interval, ""]
+    first, *_ = (line for line in tables(runs, "latex", [0.0]).splitlines() if r"like these (95\%)" in line)
+    assert [cell.strip() for cell in first.split("&")[1:4]] == [*interval, ""]
+
+
+def test_what_has_no_interval_has_none(tmp_path):
+    equal = Run(tmp_path / "equal.tsv", [Record(i, 1, 1, 0.5, True) for i in range(30)], {})
+    below = tables([equal], radii=[0.0, 1.0]).splitlines()[5]
+    assert below.split() == [*BELOW, "-", ".88-1.00", ".00-.12"]
+    text = tables([predictions(tmp_path, 11, (0, 0, 1, 1))])
+    assert "like these" not in text, "predictions have no radii"
+
+
+def test_a_run_whose_images_depend_on_each_other_has_none(tmp_path):
+    run = many(tmp_path, "m.tsv", 60)
+    plain = tables([run])
+    assert "memory-based run" not in plain and "--budget" not in plain
+    run.sidecar["request"] = {"memory": {}}
+    text = tables([run], radii=[0.0])
+    assert text.splitlines()[5].split() == [*BELOW, "-", "-"]
+    assert "run has no such intervals (-): its answers depend" in " ".join(text.split())
+    run.sidecar["request"] = {"budget": 500}
+    assert "depend a little on the other images" in " ".join(tables([run]).split())
 
 
 def predictions(tmp_path, n, answers, counts=None, **request):

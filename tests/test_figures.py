@@ -1,0 +1,160 @@
+"""The files of the figures: fonts that venues take, bands, and names as they are."""
+
+import json
+
+import numpy as np
+import pytest
+from qcrs_jax.experiments import compare, figures, plot, quasiconcavity, search_figure, train
+
+from qcrs_jax.curves import Curves
+from qcrs_jax.metrics import certified_accuracy_interval, columns
+from qcrs_jax.records import read_run
+
+HEADER = "idx\tlabel\tpredict\tradius\tcorrect\tbest_sigma\tpABar\ttime\n"
+
+
+def write_run(path, radii):
+    lines = [f"{i}\t1\t1\t{radius}\t1\t0.25\t0.9\t0:00:01\n" for i, radius in enumerate(radii)]
+    path.write_text(HEADER + "".join(lines))
+    return path
+
+
+@pytest.fixture
+def runs(tmp_path):
+    rng = np.random.default_rng(0)
+    return [write_run(tmp_path / f"{name}.tsv", rng.uniform(0.1, 2, 30).round(3)) for name in ("first", "second")]
+
+
+def draw_plot(runs, out):
+    plot.plot(runs, out)
+
+
+def draw_images(runs, out):
+    compare.plot(read_run(runs[0]), [read_run(runs[1])], out)
+
+
+def draw_frontier(runs, out):
+    reference, other = map(read_run, runs)
+    for run, samples in ((reference, 100), (other, 200)):
+        for i, record in enumerate(run.records):
+            run.records[i] = record.__class__(**{**record.__dict__, "counts0": (1,), "counts": (samples,)})
+    compare.frontier(reference, [other], out)
+
+
+def draw_exceptions(runs, out):
+    counts = np.array([[[900, 100], [550, 450], [900, 100]]])
+    request = {"dataset": {"class_names": ["a$b$", "c"]}, "sigma": 0.2}
+    curves = Curves(np.array([0]), np.array([0]), np.array([0.1, 0.2, 0.9]), 0, counts, 1000, request)
+    assert quasiconcavity.draw_exceptions([curves], 0.001, out) == 1
+
+
+def draw_training(runs, out):
+    row = {"epoch": 1, "loss": 1.0}
+    train.plot_log([tuple(row.get(name, 0.5) for name in train.COLUMNS)] * 2, out, "a network")
+
+
+DRAWINGS = [draw_plot, draw_images, draw_frontier, draw_exceptions, draw_training]
+
+
+def check_fonts(path):
+    content = path.read_bytes()
+    if path.suffix == ".pdf":
+        assert b"/Type3" not in content and b"/FontFile2" in content, "TrueType fonts are in the file"
+    else:
+        assert b"FontType 3" not in content and b"/FontType 42" in content
+
+
+@pytest.mark.parametrize(("draw", "ending"), [*((draw, "pdf") for draw in DRAWINGS), (draw_training, "ps")])
+def test_no_figure_has_fonts_of_type_3(tmp_path, monkeypatch, runs, draw, ending):
+    import matplotlib
+
+    monkeypatch.setitem(matplotlib.rcParams, "pdf.fonttype", 3)  # as matplotlib has it
+    monkeypatch.setitem(matplotlib.rcParams, "ps.fonttype", 3)
+    draw(runs, tmp_path / f"figure.{ending}")
+    check_fonts(tmp_path / f"figure.{ending}")
+
+
+def test_every_figure_is_saved_in_one_place():
+    """No other module opens pyplot or saves a figure."""
+    from pathlib import Path
+
+    folder = Path(figures.__file__).parent
+    for file in folder.glob("*.py"):
+        text = file.read_text()
+        assert file.name == "figures.py" or not ("savefig" in text or "matplotlib.pyplot" in text), file.name
+
+
+def test_the_search_figure_has_no_fonts_of_type_3(tmp_path):
+    certificate = {"sigma": 0.25, "radius": 0.1, "predict": 0}
+    image = {
+        "idx": 0,
+        "label": 1,
+        "curve": [[90, 10], [80, 20]],
+        "cohen": certificate,
+        "qcrs": None,
+        "search": None,
+        "strip": [],
+    }
+    pixel = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
+    image["strip"] = [{"sigma": sigma, "png": pixel} for sigma in (0.0, 0.25)]
+    request = {
+        "dataset": {"class_names": ["a$b$", "_c"]},
+        "sigmas": [0.25, 0.5],
+        "sigma": 0.25,
+        "curve_n": 100,
+        "alpha": 0.001,
+        "n": 100,
+        "qcrs": None,
+    }
+    data = tmp_path / "f.json"
+    data.write_text(json.dumps({"kind": "visualize", "request": request, "provenance": {}, "images": [image]}))
+    search_figure.draw(data, tmp_path / "f.pdf")
+    check_fonts(tmp_path / "f.pdf")
+
+
+def test_the_plot_has_bands_of_the_exact_intervals(tmp_path, monkeypatch, runs):
+    drawn = []
+    monkeypatch.setattr(plot, "save", lambda figure, out: drawn.append(figure))
+    plot.plot(runs, tmp_path / "p.png")
+    (axes,) = drawn[0].axes
+    for path, line, band in zip(runs, axes.lines, axes.collections, strict=True):
+        at, curve = line.get_data()
+        low, high = certified_accuracy_interval(*columns(read_run(path)), at)
+        points = band.get_paths()[0].vertices
+        for place in (0, 300, 700):
+            found = np.unique(points[points[:, 0] == at[place], 1])
+            np.testing.assert_allclose(found, np.unique([low[place], high[place]]))
+            assert low[place] <= curve[place] <= high[place]
+    (legend,) = drawn[0].legends
+    assert "95% intervals for all images like these" in legend.get_title().get_text()
+    for text in legend.get_texts():
+        assert text.get_text().endswith(")") and "ACR 1." in text.get_text()
+
+
+def test_a_run_whose_images_depend_on_each_other_has_no_band(tmp_path, monkeypatch, runs):
+    drawn = []
+    monkeypatch.setattr(plot, "save", lambda figure, out: drawn.append(figure))
+    made = {"request": {"memory": {}}, "provenance": {}}
+    (tmp_path / "second.tsv.json").write_text(json.dumps(made))
+    plot.plot(runs, tmp_path / "p.png")
+    assert len(drawn[0].axes[0].lines) == 2 and len(drawn[0].axes[0].collections) == 1
+    texts = [text.get_text() for text in drawn[0].legends[0].get_texts()]
+    assert texts[0].endswith(")") and not texts[1].endswith(")")
+
+
+@pytest.mark.parametrize(("radii", "ends"), [([0.5] * 30, "ACR 0.5000"), ([0.1, 0.3], "ACR 0.2000")])
+def test_where_nothing_is_known_of_the_acr_nothing_is_said(tmp_path, monkeypatch, radii, ends):
+    drawn = []
+    monkeypatch.setattr(plot, "save", lambda figure, out: drawn.append(figure))
+    plot.plot([write_run(tmp_path / "run.tsv", radii)], tmp_path / "p.png")
+    assert drawn[0].legends[0].get_texts()[0].get_text().endswith(ends)
+
+
+def test_names_are_shown_as_they_are(tmp_path, monkeypatch):
+    """No dollars begin mathematics, and no underscore hides a run."""
+    drawn = []
+    monkeypatch.setattr(plot, "save", lambda figure, out: (figure.canvas.draw(), drawn.append(figure)))
+    files = [write_run(tmp_path / name, [0.1, 0.3]) for name in ("_x.tsv", "a$_{$.tsv")]
+    plot.plot(files, tmp_path / "p.png")
+    texts = [text.get_text().split(":")[0] for text in drawn[0].legends[0].get_texts()]
+    assert texts == [" _x.tsv", r"a\$_{\$.tsv"]
