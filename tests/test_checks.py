@@ -98,7 +98,7 @@ def test_a_value_range_of_their_own_is_the_way_out():
     plain(certify)(by_sign, 255 * IMAGE, 64.0, key=KEY, n=20, value_range=(0, 255))
     anything = np.full((3, 8, 8), -7.0, np.float32)
     jax.tree.map(np.testing.assert_array_equal, as_images(anything, None), anything)
-    for wrong in ((1.0, 0.0), (0.0, np.nan), 1.0):
+    for wrong in ((1.0, 0.0), (0.0, np.nan)):
         with pytest.raises(ValueError, match="low < high"):
             plain(certify)(by_sign, IMAGE, 0.25, key=KEY, n=20, value_range=wrong)
 
