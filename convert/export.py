@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from qcrs_jax.errors import UserError
+from qcrs_jax.files import writing
 
 
 def add_arguments(parser):
@@ -49,7 +50,8 @@ def export_file(classifier, path: Path) -> None:
         content = {"epoch": 0, "arch": spec.arch, "state_dict": weights, "normalization": normalization}
     if "sigma" in spec.source:
         content["sigma"] = float(spec.source["sigma"])
-    save(content, path)
+    with writing(path):
+        save(content, path)
 
 
 def save(content, path: Path) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from qcrs_jax.account import account
 from qcrs_jax.errors import UserError
+from qcrs_jax.files import writing
 from qcrs_jax.records import INPUT_SPECIFIC, without_class
 
 FORMATS = ("terminal", "markdown", "latex", "csv")
@@ -67,8 +68,11 @@ def check_replaceable(out, paths) -> None:
     """Raises UserError if `out` is one of the results files `paths`, or another one; None is the terminal."""
     from qcrs_jax.records import sidecar_path
 
-    if out is not None and (out in paths or sidecar_path(out).exists()):
-        raise UserError(f"{out}: holds the results of a run, which the table would replace; choose another file")
+    if out is None:
+        return
+    with writing(out):
+        if out in paths or sidecar_path(out).exists():
+            raise UserError(f"{out}: holds the results of a run, which the table would replace; choose another file")
 
 
 def write(text, out) -> None:
@@ -76,7 +80,8 @@ def write(text, out) -> None:
     if out is None:
         print(text, end="")
     else:
-        out.write_text(text)
+        with writing(out):
+            out.write_text(text)
 
 
 def tables(runs, format="terminal", radii=None) -> str:
