@@ -27,8 +27,9 @@ def add_arguments(parser):
 def run(args):
     from .load import load_classifier
 
-    if args.file.exists():
-        raise UserError(f"{args.file}: already exists; choose another file or move it away")
+    with writing(args.file):
+        if args.file.exists():
+            raise UserError(f"{args.file}: already exists; choose another file or move it away")
     classifier = load_classifier(args.classifier)
     export_file(classifier, args.file)
     print(f"{args.classifier} -> {args.file}: {classifier.spec.arch}, {classifier.spec.num_classes} classes")

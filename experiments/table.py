@@ -18,7 +18,7 @@ from pathlib import Path
 from qcrs_jax.account import account
 from qcrs_jax.errors import UserError
 from qcrs_jax.files import writing
-from qcrs_jax.records import INPUT_SPECIFIC, without_class
+from qcrs_jax.records import EARLIER_VERSION, INPUT_SPECIFIC, without_class
 
 FORMATS = ("terminal", "markdown", "latex", "csv")
 
@@ -323,6 +323,29 @@ def _limits(run):
     return INPUT_SPECIFIC if run.input_specific else ""
 
 
+def claims(run) -> str | None:
+    """How many images a run with --decide claims to be robust, right and wrong ones apart; None for another run.
+
+    A claim is about the class that was selected: of an image whose class is wrong it says that the wrong class is
+    robust.
+    """
+    decided = [record for record in run.records if record.robust is not None]
+    radius = (run.request.get("sequential") or {}).get("decide")
+    if radius is None or len(decided) < len(run.records) or not decided:
+        return None
+    parts = []
+    for claim, words in ((1, f"robust at {radius:g}"), (0, "not robust"), (-1, "undecided")):
+        right = [record.label == _selected(record) for record in decided if record.robust == claim]
+        known = f" ({sum(right)} right, {len(right) - sum(right)} of a wrong class)" if right else ""
+        parts.append(f"{len(right)} {words}{known}")
+    return f"of {len(decided)} images " + ", ".join(parts)
+
+
+def _selected(record):
+    """The class that a claim is about: also of an image that abstains."""
+    return record.counts0.index(max(record.counts0)) if record.counts0 else record.predict
+
+
 def _notes(runs):
     from qcrs_jax import memory
 
@@ -331,11 +354,9 @@ def _notes(runs):
         if "alpha" in run.request:
             accounts.setdefault(account(run.request, len(run.records)), []).append(label(run))
     notes = [f"{', '.join(of)}: {text}" if len(accounts) > 1 else text for text, of in accounts.items()]
-    for run in runs:
-        if (claims := [record.robust for record in run.records]) and None not in claims:
-            yes, no, unknown = (claims.count(claim) for claim in (1, 0, -1))
-            radius = run.request["sequential"]["decide"]
-            notes.append(f"{label(run)}: {yes} robust at {radius:g}, {no} not, {unknown} undecided.")
+    notes += [f"{label(run)}: {text}." for run in runs if (text := claims(run))]
+    if earlier := [label(run) for run in runs if run.of_an_earlier_version]:
+        notes.append(f"{', '.join(earlier)}: {EARLIER_VERSION}")
     for run in runs:
         spoilt = [missing for record in run.records if (missing := without_class([record], run.request)[0])]
         if spoilt:

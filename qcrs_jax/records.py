@@ -48,6 +48,12 @@ INPUT_SPECIFIC = (
 )
 """What an input-specific certificate says; sidecars and tables carry it."""
 
+EARLIER_VERSION = (
+    "written by an earlier version, which recorded neither sums nor how the run was started, and whose noise is not drawn "
+    "any more: its bounds can be computed again from its counts, but `qcrs-jax verify` cannot draw its counts again."
+)
+"""What is said of results files whose counts cannot be verified."""
+
 # Where a column has another name.
 _ATTRIBUTES = {"best_sigma": "sigma", "pABar": "pa_lower", "pBBar": "pb_upper", "time": "seconds"}
 WHEN_FINISHED = ("left_out", "sha256", "pixels_sha256", "sidecar_sha256")
@@ -169,6 +175,11 @@ class Run:
         return searched or len({r.sigma for r in self.records}) > 1
 
     @property
+    def of_an_earlier_version(self) -> bool:
+        """Whether its sidecar lacks what `qcrs-jax verify` needs to draw its counts again."""
+        return bool(self.sidecar.get("provenance")) and "arguments" not in self.sidecar["provenance"]
+
+    @property
     def predicts(self) -> bool:
         """Whether it is a run of PREDICT, which certifies no radius."""
         return self.request.get("method") == "predict" or any(r.radius is None for r in self.records)
@@ -232,6 +243,25 @@ def read_run(path: str | Path) -> Run:
         records.append(record)
     of_a_search = "best_sigma" in columns and not sidecar and _of_a_search(columns["best_sigma"], records)
     return Run(path, records, sidecar, of_a_search)
+
+
+def read_texts(path: str | Path) -> list[dict]:
+    """The lines of a results file as they are written, {column: text}, by our names of the columns."""
+    header, rows = _read_table(Path(path), "results file")
+    columns = _columns(header, [row for _, row in rows])
+    return [{ours: row[theirs] for ours, theirs in columns.items()} for _, row in rows]
+
+
+def is_results(path: Path) -> bool:
+    """Whether a file is of results or of curves, as far as its first line tells."""
+    try:
+        with open(path, "rb") as file:
+            line = file.readline(4096).decode("utf-8-sig").strip("\r\n")
+    except (OSError, UnicodeDecodeError):
+        return False
+    header = _fields(line)
+    columns = _columns(header, [])
+    return {"idx", "label", "predict", "correct"} <= set(columns) or {"idx", "label", "sigma", "counts"} <= set(header)
 
 
 def _columns(header, rows):
