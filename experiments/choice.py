@@ -37,13 +37,14 @@ class Choice:
         seed = secrets.randbits(32) if self.seed is None else self.seed
         return sorted(random.Random(seed).sample(sorted(indices), self.number(len(indices)))), seed
 
-    def power(self, of: int) -> str:
-        """How surely a forged line is among those that are drawn again, in words."""
+    def power(self, of: int, one: str = "line") -> str:
+        """How surely a forged line is among those that are drawn again, in words; `one` is what a line is called."""
         drawn = self.number(of)
-        text = f"{drawn} of {of} lines drawn again: a single forged line would be found with probability "
+        text = f"{drawn} of {of} {one}s drawn again: a single forged {one} would be found with probability "
         text += percent(found(of, drawn, 1))
         if self.forged is not None and (forged := forged_lines(of, self.forged)) > 1:
-            text += f", one of {forged} ({self.forged:.6g} of the lines) with probability {percent(found(of, drawn, forged))}"
+            text += f", one of {forged} ({self.forged:.6g} of the {one}s) with probability "
+            text += percent(found(of, drawn, forged))
         return text
 
 

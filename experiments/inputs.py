@@ -225,7 +225,9 @@ def recorded_arguments(results: Path):
     parser = argparse.ArgumentParser()
     {"curve": curve, "predict": predict}.get(method, certify).add_arguments(parser)
     defaults = vars(parser.parse_args(["", "", "--sigma", "1"]))
-    args = argparse.Namespace(**{**defaults, **recorded, **_WHEREABOUTS, "batch": provenance["batch"], "results": results})
+    args = argparse.Namespace(
+        **{**defaults, **recorded, **_WHEREABOUTS, "batch": provenance["batch"], "results": results}
+    )
     for name in ("checkpoint", "data_dir"):
         value = getattr(args, name)
         setattr(args, name, None if value is None else Path(value))

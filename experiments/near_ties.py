@@ -13,10 +13,11 @@ SEARCHED = 0.03  # the same where a search went another way
 CHANCE = 0.01  # of honest lines that all lean to one side, below which they do not count as honest
 
 RULE = (
-    f"rule for near ties: of an image's copies {COPIES} may be in another class (but not more than 1 in 100), or {SHARE:.1%} of "
-    f"them where the radius is the same within {RADIUS:.0%}; the class is the same, and over all lines the copies that moved "
-    "favour the certified class no more often than chance allows. Where a search went another way, the counts at the "
-    f"file's own sigma are compared so, and the radius is that of the search here within {SEARCHED:.0%}"
+    f"rule for near ties: of an image's copies {COPIES} may be in another class (but not more than 1 in 100), or "
+    f"{SHARE:.1%} of them where the radius is the same within {RADIUS:.0%}; the class has to be the same, and over all "
+    "lines the copies that moved must not favour the certified class more often than chance allows. Where a search went "
+    "another way, the counts at the file's own sigma are compared so, and the radius has to be that of the search here "
+    f"within {SEARCHED:.0%}"
 )
 
 
@@ -87,7 +88,11 @@ def compare_certificates(record, again, at_its_sigma, request: dict) -> Comparis
         result.troubles.append("that is more than near ties")
     if -1 not in (record.predict, again.predict) and record.predict != again.predict:
         result.troubles.append(f"the class is {record.predict} in the file and {again.predict} here")
-    if record.radius is not None and not few and not close(record.radius, again.radius, RADIUS if same_choice else SEARCHED):
+    if (
+        record.radius is not None
+        and not few
+        and not close(record.radius, again.radius, RADIUS if same_choice else SEARCHED)
+    ):
         result.troubles.append(f"the radius is {record.radius:.6g} in the file and {again.radius:.6g} here")
     if {record.robust, again.robust} == {0, 1}:
         result.troubles.append("robust is another")
@@ -127,7 +132,9 @@ def compare_pilots(pilot, again) -> Comparison:
     result = Comparison(remark="; the pilot's numbers are the same within 5%")
     for name, share in (("sigma", 1e-4), ("mean", 0.05), ("deviation", 0.05)):
         if abs(getattr(pilot, name) - getattr(again, name)) > share * abs(getattr(again, name)):
-            result.troubles.append(f"its {name} is {getattr(pilot, name):.6g} in the file and {getattr(again, name):.6g} here")
+            result.troubles.append(
+                f"its {name} is {getattr(pilot, name):.6g} in the file and {getattr(again, name):.6g} here"
+            )
     for name in ("label", "selected", "search_samples"):
         if getattr(pilot, name) != getattr(again, name):
             result.troubles.append(f"its {name} is another")
@@ -142,8 +149,8 @@ def leaning(gains) -> str | None:
     up = sum(gain > 0 for gain in gains)
     if gains and binom.sf(up - 1, len(gains), 0.5) < CHANCE:
         return (
-            f"of {len(gains)} lines with other counts the file has more copies in the certified class, or a larger radius, "
-            f"in {up}: near ties fall to either side"
+            f"of {len(gains)} lines with other counts the file has more copies in the certified class, or a larger "
+            f"radius, in {up}: near ties fall to either side"
         )
     return None
 

@@ -326,19 +326,18 @@ def _limits(run):
 def claims(run) -> str | None:
     """How many images a run with --decide claims to be robust, right and wrong ones apart; None for another run.
 
-    A claim is about the class that was selected: of an image whose class is wrong it says that the wrong class is
-    robust.
+    A claim is about the class that was selected. Where that is not the label, the image is robust, and wrong.
     """
     decided = [record for record in run.records if record.robust is not None]
     radius = (run.request.get("sequential") or {}).get("decide")
     if radius is None or len(decided) < len(run.records) or not decided:
         return None
-    parts = []
-    for claim, words in ((1, f"robust at {radius:g}"), (0, "not robust"), (-1, "undecided")):
-        right = [record.label == _selected(record) for record in decided if record.robust == claim]
-        known = f" ({sum(right)} right, {len(right) - sum(right)} of a wrong class)" if right else ""
-        parts.append(f"{len(right)} {words}{known}")
-    return f"of {len(decided)} images " + ", ".join(parts)
+    right = [record.label == _selected(record) for record in decided if record.robust == 1]
+    yes, no, unknown = ([record.robust for record in decided].count(claim) for claim in (1, 0, -1))
+    return (
+        f"{yes} robust at {radius:g}, {no} not, {unknown} undecided; robust and right are {sum(right)} of "
+        f"{len(decided)} images, robust and wrong {len(right) - sum(right)}"
+    )
 
 
 def _selected(record):

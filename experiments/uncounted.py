@@ -58,7 +58,9 @@ def _largest(numbers):
     from scipy.special import ndtri
 
     if not 0 < numbers["alpha"] < 1 or numbers["n"] < 1:
-        raise UserError(f"--N {numbers['n']} and --alpha {numbers['alpha']}: N counts samples, and alpha lies in (0, 1)")
+        raise UserError(
+            f"--N {numbers['n']} and --alpha {numbers['alpha']}: N counts samples, and alpha lies in (0, 1)"
+        )
     return max(float(ndtri(numbers["alpha"] ** (1 / numbers["n"]))), 0.0)
 
 

@@ -6,9 +6,9 @@ them, and the images' pixels with their sum in it. Then K images, chosen anew ea
 and each of their numbers compared. What is changed by hand, in counts and all that follows from them, shows where the
 image is among these K; the output says how likely that is. --recount all does all of them over.
 
-RESULTS may be a folder: then each results file in it is checked. Of a run with --budget, RESULTS.pilot is checked too; a
-file that `qcrs-jax memory` made is made again of the one that it was made of. A log without counts is checked as far as
-it can be, and the output says what was not checked. Times are not checked, and images that the run might have ended
+RESULTS may be a folder: then each results file in it is checked. Of a run with --budget, RESULTS.pilot is checked too.
+A file that `qcrs-jax memory` made is made again of the one that it was made of. A log without counts is checked as far
+as it can be, and the output says what was not checked. Times are not checked, and images that the run might have ended
 before are not missed.
 
 Another program or device may put a copy that is nearly a tie into another class. The output says how many copies of an
@@ -104,12 +104,14 @@ def run(args):
 def _choice(args) -> Choice:
     """The lines that are to be drawn again; raises UserError for flags that do not go together."""
     if (args.confidence is None) != (args.forged is None):
-        raise UserError("--confidence and --forged go together: the one says how surely, the other how many forged lines")
+        raise UserError(
+            "--confidence and --forged go together: the one says how surely, the other how many forged lines"
+        )
     if args.confidence is not None and args.recount is not None:
         raise UserError("--recount says how many images are drawn again, and so does --confidence; give one of them")
     if args.confidence is not None and not (0 < args.confidence <= 1 and 0 < args.forged <= 1):
         raise UserError(
-            f"--confidence {args.confidence:g} and --forged {args.forged:g}: both lie above 0 and up to 1, as 95% and 5%"
+            f"--confidence {args.confidence:g}, --forged {args.forged:g}: both lie above 0 and up to 1, as 95% and 5%"
         )
     return Choice(RECOUNT if args.recount is None else args.recount, args.confidence, args.forged, args.recount_seed)
 
@@ -124,7 +126,9 @@ def results_files(paths):
             yield path
             continue
         with reading(path):
-            visible = [f for f in sorted(path.rglob("*")) if not any(p.startswith(".") for p in f.relative_to(path).parts)]
+            visible = [
+                f for f in sorted(path.rglob("*")) if not any(p.startswith(".") for p in f.relative_to(path).parts)
+            ]
         found = [file for file in visible if file.is_file() and is_results(file)]
         if not found:
             raise UserError(f"{path}: has no results files")
@@ -138,6 +142,7 @@ class Found:
     troubles: what is wrong.
     lines, drawn: images of the file, and how many were drawn again; by_rule: how many of these had copies that moved.
     agree: what all lines agree with.
+    one: what a line is called: of curves an image has several.
     """
 
     troubles: list = dataclasses.field(default_factory=list)
@@ -145,15 +150,20 @@ class Found:
     drawn: int = 0
     by_rule: int = 0
     agree: str = "their counts"
+    one: str = "line"
 
     def verdict(self) -> str:
         """What was done, in words; nothing is called verified that was not drawn again."""
         if not self.drawn:
-            return f"consistent: its {self.lines} lines agree with {self.agree}; nothing was opened or drawn again"
+            return (
+                f"consistent: its {self.lines} {self.one}s agree with {self.agree}; nothing was opened or drawn again"
+            )
         how = f", {self.by_rule} of them by the rule for near ties," if self.by_rule else ""
         if self.drawn == self.lines:
-            return f"all {self.lines} lines were drawn again{how} and verified"
-        return f"its {self.lines} lines agree with {self.agree}; {self.drawn} were drawn again{how} and verified"
+            return f"all {self.lines} {self.one}s were drawn again{how} and verified"
+        return (
+            f"its {self.lines} {self.one}s agree with {self.agree}; {self.drawn} of them drawn again{how} and verified"
+        )
 
 
 @dataclasses.dataclass
@@ -213,7 +223,7 @@ class Checks:
             found.lines, found.agree = len(images), "its sum"
             if request["method"] == "curve":
                 troubles += _curve_troubles(images, request)
-                found.agree = "its settings"
+                found.agree, found.one = "its settings", "image"
         yield _check_whole(path, troubles)
         earlier = _earlier(sidecar)
         if earlier:
@@ -224,10 +234,13 @@ class Checks:
             yield from (f"{pilot.name}: {said}" for said in self.verify(pilot, of_pilot))
             troubles += [f"{pilot.name}: {trouble}" for trouble in of_pilot.troubles]
         if not self.choice.draws:
-            yield f"0 of {found.lines} lines drawn again: forged counts would not be found; neither checkpoint nor data were opened"
+            yield (
+                f"0 of {found.lines} {found.one}s drawn again: forged counts would not be found; neither checkpoint nor "
+                "data were opened"
+            )
             estimate = _recorded_time(path, request)
             if estimate and not earlier:
-                yield f"--recount all takes about {duration(estimate)} by the times in the file, and what compiling takes"
+                yield _whole_time(found.lines, [], estimate)
             return
         if earlier:
             raise UserError(
@@ -273,7 +286,9 @@ def _summary(request, provenance):
     said = [name, f"sigma {request['sigma']:g}"] if "sigma" in request else [name]
     if "sigma_lower" in settings:
         said[-1] += f" in a bracket of {settings['sigma_lower']:g} to {settings['sigma_upper']:g}"
-    said += [f"{label} = {request[key]:g}" for key, label in (("n0", "N0"), ("n", "N"), ("alpha", "alpha")) if key in request]
+    said += [
+        f"{label} = {request[key]:g}" for key, label in (("n0", "N0"), ("n", "N"), ("alpha", "alpha")) if key in request
+    ]
     for key in ("tolerance", "certificate", "bound", "stop_when_wrong"):
         if request.get(key):
             said.append(key if request[key] is True else f"{key} {request[key]}")
@@ -290,8 +305,9 @@ def _summary(request, provenance):
     if network:
         said.append(f"network {network.get('arch')}, weights {network['weights_sha256'][:12]}")
     versions = provenance.get("versions", {})
-    by = [f"{name} {versions[name]}" for name in ("qcrs_jax", "jax") if name in versions] + [provenance.get("devices", "")]
-    return f"is of {', '.join(said)}; written by {', '.join(filter(None, by))}"
+    by = ", ".join(f"{name} {versions[name]}" for name in ("qcrs_jax", "jax") if name in versions)
+    device = provenance.get("devices", "an unnamed device")
+    return f"holds {', '.join(said)}; written by {by or 'an unnamed program'} on {device}"
 
 
 def _earlier(sidecar) -> str | None:
@@ -390,7 +406,9 @@ def _check_whole(path, troubles):
     if sidecar["sha256"] != checksum(path):
         troubles.append("the file is not the one that was finished: its sum is another")
     if "sidecar_sha256" not in sidecar:
-        return "the file, compared with its sum; none is recorded of pixels and sidecar, as of files of an earlier version"
+        return (
+            "the file, compared with its sum; none is recorded of pixels and sidecar, as of files of an earlier version"
+        )
     return "file and sidecar, compared with their sums"
 
 
@@ -527,10 +545,14 @@ def _drawn_again(path, request, task, asked, inputs, lines, checks, found):
 
     chosen, seed = checks.choice.choose(lines)
     estimate = _recorded_time(path, request) * len(chosen) / max(len(lines), 1)
-    about = f"; that takes about {duration(estimate)} by the times in the file, and what compiling takes" if estimate else ""
+    about = (
+        f"; that takes about {duration(estimate)} by the times in the file, and what compiling takes"
+        if estimate
+        else ""
+    )
     given = ", which was given," if checks.choice.seed is not None else ""
-    names = f"images {', '.join(map(str, chosen))} are" if len(chosen) <= 20 else f"{len(chosen)} images are"
-    yield f"{names} drawn again, chosen by seed {seed}{given} of --recount_seed{about}"
+    names = f"images {', '.join(map(str, chosen))}" if len(chosen) <= 20 else f"{len(chosen)} images"
+    yield f"to be drawn again: {names}, chosen by seed {seed}{given} of --recount_seed{about}"
     written = _typed(path, request)
     start = starter(task, inputs, chosen, together=1)
     seconds, gains, before = [], [], len(found.troubles)
@@ -562,13 +584,23 @@ def _drawn_again(path, request, task, asked, inputs, lines, checks, found):
     if found.by_rule or len(found.troubles) > before:
         yield RULE
     found.drawn = len(chosen)
-    yield checks.choice.power(len(lines)) + (
+    yield checks.choice.power(len(lines), found.one) + (
         "; of a seed that the maker of the file knew this does not hold" if checks.choice.seed is not None else ""
     )
     if 0 < len(chosen) < len(lines):
-        rest = seconds[1:] or seconds
-        whole = len(lines) * sum(rest) / len(rest)
-        yield f"--recount all takes about {duration(whole)}, by the time of the last {len(rest)}"
+        yield _whole_time(len(lines), seconds, _recorded_time(path, request))
+
+
+def _whole_time(lines, seconds, recorded):
+    """What it takes to draw all lines again, in words: the first that is drawn has its program compiled."""
+    if len(seconds) > 1:
+        rest = seconds[1:]
+        return (
+            f"--recount all takes about {duration(lines * sum(rest) / len(rest))}, by the time of the last {len(rest)}"
+        )
+    if recorded:
+        return f"--recount all takes about {duration(recorded)} by the times in the file, and what compiling takes"
+    return f"--recount all takes less than {duration(lines * seconds[0])}, by the time of the first, with its compiling"
 
 
 def _differing(index, records, rows):
@@ -595,7 +627,15 @@ def _compare(request, asked, inputs, index, image, label, written, records):
         fixed = {name: value for name, value in asked.options.items() if name in ("certificate", "beta")}
         n = max(written[0].n or asked.n if written[0].n is not None else asked.n, 1)
         plain = dataclasses.replace(
-            asked, method="cohen", sigma=written[0].sigma, n=n, alpha=0.5, qcrs=None, ddrs=None, options=fixed, budget=None
+            asked,
+            method="cohen",
+            sigma=written[0].sigma,
+            n=n,
+            alpha=0.5,
+            qcrs=None,
+            ddrs=None,
+            options=fixed,
+            budget=None,
         )
         (key,) = inputs.keys([index])
         made = certify.certify_image(

@@ -49,8 +49,8 @@ INPUT_SPECIFIC = (
 """What an input-specific certificate says; sidecars and tables carry it."""
 
 EARLIER_VERSION = (
-    "written by an earlier version, which recorded neither sums nor how the run was started, and whose noise is not drawn "
-    "any more: its bounds can be computed again from its counts, but `qcrs-jax verify` cannot draw its counts again."
+    "written by an earlier version, with its noise and its searches, and without sums. `qcrs-jax verify` computes "
+    "bounds from these counts, but cannot draw the counts again."
 )
 """What is said of results files whose counts cannot be verified."""
 
@@ -68,7 +68,17 @@ _OTHER_NAMES = {
     "radius": ("l2_radius", "radius_l2", "certified_radius", "certified_l2_radius", "cert_radius"),
     "correct": ("is_correct",),
     "best_sigma": ("sigma", "min_sigma"),  # and whatever else has sigma in its name
-    "pABar": ("pa_bar", "pa_lower", "pa_lb", "p_lower", "p_lb", "prob_lower", "prob_lb", "pa_lower_bound", "lower_bound"),
+    "pABar": (
+        "pa_bar",
+        "pa_lower",
+        "pa_lb",
+        "p_lower",
+        "p_lb",
+        "prob_lower",
+        "prob_lb",
+        "pa_lower_bound",
+        "lower_bound",
+    ),
     "time": ("elapsed", "runtime"),
 }
 _TRUTH = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
@@ -177,7 +187,8 @@ class Run:
     @property
     def of_an_earlier_version(self) -> bool:
         """Whether its sidecar lacks what `qcrs-jax verify` needs to draw its counts again."""
-        return bool(self.sidecar.get("provenance")) and "arguments" not in self.sidecar["provenance"]
+        provenance = self.sidecar.get("provenance", {})
+        return "versions" in provenance and "arguments" not in provenance
 
     @property
     def predicts(self) -> bool:
@@ -224,7 +235,9 @@ def read_run(path: str | Path) -> Run:
     header, rows = _read_table(path, "results file")
     columns = _columns(header, [row for _, row in rows])
     if len(radii := [name for name in header if _plain(name) in _OTHER_NAMES["radius"]]) > 1 and "radius" not in header:
-        raise RecordsError(f"{path}: its columns {' and '.join(radii)} both could be the radius; call one of them radius")
+        raise RecordsError(
+            f"{path}: its columns {' and '.join(radii)} both could be the radius; call one of them radius"
+        )
     _check_columns(path, header, {"idx", "label", "predict", "correct"} - set(columns), "results file")
     sidecar = read_sidecar(path)
     if "radius" not in columns and sidecar.get("request", {}).get("method") != "predict":
@@ -271,7 +284,9 @@ def _columns(header, rows):
     for ours, others in _OTHER_NAMES.items():
         names = [plain[name] for name in (ours.lower(), *others) if name in plain]
         if ours == "best_sigma":
-            names += [n for plainly, n in plain.items() if "sigma" in plainly and "rad" not in plainly and n not in names]
+            names += [
+                n for plainly, n in plain.items() if "sigma" in plainly and "rad" not in plainly and n not in names
+            ]
             names.sort(key=lambda name: len({row[name] for row in rows}) < 2)
         if ours not in found and names:
             found[ours] = names[0]
@@ -362,7 +377,9 @@ def _fields(line):
 
 def _line_trouble(header, fields, ended, ours):
     """Why the fields are not those of a whole line under this header, with the remedy; None where they are."""
-    remedy = "delete it, " + ("and the same command computes that image again" if ours else "or put the whole line there")
+    remedy = "delete it, " + (
+        "and the same command computes that image again" if ours else "or put the whole line there"
+    )
     if header[0] in fields and len(set(header) & set(fields)) > 1:
         return "it is a header of other columns: logs of two kinds were joined; give each its own file"
     if len(fields) != len(header):

@@ -59,7 +59,11 @@ class Writer:
                 raise RecordsError(f"{path}: is not a file that results can be kept in; choose another")
             self._file = open(path, "ab", buffering=0)
             try:
-                lock(self._file, f"{path}: another run is writing to it; wait for it, or choose another file", RecordsError)
+                lock(
+                    self._file,
+                    f"{path}: another run is writing to it; wait for it, or choose another file",
+                    RecordsError,
+                )
                 self.done = self._begin(read)
             except BaseException:
                 self._file.close()

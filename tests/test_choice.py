@@ -14,7 +14,9 @@ def test_the_probability_is_that_of_drawing_without_replacement(data):
     assert found(of, drawn, forged) == pytest.approx(1 - hypergeom.pmf(0, of, forged, drawn), abs=1e-9)
 
 
-@pytest.mark.parametrize("of, share, confidence", [(20, 0.05, 0.95), (500, 0.05, 0.95), (10_000, 0.01, 0.99), (7, 1, 1)])
+@pytest.mark.parametrize(
+    "of, share, confidence", [(20, 0.05, 0.95), (500, 0.05, 0.95), (10_000, 0.01, 0.99), (7, 1, 1)]
+)
 def test_the_fewest_lines_that_are_enough(of, share, confidence):
     forged = forged_lines(of, share)
     k = lines_needed(of, forged, confidence)
@@ -27,7 +29,11 @@ def test_forged_lines_are_at_least_one_and_rounded_up():
 
 def test_the_power_in_words():
     assert Choice(2).power(20) == "2 of 20 lines drawn again: a single forged line would be found with probability 10%"
-    assert Choice(float("inf")).power(3).endswith("3 of 3 lines drawn again: a single forged line would be found with probability 100%")
+    assert (
+        Choice(float("inf"))
+        .power(3)
+        .endswith("3 of 3 lines drawn again: a single forged line would be found with probability 100%")
+    )
     assert Choice(2, 0.95, 0.05).power(500).endswith("one of 25 (0.05 of the lines) with probability 95.2%")
     assert percent(0.99999) == "99.9%" and percent(1 / 3) == "33.3%"  # never more than it is
 

@@ -139,14 +139,18 @@ def cases(tmp_path_factory):
     return out
 
 
-@pytest.mark.parametrize("name, images", [("min_sigma", 2), ("joined", 2), ("byte_order_mark", 1), ("padded_header", 1)])
+@pytest.mark.parametrize(
+    "name, images", [("min_sigma", 2), ("joined", 2), ("byte_order_mark", 1), ("padded_header", 1)]
+)
 def test_the_kinds_that_are_read(cases, name, images):
     run = read_run(cases / f"{name}.tsv")
     assert len(run.records) == images and not run.predicts and run.records[0].radius == 0.51
     assert run.input_specific == (name == "min_sigma") == (INPUT_SPECIFIC in tables([run], "markdown"))
 
 
-@pytest.mark.parametrize("name, message", [("radius_proved", "no column radius.*'radius proved'"), ("cut", "line 3: .*cut")])
+@pytest.mark.parametrize(
+    "name, message", [("radius_proved", "no column radius.*'radius proved'"), ("cut", "line 3: .*cut")]
+)
 def test_the_kinds_that_are_refused(cases, name, message):
     with pytest.raises(RecordsError, match=message):
         read_run(cases / f"{name}.tsv")

@@ -60,7 +60,9 @@ def test_few_samples_have_no_copies_to_spare():
 
 
 def test_another_class_never_passes_and_an_abstention_may_by_two_copies():
-    flipped = compare_certificates(record((0, 9_999, 1), (49, 51, 0)), record((9_999, 1, 0), (51, 49, 0)), never, REQUEST)
+    flipped = compare_certificates(
+        record((0, 9_999, 1), (49, 51, 0)), record((9_999, 1, 0), (51, 49, 0)), never, REQUEST
+    )
     assert any("the class is 1 in the file and 0 here" in trouble for trouble in flipped.troubles)
     level = [next(k for k in range(5_000, 6_000) if record((k, 10_000 - k, 0)).predict == 0) - d for d in (0, 1)]
     ours, theirs = (record((k, 10_000 - k, 0)) for k in level)
@@ -75,7 +77,9 @@ def test_a_search_that_went_another_way():
     assert not result.troubles and result.moved == 1 and "its sigma is not what is chosen here" in result.remark
     forged = compare_certificates(ours, here, lambda: record((9_700, 300, 0), sigma=0.30), REQUEST)
     assert "that is more than near ties" in forged.troubles
-    better = compare_certificates(record((9_900, 100, 0), sigma=0.4), here, lambda: record((9_900, 100, 0), sigma=0.4), REQUEST)
+    better = compare_certificates(
+        record((9_900, 100, 0), sigma=0.4), here, lambda: record((9_900, 100, 0), sigma=0.4), REQUEST
+    )
     assert any("the radius is" in trouble for trouble in better.troubles)  # a sigma that the search would not find
 
 
@@ -89,7 +93,10 @@ def test_what_no_near_tie_changes():
 
 def test_lines_that_lean_to_one_side_are_told():
     assert leaning([1, -1, 2, 1, 1, 1, -1, 1]) is None and leaning([0] * 50) is None and leaning([1] * 6) is None
-    assert "of 7 lines with other counts the file has more copies in the certified class, or a larger radius, in 7" in leaning([0, *[2] * 7])
+    assert (
+        "of 7 lines with other counts the file has more copies in the certified class, or a larger radius, in 7"
+        in leaning([0, *[2] * 7])
+    )
     assert leaning([-1] * 20) is None  # that gains nothing
 
 

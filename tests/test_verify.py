@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from checkpoints import SHARED
+from PIL import Image
 from qcrs_jax.experiments import cli, demo
 from qcrs_jax.experiments.verify import _concluded
 
@@ -278,11 +278,16 @@ def test_another_platform_is_said_and_another_noise_refused(copies, capsys):
 def test_what_was_done_and_how_surely_it_finds_a_forged_line(copies, capsys):
     path = copies / "golden.tsv"
     status, text = verify(path, capsys, "--recount", 1, "--recount_seed", 7)
-    assert status == 0 and "1 of 3 lines drawn again: a single forged line would be found with probability 33.3%" in text
+    assert (
+        status == 0 and "1 of 3 lines drawn again: a single forged line would be found with probability 33.3%" in text
+    )
     assert "chosen by seed 7, which was given, of --recount_seed" in text and "does not hold" in text
     assert "QCRS golden, sigma 0.25 in a bracket of 0.1 to 0.6, N0 = 100, N = 300, alpha = 0.001" in text
     assert "images 0, 100, ... of fashion_mnist_test_500 (test), seed 0, network lenet, weights" in text
-    assert "--recount all takes about" in text and "its 3 lines agree with their counts; 1 were drawn again" in text
+    assert (
+        "--recount all takes about" in text
+        and "its 3 lines agree with their counts; 1 of them drawn again and verified" in text
+    )
     chosen = next(line for line in text.splitlines() if "drawn again: the same" in line)
     assert chosen in verify(path, capsys, "--recount", 1, "--recount_seed", 7)[1]
     assert "chosen by seed" in verify(path, capsys, "--recount", 1)[1]
@@ -337,7 +342,9 @@ def test_a_file_of_an_earlier_version_is_called_so(capsys):
         assert "whose noise (threefry fold_in(seed, image, stage, draw, sample), jax.random.normal" in text
         assert "not finished" not in text and "verified" not in text
         status, text = verify(SHIPPED / name, capsys, "--recount", 1)
-        assert status == 2 and "no line can be drawn again: it is of an earlier version" in text and "--recount 0" in text
+        assert (
+            status == 2 and "no line can be drawn again: it is of an earlier version" in text and "--recount 0" in text
+        )
 
 
 def test_a_shipped_file_is_drawn_again(capsys, monkeypatch):
@@ -375,7 +382,11 @@ def test_a_log_without_sigma_or_radius_says_what_was_not_checked(tmp_path, capsy
     path = tmp_path / "log"
     path.write_text("idx\tlabel\tpredict\tradius\tcorrect\ttime\n0\t3\t3\t0.500\t1\t0:00:01\n")
     status, text = verify(path, capsys)
-    assert status == 0 and "the radius against pABar, which it does not have" in text and "give --N, --alpha, --sigma" in text
+    assert (
+        status == 0
+        and "the radius against pABar, which it does not have" in text
+        and "give --N, --alpha, --sigma" in text
+    )
     status, text = verify(path, capsys, "--sigma", 0.12, "--N", 100_000, "--alpha", 0.001)
     assert status == 2 and "the radius 0.5 is more than 0.457" in text
     path.write_text("idx\tlabel\tpredict\tcorrect\ttime\n0\t3\t3\t1\t0:00:01\n")
