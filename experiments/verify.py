@@ -235,8 +235,8 @@ class Checks:
             troubles += [f"{pilot.name}: {trouble}" for trouble in of_pilot.troubles]
         if not self.choice.draws:
             yield (
-                f"0 of {found.lines} {found.one}s drawn again: forged counts would not be found; neither checkpoint nor "
-                "data were opened"
+                f"0 of {found.lines} {found.one}s drawn again: forged counts would not be found; neither checkpoint "
+                "nor data were opened"
             )
             estimate = _recorded_time(path, request)
             if estimate and not earlier:
