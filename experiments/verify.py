@@ -143,6 +143,7 @@ class Found:
     lines, drawn: images of the file, and how many were drawn again; by_rule: how many of these had copies that moved.
     agree: what all lines agree with.
     one: what a line is called: of curves an image has several.
+    words: the verdict, where it is none about counts.
     """
 
     troubles: list = dataclasses.field(default_factory=list)
@@ -151,9 +152,12 @@ class Found:
     by_rule: int = 0
     agree: str = "their counts"
     one: str = "line"
+    words: str = ""
 
     def verdict(self) -> str:
         """What was done, in words; nothing is called verified that was not drawn again."""
+        if self.words:
+            return self.words
         if not self.drawn:
             return (
                 f"consistent: its {self.lines} {self.one}s agree with {self.agree}; nothing was opened or drawn again"
@@ -367,12 +371,11 @@ def _memory(path, made, checks, found):
     of_source = Found()
     yield from (f"{source.name}: {said}" for said in checks.verify(source, of_source))
     troubles += [f"{source.name}: {trouble}" for trouble in of_source.troubles]
-    found.lines, found.drawn, found.by_rule = of_source.lines, of_source.drawn, of_source.by_rule
-    found.agree = f"{source.name}, whose lines do with {of_source.agree}"
-    if not checks.choice.draws:
-        found.agree = f"nothing that was opened, but those of {source.name} do with {of_source.agree}"
-        yield f"its own lines were not compared with those of {source.name}, which takes the data"
+    if not checks.choice.draws or not read_sidecar(source):
+        found.words = f"its own lines were compared with nothing; {source.name} is {of_source.verdict()}"
+        yield f"its own lines were not compared with those of {source.name}, which takes the data that this was made of"
         return
+    found.words = f"it is what `qcrs-jax memory` makes of {source.name}, of which {of_source.verdict()}"
     args = recorded.recorded_arguments(source)
     with tempfile.TemporaryDirectory() as folder:
         again = Path(folder) / path.name
@@ -416,7 +419,7 @@ def _bound_troubles(record, request):
     """Where the record is not what follows from its counts."""
     try:
         made = _concluded(record, request)
-    except (ValueError, IndexError, TypeError) as error:
+    except (ValueError, IndexError, TypeError, KeyError) as error:
         yield f"nothing follows from its counts: {error}"
         return
     for name, value in made.items():
@@ -501,6 +504,7 @@ def _inputs(path, request, checks, found):
     changed = differences(then, now, ("in the sidecar", "by the inputs"))
     troubles += changed
     yield "the configuration, the weights' and the data's hashes, compared with the inputs"
+    yield from _other_programs(read_sidecar(path)["provenance"], inputs.provenance)
     lines, possible = _lines(path), recorded.continued(args, inputs.dataset, indices)
     known, header = {*COLUMNS, *OPTIONAL_COLUMNS}, {name for rows in lines.values() for name in rows[0]}
     if lines and not set(columns := task.file.get("columns", COLUMNS)) <= header <= {*known, *columns}:
@@ -537,6 +541,18 @@ def _inputs(path, request, checks, found):
             written = lines[index][0]["u"]
             troubles += [f"image {index}: u is {written}, and {u} by its seed"] * (written != repr(u))
     yield from _drawn_again(path, request, task, asked, inputs, {index: lines[index] for index in own}, checks, found)
+
+
+def _other_programs(then, now):
+    """Says which versions and devices draw the lines again, where they are not those that wrote the file."""
+    parts = []
+    for name in ("jax", "jaxlib"):
+        before, here = (provenance.get("versions", {}).get(name) for provenance in (then, now))
+        parts += [f"{name} {here}"] * (before != here)
+    if then.get("devices") != now["devices"]:
+        parts.append(now["devices"])
+    if parts:
+        yield f"here are {', '.join(parts)}, which may round near ties otherwise"
 
 
 def _drawn_again(path, request, task, asked, inputs, lines, checks, found):

@@ -356,12 +356,14 @@ def _read_table(path, kind):
     except (OSError, UnicodeDecodeError) as error:
         raise RecordsError(f"{path}: cannot be read as a {kind}: {error}") from error
     lines = text.splitlines()
-    header = _fields(lines[0]) if lines else []
+    header = _fields(lines[0].rstrip()) if lines else []
     if twice := sorted({name for name in header if header.count(name) > 1}):
         raise RecordsError(f"{path}: not a {kind}: its first line has the column {twice[0]!r} twice")
     rows = []
     for number, line in enumerate(lines[1:], start=2):
         fields = _fields(line)
+        while len(fields) > len(header) and not fields[-1]:  # tabs behind the last field
+            del fields[-1]
         if fields == header or not line.strip():  # logs that were joined
             continue
         ended = number < len(lines) or text.endswith(("\n", "\r"))

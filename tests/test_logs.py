@@ -57,6 +57,11 @@ def test_byte_order_marks_padding_and_repeated_headers(tmp_path, encoding):
         read_run(log(tmp_path, padded, "0\t3\t3\t0.51\t1\t1.0", COHEN, "", padded, "0\t3\t3\t0.4\t1\t1.0"))
 
 
+def test_tabs_behind_the_last_field(tmp_path):
+    assert values(log(tmp_path, COHEN + "\t", "0\t3\t3\t0.5\t1\t1.0\t", COHEN, "1\t3\t3\t0.5\t1\t1.0"))[1][0] == 1
+    assert read_run(log(tmp_path, "idx\tlabel\tpredict\tcorrect\ttime\t", "0\t3\t3\t1\t1.0\t")).predicts
+
+
 def test_joined_logs_of_two_kinds_are_refused(tmp_path):
     with pytest.raises(RecordsError, match="line 3: .*header of other columns.*own file"):
         read_run(log(tmp_path, COHEN, "0\t3\t3\t0.5\t1\t1.0", "idx\tlabel\tpredict\tcorrect\ttime", "1\t3\t3\t1\t1.0"))

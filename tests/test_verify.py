@@ -223,11 +223,12 @@ def test_a_memory_based_file_is_made_again(copies, capsys):
     assert "memory.tsv: was made of randomised.tsv; put that beside it" in verify(path, capsys)[1]
 
 
-def move(path: Path, idx: int, copies: int):
+def move(path: Path, idx: int, copies: int, stretch: float = 1.0):
     """Moves copies of an image into the class that the file certifies, and makes all anew that follows from it."""
     lines = [line.split("\t") for line in path.read_text().splitlines()]
     column = lines[0].index
     (row,) = (line for line in lines[1:] if line[0] == str(idx))
+    row[column("best_sigma")] = repr(float(np.float32(float(row[column("best_sigma")]) * stretch)))
     counts, top = [int(v) for v in row[column("counts")].split(",")], int(row[column("predict")])
     other = max((k for k in range(10) if k != top), key=lambda k: counts[k] * (1 if copies > 0 else -1))
     counts[top], counts[other] = counts[top] + copies, counts[other] - copies
@@ -262,6 +263,15 @@ def test_near_ties_are_judged_by_the_rule_and_gains_are_found(copies, status, ru
         assert f"image {idx}: counts is" in text and "that is more than near ties" in text
     else:
         assert text.rstrip().endswith("all 2 lines were drawn again, 1 of them by the rule for near ties, and verified")
+
+
+@pytest.mark.parametrize("stretch, status", [(1 + 1e-6, 0), (1.2, 2)])
+def test_a_search_that_ends_at_another_sigma_is_judged_at_the_file_s_own(stretch, status, runs, tmp_path, capsys):
+    for name in ("golden.tsv", "golden.tsv.json"):
+        (tmp_path / name).write_bytes((runs / name).read_bytes())
+    move(tmp_path / "golden.tsv", a_line_that_can_lose(tmp_path / "golden.tsv"), 0, stretch)
+    found, text = verify(tmp_path / "golden.tsv", capsys, "--recount", "all")
+    assert found == status and "its sigma is not what is chosen here" in text, text
 
 
 def test_another_platform_is_said_and_another_noise_refused(copies, capsys):
@@ -409,3 +419,20 @@ def test_the_published_logs(name, flags, expected, capsys):
         pytest.skip("the published results are not here")
     status, text = verify(path, capsys, "--N", 100_000, *flags)
     assert status == expected and f"the largest that N = 100000 and alpha = {flags[1]:g} allow" in text
+
+
+def test_what_memory_made_of_a_log_without_counts(tmp_path, capsys):
+    log, path = tmp_path / "log.tsv", tmp_path / "memory.tsv"
+    label = int(np.load(demo.IMAGES)["y"][0])
+    log.write_text(f"idx\tlabel\tpredict\tradius\tcorrect\ttime\n0\t{label}\t{label}\t0.5\t1\t0:00:01\n")
+    assert cli.main(["memory", str(log), "--out", str(path), *DATA[:4]]) == 0
+    status, text = verify(path, capsys)
+    assert status == 0 and "its own lines were compared with nothing; log.tsv is consistent" in text
+
+
+def test_another_jax_and_device_are_named(copies, capsys):
+    content = json.loads((copies / "shard.tsv.json").read_text())
+    content["provenance"] |= {"versions": {"jax": "0.8.0", "qcrs_jax": "0.1.0"}, "devices": "1 x gpu H100"}
+    sum_up(copies / "shard.tsv", **content)
+    status, text = verify(copies / "shard.tsv", capsys, "--recount", 1)
+    assert status == 0 and "written by qcrs_jax 0.1.0, jax 0.8.0 on 1 x gpu H100" in text and "here are jax 0" in text
