@@ -15,9 +15,9 @@ CHANCE = 0.01  # of honest lines that all lean to one side, below which they do 
 RULE = (
     f"rule for near ties: of an image's copies {COPIES} may be in another class (but not more than 1 in 100), or "
     f"{SHARE:.1%} of them where the radius is the same within {RADIUS:.0%}. The class has to be the same. Over all "
-    "lines the copies that moved must not favour the certified class more often than chance allows. Where a search went "
-    "another way, the counts at the file's own sigma are compared so, and the radius has to be that of the search here "
-    f"within {SEARCHED:.0%}"
+    "lines the copies that moved must not favour the certified class more often than chance allows. Where a search "
+    "went another way, the counts at the file's own sigma are compared so, and the radius has to be that of the search "
+    f"here within {SEARCHED:.0%}"
 )
 
 
