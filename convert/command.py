@@ -35,6 +35,7 @@ def add_arguments(parser):
 def run(args):
     from qcrs_jax.checkpoint import CheckpointError, save_classifier
     from qcrs_jax.data import load_dataset
+    from qcrs_jax.files import reading, writing
     from qcrs_jax.image_files import resized
 
     from .check import accuracy, check_fit
@@ -43,8 +44,9 @@ def run(args):
     from .zoo import resolve
 
     file = resolve(args.checkpoint)
-    if not file.is_file():
-        raise CheckpointError(f"{file}: no such file")
+    with reading(file, CheckpointError):
+        if not file.is_file():
+            raise CheckpointError(f"{file}: no such file")
     classifier = convert_file(file, args.normalization)
     if args.check and args.skip < 1:
         raise CheckpointError(f"--skip must be at least 1, not {args.skip}")
@@ -53,7 +55,8 @@ def run(args):
         check_fit(classifier.spec, dataset, args.checkpoint)
         if args.resize is not None:
             dataset = resized(dataset, args.resize, *classifier.spec.image_shape[:2])
-    save_classifier(classifier, args.out_dir, overwrite=args.overwrite)
+    with writing(args.out_dir, CheckpointError):
+        save_classifier(classifier, args.out_dir, overwrite=args.overwrite)
     spec = classifier.spec
     options = "".join(f", {name} {value}" for name, value in spec.options.items())
     print(f"{args.checkpoint} ({spec.source['layout']} layout) -> {args.out_dir}")

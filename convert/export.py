@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from qcrs_jax.errors import UserError
+from qcrs_jax.files import writing
 
 
 def add_arguments(parser):
@@ -26,8 +27,9 @@ def add_arguments(parser):
 def run(args):
     from .load import load_classifier
 
-    if args.file.exists():
-        raise UserError(f"{args.file}: already exists; choose another file or move it away")
+    with writing(args.file):
+        if args.file.exists():
+            raise UserError(f"{args.file}: already exists; choose another file or move it away")
     classifier = load_classifier(args.classifier)
     export_file(classifier, args.file)
     print(f"{args.classifier} -> {args.file}: {classifier.spec.arch}, {classifier.spec.num_classes} classes")
@@ -49,7 +51,8 @@ def export_file(classifier, path: Path) -> None:
         content = {"epoch": 0, "arch": spec.arch, "state_dict": weights, "normalization": normalization}
     if "sigma" in spec.source:
         content["sigma"] = float(spec.source["sigma"])
-    save(content, path)
+    with writing(path):
+        save(content, path)
 
 
 def save(content, path: Path) -> None:

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from qcrs_jax.checkpoint import CheckpointError, restore_classifier
+from qcrs_jax.files import reads
 from qcrs_jax.models import Classifier
 
 from .layouts import NORMALIZATIONS, recognise, to_classifier
@@ -12,6 +13,7 @@ from .torch_file import load
 from .zoo import resolve
 
 
+@reads("path", CheckpointError)
 def load_classifier(path: str | Path, normalization: str | None = None) -> Classifier:
     """The classifier in `path`: its `classify` is the jit-compatible function, its `spec` the metadata.
 
@@ -38,6 +40,7 @@ def load_classifier(path: str | Path, normalization: str | None = None) -> Class
     return convert_file(path, normalization)
 
 
+@reads("path", CheckpointError)
 def convert_file(path: Path, normalization: str | None = None) -> Classifier:
     """The classifier in the PyTorch file `path`. Arguments and errors as for `load_classifier`."""
     found = recognise(load(path), path)

@@ -9,6 +9,7 @@ the class that most of them fall into in float32. Nothing is certified.
 from pathlib import Path
 
 from qcrs_jax.errors import UserError
+from qcrs_jax.files import writing
 
 from .arguments import add_input_arguments, add_program_arguments, check_arguments
 from .inputs import open_inputs
@@ -51,7 +52,8 @@ def run(args):
     rows = [[(str(args.checkpoint), None), *((cell, None) for cell in row)]]
     print(LAYOUTS["terminal"](["network", *header], rows))
     if args.out:
-        args.out.write_text(LAYOUTS["markdown"](["network", *header], rows) + "\n")
+        with writing(args.out):
+            args.out.write_text(LAYOUTS["markdown"](["network", *header], rows) + "\n")
 
 
 def compare(inputs, index, args) -> tuple[int, int, int]:

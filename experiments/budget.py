@@ -86,7 +86,7 @@ def planned(request, path: Path) -> dict[int, Pilot]:
 
     from qcrs_jax.budget import Outlook, allocate
 
-    pilots, mean = _read(path), request.budget["mean"]
+    pilots, mean = read_pilots(path), request.budget["mean"]
     paying = [pilot for pilot in pilots if not request.stop_when_wrong or pilot.selected == pilot.label]
     samples = {}
     if paying:
@@ -122,10 +122,11 @@ def pilot_task(request) -> Task:
         return [Pilot(index, label, selected, *map(float, seen), spent, seconds)]
 
     numbers = {**recorded_numbers(request), "pilot": True}
-    return Task(numbers, start, records, file={"columns": COLUMNS, "read": _read})
+    return Task(numbers, start, records, file={"columns": COLUMNS, "read": read_pilots})
 
 
-def _read(path) -> list[Pilot]:
+def read_pilots(path) -> list[Pilot]:
+    """The lines of RESULTS.pilot; raises RecordsError for another file."""
     from qcrs_jax.records import parse_seconds, read_rows
 
     def parse(row):

@@ -58,7 +58,10 @@ COMMANDS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command. Returns its exit status: 0, 2 for a mistake the user can mend, 130 when interrupted.
+    """Runs one command. Returns its exit status: 0, 2 for a mistake the user can mend, 130 when interrupted, 141 where
+    nobody reads the output any more.
+
+    An error that the user cannot mend, a file's among them that the user did not name, is raised.
 
     A run over images that SIGTERM, Ctrl-C or the end of another host stops ends the process here, with 143, 130 or 75.
     So does one of several hosts that cannot go on, with 2, or 1 for what was not foreseen.
@@ -82,11 +85,14 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         args.run(args)
-    except (UserError, OSError) as error:
+    except UserError as error:
         print(f"qcrs-jax: error: {error}", file=sys.stderr)
         if getattr(args, "distributed", False):
             _exit(2)  # the other hosts see at once that this one is gone
         return 2
+    except BrokenPipeError:  # whoever read what is printed has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except Stopped as stop:
         print(f"\nqcrs-jax: {stop}", file=sys.stderr)
         _exit(stop.status)

@@ -14,6 +14,7 @@ import textwrap
 from pathlib import Path
 
 from qcrs_jax.errors import UserError
+from qcrs_jax.files import writing
 
 from .demo import IMAGES
 
@@ -252,7 +253,8 @@ def run_experiment(name: str, out: Path, base: Path, quick: bool) -> None:
 
     from . import cli
 
-    out.mkdir(parents=True, exist_ok=True)
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
     print(describe(name))
     with contextlib.chdir(out):
         for command in PRESETS[name].commands:
@@ -261,7 +263,9 @@ def run_experiment(name: str, out: Path, base: Path, quick: bool) -> None:
                 words += shlex.split(PRESETS[name].quick)
                 words += ["--budget", "200"] if "--budget" in words else []
             for flag in {"--out", "--report"} & set(words):
-                Path(words[words.index(flag) + 1]).unlink(missing_ok=True)  # of an earlier time
+                earlier = Path(words[words.index(flag) + 1])
+                with writing(earlier):
+                    earlier.unlink(missing_ok=True)
             print(f"\nqcrs-jax {shlex.join(words)}", flush=True)
             if status := cli.main(words):
                 raise SystemExit(status)

@@ -204,19 +204,30 @@ _WHEREABOUTS = {
 def recorded_arguments(results: Path):
     """The arguments that the run of a results file was started with, for this machine, and the batch that it had.
 
+    Flags that the command has learnt since have their defaults.
+
     Raises:
         UserError: its sidecar does not tell them.
     """
     from qcrs_jax.records import read_sidecar, sidecar_path
 
-    provenance = read_sidecar(results).get("provenance", {})
+    from . import certify, curve, predict
+
+    sidecar = read_sidecar(results)
+    provenance = sidecar.get("provenance", {})
     recorded = provenance.get("arguments")
     if not recorded:
         raise UserError(
             f"{sidecar_path(results)}: does not tell how the run was started, as files of earlier versions do not; "
             "--recount 0 checks its bounds"
         )
-    args = argparse.Namespace(**{**recorded, **_WHEREABOUTS, "batch": provenance["batch"], "results": results})
+    method = sidecar["request"].get("method")
+    parser = argparse.ArgumentParser()
+    {"curve": curve, "predict": predict}.get(method, certify).add_arguments(parser)
+    defaults = vars(parser.parse_args(["", "", "--sigma", "1"]))
+    args = argparse.Namespace(
+        **{**defaults, **recorded, **_WHEREABOUTS, "batch": provenance["batch"], "results": results}
+    )
     for name in ("checkpoint", "data_dir"):
         value = getattr(args, name)
         setattr(args, name, None if value is None else Path(value))

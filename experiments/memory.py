@@ -44,13 +44,16 @@ def postprocess(results: Path, out: Path, dataset: str, data_dir: Path | None, s
 
     from qcrs_jax import memory
     from qcrs_jax.data import digest, load_dataset
+    from qcrs_jax.files import writing
     from qcrs_jax.metrics import columns
     from qcrs_jax.records import sidecar_path
     from qcrs_jax.shards import read_runs
     from qcrs_jax.writer import write_run
 
     for file in (out, sidecar_path(out)):
-        if file.exists():
+        with writing(out):
+            exists = file.exists()
+        if exists:
             raise UserError(f"--out {file}: exists, and is not replaced; choose another file, or move it away")
     (run,) = read_runs([results])
     if not run.records:

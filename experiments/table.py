@@ -18,7 +18,8 @@ from pathlib import Path
 
 from qcrs_jax.account import account
 from qcrs_jax.errors import UserError
-from qcrs_jax.records import INPUT_SPECIFIC, without_class
+from qcrs_jax.files import writing
+from qcrs_jax.records import EARLIER_VERSION, INPUT_SPECIFIC, without_class
 
 from .latex import comment, escape
 
@@ -83,8 +84,11 @@ def check_replaceable(out, paths) -> None:
     """Raises UserError if `out` is one of the results files `paths`, or another one; None is the terminal."""
     from qcrs_jax.records import sidecar_path
 
-    if out is not None and (out in paths or sidecar_path(out).exists()):
-        raise UserError(f"{out}: holds the results of a run, which the table would replace; choose another file")
+    if out is None:
+        return
+    with writing(out):
+        if out in paths or sidecar_path(out).exists():
+            raise UserError(f"{out}: holds the results of a run, which the table would replace; choose another file")
 
 
 def write(text, out) -> None:
@@ -92,7 +96,8 @@ def write(text, out) -> None:
     if out is None:
         print(text, end="")
     else:
-        out.write_text(text)
+        with writing(out):
+            out.write_text(text)
 
 
 class Body(str):
@@ -384,6 +389,28 @@ def _limits(run):
     return INPUT_SPECIFIC if run.input_specific else ""
 
 
+def claims(run) -> str | None:
+    """How many images a run with --decide claims to be robust, right and wrong ones apart; None for another run.
+
+    A claim is about the class that was selected. Where that is not the label, the image is robust, and wrong.
+    """
+    decided = [record for record in run.records if record.robust is not None]
+    radius = (run.request.get("sequential") or {}).get("decide")
+    if radius is None or len(decided) < len(run.records) or not decided:
+        return None
+    right = [record.label == _selected(record) for record in decided if record.robust == 1]
+    yes, no, unknown = ([record.robust for record in decided].count(claim) for claim in (1, 0, -1))
+    return (
+        f"{yes} robust at {radius:g}, {no} not, {unknown} undecided; robust and right are {sum(right)} of "
+        f"{len(decided)} images, robust and wrong {len(right) - sum(right)}"
+    )
+
+
+def _selected(record):
+    """The class that a claim is about: also of an image that abstains."""
+    return record.counts0.index(max(record.counts0)) if record.counts0 else record.predict
+
+
 def _notes(runs):
     from qcrs_jax import memory
 
@@ -395,11 +422,9 @@ def _notes(runs):
     if not any(run.predicts for run in runs):
         kinds = {BUDGET: any(run.request.get("budget") for run in runs), DEPENDENT: not all(map(independent, runs))}
         notes.append(" ".join([INTERVALS, *(text for text, there_is in kinds.items() if there_is)]))
-    for run in runs:
-        if (claims := [record.robust for record in run.records]) and None not in claims:
-            yes, no, unknown = (claims.count(claim) for claim in (1, 0, -1))
-            radius = run.request["sequential"]["decide"]
-            notes.append(f"{label(run)}: {yes} robust at {radius:g}, {no} not, {unknown} undecided.")
+    notes += [f"{label(run)}: {text}." for run in runs if (text := claims(run))]
+    if earlier := [label(run) for run in runs if run.of_an_earlier_version]:
+        notes.append(f"{', '.join(earlier)}: {EARLIER_VERSION}")
     for run in runs:
         spoilt = [missing for record in run.records if (missing := without_class([record], run.request)[0])]
         if spoilt:

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from qcrs_jax.errors import UserError
+from qcrs_jax.files import lock, writing
 
 from .arguments import add_data_arguments
 
@@ -76,7 +77,8 @@ def run(args):
     """Trains until the last epoch; every epoch is saved.
 
     Raises:
-        UserError: impossible settings, a data set that does not fit, or OUT_DIR holds a run of other settings.
+        UserError: impossible settings, a data set that does not fit, or OUT_DIR holds a run of other settings, or one
+            that is still going on.
     """
     from qcrs_jax.parallel import choose_devices
 
@@ -152,9 +154,10 @@ def run(args):
                 f"{noisy:.4f} under noise, {seconds:.0f} s; about {left / 60:.0f} min left",
                 flush=True,
             )
-    source = {"trained_by": "qcrs_jax", "sigma": args.sigma, **request}
-    write_classifier(trainer.classifier(state, source), args.out_dir)
-    plot_log(rows, args.out_dir / "training" / "curve.png", what)
+        source = {"trained_by": "qcrs_jax", "sigma": args.sigma, **request}
+        with writing(args.out_dir):
+            write_classifier(trainer.classifier(state, source), args.out_dir)
+            plot_log(rows, args.out_dir / "training" / "curve.png", what)
     print(f"{args.out_dir}: ready for `qcrs-jax certify {args.out_dir} RESULTS --sigma {args.sigma:g} ...`")
 
 
@@ -322,12 +325,39 @@ def _accuracy(trainer, state, read, indices, sigma, key, sharding, batch=256):
 
 
 class _Run:
-    """The folder `training` of OUT_DIR: request.json, log.tsv, and Orbax's checkpoints, one an epoch."""
+    """The folder `training` of OUT_DIR: request.json, log.tsv, and Orbax's checkpoints, one an epoch.
+
+    One process has it at a time: the file lock is locked until the run ends, however it does.
+    """
 
     def __init__(self, out_dir, request):
+        self.folder = out_dir / "training"
+        with writing(out_dir):
+            if not (self.folder / "request.json").exists() and not self._is_free(out_dir):
+                raise UserError(f"{out_dir}: is not empty and holds no training run; choose another directory")
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.lock = open(self.folder / "lock", "a")
+        try:
+            with writing(out_dir):
+                lock(self.lock, f"{out_dir}: another run is training there; wait for it, or choose another directory")
+                self._begin(out_dir, request)
+        except BaseException:
+            self.lock.close()
+            raise
+
+    def _is_free(self, out_dir):
+        """Whether OUT_DIR has nothing, or no more than a run has made that did not begin yet."""
+        here = {file for file in (out_dir, self.folder) if file.is_dir() for file in file.iterdir()}
+        return here <= {self.folder, self.folder / "lock", self.folder / "request.json.tmp"}
+
+    def _begin(self, out_dir, request):
+        """Compares `request` with that of the run that the folder holds, or notes it.
+
+        Raises:
+            UserError: it is another.
+        """
         from qcrs_jax.records import differences
 
-        self.folder = out_dir / "training"
         file = self.folder / "request.json"
         request = json.loads(json.dumps(request))
         if file.exists():
@@ -340,10 +370,7 @@ class _Run:
                     f"{out_dir}: holds a training run of other settings; choose another directory or move it away. "
                     "Different are\n  " + "\n  ".join(changed)
                 )
-        elif out_dir.exists() and any(out_dir.iterdir()):
-            raise UserError(f"{out_dir}: is not empty and holds no training run; choose another directory")
         else:
-            self.folder.mkdir(parents=True, exist_ok=True)
             temporary = file.with_name("request.json.tmp")
             temporary.write_text(json.dumps(request, indent=2) + "\n")
             temporary.replace(file)
@@ -357,6 +384,7 @@ class _Run:
 
     def __exit__(self, *_):
         self.manager.close()
+        self.lock.close()
 
     def restore(self, fresh):
         """(epochs done, the state after them, their rows of the log); (0, fresh, []) for a new run."""
@@ -376,8 +404,9 @@ class _Run:
 
         lines = ["\t".join(COLUMNS), *("\t".join(map(repr, row)) for row in rows)]
         temporary = self.folder / "log.tsv.tmp"
-        temporary.write_text("\n".join(lines) + "\n")
-        temporary.replace(self.folder / "log.tsv")
+        with writing(self.folder, again="give the same command again: it goes on behind the last whole epoch"):
+            temporary.write_text("\n".join(lines) + "\n")
+            temporary.replace(self.folder / "log.tsv")
         self.manager.save(len(rows), args=ocp.args.StandardSave(state))
         self.manager.wait_until_finished()
 

@@ -15,6 +15,7 @@ import json
 from pathlib import Path
 
 from qcrs_jax.errors import UserError
+from qcrs_jax.files import writing
 
 from . import certify
 from .arguments import add_input_arguments, add_program_arguments
@@ -51,7 +52,8 @@ def run(args):
     data = args.out.with_suffix(".json")
     search_figure.check_replaceable(data)
     content = measure(request, sigmas, args)
-    data.write_text(json.dumps(content) + "\n")
+    with writing(data):
+        data.write_text(json.dumps(content) + "\n")
     search_figure.draw(data, args.out)
     print(f"{args.out}, drawn from {data}")
 

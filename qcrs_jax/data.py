@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from .errors import UserError
+from .files import reads
 
 DATASETS = (
     "cifar10",
@@ -82,6 +83,7 @@ class Dataset:
         return (image[..., None] if image.ndim == 2 else image), int(self.labels[index])
 
 
+@reads("data_dir", DataError)
 def load_dataset(name: str, data_dir: str | Path | None = None, split: str = "test", on_error: str = "stop") -> Dataset:
     """The data set `name`, from files on disk or through TensorFlow Datasets.
 

@@ -9,15 +9,16 @@
                    ("left_out"), and sums of the file ("sha256") and of its images' pixels as they are then
                    ("pixels_sha256"), and of the sidecar but for this sum ("sidecar_sha256")
 
-Files of Cohen's, QCRS's and MACER's programs can be read too.
+Files of Cohen's, QCRS's and MACER's programs can be read too, and those of their relatives: under other names of the
+same columns, with padded fields, a byte order mark, or a header that is repeated where logs were joined.
 """
 
-import csv
 import dataclasses
 import datetime
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,10 +48,40 @@ INPUT_SPECIFIC = (
 )
 """What an input-specific certificate says; sidecars and tables carry it."""
 
+EARLIER_VERSION = (
+    "written by an earlier version, with its noise and its searches, and without sums. `qcrs-jax verify` computes "
+    "bounds from these counts, but cannot draw the counts again."
+)
+"""What is said of results files whose counts cannot be verified."""
+
 # Where a column has another name.
 _ATTRIBUTES = {"best_sigma": "sigma", "pABar": "pa_lower", "pBBar": "pb_upper", "time": "seconds"}
 WHEN_FINISHED = ("left_out", "sha256", "pixels_sha256", "sidecar_sha256")
 _REALS = ("radius", "best_sigma", "pABar", "pBBar", "radius_upper", "u")
+
+
+# Names of the columns in other programs' logs, in lower case with _ for blanks; the first one there is read.
+_OTHER_NAMES = {
+    "idx": ("index", "id", "image", "image_idx", "img_idx"),
+    "label": ("true_label", "true_class", "target", "y"),
+    "predict": ("prediction", "predicted", "pred", "predicted_label", "predicted_class"),
+    "radius": ("l2_radius", "radius_l2", "certified_radius", "certified_l2_radius", "cert_radius"),
+    "correct": ("is_correct",),
+    "best_sigma": ("sigma", "min_sigma"),  # and whatever else has sigma in its name
+    "pABar": (
+        "pa_bar",
+        "pa_lower",
+        "pa_lb",
+        "p_lower",
+        "p_lb",
+        "prob_lower",
+        "prob_lb",
+        "pa_lower_bound",
+        "lower_bound",
+    ),
+    "time": ("elapsed", "runtime"),
+}
+_TRUTH = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
 
 
 def columns_of(fields) -> tuple[str, ...]:
@@ -130,11 +161,13 @@ class Run:
 
     The sidecar has "request", everything that decides the results, and "provenance", where they were computed; of a
     finished run also "left_out", the indices of images that could not be read, and sums of file and pixels.
+    `per_image` says of another program's log that its column of sigmas belongs to a search.
     """
 
     path: Path
     records: list  # of Record; of a file of curves, of its points
     sidecar: dict
+    per_image: bool = False
 
     @property
     def request(self) -> dict:
@@ -148,7 +181,14 @@ class Run:
     @property
     def input_specific(self) -> bool:
         """Whether sigma was chosen per input."""
-        return len({r.sigma for r in self.records}) > 1 or self.request.get("method") in ("qcrs", "ddrs")
+        searched = self.per_image or self.request.get("method") in ("qcrs", "ddrs")
+        return searched or len({r.sigma for r in self.records}) > 1
+
+    @property
+    def of_an_earlier_version(self) -> bool:
+        """Whether its sidecar lacks what `qcrs-jax verify` needs to draw its counts again."""
+        provenance = self.sidecar.get("provenance", {})
+        return "versions" in provenance and "arguments" not in provenance
 
     @property
     def predicts(self) -> bool:
@@ -192,17 +232,85 @@ def read_run(path: str | Path) -> Run:
         RecordsError: names the file and the line.
     """
     path = Path(path)
-    records = read_rows(path, {"idx", "label", "predict", "correct"}, _parse)
-    seen = set()
-    for number, record in enumerate(records, start=2):
+    header, rows = _read_table(path, "results file")
+    columns = _columns(header, [row for _, row in rows])
+    if len(radii := [name for name in header if _plain(name) in _OTHER_NAMES["radius"]]) > 1 and "radius" not in header:
+        raise RecordsError(
+            f"{path}: its columns {' and '.join(radii)} both could be the radius; call one of them radius"
+        )
+    _check_columns(path, header, {"idx", "label", "predict", "correct"} - set(columns), "results file")
+    sidecar = read_sidecar(path)
+    if "radius" not in columns and sidecar.get("request", {}).get("method") != "predict":
+        _check_prediction_columns(path, header, columns)
+    records, seen = [], set()
+    for number, row in rows:
+        try:
+            record = _parse({ours: row[theirs] for ours, theirs in columns.items()})
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise RecordsError(f"{path}, line {number}: not a result: {error}") from error
         if record.idx in seen:
             raise RecordsError(f"{path}, line {number}: image {record.idx} is there twice")
-        seen.add(record.idx)
-    sidecar = read_sidecar(path)
-    for number, record in enumerate(records, start=2):
         if trouble := _counting_trouble(record, sidecar.get("request", {})):
             raise RecordsError(f"{path}, line {number}: not a result: {trouble}")
-    return Run(path, records, sidecar)
+        seen.add(record.idx)
+        records.append(record)
+    of_a_search = "best_sigma" in columns and not sidecar and _of_a_search(columns["best_sigma"], records)
+    return Run(path, records, sidecar, of_a_search)
+
+
+def read_texts(path: str | Path) -> list[dict]:
+    """The lines of a results file as they are written, {column: text}, by our names of the columns."""
+    header, rows = _read_table(Path(path), "results file")
+    columns = _columns(header, [row for _, row in rows])
+    return [{ours: row[theirs] for ours, theirs in columns.items()} for _, row in rows]
+
+
+def is_results(path: Path) -> bool:
+    """Whether a file is of results or of curves, as far as its first line tells."""
+    try:
+        with open(path, "rb") as file:
+            line = file.readline(4096).decode("utf-8-sig").strip("\r\n")
+    except (OSError, UnicodeDecodeError):
+        return False
+    header = _fields(line)
+    columns = _columns(header, [])
+    return {"idx", "label", "predict", "correct"} <= set(columns) or {"idx", "label", "sigma", "counts"} <= set(header)
+
+
+def _columns(header, rows):
+    """Which name each of our columns has in this header. Of several columns of sigmas it is the first that varies."""
+    found = {name: name for name in header}
+    plain = {_plain(name): name for name in reversed(header)}
+    for ours, others in _OTHER_NAMES.items():
+        names = [plain[name] for name in (ours.lower(), *others) if name in plain]
+        if ours == "best_sigma":
+            names += [
+                n for plainly, n in plain.items() if "sigma" in plainly and "rad" not in plainly and n not in names
+            ]
+            names.sort(key=lambda name: len({row[name] for row in rows}) < 2)
+        if ours not in found and names:
+            found[ours] = names[0]
+    return found
+
+
+def _plain(name):
+    return re.sub(r"[\s-]+", "_", name.lower())
+
+
+def _of_a_search(name, records):
+    """Whether a column of this name, in a log that says no more, has the sigmas of a search; in doubt it has."""
+    return len(records) == 1 or name.lower() not in ("sigma", "best_sigma")
+
+
+def _check_prediction_columns(path, header, columns):
+    """Raises RecordsError for a file without a radius that has more than PREDICT writes: it is of certificates."""
+    known = {columns.get(name) for name in PREDICT_COLUMNS}
+    if others := [name for name in header if name not in known]:
+        raise RecordsError(
+            f"{path}: has no column radius, and is no run of PREDICT either: it has the columns "
+            f"{', '.join(map(repr, others))}. If one of them is the certified L2 radius, of pixels in [0, 1], call it "
+            "radius; if the file has predictions alone, leave these columns out"
+        )
 
 
 def _counting_trouble(record, request):
@@ -220,22 +328,72 @@ def read_rows(path: Path, needed: set[str], parse: Callable[[dict], Any], kind: 
     Raises:
         RecordsError: it cannot be read, lacks a column of `needed`, or has a line that cannot be parsed; names it.
     """
-    try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecordsError(f"{path}: cannot be read as a {kind}: {error}") from error
-    missing = needed - set(lines[0].split("\t") if lines else [])
-    if missing:
-        raise RecordsError(f"{path}: not a {kind}: its first line has no column {', '.join(sorted(missing))}")
+    header, lines = _read_table(path, kind)
+    _check_columns(path, header, needed - set(header), kind)
     rows = []
-    for number, row in enumerate(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE), start=2):
+    for number, row in lines:
         try:
-            if None in row or None in row.values():
-                raise ValueError("it has another number of fields than the first line")
             rows.append(parse(row))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise RecordsError(f"{path}, line {number}: not a result: {error}") from error
     return rows
+
+
+def _check_columns(path, header, missing, kind):
+    if missing:
+        message = f"{path}: not a {kind}: its first line has no column {', '.join(sorted(missing))}"
+        if len(header) == 1 and "," in header[0]:
+            message += "; separate the columns by tabs, not by commas"
+        raise RecordsError(message)
+
+
+def _read_table(path, kind):
+    """The names in the first line of a tab-separated file, and (line number, {name: text}) of each line below it."""
+    try:
+        content = path.read_bytes()
+        encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8"
+        text = content.decode(encoding).replace("\ufeff", "")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecordsError(f"{path}: cannot be read as a {kind}: {error}") from error
+    lines = text.splitlines()
+    header = _fields(lines[0].rstrip()) if lines else []
+    if twice := sorted({name for name in header if header.count(name) > 1}):
+        raise RecordsError(f"{path}: not a {kind}: its first line has the column {twice[0]!r} twice")
+    rows = []
+    for number, line in enumerate(lines[1:], start=2):
+        fields = _fields(line)
+        while len(fields) > len(header) and not fields[-1]:  # tabs behind the last field
+            del fields[-1]
+        if fields == header or not line.strip():  # logs that were joined
+            continue
+        ended = number < len(lines) or text.endswith(("\n", "\r"))
+        if trouble := _line_trouble(header, fields, ended, sidecar_path(path).exists()):
+            raise RecordsError(f"{path}, line {number}: not a result: {trouble}")
+        rows.append((number, dict(zip(header, fields))))
+    return header, rows
+
+
+def _fields(line):
+    return [field.strip() for field in line.split("\t")]
+
+
+def _line_trouble(header, fields, ended, ours):
+    """Why the fields are not those of a whole line under this header, with the remedy; None where they are."""
+    remedy = "delete it, " + (
+        "and the same command computes that image again" if ours else "or put the whole line there"
+    )
+    if header[0] in fields and len(set(header) & set(fields)) > 1:
+        return "it is a header of other columns: logs of two kinds were joined; give each its own file"
+    if len(fields) != len(header):
+        cut = ": the line is cut" if len(fields) < len(header) else ""
+        return f"it has another number of fields than the first line, {len(fields)} for {len(header)}{cut}; {remedy}"
+    whole = ended or header[-1] == "time" and re.fullmatch(r"(.*, )?\d+:\d\d:\d\d(\.\d+)?", fields[-1])
+    if not whole:
+        return (
+            f"it does not end behind {header[-1]} {fields[-1]!r}, and may be cut; {remedy}, or, if it is whole, end it "
+            "with a newline"
+        )
+    return None
 
 
 def read_sidecar(path: Path) -> dict:
@@ -259,20 +417,23 @@ def read_sidecar(path: Path) -> dict:
 
 def _parse(row):
     optional = lambda name, convert: convert(row[name]) if row.get(name) else None  # noqa: E731
+    predict = _whole(row["predict"])
+    if predict == -2:  # where a program tells abstentions of selection from those of certification
+        predict = -1
     record = Record(
-        idx=int(row["idx"]),
-        label=int(row["label"]),
-        predict=int(row["predict"]),
-        radius=float(row["radius"]) if "radius" in row else None,
-        correct={"0": False, "1": True}[row["correct"]],
+        idx=_whole(row["idx"]),
+        label=_whole(row["label"]),
+        predict=predict,
+        radius=_radius(row["radius"], predict) if "radius" in row else None,
+        correct=_TRUTH[row["correct"].lower()] if row["correct"].lower() in _TRUTH else _refuse_truth(row["correct"]),
         sigma=optional("best_sigma", float),
         pa_lower=optional("pABar", float),
         seconds=parse_seconds(row.get("time")),
-        search_samples=int(row.get("search_samples") or 0),
+        search_samples=_whole(row.get("search_samples") or "0"),
         counts0=optional("counts0", parse_counts),
         counts=optional("counts", parse_counts),
-        n=optional("n", int),
-        robust=optional("robust", int),
+        n=optional("n", _whole),
+        robust=optional("robust", _whole),
         radius_upper=optional("radius_upper", float),
         u=optional("u", float),
         pb_upper=optional("pBBar", float),
@@ -282,9 +443,35 @@ def _parse(row):
     )
     if record.radius is not None and not (record.radius >= 0 and math.isfinite(record.radius)):
         raise ValueError(f"radius {record.radius}")
+    if record.sigma is not None and not 0 < record.sigma < math.inf:
+        raise ValueError(f"sigma {record.sigma}")
+    if record.idx < 0 or record.label < 0 or record.predict < -1:
+        raise ValueError(f"idx {record.idx}, label {record.label}, predict {record.predict}: classes count from 0")
     if record.correct != (record.predict == record.label):
         raise ValueError(f"correct is {int(record.correct)}, but predict {record.predict} and label {record.label}")
     return record
+
+
+def _whole(text):
+    """The whole number that 3 or 3.0 stands for."""
+    try:
+        return int(text)
+    except ValueError:
+        number = float(text)
+        if not number.is_integer():
+            raise ValueError(f"{text!r} is not a whole number") from None
+        return int(number)
+
+
+def _radius(text, predict):
+    """The certified radius; 0 where an abstention has none."""
+    if predict == -1 and (not text or not float(text) > 0):
+        return 0.0
+    return float(text)
+
+
+def _refuse_truth(text):
+    raise ValueError(f"correct is {text!r}, neither 0 nor 1")
 
 
 def parse_counts(text: str) -> tuple[int, ...]:

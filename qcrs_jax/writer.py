@@ -1,12 +1,13 @@
 """Writes results files and their sidecars: line by line, whole or not at all, resumed where they were cut."""
 
 import contextlib
-import errno
+import functools
 import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from .files import lock, writing
 from .records import (
     COLUMNS,
     WHEN_FINISHED,
@@ -58,7 +59,11 @@ class Writer:
                 raise RecordsError(f"{path}: is not a file that results can be kept in; choose another")
             self._file = open(path, "ab", buffering=0)
             try:
-                _lock(self._file, path)
+                lock(
+                    self._file,
+                    f"{path}: another run is writing to it; wait for it, or choose another file",
+                    RecordsError,
+                )
                 self.done = self._begin(read)
             except BaseException:
                 self._file.close()
@@ -163,8 +168,10 @@ def write_run(path: str | Path, records: list[Record], request: dict, provenance
     for file in (path, sidecar_path(path)):
         if file.exists():
             raise RecordsError(f"{file}: exists; choose another file, or move it away")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "x") as file:
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "x")
+    with _writing(path), file:
         _write_sidecar(path, request, provenance)
         known = {name for record in records for name, value in vars(record).items() if value is not None}
         columns = columns_of(known)
@@ -180,37 +187,9 @@ def _write_sidecar(path, request, provenance, more=None):
     temporary.replace(sidecar_path(path))
 
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-
-
-@contextlib.contextmanager
-def _writing(path):
-    """Turns an error of the operating system into one that names the results file and the remedy."""
-    try:
-        yield
-    except OSError as error:
-        remedy = "Choose another file"
-        if error.errno in _FULL:
-            remedy = "Make room, and give the same command again: it goes on behind the last whole line"
-        elif error.errno in _FORBIDDEN:
-            remedy = "Choose a folder that you may write to, or have its permissions changed"
-        elif error.errno in _NO_LOCKS:
-            remedy = "Its file system has no locks, which keep two runs apart; choose a folder on another"
-        raise RecordsError(f"{path}: cannot be written: {error.strerror}. {remedy}") from error
-
-
-def _lock(file, path):
-    """Keeps two runs from appending to one file; the lock ends with the process."""
-    try:
-        import fcntl
-    except ImportError:  # not on this platform
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise RecordsError(f"{path}: another run is writing to it; wait for it, or choose another file") from error
+_writing = functools.partial(
+    writing, error=RecordsError, again="give the same command again: it goes on behind the last whole line"
+)
 
 
 def _cut_torn_line(path):

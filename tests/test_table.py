@@ -1,6 +1,7 @@
 """Which runs share a table, and what the formats do to names."""
 
 import csv
+import dataclasses
 import io
 import itertools
 import json
@@ -11,7 +12,7 @@ from qcrs_jax.experiments.table import class_tables, group_by_images, tables
 from scipy import stats
 
 from qcrs_jax.metrics import acr_interval, columns
-from qcrs_jax.records import Record, RecordsError, Run
+from qcrs_jax.records import EARLIER_VERSION, Record, RecordsError, Run
 
 
 def make_run(tmp_path, name, fingerprint=None, radius=0.5):
@@ -190,3 +191,28 @@ def test_predictions_of_different_classifiers_are_not_compared(tmp_path, change)
     runs = [predictions(tmp_path, 11, (0, 0, 1, 1), **change), predictions(tmp_path, 1000, (0, 0, 1, 1), REFERENCE)]
     with pytest.raises(RecordsError, match=f"p11.tsv and .*p1000.tsv have different {next(iter(change))}"):
         tables(runs)
+
+
+def test_robust_and_right_apart_from_robust_and_wrong(tmp_path):
+    answers = [(0, 0, 1), (0, 1, 1), (0, -1, 1), (1, 1, 0), (1, -1, -1)]  # label, predict, robust
+    records = [
+        Record(i, label, predict, 0.1, label == predict, counts0=(9, 1) if i == 2 else (0, 9), robust=robust)
+        for i, (label, predict, robust) in enumerate(answers)
+    ]
+    records[0] = dataclasses.replace(records[0], counts0=(9, 0))
+    request = {"method": "cohen", "sigma": 0.25, "alpha": 0.001, "sequential": {"decide": 0.3}}
+    text = tables([Run(tmp_path / "r.tsv", records, {"request": request})], "markdown")
+    assert "3 robust at 0.3, 1 not, 1 undecided; robust and right are 2 of 5 images, robust and wrong 1" in text
+    other = Run(tmp_path / "log", records, {})  # of another program, whose column robust is something else
+    assert "robust" not in tables([other], "markdown")
+
+
+@pytest.mark.parametrize(
+    "provenance, earlier", [({"versions": {}}, True), ({"versions": {}, "arguments": {}}, False), ({}, False)]
+)
+def test_a_file_of_an_earlier_version_says_so(tmp_path, provenance, earlier):
+    run = make_run(tmp_path, "a", "A")
+    run.sidecar["provenance"] = provenance
+    assert (
+        f"Cohen, sigma 0.25 (a): {EARLIER_VERSION}" in tables([run, make_run(tmp_path, "b", "A")], "markdown")
+    ) == earlier

@@ -1,5 +1,6 @@
 """`qcrs-jax train` as a user runs it, on a few real images."""
 
+import json
 import os
 import signal
 import subprocess
@@ -10,9 +11,10 @@ import numpy as np
 import pytest
 from qcrs_jax.convert.load import load_classifier
 from qcrs_jax.experiments import demo
-from qcrs_jax.experiments.train import COLUMNS, _reader, read_log
+from qcrs_jax.experiments.train import COLUMNS, _reader, _Run, read_log
 
 from qcrs_jax.data import Dataset
+from qcrs_jax.errors import UserError
 
 PROGRAM = str(Path(sys.executable).with_name("qcrs-jax"))
 SMALL = "--arch lenet --dataset npz --data_dir data --sigma 0.25 --schedule onecycle --batch 32 --lr 0.05".split()
@@ -93,6 +95,37 @@ def test_a_killed_run_goes_on_to_the_same_weights(folder, unbroken):
 def test_other_settings_are_refused_by_name(folder, unbroken):
     done = qcrs_jax("train", "unbroken", *SMALL, "--epochs", 4, "--seed", 5, cwd=folder)
     assert done.returncode == 2 and "seed: 0 in the file, 5 now" in done.stderr
+
+
+def test_a_second_run_of_one_folder_is_refused(folder, unbroken, tmp_path):
+    request = json.loads((folder / "unbroken" / "training" / "request.json").read_text())
+    with _Run(folder / "unbroken", request):
+        with pytest.raises(UserError, match="unbroken: another run is training there; wait for it"):
+            _Run(folder / "unbroken", request)
+        done = qcrs_jax("train", "unbroken", *SMALL, "--epochs", 4, cwd=folder)
+        assert done.returncode == 2 and "another run is training there" in done.stderr
+    with _Run(folder / "unbroken", request), _Run(tmp_path / "new", {"seed": 0}):  # the first has ended
+        pass
+    with pytest.raises(UserError, match="seed: 0 in the file, 1 now"):
+        _Run(tmp_path / "new", {"seed": 1})
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "training/notes.txt"])
+def test_a_folder_of_something_else_is_left_alone(tmp_path, name):
+    file = tmp_path / "out" / name
+    file.parent.mkdir(parents=True)
+    file.write_text("")
+    with pytest.raises(UserError, match="is not empty and holds no training run"):
+        _Run(tmp_path / "out", {})
+    assert [f for f in (tmp_path / "out").rglob("*") if f.is_file()] == [file]
+
+
+def test_a_run_that_was_killed_before_it_began_goes_on(tmp_path):
+    (tmp_path / "out" / "training").mkdir(parents=True)
+    for name in ("lock", "request.json.tmp"):
+        (tmp_path / "out" / "training" / name).write_text("")
+    with _Run(tmp_path / "out", {}):
+        pass
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from checkpoints import SHARED
 from PIL import Image
 from qcrs_jax.experiments import cli, demo
+from qcrs_jax.experiments.verify import _concluded
 
-from qcrs_jax.records import checksum, sidecar_checksum
+from qcrs_jax.records import checksum, read_run, sidecar_checksum
 
 COMMAND = "zoo:fashion_mnist-lenet-sigma0.25"
 DATA = f"--dataset npz --data_dir {demo.IMAGES} --sigma 0.25 --skip 100 --max 300 --N 300".split()
@@ -221,8 +223,216 @@ def test_a_memory_based_file_is_made_again(copies, capsys):
     assert "memory.tsv: was made of randomised.tsv; put that beside it" in verify(path, capsys)[1]
 
 
-def test_files_that_nothing_can_be_computed_from(tmp_path, capsys):
+def move(path: Path, idx: int, copies: int, stretch: float = 1.0):
+    """Moves copies of an image into the class that the file certifies, and makes all anew that follows from it."""
+    lines = [line.split("\t") for line in path.read_text().splitlines()]
+    column = lines[0].index
+    (row,) = (line for line in lines[1:] if line[0] == str(idx))
+    row[column("best_sigma")] = repr(float(np.float32(float(row[column("best_sigma")]) * stretch)))
+    counts, top = [int(v) for v in row[column("counts")].split(",")], int(row[column("predict")])
+    other = max((k for k in range(10) if k != top), key=lambda k: counts[k] * (1 if copies > 0 else -1))
+    counts[top], counts[other] = counts[top] + copies, counts[other] - copies
+    row[column("counts")] = ",".join(map(str, counts))
+    path.write_text("".join("\t".join(line) + "\n" for line in lines))
+    request = json.loads(path.with_name(path.name + ".json").read_text())["request"]
+    record = next(record for record in read_run(path).records if record.idx == idx)
+    for name, value in _concluded(record, request).items():
+        if (name := {"pa_lower": "pABar", "sigma": "best_sigma"}.get(name, name)) in lines[0]:
+            row[column(name)] = repr(value)
+    path.write_text("".join("\t".join(line) + "\n" for line in lines))
+    sum_up(path)
+
+
+def a_line_that_can_lose(path):
+    """An image whose certified class has less than all copies."""
+    return next(r.idx for r in read_run(path).records if 3 <= sorted(r.counts)[-2] and r.predict != -1)
+
+
+@pytest.mark.parametrize("copies, status", [(1, 0), (-2, 0), (3, 2), (-30, 2)])
+def test_near_ties_are_judged_by_the_rule_and_gains_are_found(copies, status, runs, tmp_path, capsys):
+    for name in ("shard.tsv", "shard.tsv.json"):
+        (tmp_path / name).write_bytes((runs / name).read_bytes())
+    path = tmp_path / "shard.tsv"
+    idx = a_line_that_can_lose(path)
+    move(path, idx, copies)
+    found, text = verify(path, capsys, "--recount", "all")
+    assert found == status, text
+    assert f"image {idx} drawn again: {abs(copies)} of 400 copies in another class than in the file" in text
+    assert "rule for near ties" in text
+    if status:
+        assert f"image {idx}: counts is" in text and "that is more than near ties" in text
+    else:
+        assert text.rstrip().endswith("all 2 lines were drawn again, 1 of them by the rule for near ties, and verified")
+
+
+@pytest.mark.parametrize("stretch, status", [(1 + 1e-6, 0), (1.2, 2)])
+def test_a_search_that_ends_at_another_sigma_is_judged_at_the_file_s_own(stretch, status, runs, tmp_path, capsys):
+    for name in ("golden.tsv", "golden.tsv.json"):
+        (tmp_path / name).write_bytes((runs / name).read_bytes())
+    move(tmp_path / "golden.tsv", a_line_that_can_lose(tmp_path / "golden.tsv"), 0, stretch)
+    found, text = verify(tmp_path / "golden.tsv", capsys, "--recount", "all")
+    assert found == status and "its sigma is not what is chosen here" in text, text
+
+
+def test_another_platform_is_said_and_another_noise_refused(copies, capsys):
+    for name, status in (("shard", 0), ("bfloat16", 2)):  # whose noise is rbg's
+        sidecar = copies / f"{name}.tsv.json"
+        content = json.loads(sidecar.read_text())
+        request = {**content["request"], "platform": "gpu, matmul precision None"}
+        sum_up(copies / f"{name}.tsv", request=request)
+        found, text = verify(copies / f"{name}.tsv", capsys, "--recount", 1)
+        assert found == status and "gpu, matmul precision None" in text
+        assert ("where near ties may fall otherwise" in text) == (status == 0)
+
+
+def test_what_was_done_and_how_surely_it_finds_a_forged_line(copies, capsys):
+    path = copies / "golden.tsv"
+    status, text = verify(path, capsys, "--recount", 1, "--recount_seed", 7)
+    assert (
+        status == 0 and "1 of 3 lines drawn again: a single forged line would be found with probability 33.3%" in text
+    )
+    assert "chosen by seed 7, which was given, of --recount_seed" in text and "does not hold" in text
+    assert "QCRS golden, sigma 0.25 in a bracket of 0.1 to 0.6, N0 = 100, N = 300, alpha = 0.001" in text
+    assert "images 0, 100, ... of fashion_mnist_test_500 (test), seed 0, network lenet, weights" in text
+    assert (
+        "--recount all takes about" in text
+        and "its 3 lines agree with their counts; 1 of them drawn again and verified" in text
+    )
+    chosen = next(line for line in text.splitlines() if "drawn again: the same" in line)
+    assert chosen in verify(path, capsys, "--recount", 1, "--recount_seed", 7)[1]
+    assert "chosen by seed" in verify(path, capsys, "--recount", 1)[1]
+    status, text = verify(path, capsys, "--recount", 0)
+    assert status == 0 and "verified" not in text and "forged counts would not be found" in text
+    assert text.rstrip().endswith("consistent: its 3 lines agree with their counts; nothing was opened or drawn again")
+    assert "--recount all takes about" in text and "by the times in the file" in text
+
+
+def test_so_many_lines_that_a_forged_share_is_found(copies, capsys):
+    path = copies / "shard.tsv"
+    status, text = verify(path, capsys, "--confidence", "95%", "--forged", "0.05")
+    assert status == 0 and "2 of 2 lines drawn again" in text and "all 2 lines were drawn again and verified" in text
+    for flags, message in (
+        (("--confidence", "95%"), "--confidence and --forged go together"),
+        (("--confidence", "95%", "--forged", "5%", "--recount", 1), "give one of them"),
+        (("--confidence", "95", "--forged", "5"), "both lie above 0 and up to 1"),
+    ):
+        assert message in verify(path, capsys, *flags)[1]
+
+
+def test_a_folder_is_its_results_files(copies, capsys):
+    for file in copies.iterdir():
+        if file.name.split(".")[0] not in ("golden", "budget", "curve"):
+            file.unlink()
+    (copies / "log.md").write_text("| a table |")
+    (copies / ".hidden.tsv").write_bytes((copies / "curve.tsv").read_bytes())
+    status, text = verify(copies, capsys, "--recount", 0)
+    assert status == 0 and text.count("consistent: ") == 3 and "3 of 3 files passed" in text
+    (copies / "golden.tsv").write_text((copies / "golden.tsv").read_text().replace("0:00", "0:01"))
+    status, text = verify(copies, capsys, "--recount", 0)
+    assert status == 2 and text.count("consistent: ") == 2 and "1 of 3 files did not pass: " in text
+    (copies / "empty").mkdir()
+    assert "empty: has no results files" in verify(copies / "empty", capsys)[1]
+
+
+def test_a_first_line_that_is_not_the_run_s(copies, capsys):
+    path = copies / "randomised.tsv"
+    path.write_text(path.read_text().replace("\tu\n", "\tv\n"))
+    sum_up(path)
+    status, text = verify(path, capsys, "--recount", 1)
+    assert status == 2 and "Traceback" not in text
+
+
+SHIPPED = Path(__file__).parents[1] / "experiments" / "results"
+
+
+def test_a_file_of_an_earlier_version_is_called_so(capsys):
+    for name in ("fashion_mnist_acr/gaussian-golden.tsv", "fashion_mnist_quasiconcavity/gaussian-curves.tsv"):
+        status, text = verify(SHIPPED / name, capsys, "--recount", 0)
+        assert status == 0 and "no sums are recorded, as files of an earlier version have none" in text
+        assert "whose noise (threefry fold_in(seed, image, stage, draw, sample), jax.random.normal" in text
+        assert "not finished" not in text and "verified" not in text
+        status, text = verify(SHIPPED / name, capsys, "--recount", 1)
+        assert (
+            status == 2 and "no line can be drawn again: it is of an earlier version" in text and "--recount 0" in text
+        )
+
+
+def test_a_shipped_file_is_drawn_again(capsys, monkeypatch):
+    monkeypatch.chdir(SHIPPED.parents[1])  # from where it was written
+    status, text = verify(Path("experiments/results/fashion_mnist_frontier/cohen.tsv"), capsys, "--recount", 1)
+    assert status == 0 and "1 of 50 lines drawn again: a single forged line would be found with probability 2%" in text
+
+
+HEADER = "idx\tlabel\tpredict\tradius\tcorrect\tbest_sigma\tpABar\n"
+
+
+@pytest.mark.parametrize(
+    "line, flags, message",
+    [
+        ("0\t3\t3\t0.5\t1\t0.25\t0.9772499", (), None),
+        ("0\t3\t3\t0.5\t1\t0.25\t0.977", (), None),  # rounded
+        ("0\t3\t3\t0.600\t1\t0.25\t0.9772499", (), "image 0: the radius is 0.6, and 0.5 by sigma and pABar"),
+        ("0\t3\t3\t0.1\t1\t0.25\t0.40", (), "predicts class 3, with a pABar of 0.4"),
+        ("0\t3\t-1\t0.1\t0\t0.25\t0.4", (), "image 0: abstains, with a radius of 0.1"),
+        ("0\t3\t-2\t-1.0\t0\t0.25\t0.4", (), None),
+        ("0\t3\t3\t0.5\t1\t0.25\t0.9772499", ("--N", 1000, "--alpha", 0.001), None),
+        ("0\t3\t3\t0.500\t1\t0.25\t0.9772499", ("--N", 100, "--alpha", 0.001), "more than 0.375119, the largest"),
+    ],
+)
+def test_a_log_without_counts_is_checked_as_far_as_it_can_be(tmp_path, capsys, line, flags, message):
     path = tmp_path / "log"
-    path.write_text("idx\tlabel\tpredict\tradius\tcorrect\ttime\n0\t3\t3\t0.5\t1\t0:00:01\n")
+    path.write_text(HEADER + line + "\n")
+    status, text = verify(path, capsys, *flags)
+    assert status == (2 if message else 0) and (message or "consistent") in text and "verified" not in text
+    assert "not checked: the counts: it has no counts" in text
+    assert ("give --N, --alpha" in text) == (not flags)
+
+
+def test_a_log_without_sigma_or_radius_says_what_was_not_checked(tmp_path, capsys):
+    path = tmp_path / "log"
+    path.write_text("idx\tlabel\tpredict\tradius\tcorrect\ttime\n0\t3\t3\t0.500\t1\t0:00:01\n")
     status, text = verify(path, capsys)
-    assert status == 2 and "has no counts" in text
+    assert (
+        status == 0
+        and "the radius against pABar, which it does not have" in text
+        and "give --N, --alpha, --sigma" in text
+    )
+    status, text = verify(path, capsys, "--sigma", 0.12, "--N", 100_000, "--alpha", 0.001)
+    assert status == 2 and "the radius 0.5 is more than 0.457" in text
+    path.write_text("idx\tlabel\tpredict\tcorrect\ttime\n0\t3\t3\t1\t0:00:01\n")
+    assert verify(path, capsys)[0] == 0
+    status, text = verify(path, capsys, "--recount", 1)
+    assert status == 2 and "no line can be drawn again" in text
+
+
+@pytest.mark.parametrize(
+    "name, flags, expected",
+    [
+        ("qcrs_cifar10_resnet110_sigma0.50", ("--alpha", 0.001), 0),
+        ("cohen_cifar10_resnet110_sigma0.25", ("--alpha", 0.01, "--sigma", 0.25), 0),
+        ("cohen_cifar10_resnet110_sigma0.25", ("--alpha", 0.001, "--sigma", 0.25), 2),  # 0.978 of at most 0.953
+    ],
+)
+def test_the_published_logs(name, flags, expected, capsys):
+    path = SHARED / "results" / f"{name}.tsv"
+    if not path.exists():
+        pytest.skip("the published results are not here")
+    status, text = verify(path, capsys, "--N", 100_000, *flags)
+    assert status == expected and f"the largest that N = 100000 and alpha = {flags[1]:g} allow" in text
+
+
+def test_what_memory_made_of_a_log_without_counts(tmp_path, capsys):
+    log, path = tmp_path / "log.tsv", tmp_path / "memory.tsv"
+    label = int(np.load(demo.IMAGES)["y"][0])
+    log.write_text(f"idx\tlabel\tpredict\tradius\tcorrect\ttime\n0\t{label}\t{label}\t0.5\t1\t0:00:01\n")
+    assert cli.main(["memory", str(log), "--out", str(path), *DATA[:4]]) == 0
+    status, text = verify(path, capsys)
+    assert status == 0 and "its own lines were compared with nothing; log.tsv is consistent" in text
+
+
+def test_another_jax_and_device_are_named(copies, capsys):
+    content = json.loads((copies / "shard.tsv.json").read_text())
+    content["provenance"] |= {"versions": {"jax": "0.8.0", "qcrs_jax": "0.1.0"}, "devices": "1 x gpu H100"}
+    sum_up(copies / "shard.tsv", **content)
+    status, text = verify(copies / "shard.tsv", capsys, "--recount", 1)
+    assert status == 0 and "written by qcrs_jax 0.1.0, jax 0.8.0 on 1 x gpu H100" in text and "here are jax 0" in text

@@ -1,0 +1,81 @@
+"""Which errors of the operating system become messages: those about files that the user named, and no others."""
+
+import errno
+import os
+import sys
+
+import pytest
+from qcrs_jax.experiments import cli
+
+from qcrs_jax.errors import UserError
+from qcrs_jax.files import lock, reads, writing
+
+
+def test_a_programming_error_that_is_an_oserror_has_its_traceback(monkeypatch):
+    def fail(*_):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "4b69cad680e5114f9f7530c3fcff8303")
+
+    monkeypatch.setattr(cli.COMMANDS["table"], "run", fail)
+    with pytest.raises(FileNotFoundError):
+        cli.main(["table", "r.tsv"])
+
+
+def test_output_that_nobody_reads_any_more_ends_the_command(monkeypatch):
+    def fail(*_):
+        raise BrokenPipeError
+
+    class Output:
+        fileno = staticmethod(lambda: os.dup(1))
+
+    monkeypatch.setattr(cli.COMMANDS["table"], "run", fail)
+    monkeypatch.setattr(sys, "stdout", Output())
+    assert cli.main(["table", "r.tsv"]) == 141
+
+
+LOG = "idx\tlabel\tpredict\tradius\tcorrect\ttime\n0\t3\t3\t0.5\t1\t1.0\n"
+
+
+@pytest.mark.parametrize(
+    "words", ["table r.tsv --out no/table.md", "compare r.tsv r.tsv --out no/c.md", "plot r.tsv --out no/p.png"]
+)
+def test_a_file_that_cannot_be_written_is_named_with_the_remedy(tmp_path, monkeypatch, capsys, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "r.tsv").write_text(LOG)
+    assert cli.main(words.split()) == 2
+    said = capsys.readouterr().err
+    assert f"qcrs-jax: error: {words.split()[-1]}: cannot be written: No such file" in said
+
+
+@pytest.mark.parametrize("number, remedy", [(errno.ENOSPC, "Make room"), (errno.EACCES, "may write"), (5, "another")])
+def test_the_remedy_of_a_file_that_cannot_be_written(number, remedy):
+    with pytest.raises(UserError, match=f"there: cannot be written: .*{remedy}"), writing("there"):
+        raise OSError(number, os.strerror(number))
+
+
+def test_only_what_is_at_or_below_the_named_file_is_excused(tmp_path):
+    @reads("path")
+    def read(file, path=None):
+        raise PermissionError(errno.EACCES, "Permission denied", str(file))
+
+    for file, path in ((tmp_path / "a" / "b", tmp_path), (tmp_path, tmp_path), ("here", None)):
+        with pytest.raises(UserError, match="cannot be read: Permission denied; name another"):
+            read(file, path)
+    for file, path in ((tmp_path / "ab", tmp_path / "a"), ("/elsewhere", None)):
+        with pytest.raises(PermissionError):
+            read(file, path)
+
+
+def test_names_that_the_file_system_refuses(tmp_path, capsys):
+    name = "x" * 300
+    for words in (f"convert {name} out", f"certify {name} r.tsv --sigma 0.25", f"table {name}"):
+        assert cli.main(words.split()) == 2
+        assert "File name too long" in capsys.readouterr().err
+
+
+def test_a_lock_is_had_once(tmp_path):
+    with open(tmp_path / "f", "a") as one, open(tmp_path / "f", "a") as other:
+        lock(one, "taken")
+        with pytest.raises(UserError, match="taken"):
+            lock(other, "taken")
+    with open(tmp_path / "f", "a") as one:
+        lock(one, "taken")

@@ -1,0 +1,113 @@
+"""The rule for copies that another program or device puts into another class: honest lines pass, gains do not."""
+
+import dataclasses
+
+import pytest
+from qcrs_jax.experiments.near_ties import (
+    allowed,
+    compare_certificates,
+    compare_pilots,
+    compare_points,
+    leaning,
+    moved,
+)
+
+from qcrs_jax.curves import Point
+from qcrs_jax.records import Record
+from qcrs_jax.verdict import make_certificate
+
+REQUEST = {"n0": 100, "n": 10_000}
+
+
+def record(counts, counts0=(95, 5, 0), sigma=0.25, n=10_000, alpha=0.001, **changes):
+    made = make_certificate(counts0, counts, sigma, n, alpha)
+    fields = {"predict": int(made.prediction), "radius": float(made.radius), "pa_lower": float(made.pa_lower)}
+    fields |= {"sigma": sigma, "counts0": counts0, "counts": counts} | changes
+    return Record(0, 0, correct=fields["predict"] == 0, **fields)
+
+
+def never():
+    raise AssertionError("the sigma is the same")
+
+
+def test_copies_that_moved():
+    assert moved((5, 3, 2), (5, 3, 2), 10) == 0
+    assert moved((5, 3, 2), (4, 4, 2), 10) == 1
+    assert moved((5, 3, 2), (5, 3, 0), 10) == 2  # into no class
+    assert moved((5, 3, 2), (2, 3, 5), 10) == moved((2, 3, 5), (5, 3, 2), 10) == 3
+    assert [allowed(n) for n in (50, 100, 300, 100_000)] == [0, 1, 2, 2]
+
+
+@pytest.mark.parametrize("ours", [(9_998, 2, 0), (10_000, 0, 0), (9_999, 0, 0), (9_997, 2, 1)])
+def test_a_copy_or_two_pass_whatever_they_do_to_the_radius(ours):
+    result = compare_certificates(record(ours), record((9_999, 1, 0)), never, REQUEST)
+    assert not result.troubles and 1 <= result.moved <= 2 and result.drawn == 10_100
+    assert str(result).startswith(f"{result.moved} of 10100 copies in another class than in the file")
+
+
+def test_more_copies_pass_where_the_radius_stays():
+    assert not compare_certificates(record((7_010, 2_990, 0)), record((7_000, 3_000, 0)), never, REQUEST).troubles
+    troubles = compare_certificates(record((7_011, 2_989, 0)), record((7_000, 3_000, 0)), never, REQUEST).troubles
+    assert troubles == ["that is more than near ties"]
+    (trouble,) = compare_certificates(record((9_999, 1, 0)), record((9_990, 10, 0)), never, REQUEST).troubles
+    assert "the radius is" in trouble  # nine copies more are worth much at the top
+
+
+def test_few_samples_have_no_copies_to_spare():
+    small = {"n0": 100, "n": 50}
+    result = compare_certificates(record((50, 0, 0), n=50), record((49, 1, 0), n=50), never, small)
+    assert result.troubles
+
+
+def test_another_class_never_passes_and_an_abstention_may_by_two_copies():
+    flipped = compare_certificates(
+        record((0, 9_999, 1), (49, 51, 0)), record((9_999, 1, 0), (51, 49, 0)), never, REQUEST
+    )
+    assert any("the class is 1 in the file and 0 here" in trouble for trouble in flipped.troubles)
+    level = [next(k for k in range(5_000, 6_000) if record((k, 10_000 - k, 0)).predict == 0) - d for d in (0, 1)]
+    ours, theirs = (record((k, 10_000 - k, 0)) for k in level)
+    assert (ours.predict, theirs.predict) == (0, -1)
+    assert not compare_certificates(ours, theirs, never, REQUEST).troubles
+    assert not compare_certificates(theirs, ours, never, REQUEST).troubles
+
+
+def test_a_search_that_went_another_way():
+    ours, here = record((9_900, 100, 0), sigma=0.30), record((9_880, 120, 0), sigma=0.302)
+    result = compare_certificates(ours, here, lambda: record((9_901, 99, 0), sigma=0.30), REQUEST)
+    assert not result.troubles and result.moved == 1 and "its sigma is not what is chosen here" in result.remark
+    forged = compare_certificates(ours, here, lambda: record((9_700, 300, 0), sigma=0.30), REQUEST)
+    assert "that is more than near ties" in forged.troubles
+    better = compare_certificates(
+        record((9_900, 100, 0), sigma=0.4), here, lambda: record((9_900, 100, 0), sigma=0.4), REQUEST
+    )
+    assert any("the radius is" in trouble for trouble in better.troubles)  # a sigma that the search would not find
+
+
+def test_what_no_near_tie_changes():
+    ours = record((9_999, 1, 0))
+    for change in ({"label": 1, "correct": False}, {"u": 0.5}, {"search_samples": 7}):
+        assert compare_certificates(dataclasses.replace(ours, **change), ours, never, REQUEST).troubles
+    robust = (dataclasses.replace(ours, robust=1), dataclasses.replace(ours, robust=0))
+    assert compare_certificates(*robust, never, REQUEST).troubles == ["robust is another"]
+
+
+def test_lines_that_lean_to_one_side_are_told():
+    assert leaning([1, -1, 2, 1, 1, 1, -1, 1]) is None and leaning([0] * 50) is None and leaning([1] * 6) is None
+    assert (
+        "of 7 lines with other counts the file has more copies in the certified class, or a larger radius, in 7"
+        in leaning([0, *[2] * 7])
+    )
+    assert leaning([-1] * 20) is None  # that gains nothing
+
+
+def test_curves_and_pilots():
+    ours, here = (Point(0, 0, 0.25, counts) for counts in ((998, 2), (999, 1)))
+    assert not compare_points([ours], [here], 1000).troubles
+    assert compare_points([ours], [Point(0, 0, 0.25, (990, 10))], 1000).troubles
+    assert compare_points([ours], [Point(0, 0, 0.26, (998, 2))], 1000).troubles
+    from qcrs_jax.experiments.budget import Pilot
+
+    pilot = Pilot(0, 3, 3, 0.25, 2.0, 0.2, 500, 1.0)
+    assert not compare_pilots(pilot, dataclasses.replace(pilot, mean=2.01)).troubles
+    assert compare_pilots(pilot, dataclasses.replace(pilot, mean=2.3)).troubles
+    assert compare_pilots(pilot, dataclasses.replace(pilot, selected=4)).troubles
