@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from . import image_files
-from .data import DataError, Dataset, digest, read_idx
+from .data_arrays import read_idx
+from .dataset import DataError, Dataset, digest
 
 NAMES = {"imagenet": "imagenet2012"}
 
@@ -31,7 +32,7 @@ def load(name: str, data_dir: str | Path | None, split: str, looked: list[Path])
         DataError: not there, and no way to get it; or there, but damaged.
     """
     theirs = NAMES.get(name, name)
-    part = "validation" if (theirs, split) == ("imagenet2012", "test") else split
+    part = "validation" if theirs == "imagenet2012" and split in ("test", "val") else split
     try:
         builder = _builder(theirs, data_dir)
     except Exception as error:
