@@ -9,6 +9,7 @@ from pathlib import Path
 
 from qcrs_jax.errors import UserError
 
+from .first_look import first_look
 from .inputs import continued, digest, digest_of_all, indices_of, open_inputs, shard_of
 from .pipeline import Launcher, Stopped, groups, in_turn, read_ahead, stopping
 
@@ -102,6 +103,9 @@ def run_over_images(task: Task | Callable[[int], Task], args) -> Path | None:
         if done:
             print(f"{args.results}: {len(done)} of {len(indices)} images are done; going on behind them")
         todo = [index for index in indices if index not in done and index not in left_out]
+        if first and todo and ("budget" not in request or "pilot" in request):  # once, of two passes at the first
+            for said in first_look(inputs, indices, task.request.get("sigma")):
+                print(f"warning: {said}")
         progress = tqdm(initial=len(done), total=len(indices), unit="img", dynamic_ncols=True, disable=not first)
 
         def leave_out(index, error):

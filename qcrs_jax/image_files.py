@@ -231,7 +231,9 @@ def choose_split(root: Path, split: str) -> Place:
         )
     if present:
         there = ", ".join(sorted(path.name for path in present))
-        raise DataError(f"{root}: has {there}, but nothing for --split {split}")
+        bare = [path.name for path in _folders(root) if split_of(path.name) == split and path not in present]
+        why = f"; the images in {', '.join(bare)} have no labels" if bare else ""
+        raise DataError(f"{root}: has {there}, but nothing for --split {split}{why}")
     inner = _inner(root, split)
     if inner.folder != root:
         return inner

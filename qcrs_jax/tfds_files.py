@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import image_files
+from . import image_files, tfds_order
 from .data_arrays import read_idx
 from .dataset import DataError, Dataset, digest
 
@@ -53,25 +53,24 @@ def load(name: str, data_dir: str | Path | None, split: str, looked: list[Path])
     folder = Path(builder.data_dir)
     try:
         rows = _rows(builder, part)
-        keys = [(row.get("id", row.get("file_name", b"")), row["label"]) for row in rows]
+        order, labels = tfds_order.remembered(folder, part, builder.info.splits[part].filepaths, rows)
     except Exception as error:
         raise DataError(
             f"{folder}: TFDS cannot read the split {part} of {name} there: {type(error).__name__}: "
             f"{_first_line(error)}\nMove the folder away, to have it prepared again"
         ) from error
-    # TFDS shuffles. Where it keeps the original position (an id, ImageNet's file name), we go by that.
-    order = sorted(range(len(keys)), key=lambda i: keys[i][0])
-    labels = np.array([keys[i][1] for i in order], np.int64)
     identity = f"{builder.info.full_name} {split} {len(rows)}".encode()
     prepare = image_files.resize_and_crop if name == "imagenet" else np.asarray
 
     def read(index):
         where = f"{folder}, image {index} of split {part}"
         try:
-            encoded = rows[order[index]]["image"]
+            row = rows[int(order[index])]
         except Exception as error:
             raise DataError(f"{where}: cannot be read: {_first_line(error)}") from error
-        return image_files.decode(io.BytesIO(encoded), where, prepare)
+        if row["label"] != labels[index]:
+            raise DataError(f"{where}: has another label than {tfds_order.NAME.format(part)} has for it; delete that file")
+        return image_files.decode(io.BytesIO(row["image"]), where, prepare)
 
     return Dataset(
         name,
