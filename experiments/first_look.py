@@ -9,29 +9,39 @@ from collections.abc import Iterator
 
 IMAGES = 50
 EACH = 5  # images of one class, where there are so many: fewer tell nothing of a permutation
+MORE = 200  # images at most where a permutation is likely, but not yet sure
 COPIES = 2
 LEVEL = 0.001
 """Probability of a false alarm, of each kind."""
+SHARE = 0.7  # of the stake that is bet
 
 
 def first_look(inputs, indices: range, sigma: float | None) -> Iterator[str]:
     """Sentences on what looks wrong: accuracy near chance, clean or under noise of `sigma`, or labels permuted.
 
-    At most 50 images are looked at, those of the run as far as these are of many classes. A sentence about accuracy
+    50 images are looked at, those of the run if they are as many and of many classes, and up to 200 where a permutation
+    of labels seems to explain the first ones. A sentence about accuracy
     has a probability of at most LEVEL where the network's accuracy is at least half the way from chance to 1, and one
     about a permutation where images of each class are called by its own name at least as often as by any other.
     """
     import numpy as np
 
     classes = len(inputs.dataset.class_names)
-    images, labels = _read(inputs, choose(inputs.dataset, indices))
-    if classes < 2 or not images:
+    chosen = choose(inputs.dataset, indices)
+    images, labels = _read(inputs, chosen[:IMAGES])
+    if classes < 2 or not len(labels):
         return
-    images, labels = np.stack(images), np.array(labels)
     clean = predictions(inputs, images)
     right = int((clean == labels).sum())
-    if found := exchanged(labels, clean):
-        yield said_of_exchange(found, inputs.dataset.class_names, len(labels))
+    evidence = Evidence().seen(labels, clean)
+    for start in range(IMAGES, len(chosen), IMAGES):
+        if not evidence.open:
+            break
+        further, their_labels = _read(inputs, chosen[start : start + IMAGES])
+        if len(their_labels):
+            evidence = evidence.seen(their_labels, predictions(inputs, further))
+    if evidence.enough:
+        yield said_of_exchange(evidence, inputs.dataset.class_names)
     elif near_chance(right, len(labels), classes):
         yield (
             f"accuracy is near chance: of {len(labels)} clean images of {len(set(labels.tolist()))} classes, {right} "
@@ -50,34 +60,34 @@ def first_look(inputs, indices: range, sigma: float | None) -> Iterator[str]:
 
 
 def choose(dataset, indices: range) -> list[int]:
-    """At most 50 images, of `indices` where these are of half the classes at least, else of the whole data set.
+    """Images to look at, the first 50 first: of `indices` if these are 50 of half the classes at least, else of all.
 
     They are balanced over some classes: folders are in the order of classes, so that the first 50 are often of one.
-    The first image of each class comes first.
     """
     import numpy as np
 
     labels = np.asarray(dataset.labels)
     usable = np.ones(len(labels), bool)
-    usable[list(dataset.problems)] = False
+    usable[[index for index in dataset.problems if index < len(labels)]] = False
     everywhere = np.flatnonzero(usable)
     pool = np.array([i for i in indices if usable[i]], int)
-    if 2 * len(np.unique(labels[pool])) < len(np.unique(labels[everywhere])):
+    if len(pool) < IMAGES or 2 * len(np.unique(labels[pool])) < len(np.unique(labels[everywhere])):
         pool = everywhere
     classes = np.unique(labels[pool])
     most = max(EACH, -(-IMAGES // max(len(classes), 1)))
-    chosen = []
-    for label in np.random.default_rng(0).permutation(classes):
-        own = pool[labels[pool] == label]
-        spread = own[np.unique(np.linspace(0, len(own) - 1, min(most, len(own))).round().astype(int))]
-        chosen += list(enumerate(spread.tolist()))
-        if len(chosen) >= IMAGES:
+    rng, first, more = np.random.default_rng(0), [], []
+    for label in rng.permutation(classes):
+        own = list(enumerate(rng.permutation(pool[labels[pool] == label])[: most * MORE // IMAGES].tolist()))
+        first, more = first + own[:most], more + own[most:]
+        if len(first) >= IMAGES:
             break
-    return [index for _, index in sorted(chosen[:IMAGES])]
+    return [index for _, index in sorted(first[:IMAGES]) + sorted(first[IMAGES:] + more)]
 
 
 def _read(inputs, indices):
-    """Images and labels at `indices`, without those that cannot be read: the run comes to them."""
+    """Images (m, h, w, c) and labels at `indices`, without those that cannot be read: the run comes to them."""
+    import numpy as np
+
     from qcrs_jax.errors import UserError
 
     images, labels = [], []
@@ -88,7 +98,7 @@ def _read(inputs, indices):
             continue
         images.append(image)
         labels.append(label)
-    return images, labels
+    return np.stack(images) if images else images, np.array(labels, int)
 
 
 def predictions(inputs, images, sigma: float = 0.0):
@@ -133,51 +143,78 @@ def near_chance(right: int, images: int, classes: int) -> bool:
 
 
 @dataclasses.dataclass(frozen=True)
-class Exchange:
-    """A permutation of the labels that explains the predictions better.
+class Evidence:
+    """What labels and predictions say for a permutation of the labels, image after image.
 
-    called: {label: the class that most of its images fall into}, where they differ and more than one image tells it.
-    right, permuted: images classified right by the labels as they are, and by the permuted ones.
+    It is a bet at even odds: a share of the stake is put on the best permutation of all images before, against the
+    labels as they are, where one is right and the other wrong. If images of each class fall into it at least as often as
+    into any other, the stake is a supermartingale, and ever reaches 1 / LEVEL with probability at most LEVEL, by Ville's
+    inequality, however many images are looked at.
+
+    pairs: (label, prediction) of each image.
+    stake: of the bet, 1 at first; `largest` that it ever was.
     """
 
-    called: dict[int, int]
-    right: int
-    permuted: int
+    pairs: tuple[tuple[int, int], ...] = ()
+    stake: float = 1.0
+    largest: float = 1.0
+
+    def seen(self, labels, predicted) -> "Evidence":
+        """The evidence with more images, some of whose predictions may be -1."""
+        pairs, stake, largest = list(self.pairs), self.stake, self.largest
+        for label, called in zip(labels, predicted):
+            other = _best(pairs).get(int(label), int(label))
+            if other != label and called in (label, other):
+                stake *= 1 + SHARE if called == other else 1 - SHARE
+                largest = max(largest, stake)
+            pairs.append((int(label), int(called)))
+        return Evidence(tuple(pairs), stake, largest)
+
+    @property
+    def right(self) -> int:
+        """Images classified right by the labels as they are."""
+        return sum(label == called for label, called in self.pairs)
+
+    @property
+    def permuted(self) -> int:
+        """Images classified right by the best permutation of the labels."""
+        best = _best(self.pairs)
+        return sum(best.get(label, label) == called for label, called in self.pairs)
+
+    @property
+    def far_better(self) -> bool:
+        """Whether the best permutation explains a tenth of the images more."""
+        return self.permuted - self.right >= len(self.pairs) / 10
+
+    @property
+    def enough(self) -> bool:
+        return self.far_better and self.largest >= 1 / LEVEL
+
+    @property
+    def open(self) -> bool:
+        return self.far_better and self.largest < 1 / LEVEL
+
+    def exchanges(self) -> dict[int, int]:
+        """{label: class that most of its images fall into}, where these differ and more than one image says so."""
+        pairs = list(self.pairs)
+        return {
+            label: called
+            for label, called in sorted(_best(pairs).items())
+            if label != called and pairs.count((label, called)) > max(1, pairs.count((label, label)))
+        }
 
 
-def exchanged(labels, predicted) -> Exchange | None:
-    """The permutation of labels that explains the predictions far better than the labels do; None without evidence.
-
-    The evidence is a bet at even odds, image after image: a share of the stake is put on the best permutation of all
-    images before, against the labels as they are, where one is right and the other wrong. If images of each class fall
-    into it at least as often as into any other, the stake is a supermartingale, and grows by 1 / LEVEL with probability
-    at most LEVEL, by Ville's inequality. "Far better" is at least a fifth of the images more.
-    """
+def _best(pairs) -> dict[int, int]:
+    """The permutation of the labels that explains most of the pairs; of several, one that exchanges the fewest."""
     import numpy as np
 
-    labels, predicted = np.asarray(labels), np.asarray(predicted)
-    known = [(int(y), int(p)) for y, p in zip(labels, predicted) if p >= 0]
-    names = sorted({value for pair in known for value in pair})
+    names = sorted({name for pair in pairs for name in pair if name >= 0})
     place = {name: i for i, name in enumerate(names)}
-    confusion, stake, reached = np.zeros((len(names), len(names))), 1.0, False
-    best = np.arange(len(names))
-    for y, p in known:
-        row, column = place[y], place[p]
-        if column in (row, best[row]) and best[row] != row:
-            stake *= 1.7 if column == best[row] else 0.3
-            reached |= stake >= 1 / LEVEL
-        confusion[row, column] += 1
-        best = _assignment(confusion)
-    right = int(np.trace(confusion))
-    permuted = int(confusion[np.arange(len(names)), best].sum())
-    if not reached or permuted - right < len(labels) / 5:
-        return None
-    called = {
-        names[row]: names[column]
-        for row, column in enumerate(best)
-        if row != column and confusion[row, column] > max(1, confusion[row, row])
-    }
-    return Exchange(called, right, permuted)
+    confusion = np.zeros((len(names), len(names)))
+    for label, called in pairs:
+        if called >= 0:
+            confusion[place[label], place[called]] += 1
+    return {names[row]: names[column] for row, column in enumerate(_assignment(confusion))}
 
 
 def _assignment(confusion):
@@ -190,12 +227,14 @@ def _assignment(confusion):
     return columns
 
 
-def said_of_exchange(found: Exchange, names: list[str], images: int) -> str:
+def said_of_exchange(evidence: Evidence, names: list[str]) -> str:
     """A sentence on the classes that seem to be exchanged."""
-    pairs = [f"images of {names[label]} are called {names[other]}" for label, other in sorted(found.called.items())[:6]]
-    more = ", ..." if len(found.called) > 6 else ""
+    found = evidence.exchanges()
+    told = [f"images of {names[label]} are called {names[called]}" for label, called in found.items()]
+    more = ", ..." if len(told) > 6 else ""
     return (
-        f"the labels seem to be permuted: of {images} clean images, {found.right} are classified right, and "
-        f"{found.permuted} would be with classes exchanged: {', '.join(pairs)}{more} by the names of the data set. Give "
-        "the order of the network's classes by --class_order FILE, with the name of a class on each line"
+        f"the labels seem to be permuted: of {len(evidence.pairs)} clean images, {evidence.right} are classified right, "
+        f"and {evidence.permuted} would be with classes exchanged: by the names of the data set, "
+        f"{', '.join(told[:6])}{more}. Give the order of the network's classes by --class_order FILE, with the name of a "
+        "class on each line"
     )

@@ -115,7 +115,7 @@ def list_imagenet(root: Path, split: str) -> Listing | None:
 
 def holds_images(root: Path) -> bool:
     """Whether `root` looks like [split/]CLASS/IMAGE: an image that is not hidden stands in a folder below it."""
-    for path, folders, files in os.walk(root):
+    for path, folders, files in os.walk(root, followlinks=True):
         folders[:] = sorted(name for name in folders if not is_hidden(name))
         depth = len(Path(path).relative_to(root).parts)
         if depth and any(map(_is_image, files)):

@@ -47,7 +47,7 @@ def load(name: str, data_dir: str | Path | None, split: str, looked: list[Path])
                 f"data set {name} ({split}) was not found. Looked in\n{places}\n"
                 f"and asked TensorFlow Datasets to download it: {type(error).__name__}: {_first_line(error)}\n"
                 "Put its original files into one of these folders, name the folder with --data_dir, or use "
-                "--dataset folder or npz."
+                f"--dataset folder or npz.{_hint(data_dir, looked)}"
             ) from error
         builder = _builder(theirs, data_dir)
     folder = Path(builder.data_dir)
@@ -81,6 +81,14 @@ def load(name: str, data_dir: str | Path | None, split: str, looked: list[Path])
         read,
         digest(identity, labels.tobytes()),
     )
+
+
+def _hint(data_dir, looked):
+    """What is where the data set was looked for, in another form."""
+    if data_dir is not None and image_files.holds_images(Path(data_dir)):
+        return f" {data_dir} holds images in folders: read them with --dataset folder, if their folders are the classes."
+    archives = sorted({str(file) for place in looked for file in place.glob("*.tar.gz")} if looked else ())
+    return f" Archives have to be unpacked: {', '.join(archives[:4])}." if archives else ""
 
 
 def _builder(name, data_dir):
