@@ -94,7 +94,8 @@ def list_imagenet(root: Path, split: str) -> Listing | None:
     if not root.is_dir():
         return None
     place = choose_split(root, split)
-    root, notes = place.folder, place.notes
+    root = place.folder
+    notes = tuple(note for note in place.notes if not note.endswith("taken for test"))  # ImageNet's has no labels
     listing = _by_class(root)
     if any(re.fullmatch(r"n\d{8}", name) for name in listing.classes):
         if len(listing.classes) != 1000 or not listing.files:

@@ -13,7 +13,7 @@ NAME = "qcrs_jax_order_{}.npz"
 
 
 def remembered(
-    folder: Path, split: str, files: Sequence[str | os.PathLike], rows: Sequence[dict]
+    folder: Path, split: str, files: Sequence[str | os.PathLike], rows: Sequence
 ) -> tuple[np.ndarray, np.ndarray]:
     """(rows in the original order, the labels in that order) of a split; parsed once for its files as they are.
 
