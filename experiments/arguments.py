@@ -25,8 +25,8 @@ def add_data_arguments(parser):
     group.add_argument(
         "--class_order",
         metavar="number|text|FILE",
-        help="which class has label 0, 1, ...: by the numbers in the names of the class folders, by their text, or as in "
-        "FILE, which has the name of a class on each line; asked for where the names do not tell (default: by text)",
+        help="which class has label 0, 1, ...: by the numbers in the names of the class folders, by their text, or as "
+        "in FILE, with the name of a class on each line; needed where the names do not tell it (default: by text)",
     )
     group.add_argument(
         "--data_dir", type=Path, help="where the data set is (default: ./data, ./dataset_cache, ., then TFDS)"

@@ -24,8 +24,6 @@ def first_look(inputs, indices: range, sigma: float | None) -> Iterator[str]:
     has a probability of at most LEVEL where the network's accuracy is at least half the way from chance to 1, and one
     about a permutation where images of each class are called by its own name at least as often as by any other.
     """
-    import numpy as np
-
     classes = len(inputs.dataset.class_names)
     chosen = choose(inputs.dataset, indices)
     images, labels = _read(inputs, chosen[:IMAGES])
@@ -45,8 +43,8 @@ def first_look(inputs, indices: range, sigma: float | None) -> Iterator[str]:
     elif near_chance(right, len(labels), classes):
         yield (
             f"accuracy is near chance: of {len(labels)} clean images of {len(set(labels.tolist()))} classes, {right} "
-            f"are classified right ({right / len(labels):.0%}; guessing gives {1 / classes:.1%}). Is this the data set, the "
-            "order of its classes (--class_order) and the normalisation (--normalization) of this network?"
+            f"are classified right ({right / len(labels):.0%}; guessing gives {1 / classes:.1%}). Are these the data "
+            "set, the order of its classes (--class_order) and the normalisation (--normalization) of this network?"
         )
     elif sigma:
         noisy = predictions(inputs, images, sigma)
@@ -147,9 +145,9 @@ class Evidence:
     """What labels and predictions say for a permutation of the labels, image after image.
 
     It is a bet at even odds: a share of the stake is put on the best permutation of all images before, against the
-    labels as they are, where one is right and the other wrong. If images of each class fall into it at least as often as
-    into any other, the stake is a supermartingale, and ever reaches 1 / LEVEL with probability at most LEVEL, by Ville's
-    inequality, however many images are looked at.
+    labels as they are, where one is right and the other wrong. If images of each class fall into it at least as often
+    as into any other, the stake is a supermartingale, and ever reaches 1 / LEVEL with probability at most LEVEL, by
+    Ville's inequality, however many images are looked at.
 
     pairs: (label, prediction) of each image.
     stake: of the bet, 1 at first; `largest` that it ever was.
@@ -233,8 +231,8 @@ def said_of_exchange(evidence: Evidence, names: list[str]) -> str:
     told = [f"images of {names[label]} are called {names[called]}" for label, called in found.items()]
     more = ", ..." if len(told) > 6 else ""
     return (
-        f"the labels seem to be permuted: of {len(evidence.pairs)} clean images, {evidence.right} are classified right, "
-        f"and {evidence.permuted} would be with classes exchanged: by the names of the data set, "
-        f"{', '.join(told[:6])}{more}. Give the order of the network's classes by --class_order FILE, with the name of a "
-        "class on each line"
+        f"the labels seem to be permuted: of {len(evidence.pairs)} clean images, {evidence.right} are classified "
+        f"right, and {evidence.permuted} would be with classes exchanged: by the names of the data set, "
+        f"{', '.join(told[:6])}{more}. Give the order of the network's classes by --class_order FILE, with the name of "
+        "a class on each line"
     )

@@ -220,7 +220,9 @@ def recorded_arguments(results: Path):
             f"{sidecar_path(results)}: does not tell how the run was started, as files of earlier versions do not; "
             "--recount 0 checks its bounds"
         )
-    args = argparse.Namespace(**{"class_order": None, **recorded, **_WHEREABOUTS, "batch": provenance["batch"], "results": results})
+    args = argparse.Namespace(
+        **{"class_order": None, **recorded, **_WHEREABOUTS, "batch": provenance["batch"], "results": results}
+    )
     for name in ("checkpoint", "data_dir"):
         value = getattr(args, name)
         setattr(args, name, None if value is None else Path(value))

@@ -35,7 +35,7 @@ def in_class_order(dataset: Dataset, order: str | Path | Sequence[str] | None) -
             raise DataError(f"{whose}: has the class {twice!r} twice; an order of classes needs each once")
     if missing := sorted(here - there):
         raise DataError(
-            f"{where}: lacks {_few(missing)} of {dataset.source}; it needs the name of each class on a line of its own, "
+            f"{where}: lacks {_few(missing)} of {dataset.source}; it needs the name of each class on its own line, "
             f"as in {_few(dataset.class_names)}"
         )
     position = {name: i for i, name in enumerate(names)}
@@ -76,8 +76,8 @@ def question_of(names: list[str], root: Path) -> str | None:
     )
     if numbers is not None and sorted(numbers) == DEVKIT_NUMBERS:
         asked += (
-            ". If these are ImageNet's classes by the numbers of its devkit, neither is right: put the devkit's meta.mat "
-            "beside them and read them as imagenet, or name the folders by their WordNet ids"
+            ". If these are ImageNet's classes by the numbers of its devkit, neither is right: put the devkit's "
+            "meta.mat beside them and read them as imagenet, or name the folders by their WordNet ids"
         )
     return asked
 

@@ -43,12 +43,8 @@ SOURCES: dict[str, tuple[Source, ...]] = {
         ),
     ),
     "mnist": (Source(("", "mnist", "MNIST/raw"), data_arrays.mnist),),
-    "fashion_mnist": (
-        Source(("", "fashion_mnist", "fashion-mnist", "FashionMNIST/raw"), data_arrays.fashion_mnist),
-    ),
-    "svhn_cropped": (
-        Source(("", "svhn_cropped", "svhn", "SVHN"), data_arrays.svhn, data_arrays.holds_svhn),
-    ),
+    "fashion_mnist": (Source(("", "fashion_mnist", "fashion-mnist", "FashionMNIST/raw"), data_arrays.fashion_mnist),),
+    "svhn_cropped": (Source(("", "svhn_cropped", "svhn", "SVHN"), data_arrays.svhn, data_arrays.holds_svhn),),
     "imagenet": (Source(("imagenet", "ILSVRC2012", ""), image_files.imagenet),),
     "imagenet2012": (),  # the name that TFDS has for it
     "folder": (Source(("",), image_files.folder),),
@@ -70,10 +66,10 @@ def load_dataset(
         name: "cifar10", "cifar100", "mnist", "fashion_mnist" or "svhn_cropped": their original files below `data_dir`,
             else TFDS, which downloads what it lacks. "imagenet" or "imagenet2012": its validation images, in folders of
             classes, or flat with a label file, or from TFDS, resized and cropped to (224, 224, 3). "folder":
-            `data_dir/[split/]CLASS/IMAGE`, classes and files in sorted order, or Tiny-ImageNet as it is unpacked. "npz":
-            the file `data_dir`, or `data_dir/SPLIT.npz`, with x (m, h, w[, c]), uint8 or in [0, 1], y (m,) or (m, 1),
-            and class_names where y lacks the last classes; or images and labels, or such a pair of each split, as
-            x_test and y_test. None: the one that `name_of` finds.
+            `data_dir/[split/]CLASS/IMAGE`, classes and files in sorted order, or Tiny-ImageNet as it is unpacked.
+            "npz": the file `data_dir`, or `data_dir/SPLIT.npz`, with x (m, h, w[, c]), uint8 or in [0, 1], y (m,) or
+            (m, 1), and class_names where y lacks the last classes; or images and labels, or such a pair of each split,
+            as x_test and y_test. None: the one that `name_of` finds.
         data_dir: where to look; by default ./data, ./dataset_cache and the current folder.
         split: "train", "test", or "val" where there is one. For test, val is taken where test has no labels.
         on_error: "stop" raises where a label, or an image of an array, does not fit; "skip" leaves that to the
@@ -100,10 +96,16 @@ def load_dataset(
 
 
 def name_of(data_dir: str | Path | None) -> str:
-    """The name of the data set in `data_dir`: one whose original files are there, else folder or npz, else cifar10."""
+    """The name of the data set in `data_dir`: one whose original files are there, else folder or npz, else cifar10.
+
+    Raises:
+        DataError: there is no such file or folder.
+    """
     if data_dir is None:
         return "cifar10"
     root = Path(data_dir)
+    if not root.exists():
+        raise DataError(f"{root}: no such file or directory (from --data_dir)")
     if root.is_file():
         return "npz"
     for name, sources in SOURCES.items():

@@ -136,7 +136,8 @@ def _fine_names(root):
             return names
         except Exception as error:
             raise DataError(
-                f"{file}: not the names of CIFAR-100's classes, or damaged ({error}); download it again, or move it away"
+                f"{file}: not the names of CIFAR-100's classes, or damaged ({error}); download it again, or move it "
+                "away"
             ) from error
     return CIFAR100
 
@@ -296,7 +297,9 @@ def _npz_keys(path, keys, split):
     chosen = next((where for where in TAKEN_FOR[split] if where in there), None)
     if chosen is None and there != {None}:
         had = ", ".join(sorted(where for where in there if where))
-        raise DataError(f"{path}: holds {had}, but nothing for split {split} (--split); its arrays are {', '.join(keys)}")
+        raise DataError(
+            f"{path}: holds {had}, but nothing for split {split} (--split); its arrays are {', '.join(keys)}"
+        )
     mine = [pair for (where, _), pair in pairs.items() if where == chosen]
     if len(mine) > 1 or any(len(one) > 1 for one in mine[0]):
         several = ", ".join(key for pair in mine for one in pair for key in one)
@@ -347,7 +350,9 @@ def _npz_below(folder, split):
         mine = [file for file in files if split_of(file.stem) == wanted]
         exact = [file for file in mine if file.name == f"{wanted}.npz"]
         if len(mine) > 1 and not exact:
-            raise DataError(f"{folder}: {', '.join(f.name for f in mine)} are all called {wanted}; name one as data_dir")
+            raise DataError(
+                f"{folder}: {', '.join(f.name for f in mine)} are all called {wanted}; name one as data_dir"
+            )
         if mine:
             file = (exact or mine)[0]
             taken = () if wanted == split else (f"{folder}: has no {split}.npz; {file.name} is taken",)

@@ -69,8 +69,8 @@ def list_folder(root: Path, split: str) -> Listing:
     listing = _annotated(place.folder) or _with_wordnet_ids(_by_class(place.folder))
     if not listing.files:
         raise DataError(
-            f"{listing.root}: no images found; --dataset folder expects {listing.root}/CLASS/IMAGE, with names that end "
-            "in " + ", ".join(sorted(SUFFIXES))
+            f"{listing.root}: no images found; --dataset folder expects {listing.root}/CLASS/IMAGE, with names that "
+            "end in " + ", ".join(sorted(SUFFIXES))
         )
     question = listing.question or question_of(listing.classes, listing.root) or _flat_split_question(listing.root)
     gap = gap_note(listing.classes, listing.root)
@@ -312,7 +312,8 @@ def _refuse_splits_as_classes(folder):
     nothing_else = folders and all(GENERIC.fullmatch(path.name) for path in folders)
     if nothing_else and _annotations(folder) is None:
         raise DataError(
-            f"{folder}: its images, in {names}, have no labels: {names} says no class. Folder data sets hold CLASS/IMAGE"
+            f"{folder}: its images, in {names}, have no labels: {names} is the name of no class. A data set in folders "
+            "holds CLASS/IMAGE"
         )
 
 
@@ -323,8 +324,8 @@ def _flat_split_question(root):
         return None
     others = [path.name for path in _folders(root) if path.name not in doubtful]
     return (
-        f"{root}: {', '.join(doubtful)} is a split by its name, and stands beside {', '.join(others[:6])} as if it were a "
-        "class. Move it away; or, if it is a class, say so by class_order (--class_order): text, or a file with the "
+        f"{root}: {', '.join(doubtful)} is a split by its name, and stands beside {', '.join(others[:6])} as if it "
+        "were a class. Move it away; or, if it is a class, say so by class_order (--class_order): text, or a file with the "
         "name of a folder on each line, in the order of the network's classes"
     )
 
@@ -367,7 +368,7 @@ def _any_image(folder):
 
 
 def _annotations(folder):
-    """The file of labels beside the images of a split, as Tiny-ImageNet's val_annotations.txt; None if there is none."""
+    """The file of labels beside the images of a split, as Tiny-ImageNet's val_annotations.txt; None without one."""
     files = sorted(path for path in folder.glob("*_annotations.txt") if not is_hidden(path.name))
     named = [path for path in files if split_of(path.name.removesuffix("_annotations.txt"))]
     return named[0] if named else None
@@ -547,8 +548,8 @@ def _devkit_ids(path):
         return {str(int(s["ILSVRC2012_ID"])): str(s["WNID"]) for s in synsets}
     except Exception as error:
         raise DataError(
-            f"{path}: needed to read {GROUND_TRUTH} or the devkit's numbers, but not there or damaged ({error}); both are "
-            "in the devkit"
+            f"{path}: needed to read {GROUND_TRUTH} or the devkit's numbers, but not there or damaged ({error}); both "
+            "are in the devkit"
         ) from error
 
 

@@ -69,7 +69,9 @@ def load(name: str, data_dir: str | Path | None, split: str, looked: list[Path])
         except Exception as error:
             raise DataError(f"{where}: cannot be read: {_first_line(error)}") from error
         if row["label"] != labels[index]:
-            raise DataError(f"{where}: has another label than {tfds_order.NAME.format(part)} has for it; delete that file")
+            raise DataError(
+                f"{where}: has another label than {tfds_order.NAME.format(part)} has for it; delete that file"
+            )
         return image_files.decode(io.BytesIO(row["image"]), where, prepare)
 
     return Dataset(
@@ -86,7 +88,9 @@ def load(name: str, data_dir: str | Path | None, split: str, looked: list[Path])
 def _hint(data_dir, looked):
     """What is where the data set was looked for, in another form."""
     if data_dir is not None and image_files.holds_images(Path(data_dir)):
-        return f" {data_dir} holds images in folders: read them with --dataset folder, if their folders are the classes."
+        return (
+            f" {data_dir} holds images in folders: read them with --dataset folder, if their folders are the classes."
+        )
     archives = sorted({str(file) for place in looked for file in place.glob("*.tar.gz")} if looked else ())
     return f" Archives have to be unpacked: {', '.join(archives[:4])}." if archives else ""
 

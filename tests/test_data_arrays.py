@@ -42,7 +42,9 @@ def test_splits_by_the_keys_of_an_npz(tmp_path, image, label, shape):
         assert (dataset.split, dataset.notes) == (split, ())
 
 
-@pytest.mark.parametrize("keys", ["X y", "images labels", "data labels", "image label", "data target", "X labels", "x Y"])
+@pytest.mark.parametrize(
+    "keys", ["X y", "images labels", "data labels", "image label", "data target", "X labels", "x Y"]
+)
 def test_an_npz_without_splits(tmp_path, keys):
     image, label = keys.split()
     np.savez(tmp_path / "d.npz", **{image: X, label: Y, "ids": np.arange(3)})
@@ -107,7 +109,9 @@ def test_files_of_splits_in_a_folder(tmp_path):
         load_dataset("npz", tmp_path)
 
 
-@pytest.mark.parametrize(("name", "message"), [("d.npz", "It holds d.npz"), ("x_test.npy", "single arrays, x_test.npy")])
+@pytest.mark.parametrize(
+    ("name", "message"), [("d.npz", "It holds d.npz"), ("x_test.npy", "single arrays, x_test.npy")]
+)
 def test_a_folder_without_the_file_of_the_split_says_what_it_has(tmp_path, name, message):
     np.savez(tmp_path / name, x=X, y=Y) if name.endswith("z") else np.save(tmp_path / name, X)
     with pytest.raises(DataError, match=rf"test\.npz: no such file.*{message}"):
@@ -187,7 +191,10 @@ def test_svhn_s_original_files(tmp_path, below):
     images, digits = random_images(3, 32, 32, 3), [4, 0, 9]
     (tmp_path / below).mkdir(exist_ok=True)
     for split, count in (("test", 3), ("train", 2)):
-        content = {"X": np.moveaxis(images[:count], 0, -1), "y": np.array([[d or 10] for d in digits[:count]], np.uint8)}
+        content = {
+            "X": np.moveaxis(images[:count], 0, -1),
+            "y": np.array([[d or 10] for d in digits[:count]], np.uint8),
+        }
         scipy.io.savemat(tmp_path / below / f"{split}_32x32.mat", content)
     dataset = load_dataset("svhn_cropped", tmp_path)
     assert_holds(dataset, images, digits)

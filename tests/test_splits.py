@@ -8,7 +8,10 @@ from qcrs_jax.splits import is_hidden, is_plain, split_of, split_within
 @pytest.mark.parametrize(
     ("split", "names"),
     [
-        ("train", "train Train TRAIN training training_set TrainSet train-data trainData train_images train2017 trainset"),
+        (
+            "train",
+            "train Train TRAIN training training_set TrainSet train-data trainData train_images train2017 trainset",
+        ),
         ("test", "test Test testing test_set testset TestData test-images test2 the_test_set"),
         ("val", "val Val valid VALID validation Validation_Set val_images val2017 validset"),
         (None, "tests trains bullet_train test_tube cat 7 valley images invalid trainee contest seg_train dev x_train"),
