@@ -195,7 +195,8 @@ PRESETS = {
             _published(
                 "weights/0.50.pth",
                 "macer_0.50.tsv",
-                "--dataset cifar10 --sigma 0.50 --left 0.12 --right 1.9 --epsilon 0.03 --epsilon_step 0.2 --macer --skip 20",
+                "--dataset cifar10 --sigma 0.50 --left 0.12 --right 1.9 --epsilon 0.03 --epsilon_step 0.2 --macer "
+                "--skip 20",
             ),
             "table noise_0.25.tsv noise_0.50.tsv macer_0.50.tsv --format markdown --out table.md",
         ),

@@ -103,9 +103,6 @@ def run_over_images(task: Task | Callable[[int], Task], args) -> Path | None:
         if done:
             print(f"{args.results}: {len(done)} of {len(indices)} images are done; going on behind them")
         todo = [index for index in indices if index not in done and index not in left_out]
-        if first and todo and ("budget" not in request or "pilot" in request):  # once, of two passes at the first
-            for said in first_look(inputs, indices, task.request.get("sigma")):
-                print(f"warning: {said}")
         progress = tqdm(initial=len(done), total=len(indices), unit="img", dynamic_ncols=True, disable=not first)
 
         def leave_out(index, error):
@@ -120,6 +117,9 @@ def run_over_images(task: Task | Callable[[int], Task], args) -> Path | None:
         launch = Launcher(starter(task, inputs, todo, together), max(1, inputs.batch // together), progress.write)
         try:
             with progress, stopping():
+                if first and todo and ("budget" not in request or "pilot" in request):  # of two passes at the first
+                    for said in first_look(inputs, indices, task.request.get("sigma")):
+                        progress.write(f"warning: {said}")
                 started = time.perf_counter()
                 for call, answers in in_turn(calls, launch):
                     ended = time.perf_counter()

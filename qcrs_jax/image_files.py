@@ -325,8 +325,8 @@ def _flat_split_question(root):
     others = [path.name for path in _folders(root) if path.name not in doubtful]
     return (
         f"{root}: {', '.join(doubtful)} is a split by its name, and stands beside {', '.join(others[:6])} as if it "
-        "were a class. Move it away; or, if it is a class, say so by class_order (--class_order): text, or a file with the "
-        "name of a folder on each line, in the order of the network's classes"
+        "were a class. Move it away; or, if it is a class, say so by class_order (--class_order): text, or a file with "
+        "the name of a folder on each line, in the order of the network's classes"
     )
 
 
