@@ -27,7 +27,7 @@ from qcrs_jax.image_files import (
     split_folder,
     splits_below,
 )
-from qcrs_jax.splits import TAKEN_FOR
+from qcrs_jax.splits import TAKEN_FOR, is_hidden
 from qcrs_jax.tfds_files import GENERATORS, write
 
 
@@ -79,9 +79,13 @@ def _unpacked(path, scratch):
         return path
     with tarfile.open(path) as tar:
         tar.extractall(scratch, filter="data")
-    while not splits_below(scratch) and len(inside := list(scratch.iterdir())) == 1 and inside[0].is_dir():
+    while not splits_below(scratch) and len(inside := _visible(scratch)) == 1 and inside[0].is_dir():
         scratch = inside[0]
     return scratch
+
+
+def _visible(folder):
+    return [path for path in folder.iterdir() if not is_hidden(path.name)]
 
 
 def _listings(name, root):
