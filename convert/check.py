@@ -50,12 +50,21 @@ def fit_image(
 ) -> Float[np.ndarray, "h w k"]:
     """The image at `index` as the network takes it: grey ones are repeated for a network of three channels.
 
+    A network of one channel takes grey images that are kept as RGB, with three equal channels.
+
     Raises:
-        UserError: it has another shape than what `network`, its name in the message, takes.
+        UserError: it has another shape than what `network`, its name in the message, takes, or colours.
     """
     shape = tuple(spec.image_shape)
     if image.shape == (*shape[:2], 1) and shape[2] == 3:
         return np.repeat(image, 3, axis=-1)
+    if image.shape == (*shape[:2], 3) and shape[2] == 1:
+        if (image == image[..., :1]).all():
+            return image[..., :1]
+        raise UserError(
+            f"{network} takes grey images, of one channel, but {dataset.where(index)} has colours: its three channels "
+            "differ; convert it to grey, or take another checkpoint"
+        )
     if image.shape != shape:
         raise UserError(
             f"{network} takes images of shape {shape}, but {dataset.where(index)} has shape {image.shape}; "

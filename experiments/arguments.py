@@ -14,15 +14,19 @@ def share(text: str) -> float:
 
 
 def add_data_arguments(parser):
-    """Adds --dataset and --data_dir to `parser`; returns the group, for more of its kind."""
+    """Adds --dataset, --data_dir and --class_order to `parser`; returns the group, for more of its kind."""
     group = parser.add_argument_group("data")
     group.add_argument(
         "--dataset",
-        default="cifar10",
         choices="cifar10 cifar100 mnist fashion_mnist svhn_cropped imagenet imagenet2012 folder npz".split(),
         help="a known data set from its original files or TFDS, a folder of CLASS/IMAGE, or an .npz with x, y "
-        "and perhaps class_names "
-        "(default: cifar10)",
+        "and perhaps class_names (default: what DATA_DIR holds; else cifar10)",
+    )
+    group.add_argument(
+        "--class_order",
+        metavar="number|text|FILE",
+        help="which class has label 0, 1, ...: by the numbers in the names of the class folders, by their text, or as "
+        "in FILE, with the name of a class on each line; needed where the names do not tell it (default: by text)",
     )
     group.add_argument(
         "--data_dir", type=Path, help="where the data set is (default: ./data, ./dataset_cache, ., then TFDS)"
@@ -44,7 +48,7 @@ def add_input_arguments(parser, sweep=True):
         help="resize the short side of each image to S and cut what the network takes from its centre, as is done with "
         "ImageNet (S = 256 for 224); by default images have the right size already",
     )
-    add("--split", choices=["train", "test"], default="test", help="default: test")
+    add("--split", choices=["train", "test", "val"], default="test", help="val where there is one (default: test)")
     if not sweep:
         parser.set_defaults(skip=1, max=-1, on_error="stop")
         return

@@ -186,17 +186,18 @@ PRESETS = {
             _published(
                 "models/cifar10/resnet110/noise_0.25/checkpoint.pth.tar",
                 "noise_0.25.tsv",
-                "--sigma 0.25 --left 0.08 --right 0.9 --epsilon 0.03 --epsilon_step 0.4 --skip 1",
+                "--dataset cifar10 --sigma 0.25 --left 0.08 --right 0.9 --epsilon 0.03 --epsilon_step 0.4 --skip 1",
             ),
             _published(
                 "models/cifar10/resnet110/noise_0.50/checkpoint.pth.tar",
                 "noise_0.50.tsv",
-                "--sigma 0.50 --left 0.12 --right 1.7 --epsilon 0.03 --epsilon_step 0.2 --skip 1",
+                "--dataset cifar10 --sigma 0.50 --left 0.12 --right 1.7 --epsilon 0.03 --epsilon_step 0.2 --skip 1",
             ),
             _published(
                 "weights/0.50.pth",
                 "macer_0.50.tsv",
-                "--sigma 0.50 --left 0.12 --right 1.9 --epsilon 0.03 --epsilon_step 0.2 --macer --skip 20",
+                "--dataset cifar10 --sigma 0.50 --left 0.12 --right 1.9 --epsilon 0.03 --epsilon_step 0.2 --macer "
+                "--skip 20",
             ),
             "table noise_0.25.tsv noise_0.50.tsv macer_0.50.tsv --format markdown --out table.md",
         ),

@@ -76,12 +76,13 @@ def open_inputs(args) -> Inputs:
     from qcrs_jax.convert.check import check_fit
 
     from qcrs_jax import load_classifier
-    from qcrs_jax.data import load_dataset
     from qcrs_jax.image_files import resized
     from qcrs_jax.parallel import choose_devices, join_hosts, place
     from qcrs_jax.sampling import default_batch_size
 
     from .batch_size import fastest_batch
+    from .class_names import known_classes, order_warning
+    from .data_sets import open_dataset
 
     if args.distributed:
         join_hosts(args.coordinator, args.process)
@@ -89,12 +90,14 @@ def open_inputs(args) -> Inputs:
     if jax.process_index() > 0:
         sys.stdout = open(os.devnull, "w")  # the first one tells
     classifier = load_classifier(args.checkpoint, "none" if args.macer else args.normalization)
-    dataset = load_dataset(args.dataset, args.data_dir, args.split, args.on_error)
+    dataset = open_dataset(args)
     check_fit(classifier.spec, dataset, args.checkpoint)
     spec = classifier.spec
     if args.resize is not None:
         dataset = resized(dataset, args.resize, *spec.image_shape[:2])
     print(f"{args.checkpoint}: {spec.arch}, {spec.num_classes} classes, normalisation {spec.mean} / {spec.std}")
+    if said := order_warning(known_classes(classifier, args.checkpoint), dataset.class_names, f"{args.checkpoint}"):
+        print(f"warning: {said}")
     if args.macer and spec.source.get("layout") not in ("MACER", None):
         print(f"warning: its layout is {spec.source['layout']}'s, not MACER's; is --macer right?")
     if spec.source.get("sigma", args.sigma) != args.sigma:
@@ -231,4 +234,6 @@ def recorded_arguments(results: Path):
     for name in ("checkpoint", "data_dir"):
         value = getattr(args, name)
         setattr(args, name, None if value is None else Path(value))
+    if args.class_order is not None:  # its file may be elsewhere by now
+        args.class_order = sidecar["request"]["dataset"]["class_names"]
     return args

@@ -23,18 +23,20 @@ def add_arguments(parser):
     add("results", metavar="RESULTS", type=Path, help="results file to correct; it stays as it is")
     add("--out", type=Path, required=True, metavar="FILE", help="results file to write; it must not exist")
     add = add_data_arguments(parser).add_argument
-    add("--split", choices=["train", "test"], default="test", help="default: test")
+    add("--split", choices=["train", "test", "val"], default="test", help="default: test")
 
 
 def run(args):
     from . import table
 
-    print(postprocess(args.results, args.out, args.dataset, args.data_dir, args.split))
+    print(postprocess(args.results, args.out, args.dataset, args.data_dir, args.split, args.class_order))
     print()
     table.print_tables([args.results, args.out])
 
 
-def postprocess(results: Path, out: Path, dataset: str, data_dir: Path | None, split: str = "test") -> str:
+def postprocess(
+    results: Path, out: Path, dataset: str | None, data_dir: Path | None, split: str = "test", class_order=None
+) -> str:
     """Writes the corrected results file `out`; returns a line on what changed.
 
     Raises:
@@ -50,6 +52,8 @@ def postprocess(results: Path, out: Path, dataset: str, data_dir: Path | None, s
     from qcrs_jax.shards import read_runs
     from qcrs_jax.writer import write_run
 
+    from .class_names import order_warning
+
     for file in (out, sidecar_path(out)):
         with writing(out):
             exists = file.exists()
@@ -61,7 +65,12 @@ def postprocess(results: Path, out: Path, dataset: str, data_dir: Path | None, s
     if "memory" in run.request:
         raise UserError(f"{results}: is memory-based already")
     _, radii = columns(run)
-    data = load_dataset(dataset, data_dir, split)
+    data = load_dataset(dataset, data_dir, split, class_order=class_order)
+    for note in data.notes:
+        print(f"note: {note}")
+    theirs = run.request.get("dataset", {}).get("class_names")
+    if said := order_warning(theirs, data.class_names, str(results)):
+        print(f"warning: {said}")
     _check_data(run, data)
     predictions = np.array([record.predict for record in run.records])
     corrected = memory.correct(RunImages(run, data), predictions, radii)

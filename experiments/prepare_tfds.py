@@ -20,7 +20,6 @@ from PIL import Image
 from qcrs_jax.data import CLASSES, DataError, load_dataset
 from qcrs_jax.errors import UserError
 from qcrs_jax.image_files import (
-    SPLIT_FOLDERS,
     Listing,
     decode,
     list_folder,
@@ -28,6 +27,7 @@ from qcrs_jax.image_files import (
     split_folder,
     splits_below,
 )
+from qcrs_jax.splits import TAKEN_FOR, is_hidden
 from qcrs_jax.tfds_files import GENERATORS, write
 
 
@@ -79,14 +79,18 @@ def _unpacked(path, scratch):
         return path
     with tarfile.open(path) as tar:
         tar.extractall(scratch, filter="data")
-    while not splits_below(scratch) and len(inside := list(scratch.iterdir())) == 1 and inside[0].is_dir():
+    while not splits_below(scratch) and len(inside := _visible(scratch)) == 1 and inside[0].is_dir():
         scratch = inside[0]
     return scratch
 
 
+def _visible(folder):
+    return [path for path in folder.iterdir() if not is_hidden(path.name)]
+
+
 def _listings(name, root):
     present = splits_below(root)
-    wanted = [split for split, folders in SPLIT_FOLDERS.items() if set(folders) & set(present)] or ["test"]
+    wanted = [split for split in ("train", "test") if set(TAKEN_FOR[split]) & set(present)] or ["test"]
     listings = {}
     for split in wanted:
         flat = name == "imagenet2012" and not any(map(Path.is_dir, split_folder(root, split).iterdir()))

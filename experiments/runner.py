@@ -9,6 +9,7 @@ from pathlib import Path
 
 from qcrs_jax.errors import UserError
 
+from .first_look import first_look
 from .inputs import continued, digest, digest_of_all, indices_of, open_inputs, shard_of
 from .pipeline import Launcher, Stopped, groups, in_turn, read_ahead, stopping
 
@@ -116,6 +117,9 @@ def run_over_images(task: Task | Callable[[int], Task], args) -> Path | None:
         launch = Launcher(starter(task, inputs, todo, together), max(1, inputs.batch // together), progress.write)
         try:
             with progress, stopping():
+                if first and todo and ("budget" not in request or "pilot" in request):  # of two passes at the first
+                    for said in first_look(inputs, indices, task.request.get("sigma")):
+                        progress.write(f"warning: {said}")
                 started = time.perf_counter()
                 for call, answers in in_turn(calls, launch):
                     ended = time.perf_counter()

@@ -91,14 +91,15 @@ def run(args):
     from tqdm import tqdm
 
     from qcrs_jax.checkpoint import write_classifier
-    from qcrs_jax.data import load_dataset
     from qcrs_jax.parallel import replicated
     from qcrs_jax.training import Trainer, crop_and_flip
+
+    from .data_sets import open_train_and_test
 
     _fill_defaults(args)
     if args.batch % len(devices):
         raise UserError(f"--batch {args.batch} is no multiple of the {len(devices)} devices that share it")
-    train, test = (load_dataset(args.dataset, args.data_dir, split) for split in ("train", "test"))
+    train, test = open_train_and_test(args)
     steps = len(train) // args.batch
     if steps == 0:
         raise UserError(f"--batch {args.batch} is more than the {len(train)} images of {train.source}")

@@ -379,7 +379,8 @@ def _memory(path, made, checks, found):
     args = recorded.recorded_arguments(source)
     with tempfile.TemporaryDirectory() as folder:
         again = Path(folder) / path.name
-        postprocess(source, again, args.dataset, checks.args.data_dir or args.data_dir, args.split)
+        data_dir = checks.args.data_dir or args.data_dir
+        postprocess(source, again, args.dataset, data_dir, args.split, args.class_order)
         sidecars = [{name: read_sidecar(file)[name] for name in ("request", "said")} for file in (again, path)]
         if again.read_text() != path.read_text() or sidecars[0] != sidecars[1]:
             troubles.append(f"it is not what `qcrs-jax memory` makes of {source.name}")

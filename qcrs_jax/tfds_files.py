@@ -15,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from . import image_files
-from .data import DataError, Dataset, digest, read_idx
+from . import image_files, tfds_order
+from .data_arrays import read_idx
+from .dataset import DataError, Dataset, digest
 
 NAMES = {"imagenet": "imagenet2012"}
 
@@ -31,7 +32,7 @@ def load(name: str, data_dir: str | Path | None, split: str, looked: list[Path])
         DataError: not there, and no way to get it; or there, but damaged.
     """
     theirs = NAMES.get(name, name)
-    part = "validation" if (theirs, split) == ("imagenet2012", "test") else split
+    part = "validation" if theirs == "imagenet2012" and split in ("test", "val") else split
     try:
         builder = _builder(theirs, data_dir)
     except Exception as error:
@@ -46,31 +47,32 @@ def load(name: str, data_dir: str | Path | None, split: str, looked: list[Path])
                 f"data set {name} ({split}) was not found. Looked in\n{places}\n"
                 f"and asked TensorFlow Datasets to download it: {type(error).__name__}: {_first_line(error)}\n"
                 "Put its original files into one of these folders, name the folder with --data_dir, or use "
-                "--dataset folder or npz."
+                f"--dataset folder or npz.{_hint(data_dir, looked)}"
             ) from error
         builder = _builder(theirs, data_dir)
     folder = Path(builder.data_dir)
     try:
         rows = _rows(builder, part)
-        keys = [(row.get("id", row.get("file_name", b"")), row["label"]) for row in rows]
+        order, labels = tfds_order.remembered(folder, part, builder.info.splits[part].filepaths, rows)
     except Exception as error:
         raise DataError(
             f"{folder}: TFDS cannot read the split {part} of {name} there: {type(error).__name__}: "
             f"{_first_line(error)}\nMove the folder away, to have it prepared again"
         ) from error
-    # TFDS shuffles. Where it keeps the original position (an id, ImageNet's file name), we go by that.
-    order = sorted(range(len(keys)), key=lambda i: keys[i][0])
-    labels = np.array([keys[i][1] for i in order], np.int64)
     identity = f"{builder.info.full_name} {split} {len(rows)}".encode()
     prepare = image_files.resize_and_crop if name == "imagenet" else np.asarray
 
     def read(index):
         where = f"{folder}, image {index} of split {part}"
         try:
-            encoded = rows[order[index]]["image"]
+            row = rows[int(order[index])]
         except Exception as error:
             raise DataError(f"{where}: cannot be read: {_first_line(error)}") from error
-        return image_files.decode(io.BytesIO(encoded), where, prepare)
+        if row["label"] != labels[index]:
+            raise DataError(
+                f"{where}: has another label than {tfds_order.NAME.format(part)} has for it; delete that file"
+            )
+        return image_files.decode(io.BytesIO(row["image"]), where, prepare)
 
     return Dataset(
         name,
@@ -81,6 +83,16 @@ def load(name: str, data_dir: str | Path | None, split: str, looked: list[Path])
         read,
         digest(identity, labels.tobytes()),
     )
+
+
+def _hint(data_dir, looked):
+    """What is where the data set was looked for, in another form."""
+    if data_dir is not None and image_files.holds_images(Path(data_dir)):
+        return (
+            f" {data_dir} holds images in folders: read them with --dataset folder, if their folders are the classes."
+        )
+    archives = sorted({str(file) for place in looked for file in place.glob("*.tar.gz")} if looked else ())
+    return f" Archives have to be unpacked: {', '.join(archives[:4])}." if archives else ""
 
 
 def _builder(name, data_dir):

@@ -1,0 +1,373 @@
+"""Data sets that are arrays: .npz files, and the original files of CIFAR-10, CIFAR-100, SVHN and MNIST's relatives."""
+
+import contextlib
+import gzip
+import pickle
+import re
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from .dataset import CIFAR10, CLASSES, DataError, Dataset, digest
+from .splits import TAKEN_FOR, is_hidden, split_of
+
+CIFAR100 = """apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can
+    castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant
+    flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree
+    motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate
+    poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider
+    squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle
+    wardrobe whale willow_tree wolf woman worm""".split()
+
+
+def _dataset(name, split, source, class_names, x, y, labels_in, problems=None, notes=()):
+    if not len(y):
+        raise DataError(f"{source}: holds no images")
+    problems = dict(problems or {})
+    for i in np.flatnonzero((y < 0) | (y >= len(class_names))).tolist():
+        problems[i] = (
+            f"{labels_in}: image {i} has label {y[i]}, but labels are 0 to {len(class_names) - 1}, one for each of the "
+            "class_names"
+        )
+    fingerprint = digest(str((x.shape, x.dtype)).encode(), np.ascontiguousarray(x).data, y.tobytes())
+    return Dataset(name, split, str(source), class_names, y, lambda i: x[i], fingerprint, problems, notes=notes)
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Opens the pickles of CIFAR, which hold arrays, bytes and lists, and nothing else."""
+
+    def find_class(self, module, name):
+        if module in ("numpy", "numpy.core.multiarray", "numpy._core.multiarray"):
+            if name in ("_reconstruct", "ndarray", "dtype"):
+                return getattr(np._core.multiarray if name == "_reconstruct" else np, name)
+        if (module, name) == ("_codecs", "encode"):  # how Python 3 writes bytes in the protocol of Python 2
+            return lambda text, encoding: text.encode("latin1")
+        raise pickle.UnpicklingError(f"names {module}.{name}, which is not part of CIFAR")
+
+
+def cifar10(root: Path, split: str) -> Dataset | None:
+    """The files test_batch and data_batch_1 to 5, or the same with .bin; None if they are not in `root`."""
+    names = ["test_batch"] if split == "test" else [f"data_batch_{i}" for i in range(1, 6)]
+    found = _cifar(root, names, "labels", 10, "CIFAR-10")
+    return found and _dataset("cifar10", split, root, CIFAR10, *found, root)
+
+
+def cifar100(root: Path, split: str) -> Dataset | None:
+    """The files test and train, or the same with .bin, and the fine labels; None if they are not in `root`.
+
+    The names of the classes are those of the file meta beside them, or else the well-known ones.
+    """
+    if not holds_cifar100(root):
+        return None
+    found = _cifar(root, [split], "fine_labels", 100, "CIFAR-100")
+    return found and _dataset("cifar100", split, root, _fine_names(root), *found, root)
+
+
+def holds_cifar10(root: Path) -> bool:
+    """Whether some of CIFAR-10's original files are in `root`."""
+    return any((root / name).is_file() for name in ("test_batch", "data_batch_1", "test_batch.bin", "data_batch_1.bin"))
+
+
+def holds_cifar100(root: Path) -> bool:
+    """Whether some of CIFAR-100's original files are in `root`: files called test and train can be anything."""
+    files = [root / name for name in ("test", "train", "test.bin", "train.bin") if (root / name).is_file()]
+    named = root.name.startswith(("cifar-100", "cifar100"))
+    return bool(files) and (named or any((root / name).is_file() for name in ("meta", "fine_label_names.txt")))
+
+
+def holds_svhn(root: Path) -> bool:
+    """Whether SVHN's original files of cropped digits are in `root`."""
+    return any((root / f"{split}_32x32.mat").is_file() for split in ("train", "test"))
+
+
+def _cifar(root, names, labels_key, classes, what):
+    """Images and labels of the batches `names`, of the Python or of the binary version; None if they are not there."""
+    binary = not (root / names[0]).is_file()
+    if binary:
+        names = [f"{name}.bin" for name in names]
+        if not (root / names[0]).is_file():
+            return None
+    images, labels = [], []
+    for name in names:
+        file = root / name
+        try:
+            data, y = _cifar_rows(file, classes) if binary else _cifar_batch(file, labels_key)
+            if not len(y) or y.min() < 0 or y.max() >= classes:
+                raise ValueError(f"its labels are not 0 to {classes - 1}")
+            images.append(data.reshape(len(y), 3, 32, 32).transpose(0, 2, 3, 1))
+            labels.append(y)
+        except Exception as error:
+            raise DataError(f"{file}: not a batch of {what}, or a damaged one ({error}); download it again") from error
+    return np.concatenate(images), np.concatenate(labels)
+
+
+def _cifar_batch(file, labels_key):
+    batch = _unpickled(file)
+    return np.asarray(batch["data"], np.uint8), np.asarray(batch[labels_key], np.int64)
+
+
+def _cifar_rows(file, classes):
+    """The binary version: of CIFAR-100 a coarse label, then a label, then the image, channels first."""
+    head = 1 if classes == 10 else 2
+    rows = np.frombuffer(file.read_bytes(), np.uint8).reshape(-1, head + 3072)
+    return rows[:, head:], rows[:, head - 1].astype(np.int64)
+
+
+def _unpickled(file):
+    with open(file, "rb") as stream:
+        content = _ArrayUnpickler(stream, encoding="bytes").load()
+    return {key.decode() if isinstance(key, bytes) else key: value for key, value in content.items()}
+
+
+def _fine_names(root):
+    for file in (root / "meta", root / "fine_label_names.txt"):
+        if not file.is_file():
+            continue
+        try:
+            if file.suffix:
+                names = file.read_text().split()
+            else:
+                names = _texts(_unpickled(file)["fine_label_names"])
+            if len(names) != 100:
+                raise ValueError(f"it has {len(names)} names")
+            return names
+        except Exception as error:
+            raise DataError(
+                f"{file}: not the names of CIFAR-100's classes, or damaged ({error}); download it again, or move it "
+                "away"
+            ) from error
+    return CIFAR100
+
+
+def svhn(root: Path, split: str) -> Dataset | None:
+    """The cropped digits in {split}_32x32.mat, whose label 10 is the digit 0; None if the file is not in `root`."""
+    file = root / f"{split}_32x32.mat"
+    if not file.is_file():
+        return None
+    import scipy.io
+
+    try:
+        content = scipy.io.loadmat(file, variable_names=["X", "y"])
+        x, y = np.moveaxis(content["X"], -1, 0), content["y"].ravel().astype(np.int64)
+        if x.dtype != np.uint8 or x.ndim != 4 or x.shape[-1] != 3 or len(x) != len(y):
+            raise ValueError(f"X {content['X'].shape} {x.dtype} and y {content['y'].shape} are not images and labels")
+        if len(y) and (y.min() < 0 or y.max() > 10 or {0, 10} <= set(y.tolist())):
+            raise ValueError("its labels are not 1 to 10, where 10 is the digit 0")
+    except Exception as error:
+        raise DataError(f"{file}: not a file of SVHN, or a damaged one ({error}); download it again") from error
+    return _dataset("svhn_cropped", split, root, CLASSES["mnist"], np.ascontiguousarray(x), y % 10, file)
+
+
+def mnist(root: Path, split: str) -> Dataset | None:
+    """MNIST in IDX files; None if they are not in `root`."""
+    return _idx("mnist", root, split)
+
+
+def fashion_mnist(root: Path, split: str) -> Dataset | None:
+    """Fashion-MNIST in IDX files; None if they are not in `root`."""
+    return _idx("fashion_mnist", root, split)
+
+
+def _idx(name, root, split):
+    stem = {"train": "train", "test": "t10k"}[split]
+    files = []
+    for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"):
+        candidates = [root / f"{stem}-{k}{z}" for k in (kind, kind.replace("-idx", ".idx")) for z in ("", ".gz")]
+        files.append(next((f for f in candidates if f.is_file()), None))
+    if files == [None, None]:
+        return None
+    if None in files:
+        present = next(f.name for f in files if f)
+        raise DataError(f"{root}: holds {present}, but not the other of images and labels; put both there")
+    x, y = (read_idx(file) for file in files)
+    if x.ndim != 3 or y.ndim != 1 or len(x) != len(y):
+        raise DataError(
+            f"{files[0]} and {files[1]}: shapes {x.shape} and {y.shape} are not of as many images as labels; download "
+            "them again"
+        )
+    return _dataset(name, split, root, CLASSES[name], x[..., None], y.astype(np.int64), files[1])
+
+
+def read_idx(file: Path) -> UInt8[np.ndarray, "..."]:
+    """The array in an IDX file, gzipped or not: 0, 0, type 8, number of axes; big-endian sizes; data.
+
+    Raises:
+        DataError: damaged, or of another type.
+    """
+    try:
+        data = file.read_bytes()
+        if data[:2] == b"\x1f\x8b":
+            data = gzip.decompress(data)
+        zeros, kind, ndim = struct.unpack(">HBB", data[:4])
+        shape = struct.unpack(f">{ndim}I", data[4 : 4 + 4 * ndim])
+        if zeros != 0 or kind != 8:
+            raise ValueError("no IDX header of bytes")
+        return np.frombuffer(data, np.uint8, offset=4 + 4 * ndim).reshape(shape)
+    except (ValueError, struct.error, OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{file}: not an IDX file, or a damaged one ({error}); download it again") from error
+
+
+def npz(path: Path, split: str) -> Dataset:
+    """The images and labels of a split in the .npz file `path`, or in that of the split in the folder `path`.
+
+    Raises:
+        DataError: not there, or not as `load_dataset` says.
+    """
+    notes = ()
+    if path.is_dir():
+        path, notes = _npz_below(path, split)
+    if _is_npy(path):
+        raise DataError(
+            f"{path}: is a single array (.npy), without labels. Put both into one file: "
+            f"np.savez('{path.stem}.npz', x=np.load('{path.name}'), y=labels)"
+        )
+    try:
+        with np.load(path) as archive:
+            x_key, y_key, more = _npz_keys(path, archive.files, split)
+            x, y = archive[x_key], archive[y_key]
+            names = _npz_class_names(archive)
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(f"{path}: not an .npz file, or a damaged one ({error})") from error
+    if y.ndim == 2 and y.shape[1] == 1 and y.shape[:1] == x.shape[:1]:
+        y = y[:, 0]
+    if x.ndim not in (3, 4) or y.shape != x.shape[:1] or not x.size:
+        one_hot = "; store y.argmax(1) if its rows are one-hot" if y.ndim == 2 else ""
+        raise DataError(
+            f"{path}: {x_key} {x.shape} must be (m, h, w) or (m, h, w, c), and {y_key} {y.shape} must be (m,){one_hot}"
+        )
+    if x.ndim == 4 and x.shape[-1] not in (1, 3) and x.shape[1] in (1, 3):
+        raise DataError(f"{path}: {x_key} {x.shape} looks like (m, c, h, w); store {x_key}.transpose(0, 2, 3, 1)")
+    if y.dtype.kind not in "iu":
+        raise DataError(f"{path}: {y_key} must hold labels 0, 1, 2, ..., not {y.dtype}; store {y_key}.astype(int)")
+    problems = {}
+    if x.dtype != np.uint8:
+        axes = tuple(range(1, x.ndim))
+        bad = ~((x >= 0) & (x <= 1)).all(axis=axes) if x.dtype.kind == "f" else np.ones(len(x), bool)
+        if 2 * bad.sum() > len(x):
+            raise DataError(
+                f"{path}: {x_key} must be uint8, or floats in [0, 1], not {x.dtype} in [{x.min()}, {x.max()}]; store "
+                f"{x_key}.astype(np.uint8) if these are 0 to 255, or rescale {x_key}"
+            )
+        for i in np.flatnonzero(bad).tolist():
+            problems[i] = f"{path}: {x_key}[{i}] must lie in [0, 1], but lies in [{x[i].min()}, {x[i].max()}]"
+    elif x.max() == 1:
+        raise DataError(
+            f"{path}: {x_key} is uint8 with no value above 1, which would be nearly black, of 255; store "
+            f"{x_key}.astype(np.float32) if 1 is white"
+        )
+    names = names or [str(i) for i in range(max(int(y.max()), 0) + 1)]
+    return _dataset(path.stem, split, path, names, x, y.astype(np.int64), path, problems, notes + more)
+
+
+_IMAGES = {"x": "x", **dict.fromkeys(("image", "images", "img", "imgs", "data"), "images")}
+_LABELS = {"y": "x", **dict.fromkeys(("label", "labels", "target", "targets"), "images")}
+_CLASS_NAMES = ("classes", "label_names", "target_names", "names")
+
+
+def _npz_keys(path, keys, split):
+    """The keys of a split's images and of its labels, and notes on the choice."""
+    found = {}
+    for key in keys:
+        if part := _npz_part(key):
+            found.setdefault(part, []).append(key)
+    pairs = {
+        (where, family): (found[where, "images", family], found[where, "labels", family])
+        for where, kind, family in found
+        if kind == "images" and (where, "labels", family) in found
+    }
+    if not pairs:
+        # Labels of any family go with the only images of a split, and the other way round.
+        images, labels = ({where: k for (where, kind, _), k in found.items() if kind == one} for one in _KINDS)
+        pairs = {
+            (where, ""): (images[where], labels[where])
+            for where in images
+            if where in labels and (where or (None, "images", "x") in found)
+        }
+    if not pairs:
+        raise DataError(
+            f"{path}: needs arrays x and y, but holds {', '.join(keys)}. Known too are images and labels, data and "
+            "labels, and any of these pairs of a split: x_test and y_test, test_images and test_labels"
+        )
+    there = {where for where, _ in pairs}
+    chosen = next((where for where in TAKEN_FOR[split] if where in there), None)
+    if chosen is None and there != {None}:
+        had = ", ".join(sorted(where for where in there if where))
+        raise DataError(
+            f"{path}: holds {had}, but nothing for split {split} (--split); its arrays are {', '.join(keys)}"
+        )
+    mine = [pair for (where, _), pair in pairs.items() if where == chosen]
+    if len(mine) > 1 or any(len(one) > 1 for one in mine[0]):
+        several = ", ".join(key for pair in mine for one in pair for key in one)
+        raise DataError(f"{path}: holds several arrays of images or of labels: {several}; keep one of each")
+    ((x_key,), (y_key,)), notes = mine[0], ()
+    if chosen is None and split != "test":
+        notes = (f"{path}: is not divided into splits; all of its images are taken for {split}",)
+    elif chosen not in (None, split):
+        notes = (f"{path}: has no images and labels for {split}; {x_key} and {y_key} are taken",)
+    return x_key, y_key, notes
+
+
+_KINDS = ("images", "labels")
+
+
+def _npz_part(key):
+    """(split or None, "images" or "labels", which pair of names) of a key; None for others."""
+    words = [w for w in re.split(r"[^a-z0-9]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", key).lower()) if w]
+    short = {"tr": "train", "te": "test", "xtrain": "x train", "ytrain": "y train", "xtest": "x test"}
+    short |= {"ytest": "y test", "xval": "x val", "yval": "y val", "xvalid": "x val", "yvalid": "y val"}
+    words = [one for word in words for one in short.get(word, word).split()]
+    roles = [word for word in words if word in _IMAGES or word in _LABELS]
+    splits = [split_of(word) for word in words if word not in roles]
+    if len(roles) != 1 or None in splits or len(splits) > 1:
+        return None
+    kind = "images" if roles[0] in _IMAGES else "labels"
+    return splits[0] if splits else None, kind, (_IMAGES | _LABELS)[roles[0]]
+
+
+def _npz_class_names(archive):
+    if "class_names" in archive.files:
+        return _texts(archive["class_names"])
+    for key in _CLASS_NAMES:
+        with contextlib.suppress(ValueError):  # an array of objects, which is not ours
+            if key in archive.files and (names := archive[key]).ndim == 1 and names.dtype.kind in "US":
+                return _texts(names)
+    return None
+
+
+def _texts(names):
+    return [name.decode() if isinstance(name, bytes) else str(name) for name in names]
+
+
+def _npz_below(folder, split):
+    """The file of a split in a folder, and notes on the choice."""
+    files = sorted(file for file in folder.iterdir() if file.suffix == ".npz" and not is_hidden(file.name))
+    for wanted in TAKEN_FOR[split]:
+        mine = [file for file in files if split_of(file.stem) == wanted]
+        exact = [file for file in mine if file.name == f"{wanted}.npz"]
+        if len(mine) > 1 and not exact:
+            raise DataError(
+                f"{folder}: {', '.join(f.name for f in mine)} are all called {wanted}; name one as data_dir"
+            )
+        if mine:
+            file = (exact or mine)[0]
+            taken = () if wanted == split else (f"{folder}: has no {split}.npz; {file.name} is taken",)
+            return file, taken
+    arrays = sorted(file.name for file in folder.glob("*.npy"))
+    has = ""
+    if files:
+        has = f" It holds {', '.join(file.name for file in files)}: name one of these as data_dir."
+    elif arrays:
+        has = f" It holds single arrays, {', '.join(arrays)}: put images and labels into one file by np.savez."
+    raise DataError(
+        f"{folder / f'{split}.npz'}: no such file; --dataset npz takes a file, or a folder that holds it.{has}"
+    )
+
+
+def _is_npy(path):
+    with open(path, "rb") as stream:
+        return stream.read(6) == b"\x93NUMPY"

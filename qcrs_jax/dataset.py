@@ -1,0 +1,85 @@
+"""What a data set is: images and labels by index. Readers of all kinds give it, and stand in modules of their own."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from .errors import UserError
+
+CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck".split()
+CLASSES = {
+    "cifar10": CIFAR10,
+    "mnist": [str(i) for i in range(10)],
+    "fashion_mnist": "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot".split(","),
+}
+
+
+class DataError(UserError):
+    """A data set that is missing or damaged; the message names where it looked or the file, and the remedy."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Images and labels by index: `image, label = dataset[i]`, image (h, w, c) float32 in [0, 1].
+
+    Attributes:
+        name: the name it was asked by.
+        split: "train", "test" or "val".
+        source: where it was found.
+        class_names: names of the classes, in the order of the labels.
+        labels: the label of every image.
+        read: index -> raw image, uint8 (h, w, c) or (h, w), or float in [0, 1].
+        fingerprint: SHA-256 of what identifies the images and their order.
+        problems: index -> why that image or its label cannot be used; reading it raises DataError.
+        files: the file of each image, where they have files of their own.
+        notes: sentences on what was chosen where something else is possible, for the user to read.
+        question: why the order of the classes is not known, and how to say it; None where it is known.
+    """
+
+    name: str
+    split: str
+    source: str
+    class_names: list[str]
+    labels: np.ndarray
+    read: Callable[[int], np.ndarray]
+    fingerprint: str
+    problems: dict[int, str] = dataclasses.field(default_factory=dict)
+    files: list[Path] | None = None
+    notes: tuple[str, ...] = ()
+    question: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def where(self, index: int) -> str:
+        """What to call an image in a message: its file, or where it is."""
+        return str(self.files[index]) if self.files else f"image {index} of {self.name} ({self.source})"
+
+    def __getitem__(self, index: int) -> tuple[Float[np.ndarray, "h w c"], int]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self.name} ({self.split}) has {len(self)} images; there is no image {index}")
+        if index in self.problems:
+            raise DataError(self.problems[index])
+        image = self.read(index)
+        if image.dtype == np.uint8:
+            image = image.astype(np.float32) / np.float32(255)
+        elif image.dtype.kind == "f" and ((image >= 0) & (image <= 1)).all():
+            image = image.astype(np.float32)
+        else:
+            raise DataError(
+                f"{self.where(index)}: holds {image.dtype} in [{image.min()}, {image.max()}]; an image is uint8, or "
+                "floats in [0, 1]"
+            )
+        return (image[..., None] if image.ndim == 2 else image), int(self.labels[index])
+
+
+def digest(*parts: bytes | memoryview) -> str:
+    """SHA-256 of the parts, one after another."""
+    sha = hashlib.sha256()
+    for part in parts:
+        sha.update(part)
+    return sha.hexdigest()
