@@ -19,6 +19,7 @@ from PIL import Image
 
 from qcrs_jax.data import CLASSES, DataError, load_dataset
 from qcrs_jax.errors import UserError
+from qcrs_jax.files import reading, writing
 from qcrs_jax.image_files import (
     Listing,
     decode,
@@ -40,12 +41,14 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            splits = _listings(args.name, _unpacked(args.images, Path(scratch)))
-            folder = prepare(args.name, splits, args.data_dir)
+            with reading(args.images):
+                splits = _listings(args.name, _unpacked(args.images, Path(scratch)))
+            with reading(args.images), reading(scratch), writing(args.data_dir):
+                folder = prepare(args.name, splits, args.data_dir)
         for split in splits:
             dataset = load_dataset(args.name, args.data_dir, split)
             print(f"{folder}: {split}, {len(dataset)} images of {len(dataset.class_names)} classes")
-    except (UserError, OSError, tarfile.TarError) as error:
+    except UserError as error:
         print(f"prepare_tfds: error: {error}", file=sys.stderr)
         return 2
     return 0
@@ -77,8 +80,13 @@ def _unpacked(path, scratch):
     """The folder, or what is in the tar file, without the folders that hold nothing but one folder."""
     if path.is_dir():
         return path
-    with tarfile.open(path) as tar:
-        tar.extractall(scratch, filter="data")
+    try:
+        with tarfile.open(path) as tar:
+            tar.extractall(scratch, filter="data")
+    except tarfile.TarError as error:
+        raise DataError(
+            f"{path}: not a tar file of images, or a damaged one ({error}); give a folder of images instead"
+        ) from error
     while not splits_below(scratch) and len(inside := _visible(scratch)) == 1 and inside[0].is_dir():
         scratch = inside[0]
     return scratch

@@ -411,6 +411,12 @@ def _selected(record):
     return record.counts0.index(max(record.counts0)) if record.counts0 else record.predict
 
 
+def earlier_notes(runs) -> list[str]:
+    """A sentence on those of `runs` that an earlier version made, where there are any."""
+    earlier = [label(run) for run in runs if run.of_an_earlier_version]
+    return [f"{', '.join(earlier)}: {EARLIER_VERSION}"] if earlier else []
+
+
 def _notes(runs):
     from qcrs_jax import memory
 
@@ -423,8 +429,7 @@ def _notes(runs):
         kinds = {BUDGET: any(run.request.get("budget") for run in runs), DEPENDENT: not all(map(independent, runs))}
         notes.append(" ".join([INTERVALS, *(text for text, there_is in kinds.items() if there_is)]))
     notes += [f"{label(run)}: {text}." for run in runs if (text := claims(run))]
-    if earlier := [label(run) for run in runs if run.of_an_earlier_version]:
-        notes.append(f"{', '.join(earlier)}: {EARLIER_VERSION}")
+    notes += earlier_notes(runs)
     for run in runs:
         spoilt = [missing for record in run.records if (missing := without_class([record], run.request)[0])]
         if spoilt:
