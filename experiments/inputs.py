@@ -74,8 +74,9 @@ def open_inputs(args) -> Inputs:
     """
     import jax
     from qcrs_jax.convert.check import check_fit
+    from qcrs_jax.convert.flags import opening_of, print_notes
+    from qcrs_jax.convert.load import open_classifier
 
-    from qcrs_jax import load_classifier
     from qcrs_jax.data import load_dataset
     from qcrs_jax.image_files import resized
     from qcrs_jax.parallel import choose_devices, join_hosts, place
@@ -88,13 +89,15 @@ def open_inputs(args) -> Inputs:
     devices = choose_devices(args.devices)  # before anything touches them
     if jax.process_index() > 0:
         sys.stdout = open(os.devnull, "w")  # the first one tells
-    classifier = load_classifier(args.checkpoint, "none" if args.macer else args.normalization)
+    opening = opening_of(args, "none" if args.macer else args.normalization)
+    classifier = open_classifier(args.checkpoint, opening)
     dataset = load_dataset(args.dataset, args.data_dir, args.split, args.on_error)
     check_fit(classifier.spec, dataset, args.checkpoint)
     spec = classifier.spec
     if args.resize is not None:
         dataset = resized(dataset, args.resize, *spec.image_shape[:2])
     print(f"{args.checkpoint}: {spec.arch}, {spec.num_classes} classes, normalisation {spec.mean} / {spec.std}")
+    print_notes(args.checkpoint, classifier)
     if args.macer and spec.source.get("layout") not in ("MACER", None):
         print(f"warning: its layout is {spec.source['layout']}'s, not MACER's; is --macer right?")
     if spec.source.get("sigma", args.sigma) != args.sigma:
@@ -160,6 +163,7 @@ def _circumstances(classifier, dataset, args):
             "mean": spec.mean,
             "std": spec.std,
             "weights_sha256": classifier.fingerprint(),
+            **({"image_shape": spec.image_shape} if "image_size" in spec.source else {}),
         },
         "dataset": {
             "name": dataset.name,
