@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from qcrs_jax.checkpoint import CheckpointError, is_classifier, restore_classifier
@@ -41,8 +42,8 @@ def load_classifier(
     *,
     field: str | None = None,
     prefix: str | None = None,
-    leave_out: str | tuple[str, ...] = (),
-    image_size: int | tuple[int, int] | None = None,
+    leave_out: str | Sequence[str] = (),
+    image_size: int | Sequence[int] | None = None,
     max_pool: bool | None = None,
 ) -> Classifier:
     """The classifier in `path`: its `classify` is the jit-compatible function, its `spec` the metadata.
@@ -67,6 +68,7 @@ def load_classifier(
         CheckpointError: names the file, what is wrong with it and the remedy.
     """
     leave_out = (leave_out,) if isinstance(leave_out, str) else tuple(leave_out)
+    image_size = image_size if image_size is None or isinstance(image_size, int) else tuple(image_size)
     return open_classifier(path, Opening(normalization, field, prefix, leave_out, image_size, max_pool))
 
 
