@@ -110,7 +110,7 @@ def _recorded(content, channels):
 
 
 def as_asked(
-    found: Recognised, image_size: int | tuple[int, int] | None, max_pool: bool | None, path: Path
+    found: Recognised, image_size: int | tuple[int, ...] | None, max_pool: bool | None, path: Path
 ) -> Recognised:
     """`found` with what no tensor tells: the size of the images, and whether a max pool follows the stem.
 

@@ -32,7 +32,7 @@ class Opening:
     field: str | None = None
     prefix: str | None = None
     leave_out: tuple[str, ...] = ()
-    image_size: int | tuple[int, int] | None = None
+    image_size: int | tuple[int, ...] | None = None
     max_pool: bool | None = None
 
 

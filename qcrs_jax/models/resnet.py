@@ -121,7 +121,7 @@ class ResNet(nnx.Module):
             return
         join_columns(self.conv1, 4)
         for stage in (self.layer1, self.layer2) if platform == "tpu" else (self.layer1,):
-            for block in (stage.first, stage.rest):
+            for block in filter(None, (stage.first, stage.rest)):
                 if block.stride == 1:
                     join_columns(block.conv1, 2)
                 join_columns(block.conv2, 2)
