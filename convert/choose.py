@@ -190,9 +190,7 @@ def _split_normalisers(entries):
     for name in entries:
         parent, _, last = name.rpartition(".")
         by_parent.setdefault(parent, set()).add(last)
-    layers = {
-        parent: pair for parent, names in by_parent.items() for key, pair in _NORMALISERS.items() if key <= names
-    }
+    layers = {parent: pair for parent, names in by_parent.items() for key, pair in _NORMALISERS.items() if key <= names}
     names = {f"{parent}.{last}".lstrip(".") for parent, pair in layers.items() for last in pair}
     return {n: entries[n] for n in entries if n in names}, {n: t for n, t in entries.items() if n not in names}
 
@@ -213,7 +211,9 @@ def _normalization(normalisers, path):
             if pair[1] == "log_sig":
                 std = np.exp(std)
         except ValueError as error:
-            raise CheckpointError(f"{path}: the normalisation in {', '.join(normalisers)} is damaged: {error}") from error
+            raise CheckpointError(
+                f"{path}: the normalisation in {', '.join(normalisers)} is damaged: {error}"
+            ) from error
         texts["/".join(",".join(str(value) for value in values) for values in (mean, std))] = parent
     if len(texts) > 1:
         raise CheckpointError(

@@ -6,8 +6,8 @@ from pathlib import Path
 NORMALIZATION_HELP = (
     "how images are normalised after the noise: cifar10, cifar100, imagenet, none, or MEAN,.../STD,... per channel; by "
     "default what the file's layout implies (Cohen: cifar10 or cifar100, or imagenet with its stem; MACER: none; DDRS "
-    "and ANCER: cifar10 for their networks of CIFAR-10; torchvision, timm and Idelbayev: imagenet) or the weights bring "
-    "along; where two are possible it is asked for"
+    "and ANCER: cifar10 for their networks of CIFAR-10; torchvision, timm and Idelbayev: imagenet) or the weights "
+    "bring along; where two are possible it is asked for"
 )
 NAMES = ("field", "prefix", "leave_out", "image_size", "max_pool")
 

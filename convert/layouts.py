@@ -81,10 +81,8 @@ def recognise(
             f"First names: {', '.join(list(tensors)[:4])}"
         ) from error
     named = content.get("arch") if field else None
-    if isinstance(named, str) and re.fullmatch(r"(cifar_)?resnet\d+|lenet", named) and named not in (
-        arch,
-        arch.removeprefix("cifar_"),  # `resnet32` of CIFAR's programs is a CIFAR network of depth 32
-    ):
+    names = (arch, arch.removeprefix("cifar_"))  # `resnet32` of CIFAR's programs is a CIFAR network of depth 32
+    if isinstance(named, str) and re.fullmatch(r"(cifar_)?resnet\d+|lenet", named) and named not in names:
         raise CheckpointError(f"{path}: its field 'arch' says {named!r}, but the weights are those of {arch!r}")
     layout, possible = _layout(content, field, prefix, arch, image_shape, num_classes, options, tensors)
     stored = chosen.normalization
@@ -94,10 +92,21 @@ def recognise(
         layout, possible = layout._replace(normalization=stored), {}
     sigma = content.get("sigma")
     sigma = float(sigma) if isinstance(sigma, int | float) else None
-    names = _class_names(content, num_classes)
+    class_names = _class_names(content, num_classes)
     told = _recorded(content, image_shape[-1])
     return Recognised(
-        layout, arch, num_classes, image_shape, options, tensors, sigma, possible, chosen, names, told, chosen.notes
+        layout,
+        arch,
+        num_classes,
+        image_shape,
+        options,
+        tensors,
+        sigma,
+        possible,
+        chosen,
+        class_names,
+        told,
+        chosen.notes,
     )
 
 

@@ -148,8 +148,8 @@ def _ask_normalization(found, path):
     form = "MEAN/STD" if found.image_shape[-1] == 1 else "MEAN,MEAN,MEAN/STD,STD,STD"
     return (
         f"{path}: the layout ({found.layout.name}, images of {found.image_shape[-1]} channel(s), {found.num_classes} "
-        f"classes) does not tell how images are normalised. {f'Known for such files: {known}. ' if known else ''}Say it "
-        f"with --normalization cifar10, cifar100, imagenet, none, or {form} (normalization= of load_classifier)"
+        f"classes) does not tell how images are normalised. {f'Known for such files: {known}. ' if known else ''}"
+        f"Say it with --normalization cifar10, cifar100, imagenet, none, or {form} (normalization= of load_classifier)"
     )
 
 

@@ -2,7 +2,7 @@
 `.safetensors`, with the library of that name.
 
 Whatever a file holds, reading it runs none of it and ends: in the tensors, or in a CheckpointError that names the file.
-Tensors, plain containers, numbers and texts are read; all else in a pickle is dropped, and an Unused is left in its place.
+Tensors, plain containers, numbers and texts are read; all else in a pickle is dropped, with an Unused in its place.
 The file is mapped; beside it, reading takes at most 512 MiB of memory, and a few for what is in order. For that, what
 describes the tensors (the pickles, a zip archive's directory, the header of safetensors) may take LIMIT bytes, 4 MiB:
 some 40 times what a ResNet-110 and its optimizer take. Checksums of zip archives are checked; the other two formats

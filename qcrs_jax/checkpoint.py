@@ -70,7 +70,9 @@ def _write_partial(classifier, path):
         {"format": FORMAT, "weights_sha256": classifier.fingerprint(), **dataclasses.asdict(classifier.spec)}
     )
     metadata = {"classifier": description, "sha256": _sum(description)}
-    weights = {name: np.asarray(variable[...], np.float32, order="C") for name, variable in _variables(classifier.model)}
+    weights = {
+        name: np.asarray(variable[...], np.float32, order="C") for name, variable in _variables(classifier.model)
+    }
     partial = path / _PARTIAL
     save_file(weights, partial, metadata)
     with open(partial, "rb+") as file:

@@ -108,10 +108,10 @@ def test_the_options_of_opening_reach_every_command(tmp_path):
     small = ["--sigma", 0.25, *data, "--max", 1]
     for words in (
         ["predict", "net.pth", "predicted.tsv", *small, "--N", 20],
-        ["curve", "net.pth", "curve.tsv", "--sigma", 0.25, *data, "--max", 1, "--sigmas", 0.2, 0.3, 2, "--curve_n", 20],
+        ["curve", "net.pth", "curve.tsv", "--sigma", 0.25, *data, "--max", 1, "--sigmas", 0.2, 0.3, 3, "--curve_n", 20],
         ["agreement", "net.pth", *small, "--N", 20],
         ["visualize", "net.pth", *small[:-2], "--index", 0, "--N", 20, "--N0", 10, "--method", "cohen", "--curve_n", 20]
-        + ["--sigmas", 0.2, 0.3, 2, "--out", "figure.png"],
+        + ["--sigmas", 0.2, 0.3, 3, "--out", "figure.png"],
         ["export", "net.pth", "exported.pth"],
         ["export-program", "net.pth", "program.jax", "--sigma", 0.25, "--method", "cohen", "--platforms", "cpu"],
     ):

@@ -108,7 +108,9 @@ def test_the_stem_of_imagenet_with_other_classes_asks(tmp_path):
 
 
 def test_networks_of_one_channel_ask_in_words_that_help(tmp_path):
-    path = asked({"state_dict": prefixed(lenet(), "1."), "arch": "lenet"}, tmp_path, "none (", "0.1307/0.3081", "MEAN/STD")
+    path = asked(
+        {"state_dict": prefixed(lenet(), "1."), "arch": "lenet"}, tmp_path, "none (", "0.1307/0.3081", "MEAN/STD"
+    )
     assert load_classifier(path, "none").spec.mean == (0.0,)
     asked(cohen(of_classes(10, 1), "cifar_resnet8"), tmp_path, "none (", "1 channel")
     asked(cohen(of_classes(10, 4), "cifar_resnet8"), tmp_path, "4 channel")
@@ -132,7 +134,9 @@ def test_normalisation_under_any_of_its_names_is_used_and_said(tmp_path, pair, p
 
 def test_two_normalisations_in_a_file_ask(tmp_path):
     stored = {f"{n}.{m}": torch.full((3,), v) for n, v in (("a", 0.5), ("b", 0.25)) for m in ("mean", "std")}
-    path = asked({"net": {**prefixed(of_classes(10), "m."), **stored}}, tmp_path, "several normalisations", "--leave_out")
+    path = asked(
+        {"net": {**prefixed(of_classes(10), "m."), **stored}}, tmp_path, "several normalisations", "--leave_out"
+    )
     assert load_classifier(path, leave_out="b.").spec.mean == (0.5,) * 3
 
 
@@ -231,7 +235,11 @@ def test_one_network_stored_twice_opens_once_with_its_normaliser(tmp_path, prefi
 
 def test_names_of_the_classes_in_a_file(tmp_path):
     names = [f"class {i}" for i in range(10)]
-    for said in ({"class_names": names}, {"classes": tuple(names)}, {"class_to_idx": {n: i for i, n in enumerate(names)}}):
+    for said in (
+        {"class_names": names},
+        {"classes": tuple(names)},
+        {"class_to_idx": {n: i for i, n in enumerate(names)}},
+    ):
         spec = load_classifier(save({**cohen(of_classes(10), "cifar_resnet8"), **said}, tmp_path / "net.pth")).spec
         assert spec.class_names == tuple(names)
     for said in ({"classes": names[:9]}, {"classes": 10}, {"class_to_idx": {n: 0 for n in names}}, {}):
@@ -338,12 +346,12 @@ def test_a_max_pool_of_cifar_networks_and_of_those_that_have_no_choice(tmp_path)
     classifier = load_classifier(path, "none", max_pool=True)
     assert classifier.spec.options == {"max_pool": True}
     net = of_classes(10)
-    net_forward = lambda x: net.fc(  # noqa: E731
-        net.layer3(net.layer2(net.layer1(torch.nn.functional.max_pool2d(torch.relu(net.bn1(net.conv1(x))), 3, 2, 1)))).mean(
-            (2, 3)
-        )
-    )
-    assert_logits(classifier, net_forward, images(2, (32, 32, 3)))
+
+    def pooled(x):
+        x = torch.nn.functional.max_pool2d(torch.relu(net.bn1(net.conv1(x))), 3, 2, 1)
+        return net.fc(net.layer3(net.layer2(net.layer1(x))).mean((2, 3)))
+
+    assert_logits(classifier, pooled, images(2, (32, 32, 3)))
     asked(macer(lenet()), tmp_path, "max_pool is of ResNets", max_pool=True)
 
 

@@ -210,7 +210,12 @@ def test_archives_that_hold_something_else(tmp_path):
         with zipfile.ZipFile(tmp_path / name, "w", method) as archive:
             for member, data in members.items():
                 archive.writestr(member, data)
-    for name, words in (("a.pth.tar", "unpack"), ("a.zip", "it holds net.pth; unpack"), ("b.zip", "unpack"), ("c.npz", "npz")):
+    for name, words in (
+        ("a.pth.tar", "unpack"),
+        ("a.zip", "it holds net.pth; unpack"),
+        ("b.zip", "unpack"),
+        ("c.npz", "npz"),
+    ):
         with pytest.raises(CheckpointError, match=words):
             load_classifier(tmp_path / name)
 
@@ -516,7 +521,9 @@ def test_a_placeholder_among_the_weights_is_an_error_that_names_it(tmp_path, leg
 
 
 def test_complex_weights_are_refused(tmp_path):
-    net = {key: value.to(torch.complex64) if key == "fc.bias" else value for key, value in resnet(20).state_dict().items()}
+    net = {
+        key: value.to(torch.complex64) if key == "fc.bias" else value for key, value in resnet(20).state_dict().items()
+    }
     with pytest.raises(CheckpointError, match="fc.bias.*complex"):
         load_classifier(save({"state_dict": net}, tmp_path / "net.pth"), "none")
 

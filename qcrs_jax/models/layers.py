@@ -43,7 +43,9 @@ class ConvNorm(nnx.Module):
     def __call__(self, x: Float[Array, "batch h w c"]) -> Float[Array, "batch h2 w2 c2"]:
         x = x.reshape(*x.shape[:2], -1, self.features_in)  # undoes join_columns of the layer before
         if x.shape[2] % self.columns:
-            raise ValueError(f"images of this width ({x.shape[2]} columns in a layer that takes {self.columns} at a time)")
+            raise ValueError(
+                f"images of this width ({x.shape[2]} columns in a layer that takes {self.columns} at a time)"
+            )
         x = self.conv(x)
         return x if self.norm is None else self.norm(x)
 
