@@ -290,6 +290,8 @@ def _load_safetensors(path, data):
         for name in file.offset_keys():  # the library has checked that they follow one another without a gap
             part = file.get_slice(name)
             kind, shape = part.get_dtype(), tuple(part.get_shape())
+            if len(name) > 1000:
+                raise CheckpointError(f"the name of a tensor is too long: {name[:100]!r}...; save it under another")
             if kind not in _SAFETENSORS:
                 raise CheckpointError(f"tensor {name[:100]!r} is of type {kind}; save it as F32")
             storage = Storage(np.dtype(_SAFETENSORS[kind]), name, math.prod(shape))
