@@ -68,9 +68,22 @@ def fit_image(
     if image.shape != shape:
         raise UserError(
             f"{network} takes images of shape {shape}, but {dataset.where(index)} has shape {image.shape}; "
-            "convert the images or --resize them, or take another checkpoint"
+            + _remedy(spec, image.shape)
         )
     return image
+
+
+def _remedy(spec, shape):
+    """What to do about images of `shape`, which the network of `spec` was not opened for."""
+    takes, of_imagenet = tuple(spec.image_shape), spec.image_shape[0] == 224 and spec.num_classes == 1000
+    if spec.arch == "lenet" or of_imagenet or shape[2:] != takes[2:]:
+        return "convert the images or --resize them, or take another checkpoint"
+    larger = shape[0] >= takes[0] and shape[1] >= takes[1]
+    return (
+        f"its layers take any size: if it was trained on images of {shape[0]} x {shape[1]}, open or convert the "
+        f"PyTorch file with --image_size {shape[0]} {shape[1]} (image_size= of load_classifier)"
+        + ("; if it was trained on such images made smaller, --resize them" if larger else "")
+    )
 
 
 def class_names(dataset: Dataset, most: int = 10) -> str:

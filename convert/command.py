@@ -1,4 +1,4 @@
-"""Convert a PyTorch checkpoint to a Flax classifier (Orbax directory). Needs no PyTorch.
+"""Convert a PyTorch checkpoint to a Flax classifier (a directory with one file). Needs no PyTorch.
 
 Reads files of torch.save, old and new, and .safetensors, in the layouts of Cohen's RS, QCRS, SmoothAdv, MACER, DDRS,
 ANCER, torchvision, timm and Idelbayev's ResNets. Recognises the network from its tensors, and writes the weights with
@@ -8,11 +8,7 @@ their metadata: architecture, classes, normalisation, SHA-256. Every tensor must
 
 from pathlib import Path
 
-NORMALIZATION_HELP = (
-    "how images are normalised after the noise: cifar10, imagenet, none, or MEAN,.../STD,... per channel; by default "
-    "what the file's layout implies (Cohen: cifar10, or imagenet with its stem; MACER: none; DDRS and ANCER: cifar10 "
-    "for their networks of CIFAR-10; torchvision, timm and Idelbayev: imagenet) or the weights bring along"
-)
+from .flags import add_opening_arguments
 
 
 def add_arguments(parser):
@@ -20,38 +16,50 @@ def add_arguments(parser):
         "checkpoint", metavar="CHECKPOINT", type=Path, help=".pth, .pth.tar, .th, .pt or .safetensors, or zoo:NAME"
     )
     parser.add_argument("out_dir", metavar="OUT_DIR", type=Path, help="directory to write")
-    parser.add_argument("--normalization", help=NORMALIZATION_HELP)
+    add_opening_arguments(parser)
     parser.add_argument("--check", metavar="DATASET", help="measure clean and noisy accuracy on this data set")
     parser.add_argument("--data_dir", type=Path, help="where the data set of --check is")
     parser.add_argument(
         "--resize", type=int, metavar="S", help="as of `qcrs-jax certify`: short side S, then the centre"
     )
-    parser.add_argument("--split", choices=["train", "test"], default="test", help="of the data set (default: test)")
+    parser.add_argument("--split", choices=["train", "test", "val"], default="test", help="default: test")
+    parser.add_argument(
+        "--class_order", metavar="number|text|FILE", help="as of `qcrs-jax certify`: which class has label 0, 1, ..."
+    )
     parser.add_argument("--skip", type=int, default=10, metavar="K", help="check images 0, K, 2K, ... (default: 10)")
     parser.add_argument("--sigma", type=float, default=0.25, help="noise level of the check (default: 0.25)")
     parser.add_argument("--overwrite", action="store_true", help="replace a classifier that OUT_DIR already holds")
 
 
 def run(args):
-    from qcrs_jax.checkpoint import CheckpointError, save_classifier
+    from qcrs_jax.checkpoint import CheckpointError, is_classifier, save_classifier
     from qcrs_jax.data import load_dataset
     from qcrs_jax.files import reading, writing
     from qcrs_jax.image_files import resized
 
     from .check import accuracy, check_fit
+    from .flags import opening_of, print_notes
     from .layouts import count_parameters
     from .load import convert_file
+    from .stand_ins import unpacked
     from .zoo import resolve
 
     file = resolve(args.checkpoint)
     with reading(file, CheckpointError):
+        if is_classifier(file):
+            raise CheckpointError(f"{file}: is a converted classifier already; open it as it is, or copy it")
+        if file.is_dir():
+            raise CheckpointError(f"{file}: {unpacked(file)}")
         if not file.is_file():
             raise CheckpointError(f"{file}: no such file")
-    classifier = convert_file(file, args.normalization)
+    classifier = convert_file(file, opening_of(args, args.normalization))
     if args.check and args.skip < 1:
         raise CheckpointError(f"--skip must be at least 1, not {args.skip}")
-    dataset = load_dataset(args.check, args.data_dir, args.split) if args.check else None
-    if dataset:
+    dataset = None
+    if args.check:
+        dataset = load_dataset(args.check, args.data_dir, args.split, class_order=args.class_order)
+        for note in dataset.notes:
+            print(f"note: {note}")
         check_fit(classifier.spec, dataset, args.checkpoint)
         if args.resize is not None:
             dataset = resized(dataset, args.resize, *classifier.spec.image_shape[:2])
@@ -62,6 +70,7 @@ def run(args):
     print(f"{args.checkpoint} ({spec.source['layout']} layout) -> {args.out_dir}")
     print(f"  {spec.arch}{options}: {count_parameters(classifier.model):,} parameters, {spec.num_classes} classes")
     print(f"  images {spec.image_shape}, normalisation {spec.source['normalization']}: {spec.mean} / {spec.std}")
+    print_notes(args.checkpoint, classifier)
     if dataset:
         indices = range(0, len(dataset), args.skip)
         clean, noisy = (accuracy(classifier, dataset, indices, sigma) for sigma in (0.0, args.sigma))

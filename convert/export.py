@@ -2,8 +2,8 @@
 Needs no PyTorch.
 
 `torch.load` and those programs open the file; converting it again gives the same classifier. PyTorch files do not store
-how images are normalised; ours have a field `normalization` for it, and `sigma` for the noise of the training where
-that is known, which other programs pass over.
+how images are normalised; ours have a field `normalization` for it, `sigma` for the noise of the training and
+`class_names` where these are known, `image_shape`, and `max_pool` where it is unusual. Other programs pass over these.
 """
 
 import io
@@ -18,19 +18,23 @@ import numpy as np
 from qcrs_jax.errors import UserError
 from qcrs_jax.files import writing
 
+from .flags import add_opening_arguments, opening_of, print_notes
+
 
 def add_arguments(parser):
     parser.add_argument("classifier", metavar="DIR", type=Path, help="converted directory (or a PyTorch file)")
     parser.add_argument("file", metavar="FILE", type=Path, help="PyTorch file to write, usually .pth.tar")
+    add_opening_arguments(parser)
 
 
 def run(args):
-    from .load import load_classifier
+    from .load import open_classifier
 
     with writing(args.file):
         if args.file.exists():
             raise UserError(f"{args.file}: already exists; choose another file or move it away")
-    classifier = load_classifier(args.classifier)
+    classifier = open_classifier(args.classifier, opening_of(args, args.normalization))
+    print_notes(args.classifier, classifier)
     export_file(classifier, args.file)
     print(f"{args.classifier} -> {args.file}: {classifier.spec.arch}, {classifier.spec.num_classes} classes")
 
@@ -51,6 +55,12 @@ def export_file(classifier, path: Path) -> None:
         content = {"epoch": 0, "arch": spec.arch, "state_dict": weights, "normalization": normalization}
     if "sigma" in spec.source:
         content["sigma"] = float(spec.source["sigma"])
+    if spec.arch != "lenet":
+        content["image_shape"] = list(spec.image_shape)
+    if "max_pool" in spec.options:
+        content["max_pool"] = bool(spec.options["max_pool"])
+    if spec.class_names is not None:
+        content["class_names"] = list(spec.class_names)
     with writing(path):
         save(content, path)
 

@@ -15,14 +15,16 @@ import numpy as np
 from flax import nnx
 
 from qcrs_jax.checkpoint import CheckpointError, fill
-from qcrs_jax.models import ARCHITECTURES, Classifier, Spec, build
+from qcrs_jax.models import ARCHITECTURES, Classifier, Spec, architecture, build
 
+from .choose import PARTS, Chosen, choose, listed
 from .torch_file import Tensor
 
 NORMALIZATIONS = {
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "none": ((0.0,), (1.0,)),
+    "cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
 }
 
 
@@ -47,41 +49,29 @@ class Recognised(NamedTuple):
     options: dict
     tensors: dict[str, Tensor]
     sigma: float | None  # of the noise it was trained with; our own exports tell
+    possible: dict[str, str]  # normalisations that such files are known to need, where the layout leaves several
+    chosen: Chosen
+    class_names: tuple[str, ...] | None
+    recorded: dict  # the image_size and max_pool that our own exports tell
+    notes: tuple[str, ...]
 
 
-def recognise(content, path: Path) -> Recognised:
-    """What network the content of the checkpoint `path` holds.
+def recognise(
+    content, path: Path, field: str | None = None, prefix: str | None = None, leave_out: tuple[str, ...] = ()
+) -> Recognised:
+    """What network the content of the checkpoint `path` holds; `choose` describes the last three arguments.
 
     Raises:
-        CheckpointError: no state_dict, or one of no network that we know; or a network other than the one that
-            the file's own `arch` names.
+        CheckpointError: no state_dict, or one of no network that we know, or several; or a network other than the one
+            that the file's own `arch` names.
     """
-    if not isinstance(content, dict):
-        raise CheckpointError(
-            f"{path}: holds a {type(content).__name__}, not a dictionary with weights; save the model's state_dict"
-        )
-    field = next((f for f in ("net", "state_dict") if isinstance(content.get(f), dict)), None)
-    state_dict = content[field] if field else content
-    tensors = {k: v for k, v in state_dict.items() if isinstance(k, str) and isinstance(v, Tensor)}
-    if not tensors or len(tensors) < len(state_dict):
-        fields = ", ".join(map(str, list(content)[:8]))
-        raise CheckpointError(
-            f"{path}: no state_dict found: looked for a dictionary of tensors in the fields 'net' and 'state_dict' "
-            f"and in the file as a whole, whose fields are: {fields}"
-        )
+    chosen = choose(content, path, field, prefix, leave_out)
+    content = content if isinstance(content, dict) else {}
+    field, prefix, tensors = chosen.field, chosen.prefix, chosen.tensors
     for key in tensors:
         for pattern, words in _OTHERS.items():
             if re.search(pattern, key):
-                raise CheckpointError(f"{path}: its tensor {key!r} belongs to {words}; known are {KNOWN}")
-    stems = [key.removesuffix("conv1.weight") for key in tensors if re.fullmatch(r"(\w+\.)*?conv1\.weight", key)]
-    prefix = min(stems, key=len, default="")
-    if 2 * sum(key.startswith(prefix) for key in tensors) < len(tensors):  # not that of a stem
-        prefix = ""
-    stray = {key: tensor for key, tensor in tensors.items() if not key.startswith(prefix)}
-    stored = _stored_normalization(stray, path)
-    if stray and stored is None:
-        raise CheckpointError(f"{path}: tensor {next(iter(stray))!r} lacks the prefix {prefix!r} of the others")
-    tensors = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key not in stray}
+                raise CheckpointError(f"{path}: its tensor {prefix + key!r} belongs to {words}; known are {KNOWN}")
     try:
         arch, num_classes, image_shape, options = _network(tensors)
     except (KeyError, ValueError, IndexError, TypeError, ArithmeticError) as error:
@@ -91,16 +81,89 @@ def recognise(content, path: Path) -> Recognised:
             f"First names: {', '.join(list(tensors)[:4])}"
         ) from error
     named = content.get("arch") if field else None
-    if isinstance(named, str) and re.fullmatch(r"(cifar_)?resnet\d+|lenet", named) and named != arch:
+    names = (arch, arch.removeprefix("cifar_"))  # `resnet32` of CIFAR's programs is a CIFAR network of depth 32
+    if isinstance(named, str) and re.fullmatch(r"(cifar_)?resnet\d+|lenet", named) and named not in names:
         raise CheckpointError(f"{path}: its field 'arch' says {named!r}, but the weights are those of {arch!r}")
-    layout = _layout(content, field, prefix, arch, image_shape[0] == 224, options, tensors)
+    layout, possible = _layout(content, field, prefix, arch, image_shape, num_classes, options, tensors)
+    stored = chosen.normalization
     if isinstance(recorded := content.get("normalization"), str):  # our own exports tell
         stored = recorded
     if stored is not None:
-        layout = layout._replace(normalization=stored)
+        layout, possible = layout._replace(normalization=stored), {}
     sigma = content.get("sigma")
     sigma = float(sigma) if isinstance(sigma, int | float) else None
-    return Recognised(layout, arch, num_classes, image_shape, options, tensors, sigma)
+    class_names = _class_names(content, num_classes)
+    told = _recorded(content, image_shape[-1])
+    return Recognised(
+        layout,
+        arch,
+        num_classes,
+        image_shape,
+        options,
+        tensors,
+        sigma,
+        possible,
+        chosen,
+        class_names,
+        told,
+        chosen.notes,
+    )
+
+
+def _recorded(content, channels):
+    """What our own exports tell of the images and the stem."""
+    shape, pool, told = content.get("image_shape"), content.get("max_pool"), {}
+    if isinstance(shape, list) and len(shape) == 3 and all(type(v) is int for v in shape) and shape[2] == channels:
+        told["image_size"] = tuple(shape[:2])
+    return told | ({"max_pool": pool} if isinstance(pool, bool) else {})
+
+
+def as_asked(
+    found: Recognised, image_size: int | tuple[int, ...] | None, max_pool: bool | None, path: Path
+) -> Recognised:
+    """`found` with what no tensor tells: the size of the images, and whether a max pool follows the stem.
+
+    What is not given is taken as such networks mostly have it, and said in the notes.
+
+    Raises:
+        CheckpointError: the network takes images of one size only, or has no stem that a max pool could follow.
+    """
+    h, w, channels = found.image_shape
+    image_size = found.recorded.get("image_size") if image_size is None else image_size
+    max_pool = found.recorded.get("max_pool") if max_pool is None else max_pool
+    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size or (h, w))
+    if len(size) != 2 or not all(1 <= side <= 10_000 for side in size):
+        raise CheckpointError(f"{path}: image_size is one number of pixels or two, height and width, not {image_size}")
+    if found.arch == "lenet" and size != (h, w):
+        raise CheckpointError(
+            f"{path}: LeNet takes images of {h} x {w} alone, as its layer fc1 has a weight for every pixel of them; "
+            f"image_size {size[0]} x {size[1]} is no choice"
+        )
+    said, options = [], dict(found.options)
+    usual = found.num_classes == 1000 if h == 224 else found.num_classes in (10, 100) and channels == 3
+    if image_size is None and not usual and found.arch != "lenet":
+        said.append(f"Images of {h} x {w} are assumed, as no tensor tells their size; --image_size sets it.")
+    if max_pool is not None:
+        if found.arch in ("lenet", "cifar_wide_resnet"):
+            raise CheckpointError(f"{path}: max_pool is of ResNets; a {found.arch} has no such choice")
+        default = options.get("stem", architecture(found.arch).keywords["stem"]) == "7x7"
+        options |= {} if max_pool == default else {"max_pool": max_pool}
+    elif options.get("stem") == "3x3" or (found.arch.startswith("cifar_resnet") and size != (h, w)):
+        said.append("No max pool is assumed behind its 3x3 stem, as no tensor tells it; --max_pool sets one.")
+    return found._replace(image_shape=(*size, channels), options=options, notes=(*found.notes, *said))
+
+
+def _class_names(content, num_classes):
+    """The names of the classes in the order of the logits, where the file has them; else None."""
+    for field in ("class_names", "classes"):
+        names = content.get(field)
+        if isinstance(names, list | tuple) and len(names) == num_classes and all(type(n) is str for n in names):
+            return tuple(names)
+    numbers = content.get("class_to_idx")
+    if isinstance(numbers, dict) and all(type(k) is str and type(v) is int for k, v in numbers.items()):
+        if sorted(numbers.values()) == list(range(num_classes)):
+            return tuple(sorted(numbers, key=numbers.get))
+    return None
 
 
 KNOWN = "ResNets of CIFAR and of ImageNet, wide ResNets of CIFAR, LeNet"
@@ -112,27 +175,41 @@ _OTHERS = {  # names in networks that a user may take for one of ours, and how t
 }
 
 
-def _stored_normalization(stray, path):
-    """The normalisation in the tensors beside the network, as `parse_normalization` reads it; None if there is none.
+def _layout(content, field, prefix, arch, image_shape, num_classes, options, tensors):
+    """The layout, with a normalisation only where every program that writes such files normalises so.
 
-    Robust self-training (Carmon et al. 2019) stores mean and std, RS4A (Yang et al. 2020) mu and log_sig.
+    And the normalisations that such files are known to need, with who needs them, where there are several.
     """
-    named = {key.rsplit(".", 1)[-1]: tensor for key, tensor in stray.items()}
-    try:
-        match sorted(named):
-            case ["mean", "std"] if len(stray) == 2:
-                mean, std = (named[name].numpy().ravel() for name in ("mean", "std"))
-            case ["log_sig", "mu"] if len(stray) == 2:
-                mean, std = named["mu"].numpy().ravel(), np.exp(named["log_sig"].numpy().ravel())
-            case _:
-                return None
-    except (ValueError, KeyError) as error:
-        raise CheckpointError(f"{path}: the normalisation in {', '.join(stray)} is damaged: {error}") from error
-    return "/".join(",".join(str(value) for value in values) for values in (mean, std))
+    imagenet, channels = image_shape[0] == 224, image_shape[-1]
+    layout = _known_layout(content, field, prefix, arch, imagenet, options, tensors)
+    option_a = options.get("shortcut") == "option_a"
+    if layout.name == "Idelbayev" and ("best_prec1" not in content or "arch" in content or num_classes != 10):
+        layout = Layout("state_dict", None)
+    if layout.normalization == "none":
+        return layout, {}
+    if channels != 3:
+        single = {"none": "most programs for such images", "0.1307/0.3081": "many for MNIST"} if channels == 1 else {}
+        return layout._replace(normalization=None), single
+    named = " ".join(str(content.get(name)) for name in ("arch", "dataset") if type(content.get(name)) is str).lower()
+    if layout.normalization == "cifar10":
+        if re.search(r"cifar[-_]?100", named):
+            return layout._replace(normalization="cifar100"), {}
+        if num_classes != 10 or re.search(r"svhn|gtsrb|stl|tiny|mnist|imagenet|cinic|celeba", named):
+            known = {"cifar100": "networks of CIFAR-100"} if num_classes == 100 else {}
+            known["cifar10"] = f"{layout.name}'s own networks of CIFAR-10, and programs that left it as it was"
+            return layout._replace(normalization=None), known
+    if layout.normalization == "imagenet" and imagenet and num_classes != 1000:
+        known = {"imagenet": "networks of ImageNet, and those trained on from them"}
+        known |= {"cifar10": "networks of CIFAR-10 with this stem"} if num_classes == 10 else {}
+        known |= {"cifar100": "networks of CIFAR-100 with this stem"} if num_classes == 100 else {}
+        return layout._replace(normalization=None), known
+    if layout.normalization is None and option_a:
+        return layout, {"imagenet": "Idelbayev's own files", "cifar10": "long-tail papers that build on them"}
+    return layout, {}
 
 
-def _layout(content, field, prefix, arch, imagenet, options, tensors):
-    """The layout, with a normalisation only where every program that writes such files normalises so."""
+def _known_layout(content, field, prefix, arch, imagenet, options, tensors):
+    """The layout, with the normalisation of the programs that it is named after."""
     if content.get("normalize_input") is False:
         return Layout("RST", "none")
     if field == "net":
@@ -170,7 +247,12 @@ def _network(tensors):
     if inputs < inner:
         raise ValueError("layer1.0.conv2 is a convolution in groups, as those of ResNeXt are")
     inner = inner // width if "layer1.0.bn3.weight" in tensors else None
-    for arch, make in ARCHITECTURES.items():  # noqa: B007
+    if width == 16 and inner is None and blocks[3] == 0 and len({*blocks[:3]}) == 1 and blocks[0]:
+        arch = f"cifar_resnet{6 * blocks[0] + 2}"
+        known = {arch: architecture(arch)}
+    else:
+        known = ARCHITECTURES
+    for arch, make in known.items():  # noqa: B007
         shape = getattr(make, "keywords", {})
         if (shape.get("blocks", ()) + (0,))[:4] == blocks and shape["width"] == width and shape["bottleneck"] == inner:
             break
@@ -215,7 +297,9 @@ def to_classifier(found: Recognised, mean, std, source: dict, path: Path) -> Cla
         CheckpointError: a tensor that the network lacks, a variable that the file lacks, or unequal shapes.
     """
     try:
-        spec = Spec(found.arch, found.num_classes, found.image_shape, mean, std, found.options, source)
+        spec = Spec(
+            found.arch, found.num_classes, found.image_shape, mean, std, found.options, source, found.class_names
+        )
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
     try:
@@ -237,6 +321,8 @@ def to_classifier(found: Recognised, mean, std, source: dict, path: Path) -> Cla
             if key not in found.tensors:
                 raise CheckpointError(f"{path}: {found.arch} needs tensor {key!r}, which the file lacks")
             unused.discard(key)
+            if found.tensors[key].dtype.kind == "c":
+                raise CheckpointError(f"{path}: tensor {key!r} has complex numbers, which {found.arch} has not")
             values = _to_flax(found.tensors[key].view(), name[-1])
             if values.shape != part.shape:
                 raise CheckpointError(
@@ -248,9 +334,17 @@ def to_classifier(found: Recognised, mean, std, source: dict, path: Path) -> Cla
                 raise CheckpointError(f"{path}: tensor {key!r} has values that are not finite")
         weights[name] = array
     if unused:
+        unused = sorted(unused)
+        outside = [found.chosen.prefix + key for key in unused if not PARTS.match(key)]
         raise CheckpointError(
-            f"{path}: {found.arch} has no place for tensor {min(unused)!r}"
-            + (f" and {len(unused) - 1} more" if len(unused) > 1 else "")
+            f"{path}: {found.arch} has no place for tensor {unused[0]!r}"
+            + (f" and {len(unused) - 1} more: {listed(unused)}" if len(unused) > 1 else "")
+            + (
+                f"; if it is not of the network, --leave_out {outside[0]} (leave_out= of load_classifier) opens the "
+                f"rest without it. Such are: {listed(outside)}"
+                if len(outside) == len(unused)
+                else ""
+            )
         )
     return Classifier(spec, fill(model, nnx.traversals.unflatten_mapping(weights)))
 

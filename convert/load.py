@@ -1,62 +1,160 @@
 """Opens any checkpoint: a converted directory, or a PyTorch file, which is converted on the fly."""
 
+import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
-from qcrs_jax.checkpoint import CheckpointError, restore_classifier
+from qcrs_jax.checkpoint import CheckpointError, is_classifier, restore_classifier
 from qcrs_jax.files import reads
-from qcrs_jax.models import Classifier
+from qcrs_jax.models import Classifier, architecture
 
-from .layouts import NORMALIZATIONS, recognise, to_classifier
+from .layouts import NORMALIZATIONS, as_asked, recognise, to_classifier
+from .stand_ins import unpacked
 from .torch_file import load
 from .zoo import resolve
 
 
+@dataclasses.dataclass(frozen=True)
+class Opening:
+    """What a user says of a PyTorch file that the file itself does not tell; None where nothing is said.
+
+    Attributes:
+        normalization: "cifar10", "cifar100", "imagenet", "none", or "MEAN,.../STD,..." per channel.
+        field: the dictionary of the file that holds the weights.
+        prefix: of the network's names; tensors without it are left out.
+        leave_out: beginnings of the names of tensors that are not of the network.
+        image_size: height and width of the images in pixels, or one number for both.
+        max_pool: whether a 3x3 max pool of stride 2 follows the stem.
+    """
+
+    normalization: str | None = None
+    field: str | None = None
+    prefix: str | None = None
+    leave_out: tuple[str, ...] = ()
+    image_size: int | tuple[int, ...] | None = None
+    max_pool: bool | None = None
+
+
 @reads("path", CheckpointError)
-def load_classifier(path: str | Path, normalization: str | None = None) -> Classifier:
+def load_classifier(
+    path: str | Path,
+    normalization: str | None = None,
+    *,
+    field: str | None = None,
+    prefix: str | None = None,
+    leave_out: str | Sequence[str] = (),
+    image_size: int | Sequence[int] | None = None,
+    max_pool: bool | None = None,
+) -> Classifier:
     """The classifier in `path`: its `classify` is the jit-compatible function, its `spec` the metadata.
 
+    What was assumed of a file, because it does not tell, is in `spec.source["notes"]`, a list of sentences.
+
     Args:
-        path: a directory that `qcrs-jax convert` or `train` wrote, a PyTorch file, or `zoo:NAME`. No PyTorch is needed.
-        normalization: "cifar10", "imagenet", "none", or "MEAN,.../STD,..." per channel; None takes it from the PyTorch
-            file's layout where that tells. A converted directory must agree with it.
+        path: a directory that `qcrs-jax convert` or `train` wrote, the file in it, a PyTorch file, or `zoo:NAME`. No
+            PyTorch is needed.
+        normalization: "cifar10", "cifar100", "imagenet", "none", or "MEAN,.../STD,..." per channel; None takes it from
+            the PyTorch file where its layout or its tensors tell.
+        field: the dictionary of a PyTorch file that holds the weights; None takes the only one.
+        prefix: beginning of the network's names in it; tensors without it are left out. None takes the only network,
+            and refuses tensors that are not of it.
+        leave_out: beginnings of the names of tensors that are not of the network.
+        image_size: height and width of the images in pixels, or one number for both, for networks that take any.
+        max_pool: whether a 3x3 max pool of stride 2 follows the stem; None for one behind a 7x7 stem alone.
+
+    A converted classifier has all of this already; what is given must agree with it.
 
     Raises:
         CheckpointError: names the file, what is wrong with it and the remedy.
     """
-    path = resolve(path)
-    if not path.exists():
-        raise CheckpointError(f"{path}: no such file or directory")
-    if path.is_dir():
-        classifier = restore_classifier(path)
-        spec = classifier.spec
-        if normalization is not None and parse_normalization(normalization) != (spec.mean, spec.std):
-            raise CheckpointError(
-                f"{path}: was converted with the normalisation {spec.mean} / {spec.std}, not {normalization}; "
-                "convert the PyTorch file again for another"
-            )
-        return classifier
-    return convert_file(path, normalization)
+    leave_out = (leave_out,) if isinstance(leave_out, str) else tuple(leave_out)
+    image_size = image_size if image_size is None or isinstance(image_size, int) else tuple(image_size)
+    return open_classifier(path, Opening(normalization, field, prefix, leave_out, image_size, max_pool))
 
 
 @reads("path", CheckpointError)
-def convert_file(path: Path, normalization: str | None = None) -> Classifier:
-    """The classifier in the PyTorch file `path`. Arguments and errors as for `load_classifier`."""
-    found = recognise(load(path), path)
+def open_classifier(path: str | Path, opening: Opening) -> Classifier:
+    """The classifier in `path`. Errors as for `load_classifier`."""
+    path = resolve(path)
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such file or directory")
+    if is_classifier(path):
+        classifier = restore_classifier(path)
+        _check_agrees(classifier.spec, opening, path)
+        return classifier
+    if path.is_dir():
+        raise CheckpointError(f"{path}: {unpacked(path)}")
+    return convert_file(path, opening)
+
+
+def _check_agrees(spec, opening, path):
+    """Raises unless a converted classifier is what the user says of it."""
+    normalization, size, pool = opening.normalization, opening.image_size, opening.max_pool
+    again = "convert the PyTorch file again for another"
+    if normalization is not None and parse_normalization(normalization) != (spec.mean, spec.std):
+        raise CheckpointError(
+            f"{path}: was converted with the normalisation {spec.mean} / {spec.std}, not {normalization}; {again}"
+        )
+    size = (size, size) if isinstance(size, int) else size
+    if size is not None and tuple(size) != spec.image_shape[:2]:
+        raise CheckpointError(f"{path}: was converted for images of {spec.image_shape}, not of {tuple(size)}; {again}")
+    if pool is not None and pool != spec.options.get("max_pool", spec.options.get("stem", _stem(spec.arch)) == "7x7"):
+        raise CheckpointError(f"{path}: was converted with {'no' if pool else 'a'} max pool behind the stem; {again}")
+    for name in ("field", "prefix", "leave_out"):
+        if getattr(opening, name) not in (None, (), _said(spec, name)):
+            raise CheckpointError(f"{path}: is a converted classifier, which has no {name} to choose; {again}")
+
+
+def _stem(arch):
+    return getattr(architecture(arch), "keywords", {}).get("stem")
+
+
+def _said(spec, name):
+    value = spec.source.get(name)
+    return tuple(value) if isinstance(value, list) else value
+
+
+@reads("path", CheckpointError)
+def convert_file(path: Path, opening: Opening | None = None) -> Classifier:
+    """The classifier in the PyTorch file `path`. Errors as for `load_classifier`."""
+    opening = opening or Opening()
+    found = recognise(load(path), path, opening.field, opening.prefix, opening.leave_out)
+    found = as_asked(found, opening.image_size, opening.max_pool, path)
+    notes, normalization = list(found.notes), opening.normalization
+    if normalization is not None and found.chosen.normalization is not None:
+        stored = parse_normalization(found.chosen.normalization)
+        if parse_normalization(normalization) != stored:
+            notes.append(f"The normalisation {normalization} is used, as was asked, and not the file's own.")
     normalization = normalization or _timm_normalization(path, found.arch) or found.layout.normalization
     if normalization is None:
-        raise CheckpointError(
-            f"{path}: the layout ({found.layout.name}) does not tell how images are normalised; say it with "
-            "--normalization cifar10, imagenet, none, or MEAN,MEAN,MEAN/STD,STD,STD"
-        )
+        raise CheckpointError(_ask_normalization(found, path))
+    if opening.normalization is None and (found.layout.name, normalization) == ("Cohen", "cifar10"):
+        notes.append(f"CIFAR-10's normalisation, as Cohen's files have it; some of SmoothAdv's need {_SMOOTHADV}.")
     mean, std = parse_normalization(normalization)
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     source = {"file": path.name, "sha256": digest, "layout": found.layout.name, "normalization": normalization}
     if found.sigma is not None:
         source["sigma"] = found.sigma
+    source |= {n: getattr(opening, n) for n in ("field", "prefix", "image_size") if getattr(opening, n) is not None}
+    source |= {n: list(v) for n, v in (("leave_out", opening.leave_out), ("notes", notes)) if v}
     return to_classifier(found, mean, std, source, path)
+
+
+_SMOOTHADV = "0.4914,0.4822,0.4465/1,1,1"
+
+
+def _ask_normalization(found, path):
+    """The question how images are normalised, with the answers that are known for such files."""
+    known = " or ".join(f"{name} ({who})" for name, who in found.possible.items())
+    form = "MEAN/STD" if found.image_shape[-1] == 1 else "MEAN,MEAN,MEAN/STD,STD,STD"
+    return (
+        f"{path}: the layout ({found.layout.name}, images of {found.image_shape[-1]} channel(s), {found.num_classes} "
+        f"classes) does not tell how images are normalised. {f'Known for such files: {known}. ' if known else ''}"
+        f"Say it with --normalization cifar10, cifar100, imagenet, none, or {form} (normalization= of load_classifier)"
+    )
 
 
 def _timm_normalization(path, arch):

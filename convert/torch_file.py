@@ -2,6 +2,7 @@
 `.safetensors`, with the library of that name.
 
 Whatever a file holds, reading it runs none of it and ends: in the tensors, or in a CheckpointError that names the file.
+Tensors, plain containers, numbers and texts are read; all else in a pickle is dropped, with an Unused in its place.
 The file is mapped; beside it, reading takes at most 512 MiB of memory, and a few for what is in order. For that, what
 describes the tensors (the pickles, a zip archive's directory, the header of safetensors) may take LIMIT bytes, 4 MiB:
 some 40 times what a ResNet-110 and its optimizer take. Checksums of zip archives are checked; the other two formats
@@ -26,6 +27,7 @@ import safetensors
 
 from qcrs_jax.checkpoint import CheckpointError
 
+from .stand_ins import WEIGHTS, stand_in
 from .unpickle import LIMIT, SAVE_WEIGHTS_ALONE, Unused, set_items, unpickle
 from .zip_archive import Archive
 
@@ -42,6 +44,8 @@ _DTYPES = {
     "CharStorage": np.int8,
     "ByteStorage": np.uint8,
     "BoolStorage": np.bool_,
+    "ComplexFloatStorage": np.complex64,
+    "ComplexDoubleStorage": np.complex128,
 }
 _SAFETENSORS = {
     "F64": np.float64,
@@ -121,9 +125,10 @@ class Tensor:
 def load(path: str | Path) -> Any:
     """What `torch.save`, or safetensors, wrote to `path`, with a `Tensor` for every tensor.
 
+    What is neither a tensor nor a plain container, number or text is an `Unused` there.
+
     Raises:
-        CheckpointError: no such file, not such a file, truncated or damaged, or a pickle that names anything but
-            tensors and plain containers.
+        CheckpointError: no such file, not such a file, truncated or damaged.
     """
     path = Path(path)
     if path.exists() and not path.is_file():  # opening a pipe would wait for ever
@@ -135,8 +140,14 @@ def load(path: str | Path) -> Any:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
     if not data:
         raise CheckpointError(f"{path}: the file is empty; copy it again")
+    if path.suffix == ".safetensors":
+        known = data[:4] == b"PK\x03\x04" or data[8:9] == b"{"
+    else:
+        known = data[:4] == b"PK\x03\x04" or (data[:1] == b"\x80" and data[4:8] != bytes(4))
+    if not known and (words := stand_in(data)):
+        raise CheckpointError(f"{path}: {words}")
     try:
-        if path.suffix == ".safetensors":
+        if path.suffix == ".safetensors" and data[:4] != b"PK\x03\x04":
             return _load_safetensors(path, data)
         return _load_zip(Archive(data)) if data[:4] == b"PK\x03\x04" else _load_legacy(data)
     except CheckpointError as error:
@@ -151,7 +162,11 @@ def _storage_reader(storages):
     """Turns the persistent ids of a pickle into storages, which it puts into the dict `storages` by their keys."""
 
     def read(saved):
+        if type(saved) is tuple and len(saved) == 4 and saved[0] == "module" and type(saved[1]) is Unused:
+            return saved[1]  # the class of a whole module in a legacy file
         kind, dtype, key, _, size, *view = saved
+        if kind == "storage" and type(dtype) is Unused:
+            return dtype  # numbers of a kind that no network here has
         if kind != "storage" or type(key) is not str or not isinstance(dtype, np.dtype) or view not in ([], [None]):
             raise CheckpointError(f"the pickle refers to a storage in a form unknown here; {SAVE_WEIGHTS_ALONE}")
         storage = storages.setdefault(key, Storage(dtype, key, size))
@@ -165,12 +180,16 @@ def _storage_reader(storages):
 
 
 def _rebuild_tensor(storage, offset, shape, strides, *_):
+    if type(storage) is Unused:
+        return storage
     if not isinstance(storage, Storage):
         raise ValueError("a tensor without a storage")
     return Tensor(storage, offset, shape, strides)
 
 
 def _rebuild_parameter(data, *_):
+    if type(data) is Unused:
+        return data
     if not isinstance(data, Tensor):
         raise ValueError("a parameter without a tensor")
     return data
@@ -188,10 +207,6 @@ def _ordered_dict(pairs=()):  # Python 2 gives the pairs, 3 sets them later
     return content
 
 
-def _unused(*_):
-    return Unused()
-
-
 _NAMES = {
     ("collections", "OrderedDict"): _ordered_dict,
     ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
@@ -199,12 +214,6 @@ _NAMES = {
     ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
     ("torch._utils", "_rebuild_parameter_with_state"): _rebuild_parameter,
     ("torch", "Size"): _size,
-    # Training scripts save these beside the weights: their settings, and a best accuracy as a NumPy scalar.
-    ("argparse", "Namespace"): _unused,
-    ("numpy.core.multiarray", "scalar"): _unused,
-    ("numpy._core.multiarray", "scalar"): _unused,
-    ("numpy", "dtype"): _unused,
-    ("_codecs", "encode"): _unused,
     **{(module, name): np.dtype(kind) for module in ("torch", "torch.cuda") for name, kind in _DTYPES.items()},
 }
 
@@ -212,10 +221,7 @@ _NAMES = {
 def _load_zip(archive):
     pickles = [name for name in archive.records if name.endswith("/data.pkl")]
     if len(pickles) != 1:
-        raise CheckpointError(
-            "a zip archive, but not of torch.save: it does not hold one data.pkl (a TorchScript archive or another "
-            "kind of zip?); save the model's state_dict with torch.save"
-        )
+        raise CheckpointError(_other_zip(archive.records))
     root = pickles[0].removesuffix("data.pkl")
     if root + "constants.pkl" in archive.records:
         raise CheckpointError("a TorchScript archive; save the model's state_dict with torch.save instead")
@@ -229,9 +235,20 @@ def _load_zip(archive):
     return content
 
 
+def _other_zip(names):
+    """A sentence on a zip archive without the one pickle of torch.save."""
+    found = [name for name in names if name.endswith(WEIGHTS)]
+    if found:
+        return f"a zip archive, but not of torch.save: it holds {', '.join(found[:3])[:300]}; unpack it and open that"
+    if any(name.endswith(".npy") for name in names):
+        return "a zip archive of NumPy's (.npz), but not of torch.save; save the model's state_dict with torch.save"
+    return (
+        "a zip archive, but not of torch.save: it does not hold one data.pkl (a TorchScript archive or another "
+        "kind of zip?); save the model's state_dict with torch.save"
+    )
+
+
 def _load_legacy(data):
-    if data[257:262] == b"ustar":
-        raise CheckpointError("PyTorch's tar format of before 2017 is not supported; open and save it with PyTorch")
     if data[:1] != b"\x80":
         raise CheckpointError("not a PyTorch checkpoint: neither a zip archive nor a pickle; save one with torch.save")
     storages = {}
@@ -273,6 +290,8 @@ def _load_safetensors(path, data):
         for name in file.offset_keys():  # the library has checked that they follow one another without a gap
             part = file.get_slice(name)
             kind, shape = part.get_dtype(), tuple(part.get_shape())
+            if len(name) > 1000:
+                raise CheckpointError(f"the name of a tensor is too long: {name[:100]!r}...; save it under another")
             if kind not in _SAFETENSORS:
                 raise CheckpointError(f"tensor {name[:100]!r} is of type {kind}; save it as F32")
             storage = Storage(np.dtype(_SAFETENSORS[kind]), name, math.prod(shape))

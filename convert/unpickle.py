@@ -1,7 +1,8 @@
-"""Pickles as plain data, by an interpreter of its own: it knows what `torch.save` writes and nothing else.
+"""Pickles as plain data, by an interpreter of its own: it builds what `torch.save` writes of tensors and containers.
 
-Nothing that a pickle names is imported; it can call the functions of the caller's table only. Every operation takes
-bounded time and memory, so that the length of the pickle, at most LIMIT bytes, bounds the whole.
+Nothing that a pickle names is imported; it can call the functions of the caller's table only. Every other name becomes
+a placeholder, and what is done to a placeholder is dropped. Every operation takes bounded time and memory, so that the
+length of the pickle, at most LIMIT bytes, bounds the whole.
 """
 
 import io
@@ -18,7 +19,21 @@ SAVE_WEIGHTS_ALONE = "if you trust the file, open it with PyTorch and save the m
 
 
 class Unused:
-    """Stands in for what is neither a tensor nor a plain container; what a pickle says of it is dropped."""
+    """Stands in for what is neither a tensor nor a plain container; what a pickle says of it is dropped.
+
+    name: what the pickle calls it.
+    """
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def __repr__(self):
+        return f"<{self.name}, not read>"
+
+
+ODD_KEYS = Unused("a key that is neither text nor a small number")  # the key of items whose own key is such
 
 
 def unpickle(stream: io.BytesIO, names: dict[tuple[str, str], Any], persistent_load: Callable[[Any], Any]) -> Any:
@@ -26,11 +41,12 @@ def unpickle(stream: io.BytesIO, names: dict[tuple[str, str], Any], persistent_l
 
     Args:
         stream: at most LIMIT bytes.
-        names: what the pickle may name, by module and name. The functions are called with a tuple of arguments.
+        names: what the pickle may name, by module and name. The functions are called with a tuple of arguments. Every
+            other name is an Unused, and so is what comes of calling it.
         persistent_load: gives the object of a persistent id.
 
     Raises:
-        CheckpointError: an operation or a name that no checkpoint of weights needs, or one that does not fit.
+        CheckpointError: an operation that no pickle of a checkpoint needs, or one that does not fit.
     """
     position = stream.tell()
     try:
@@ -49,6 +65,7 @@ def unpickle(stream: io.BytesIO, names: dict[tuple[str, str], Any], persistent_l
 
 
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
+_SET = Unused("a set")
 
 
 class _Machine:
@@ -59,6 +76,7 @@ class _Machine:
         self.stack, self.below = [], []
         self.memo, self.first = [], 0  # and the index of the memo's first item
         self.left = LIMIT  # items of lists that calls may still copy
+        self.unused = {}  # placeholders by name
 
     def run(self, stream):
         for operation, argument, _ in pickletools.genops(stream):
@@ -74,8 +92,10 @@ class _Machine:
                     stack.append(argument)
                 case "BINUNICODE" | "SHORT_BINUNICODE" | "BINBYTES" | "SHORT_BINBYTES":
                     stack.append(argument)
+                case "BINUNICODE8" | "BINBYTES8" | "BYTEARRAY8" | "LONG4":
+                    stack.append(argument)
                 case "BINSTRING" | "SHORT_BINSTRING":  # Python 2's; pickletools gives each byte as a character
-                    stack.append(argument.encode("latin-1").decode())
+                    stack.append(_text_or_bytes(argument.encode("latin-1")))
                 case "NONE" | "NEWTRUE" | "NEWFALSE" | "EMPTY_TUPLE" as name:
                     stack.append(_CONSTANTS[name])
                 case "MARK":
@@ -103,6 +123,22 @@ class _Machine:
                 case "SETITEMS":
                     items = self.pop_mark()
                     set_items(self.stack[-1], zip(items[::2], items[1::2], strict=True))
+                case "EMPTY_SET":
+                    stack.append(_SET)
+                case "ADDITEMS":
+                    self.pop_mark()
+                    if type(self.stack[-1]) is not Unused:
+                        raise ValueError(f"items of a set for a {type(self.stack[-1]).__name__}")
+                case "FROZENSET":
+                    self.pop_mark()
+                    self.stack.append(_SET)
+                case "POP":
+                    if stack:
+                        stack.pop()
+                    else:
+                        self.pop_mark()
+                case "POP_MARK":
+                    self.pop_mark()
                 case "GLOBAL":
                     stack.append(self.find(*argument.split(" ", 1)))
                 case "STACK_GLOBAL":
@@ -111,6 +147,15 @@ class _Machine:
                 case "REDUCE" | "NEWOBJ":
                     arguments, function = stack.pop(), stack.pop()
                     stack.append(self.call(function, arguments))
+                case "NEWOBJ_EX":
+                    del stack[-2:]
+                    stack.append(self.call(stack.pop(), ()))
+                case "OBJ":  # an instance of a class of Python 2
+                    function, *arguments = self.pop_mark()
+                    self.stack.append(self.call(function, tuple(arguments)))
+                case "INST":
+                    arguments = self.pop_mark()
+                    self.stack.append(self.call(self.find(*argument.split(" ", 1)), tuple(arguments)))
                 case "BUILD":
                     stack.pop()
                     if type(stack[-1]) not in (OrderedDict, Unused):
@@ -147,14 +192,14 @@ class _Machine:
     def find(self, module, name):
         if type(module) is not str or type(name) is not str:
             raise ValueError("a name that is no text")
-        if (module, name) not in self.names:
-            raise CheckpointError(
-                f"the pickle names {module:.100}.{name:.100}, which a checkpoint of weights does not need; nothing of "
-                f"it was run; {SAVE_WEIGHTS_ALONE}"
-            )
-        return self.names[module, name]
+        if (module, name) in self.names:
+            return self.names[module, name]
+        full = f"{module:.100}.{name:.100}"
+        return self.unused.setdefault(full, Unused(full))
 
     def call(self, function, arguments):
+        if type(function) is Unused:
+            return function
         if type(function) is not FunctionType or type(arguments) is not tuple or len(arguments) > 8:
             raise ValueError(f"a call of a {type(function).__name__} with a {type(arguments).__name__}")
         self.left -= sum(len(argument) for argument in arguments if type(argument) is list)
@@ -163,26 +208,36 @@ class _Machine:
         return function(*arguments)
 
 
+def _text_or_bytes(value):
+    """What Python 2 wrote as a string: text, or the bytes of a number of NumPy's."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value
+
+
 def _extend(container, items):
+    if type(container) is Unused:
+        return
     if type(container) is not list:
         raise ValueError(f"items for a {type(container).__name__}")
     container.extend(items)
 
 
 def set_items(container, pairs):
-    """Sets the items of a dict or OrderedDict.
+    """Sets the items of a dict or OrderedDict; those of an Unused are dropped.
 
     Keys are text or numbers, as the hash of nested tuples can take for ever. Numbers can be chosen to collide, so that
-    only so many are let in.
+    only so many are let in. Items with other keys are dropped; the key ODD_KEYS marks a dictionary that had such.
     """
+    if type(container) is Unused:
+        return
     if type(container) not in (dict, OrderedDict):
         raise ValueError(f"keys for a {type(container).__name__}")
     for key, value in pairs:
         text = type(key) is str and len(key) <= 1000
         number = type(key) in (int, float) and abs(key) < 2**60 and len(container) < 10_000
-        if not (text or number):
-            raise CheckpointError(
-                f"a dictionary in it has a key of uncommon kind or length ({type(key).__name__}), or more than 10 000 "
-                f"numbers as keys; {SAVE_WEIGHTS_ALONE}"
-            )
-        container[key] = value
+        if text or number:
+            container[key] = value
+        else:
+            container[ODD_KEYS] = None

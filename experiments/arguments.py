@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from qcrs_jax.convert.command import NORMALIZATION_HELP
+from qcrs_jax.convert.flags import add_opening_arguments
 
 from qcrs_jax.errors import UserError
 
@@ -98,7 +98,7 @@ def add_program_arguments(parser, sweep=True, seed=True):
         help="in which the network computes; noise, sums and counts stay as they are (default: %(default)s)",
     )
     add("--macer", action="store_true", help="the checkpoint is MACER's: images are not normalised")
-    add("--normalization", help=NORMALIZATION_HELP)
+    add_opening_arguments(parser)
     if sweep and seed:
         _add_fleet_arguments(parser)
 

@@ -36,10 +36,14 @@ def run(args):
     if args.file.exists():
         raise UserError(f"{args.file}: already exists; choose another file or move it away")
 
-    from qcrs_jax import load_classifier
+    from qcrs_jax.convert.flags import opening_of, print_notes
+    from qcrs_jax.convert.load import open_classifier
+
     from qcrs_jax.program import export_certification
 
-    classifier = load_classifier(args.checkpoint, "none" if args.macer else args.normalization)
+    opening = opening_of(args, "none" if args.macer else args.normalization)
+    classifier = open_classifier(args.checkpoint, opening)
+    print_notes(args.checkpoint, classifier)
     spec = classifier.spec
     program = export_certification(
         classifier.inference(args.platforms[0] if len(args.platforms) == 1 else None, args.dtype),

@@ -74,8 +74,9 @@ def open_inputs(args) -> Inputs:
     """
     import jax
     from qcrs_jax.convert.check import check_fit
+    from qcrs_jax.convert.flags import opening_of, print_notes
+    from qcrs_jax.convert.load import open_classifier
 
-    from qcrs_jax import load_classifier
     from qcrs_jax.image_files import resized
     from qcrs_jax.parallel import choose_devices, join_hosts, place
     from qcrs_jax.sampling import default_batch_size
@@ -89,13 +90,15 @@ def open_inputs(args) -> Inputs:
     devices = choose_devices(args.devices)  # before anything touches them
     if jax.process_index() > 0:
         sys.stdout = open(os.devnull, "w")  # the first one tells
-    classifier = load_classifier(args.checkpoint, "none" if args.macer else args.normalization)
+    opening = opening_of(args, "none" if args.macer else args.normalization)
+    classifier = open_classifier(args.checkpoint, opening)
     dataset = open_dataset(args)
     check_fit(classifier.spec, dataset, args.checkpoint)
     spec = classifier.spec
     if args.resize is not None:
         dataset = resized(dataset, args.resize, *spec.image_shape[:2])
     print(f"{args.checkpoint}: {spec.arch}, {spec.num_classes} classes, normalisation {spec.mean} / {spec.std}")
+    print_notes(args.checkpoint, classifier)
     if said := order_warning(known_classes(classifier, args.checkpoint), dataset.class_names, f"{args.checkpoint}"):
         print(f"warning: {said}")
     if args.macer and spec.source.get("layout") not in ("MACER", None):
@@ -163,6 +166,7 @@ def _circumstances(classifier, dataset, args):
             "mean": spec.mean,
             "std": spec.std,
             "weights_sha256": classifier.fingerprint(),
+            **({"image_shape": spec.image_shape} if "image_size" in spec.source else {}),
         },
         "dataset": {
             "name": dataset.name,

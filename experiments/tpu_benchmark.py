@@ -149,7 +149,7 @@ def classify(job: Job, step: Step):
     for _, stage in nnx.iter_modules(model):
         if isinstance(stage, Stage) and step.form == "uncut":
             stage.slice_first = False
-    model.prepare_inference = lambda platform: None
+    model.prepare_inference = lambda *_: None
     return Classifier(spec, model).inference("tpu", step.dtype)
 
 

@@ -14,6 +14,8 @@ import json
 import time
 from pathlib import Path
 
+from qcrs_jax.convert.flags import add_opening_arguments
+
 from qcrs_jax.errors import UserError
 from qcrs_jax.files import lock, writing
 
@@ -43,6 +45,7 @@ def add_arguments(parser):
         help="cifar10, imagenet, none, or MEAN,.../STD,... (default: cifar10 for CIFAR ResNets under method gaussian, "
         "imagenet for those of ImageNet, else none, as the papers have it)",
     )
+    add_opening_arguments(parser, normalization=None)
     group = parser.add_argument_group("method")
     add = group.add_argument
     add("--method", choices=["gaussian", "macer"], default="gaussian", help="default: gaussian")
@@ -202,14 +205,25 @@ def _optimizer(args, schedule):
     return sgd(schedule, args.momentum, args.weight_decay)
 
 
+def _refuse_opening(args):
+    """Raises UserError for flags of a PyTorch file where none is opened."""
+    from qcrs_jax.convert.flags import NAMES
+
+    if given := [f"--{name}" for name in NAMES if getattr(args, name, None) is not None]:
+        raise UserError(f"{given[0]} tells of the file of --init; give --init with it")
+
+
 def _start(args):
     """The classifier that --init names, or None."""
     if args.init is None:
         args.arch = args.arch or "cifar_resnet20"
+        _refuse_opening(args)
         return None
-    from qcrs_jax.convert.load import load_classifier
+    from qcrs_jax.convert.flags import opening_of, print_notes
+    from qcrs_jax.convert.load import open_classifier
 
-    start = load_classifier(args.init, args.normalization)
+    start = open_classifier(args.init, opening_of(args, args.normalization))
+    print_notes(args.init, start)
     if args.arch not in (None, start.spec.arch):
         raise UserError(f"--init {args.init}: holds a {start.spec.arch}, not --arch {args.arch}")
     args.arch = start.spec.arch
@@ -232,13 +246,14 @@ def _spec(args, dataset, start):
                 f"--init {args.init}: is for {start.spec.num_classes} classes and images of shape "
                 f"{start.spec.image_shape}; {dataset.source} has {len(dataset.class_names)} and {shape}"
             )
-        return dataclasses.replace(start.spec, source={})
+        return dataclasses.replace(start.spec, source={}, class_names=tuple(dataset.class_names))
     if args.normalization is None:
         name = "cifar10" if args.arch.startswith("cifar_") else "imagenet"
         args.normalization = name if args.method == "gaussian" and shape[-1] == 3 else "none"
     mean, std = NORMALIZATIONS.get(args.normalization) or parse_normalization(args.normalization)
     try:
-        spec = Spec(args.arch, len(dataset.class_names), shape, mean, std)
+        names = tuple(dataset.class_names)
+        spec = Spec(args.arch, len(names), shape, mean, std, class_names=names)
     except ValueError as error:
         raise UserError(f"impossible request: {error}") from error
     try:

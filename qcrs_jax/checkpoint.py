@@ -1,23 +1,35 @@
-"""Classifiers on disk: a directory with the weights as Orbax writes them and the metadata as JSON.
+"""Classifiers on disk: a directory with one file, which opens on every kind of device and in every process.
 
-OUT_DIR/classifier.json   the Spec: architecture, classes, normalisation, source and its SHA-256
-OUT_DIR/weights/          every variable of the network, batch statistics included
+OUT_DIR/classifier.safetensors   every variable of the network, batch statistics included, in float32. The metadata of
+                                 its header have the Spec as JSON, with a format number and the weights' SHA-256.
+
+Earlier versions wrote OUT_DIR/classifier.json and OUT_DIR/weights/ (Orbax); those directories are still read.
 """
 
 import dataclasses
+import hashlib
 import json
+import os
 import shutil
+import struct
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import safetensors
 from flax import nnx
+from safetensors.numpy import save_file
 
 from .errors import UserError
 from .models import Classifier, Spec, build
 
-FORMAT = 1
+FILE = "classifier.safetensors"
+FORMAT = 2
+_OLD_FORMAT = 1
+_OLD_FILES = ("classifier.json", "weights")
+_PARTIAL = FILE + ".partial"  # what a write that was cut off leaves behind
+_HEADER = 2**22  # bytes of a header; that of a ResNet-152 takes a hundredth
 
 
 class CheckpointError(UserError):
@@ -25,75 +37,203 @@ class CheckpointError(UserError):
 
 
 def save_classifier(classifier: Classifier, path: str | Path, overwrite: bool = False) -> None:
-    """Writes `classifier` to the directory `path`.
-
-    The metadata are written last: a directory that was cut short is not taken for a classifier.
+    """Writes `classifier` to the directory `path`; a write that is cut off is never taken for a classifier.
 
     Raises:
         CheckpointError: `path` exists and is not an empty directory, and `overwrite` is off.
     """
     path = Path(path).absolute()
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if path.exists() and (not path.is_dir() or any(file.name != _PARTIAL for file in path.iterdir())):
         if not overwrite:
             raise CheckpointError(f"{path}: already exists; choose another directory or pass --overwrite")
-        if not (path / "classifier.json").is_file():
+        if not is_classifier(path) or not path.is_dir():
             raise CheckpointError(f"{path}: holds something else than a classifier and is left alone")
-        shutil.rmtree(path)
-    write_classifier(classifier, path)
+    partial = _write_partial(classifier, path)
+    for file in path.iterdir():
+        if file != partial:
+            _remove(file)
+    partial.replace(path / FILE)
 
 
 def write_classifier(classifier: Classifier, path: str | Path) -> None:
-    """Writes `classifier` into the directory `path`, beside whatever else that holds."""
-    import orbax.checkpoint as ocp
-
+    """Writes `classifier` into the directory `path`, beside whatever else that holds but an earlier classifier."""
     path = Path(path).absolute()
+    _write_partial(classifier, path).replace(path / FILE)
+    for name in _OLD_FILES:
+        _remove(path / name)
+
+
+def _write_partial(classifier, path):
+    """The file with all that is written, under its temporary name in the directory `path`."""
     path.mkdir(parents=True, exist_ok=True)
-    weights = nnx.to_pure_dict(nnx.state(classifier.model))
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(path / "weights", weights, force=True)
-    metadata = {"format": FORMAT, **dataclasses.asdict(classifier.spec)}
-    (path / "classifier.json").write_text(json.dumps(metadata, indent=2) + "\n")
+    description = json.dumps(
+        {"format": FORMAT, "weights_sha256": classifier.fingerprint(), **dataclasses.asdict(classifier.spec)}
+    )
+    metadata = {"classifier": description, "sha256": _sum(description)}
+    weights = {
+        name: np.asarray(variable[...], np.float32, order="C") for name, variable in _variables(classifier.model)
+    }
+    partial = path / _PARTIAL
+    save_file(weights, partial, metadata)
+    with open(partial, "rb+") as file:
+        os.fsync(file.fileno())
+    return partial
+
+
+def _remove(path):
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _variables(model):
+    """(name, variable) for every variable of the network."""
+    return [("/".join(map(str, name)), variable) for name, variable in nnx.to_flat_state(nnx.state(model))]
+
+
+def _sum(text):
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def is_classifier(path: str | Path) -> bool:
+    """Whether `path` is a directory with a classifier, of the present form or of the earlier one, or the file in it."""
+    path = Path(path)
+    if path.is_dir():
+        return (path / FILE).is_file() or (path / _OLD_FILES[0]).is_file()
+    if path.suffix != ".safetensors" or not path.is_file():
+        return False
+    try:
+        return "classifier" in _metadata(path)
+    except Exception:  # a damaged file can fail in any way; whoever reads it says how
+        return False
 
 
 def restore_classifier(path: str | Path) -> Classifier:
-    """The classifier in the directory `path`, as `save_classifier` wrote it.
+    """The classifier in the directory `path`, or in the file of it, as `save_classifier` wrote it.
 
     Raises:
-        CheckpointError: not such a directory, or one that is incomplete or of another structure.
+        CheckpointError: not such a directory, or one that is incomplete or of another structure, or whose weights are
+            not those that were written.
+    """
+    path = Path(path).absolute()
+    if not path.is_dir():
+        return _restore_file(path)
+    if (path / FILE).is_file():
+        return _restore_file(path / FILE)
+    if (path / _OLD_FILES[0]).is_file():
+        return _restore_old(path)
+    cut = " A write to it was cut off; convert again." if (path / _PARTIAL).is_file() else ""
+    raise CheckpointError(f"{path}: holds no {FILE}, so not a directory that `qcrs-jax convert` or `train` wrote.{cut}")
+
+
+def _metadata(file):
+    """The metadata in the header of a safetensors file, {} for none."""
+    with open(file, "rb") as content:
+        (length,) = struct.unpack("<Q", content.read(8))
+    if length > _HEADER:
+        raise ValueError(f"its header is longer than {_HEADER >> 20} MiB")
+    with safetensors.safe_open(file, framework="numpy") as content:
+        return content.metadata() or {}
+
+
+def _restore_file(file):
+    try:
+        metadata = _metadata(file)
+        if "classifier" not in metadata:
+            raise ValueError("its header does not describe a classifier")
+        if metadata.get("sha256") != _sum(metadata["classifier"]):
+            raise ValueError("what its header says of the classifier was changed after it was written")
+        fields = json.loads(metadata["classifier"])
+        spec, model, written = _described(fields, FORMAT)
+    except Exception as error:  # damaged metadata can fail in any way
+        raise CheckpointError(f"{file}: not a whole file of a classifier ({error}); {_REMEDY}") from error
+    variables = dict(_variables(model))
+    try:
+        with safetensors.safe_open(file, framework="numpy") as content:
+            if changed := variables.keys() ^ set(content.keys()):
+                raise ValueError(f"{min(changed)!r} is not in both of the file and the network")
+            weights = {name: content.get_tensor(name) for name in variables}
+        classifier = Classifier(spec, fill(model, _nested(weights)))
+    except Exception as error:
+        raise CheckpointError(f"{file}: its weights are not those of a {spec.arch} ({error}); {_REMEDY}") from error
+    if classifier.fingerprint() != written:
+        raise CheckpointError(f"{file}: its weights are not those that were written: their SHA-256 differs; {_REMEDY}")
+    return classifier
+
+
+_REMEDY = "copy it again, or convert the checkpoint again"
+
+
+def _described(fields, version):
+    """The Spec, the abstract network, and the SHA-256 of the weights (None in the earlier form) of a description."""
+    if fields.pop("format") != version:
+        raise ValueError(f"its format is not {version}: written by another version of qcrs_jax")
+    written = fields.pop("weights_sha256") if version > _OLD_FORMAT else None
+    for name in ("image_shape", "mean", "std"):
+        fields[name] = tuple(fields[name])
+    if fields.get("class_names") is not None:
+        fields["class_names"] = tuple(fields["class_names"])
+    spec = Spec(**fields)
+    return spec, nnx.eval_shape(lambda: build(spec)), written
+
+
+def _nested(weights):
+    """A nested dict of the arrays under names with slashes; numbers among the names are those of a list's items."""
+    flat = {tuple(int(p) if p.isdigit() else p for p in name.split("/")): value for name, value in weights.items()}
+    return nnx.traversals.unflatten_mapping(flat)
+
+
+def _restore_old(path):
+    """The classifier in a directory of the earlier form."""
+    file, folder = (path / name for name in _OLD_FILES)
+    try:
+        spec, model, _ = _described(json.loads(file.read_text()), _OLD_FORMAT)
+    except Exception as error:  # damaged metadata can fail in any way
+        raise CheckpointError(f"{file}: not the metadata of a classifier: {error}") from error
+    try:
+        classifier = Classifier(spec, fill(model, _restore_arrays(folder, nnx.to_pure_dict(nnx.state(model)))))
+    except Exception as error:  # Orbax raises many kinds; each says what is missing or does not fit
+        raise CheckpointError(
+            f"{folder}: cannot be restored as {spec.arch}; convert the checkpoint again. {error}"
+        ) from error
+    return classifier
+
+
+def _restore_arrays(folder, target):
+    """The arrays that Orbax wrote to `folder`, as those of NumPy: the devices that they were on are not looked for.
+
+    This process reads for itself and waits for no other, whether it is one of several or not.
     """
     import orbax.checkpoint as ocp
 
-    path = Path(path).absolute()
-    file = path / "classifier.json"
-    if not file.is_file():
-        raise CheckpointError(f"{path}: no classifier.json, so not a directory that `qcrs-jax convert` wrote")
-    try:
-        fields = json.loads(file.read_text())
-        if fields.pop("format") != FORMAT:
-            raise ValueError(f"its format is not {FORMAT}: written by another version of qcrs_jax")
-        for name in ("image_shape", "mean", "std"):
-            fields[name] = tuple(fields[name])
-        spec = Spec(**fields)
-        model = nnx.eval_shape(lambda: build(spec))
-    except Exception as error:  # damaged metadata can fail in any way
-        raise CheckpointError(f"{file}: not the metadata of a classifier: {error}") from error
-    target = nnx.to_pure_dict(nnx.state(model))
-    try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            weights = checkpointer.restore(path / "weights", target)
-    except Exception as error:  # Orbax raises many kinds; each says what is missing or does not fit
-        raise CheckpointError(
-            f"{path / 'weights'}: cannot be restored as {spec.arch}; convert the checkpoint again. {error}"
-        ) from error
-    return Classifier(spec, fill(model, weights))
+    alone, here = None, jax.process_index()
+    if jax.process_count() > 1:
+        alone = ocp.options.MultiprocessingOptions(
+            primary_host=here, active_processes={here}, barrier_sync_key_prefix=f"process{here}"
+        )
+    options = {} if alone is None else {"multiprocessing_options": alone}
+    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), target)
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(**options), **options) as checkpointer:
+        return checkpointer.restore(folder, args=ocp.args.PyTreeRestore(item=target, restore_args=as_numpy))
 
 
 def fill(model: nnx.Module, weights: dict) -> nnx.Module:
     """`model`, made abstract by `nnx.eval_shape`, with the arrays of the nested dict `weights`, in float32.
 
-    They go through the host: Orbax ties what it restores to one device, which would tie later computations to it too.
+    They go through the host, so that no device is tied to them.
+
+    Raises:
+        ValueError: an array has another shape than the model's variable.
     """
     state = nnx.state(model)
+    expected = jax.tree.map(lambda leaf: tuple(leaf.shape), nnx.to_pure_dict(state))
+    jax.tree.map(_check_shape, weights, expected, is_leaf=lambda leaf: not isinstance(leaf, dict))
     nnx.replace_by_pure_dict(state, jax.tree.map(lambda a: jnp.asarray(np.asarray(a), jnp.float32), weights))
     nnx.update(model, state)
     return model
+
+
+def _check_shape(array, shape):
+    if tuple(array.shape) != shape:
+        raise ValueError(f"an array of shape {tuple(array.shape)} instead of {shape}")

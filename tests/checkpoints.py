@@ -1,11 +1,15 @@
 """PyTorch networks and the checkpoint files that the field's programs make of them, for the tests."""
 
+import dataclasses
 import functools
+import json
 from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
+import orbax.checkpoint as ocp
 import torch
+from flax import nnx
 from qcrs_jax.convert.layouts import NORMALIZATIONS
 from qcrs_jax.experiments.torch_nets import CifarResNet, LeNet, WideResNet, randomise
 
@@ -66,6 +70,22 @@ def idelbayev(net):
 
 def save(content, path, legacy=False):
     torch.save(content, path, _use_new_zipfile_serialization=not legacy)
+    return path
+
+
+def old_directory(classifier, path, devices=None):
+    """Writes `classifier` as earlier versions did; with `devices`, as one of that name would have written it."""
+    weights = nnx.to_pure_dict(nnx.state(classifier.model))
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(Path(path).absolute() / "weights", weights)
+    spec = dataclasses.asdict(classifier.spec)
+    del spec["class_names"]  # which they did not know
+    (path / "classifier.json").write_text(json.dumps({"format": 1, **spec}, indent=2) + "\n")
+    if devices is not None:
+        file = path / "weights" / "_sharding"
+        before = json.loads(file.read_text())
+        assert before and all("cpu:0" in text for text in before.values())
+        file.write_text(json.dumps({name: text.replace("cpu:0", devices) for name, text in before.items()}))
     return path
 
 

@@ -21,6 +21,7 @@ import struct
 import sys
 import zipfile
 import zlib
+from collections import OrderedDict
 from pathlib import Path
 
 EXTREMES = (0, 1, 2**7, 2**8 - 1, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**60, 2**63 - 1, 2**63, 2**64 - 1)
@@ -254,6 +255,28 @@ def tensors(content) -> list:
     return found
 
 
+def foreign(content) -> list:
+    """What is in `content` and is neither a tensor, plain data nor a placeholder; its first hundred thousand parts."""
+    from qcrs_jax.convert.torch_file import _NAMES, Storage, Tensor
+    from qcrs_jax.convert.unpickle import Unused
+
+    plain = {Storage, Tensor, Unused, bytes, bytearray, str, int, float, bool, type(None), *map(type, _NAMES.values())}
+    named = [value for value in _NAMES.values() if callable(value)]  # the table's own functions, uncalled
+    stack, seen, found = [content], set(), []
+    while stack and len(seen) < 10**5:
+        node = stack.pop()
+        if id(node) not in seen:
+            seen.add(id(node))
+            if type(node) in (dict, OrderedDict):
+                stack += node.values()
+                found += [key for key in node if type(key) not in (str, int, float, Unused)]
+            elif type(node) in (list, tuple):
+                stack += node
+            elif type(node) not in plain or (callable(node) and node not in named):
+                found.append(node)
+    return found
+
+
 def read_all(path: Path):
     """What the reader gives for `path`, once every tensor has been read, or its CheckpointError."""
     from qcrs_jax.convert.torch_file import load
@@ -269,6 +292,7 @@ def read_all(path: Path):
             assert not isinstance(chain, MemoryError), f"needs too much memory: {error}"
             chain = chain.__context__
         return error
+    assert not foreign(content), foreign(content)[:3]
     for tensor in tensors(content):
         assert tensor.numpy().shape == tensor.shape
     return content

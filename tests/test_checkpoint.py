@@ -1,15 +1,28 @@
 """Classifiers on disk: what is written comes back exactly, and nothing else is opened or overwritten."""
 
+import dataclasses
 import json
 import shutil
+import struct
 
 import jax
 import numpy as np
 import pytest
-from checkpoints import cohen, images, lenet_file, resnet, save
+from checkpoints import cohen, images, lenet_file, old_directory, resnet, save
 from qcrs_jax.convert.load import load_classifier
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
-from qcrs_jax.checkpoint import CheckpointError, restore_classifier, save_classifier
+from qcrs_jax import checkpoint
+from qcrs_jax.checkpoint import (
+    FILE,
+    CheckpointError,
+    is_classifier,
+    restore_classifier,
+    save_classifier,
+    write_classifier,
+)
+from qcrs_jax.models import Classifier
 
 
 @pytest.fixture(scope="module")
@@ -24,10 +37,32 @@ def written(original, tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="module")
+def written_before(original, tmp_path_factory):
+    path = tmp_path_factory.mktemp("before") / "lenet"
+    path.mkdir()
+    return old_directory(original, path)
+
+
 @pytest.fixture
-def copy(written, tmp_path):
-    """A directory of a classifier, to be damaged."""
-    return shutil.copytree(written, tmp_path / "copy")
+def copy(written_before, tmp_path):
+    """A directory of a classifier as earlier versions wrote it, to be damaged."""
+    return shutil.copytree(written_before, tmp_path / "copy")
+
+
+@pytest.fixture
+def file(written, tmp_path):
+    """The file of a classifier, in a directory of its own, to be damaged."""
+    return shutil.copytree(written, tmp_path / "lenet") / FILE
+
+
+def change(file, weights=None, seal=True, **fields):
+    """Writes other weights, or other fields of the Spec, into the file of a classifier."""
+    with safe_open(file, framework="numpy") as content:
+        metadata = content.metadata()
+    described = json.dumps({**json.loads(metadata["classifier"]), **fields})
+    metadata = {"classifier": described, "sha256": checkpoint._sum(described) if seal else metadata["sha256"]}
+    save_file(load_file(file) if weights is None else weights, file, metadata)
 
 
 def refused(path):
@@ -59,10 +94,139 @@ def test_stacked_blocks_and_batch_statistics_come_back_exactly(tmp_path):
         np.testing.assert_array_equal(ours, theirs, strict=True)
 
 
+@pytest.mark.parametrize("devices", [None, "TPU_0(process=0,(0,0,0,0))", "cuda:0"])
+def test_directories_of_earlier_versions_open_whatever_device_wrote_them(original, tmp_path, devices):
+    restored = load_classifier(old_directory(original, tmp_path, devices))
+    assert restored.spec == original.spec and restored.spec.class_names is None
+    assert restored.fingerprint() == original.fingerprint()
+    assert all(leaf.devices() == {jax.devices()[0]} for leaf in jax.tree.leaves(restored.classify))
+
+
+def test_the_file_alone_is_the_classifier(original, written, tmp_path):
+    assert [f.name for f in written.iterdir()] == [FILE]
+    for path in (written / FILE, shutil.copy(written / FILE, tmp_path / "mine.safetensors")):
+        assert is_classifier(path)
+        restored = load_classifier(path)
+        assert restored.spec == original.spec and restored.fingerprint() == original.fingerprint()
+
+
+def test_names_of_the_classes_come_back(original, tmp_path):
+    names = tuple("abcdefghij")
+    save_classifier(Classifier(dataclasses.replace(original.spec, class_names=names), original.model), tmp_path)
+    assert load_classifier(tmp_path).spec.class_names == names
+    with pytest.raises(ValueError, match="1 names for 10"):
+        dataclasses.replace(original.spec, class_names=("a",))
+
+
+def test_weights_that_were_changed_are_refused(file):
+    weights = load_file(file)
+    weights["fc2/bias"] = weights["fc2/bias"] + np.float32(1e-3)
+    change(file, weights)
+    message = refused(file.parent)
+    assert str(file) in message and "SHA-256 differs" in message and "convert the checkpoint again" in message
+
+
+def test_a_description_that_was_changed_is_refused(file):
+    change(file, seal=False, mean=[0.5])
+    assert str(file) in refused(file.parent) and "changed after it was written" in refused(file)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"format": 1},
+        {"format": 3},
+        {"arch": "vgg16"},
+        {"mean": [0.1, 0.2]},
+        {"std": [0.0]},
+        {"image_shape": []},
+        {"colour": "red"},
+        {"options": {"width": 2}},
+        {"options": None},
+        {"num_classes": "ten"},
+        {"class_names": ["one"]},
+        {"arch": "cifar_resnet20"},
+        {"num_classes": 11},
+        {"image_shape": [28, 28, 3]},
+        {"weights_sha256": "0" * 64},
+    ],
+)
+def test_descriptions_that_do_not_hold_together(file, fields):
+    change(file, **fields)
+    assert "copy it again, or convert" in refused(file)
+
+
+@pytest.mark.parametrize("fault", ["one gone", "one more", "another shape", "not a number"])
+def test_other_weights_than_the_network_s(file, fault):
+    weights = load_file(file)
+    if fault == "one gone":
+        del weights["fc1/bias"]
+    elif fault == "one more":
+        weights["fc3/bias"] = weights["fc1/bias"]
+    elif fault == "another shape":
+        weights["fc1/bias"] = weights["fc1/bias"][:1]  # would broadcast
+    else:
+        weights["fc1/bias"] = weights["fc1/bias"] * np.nan
+    change(file, weights)
+    refused(file)
+
+
+def test_truncated_files_are_refused(file):
+    data = file.read_bytes()
+    (length,) = struct.unpack_from("<Q", data)
+    for size in (0, 5, 8, 100, 8 + length, len(data) // 2, len(data) - 1):
+        file.write_bytes(data[:size])
+        refused(file.parent)
+    file.write_bytes(struct.pack("<Q", 2**40) + data[8:])
+    assert "header" in refused(file.parent)
+
+
+def test_a_write_that_is_cut_off_leaves_what_was_there(original, file, monkeypatch, tmp_path):
+    def cut_off(weights, path, metadata):
+        path.write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    (file.parent / "training").mkdir()
+    monkeypatch.setattr(checkpoint, "save_file", cut_off)
+    for write in (lambda p: save_classifier(original, p, overwrite=True), lambda p: write_classifier(original, p)):
+        with pytest.raises(OSError, match="no space"):
+            write(file.parent)
+        assert load_classifier(file.parent).fingerprint() == original.fingerprint()
+        assert (file.parent / "training").is_dir()
+        with pytest.raises(OSError, match="no space"):
+            write(tmp_path / "fresh")
+        assert not is_classifier(tmp_path / "fresh") and "cut off" in refused(tmp_path / "fresh")
+        with pytest.raises(CheckpointError, match="cut off"):
+            load_classifier(tmp_path / "fresh")
+    monkeypatch.undo()
+    save_classifier(original, tmp_path / "fresh")  # what is left of the first try is in nobody's way
+    assert [f.name for f in (tmp_path / "fresh").iterdir()] == [FILE]
+
+
+def test_a_classifier_written_beside_other_things_takes_the_place_of_one_of_an_earlier_version(original, copy):
+    (copy / "training").mkdir()
+    metadata = copy / "classifier.json"
+    metadata.write_text(json.dumps({**json.loads(metadata.read_text()), "source": {}}))
+    write_classifier(original, copy)
+    assert sorted(f.name for f in copy.iterdir()) == [FILE, "training"]
+    assert load_classifier(copy).spec == original.spec
+
+
+def test_what_is_said_of_a_converted_classifier_must_agree_with_it(written, tmp_path):
+    net = load_classifier(save(cohen(resnet(20), "cifar_resnet20"), tmp_path / "net.pth.tar"), image_size=64)
+    save_classifier(net, tmp_path / "net")
+    assert load_classifier(tmp_path / "net").spec.image_shape == (64, 64, 3)
+    agreed = load_classifier(tmp_path / "net", "cifar10", image_size=(64, 64), max_pool=False)
+    assert agreed.fingerprint() == net.fingerprint()
+    for said in ({"image_size": 32}, {"max_pool": True}, {"field": "net"}, {"prefix": "1."}, {"leave_out": "x"}):
+        with pytest.raises(CheckpointError, match="convert the PyTorch file again"):
+            load_classifier(tmp_path / "net", **said)
+
+
 def test_relative_paths(original, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save_classifier(original, "here")
-    assert (tmp_path / "here" / "classifier.json").is_file()
+    assert (tmp_path / "here" / FILE).is_file()
     assert restore_classifier("here").spec == original.spec
 
 
@@ -80,9 +244,13 @@ def test_overwriting_needs_to_be_asked_for(original, copy):
         save_classifier(original, copy)
     assert str(copy) in str(error.value)
     assert restore_classifier(copy).spec.source == {"file": "of yesterday"}
-    save_classifier(original, copy, overwrite=True)
-    assert restore_classifier(copy).spec == original.spec
-    assert not (copy / "stale").exists()
+    for _ in range(2):  # over one of an earlier version, and over one of this
+        save_classifier(original, copy, overwrite=True)
+        assert restore_classifier(copy).spec == original.spec
+        assert [f.name for f in copy.iterdir()] == [FILE]
+        (copy / "stale").touch()
+        with pytest.raises(CheckpointError, match="--overwrite"):
+            save_classifier(original, copy)
 
 
 def test_what_is_no_classifier_is_left_alone(original, tmp_path):
@@ -98,7 +266,7 @@ def test_what_is_no_classifier_is_left_alone(original, tmp_path):
 
 def test_a_directory_that_was_cut_short_is_no_classifier(copy):
     (copy / "classifier.json").unlink()
-    assert "no classifier.json" in refused(copy)
+    assert f"no {FILE}" in refused(copy)
 
 
 @pytest.mark.parametrize("damage", ["gone", "empty", "a file gone", "truncated"])

@@ -1,7 +1,6 @@
 """The convert command as a user runs it, with and without PyTorch on the machine."""
 
 import hashlib
-import json
 import os
 import subprocess
 import sys
@@ -67,8 +66,8 @@ def test_refuses_to_overwrite_until_told(tmp_path):
     assert run(path, out).returncode == 0
     assert_error(run(path, out), out, "--overwrite")
     assert run(path, out, "--overwrite", "--normalization", "0.5/0.25").returncode == 0
-    metadata = json.loads((out / "classifier.json").read_text())
-    assert (metadata["mean"], metadata["std"]) == ([0.5], [0.25])
+    spec = restore_classifier(out).spec
+    assert (spec.mean, spec.std) == ((0.5,), (0.25,))
 
 
 def test_mistakes_are_told_in_a_line_and_leave_nothing_behind(tmp_path):

@@ -424,7 +424,7 @@ def test_values_that_are_not_finite(tmp_path, key, value):
     assert_refused(content, tmp_path, key, "not finite")
 
 
-@pytest.mark.parametrize("arch", ["cifar_resnet110", "resnet20", "lenet"])
+@pytest.mark.parametrize("arch", ["cifar_resnet110", "resnet110", "resnet18", "lenet"])
 def test_another_arch_than_the_weights(tmp_path, arch):
     assert_refused(cohen(resnet(20), arch), tmp_path, repr(arch), "cifar_resnet20")
 

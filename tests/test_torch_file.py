@@ -1,17 +1,30 @@
 """Reading files of torch.save: equality with torch.load, and nothing but a clear error for bad files."""
 
+import collections
+import dataclasses
+import datetime
+import enum
+import gzip
 import os
 import pickle
+import re
+import struct
+import tarfile
 import zipfile
 from argparse import Namespace
 from collections import OrderedDict
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
 import torch
-from checkpoints import save
-from damage import read_all
+from checkpoints import resnet, save
+from damage import foreign, read_all, zip_archive
+from qcrs_jax.convert.load import load_classifier
 from qcrs_jax.convert.torch_file import Tensor, load
+from qcrs_jax.convert.unpickle import ODD_KEYS, Unused
 
 from qcrs_jax.checkpoint import CheckpointError
 
@@ -22,6 +35,9 @@ DTYPES = "float16 float32 float64 bfloat16 int8 int16 int32 int64 uint8 bool".sp
 def assert_equal(ours, theirs, seen=None):
     """`ours` is what torch.load gives, tensor by tensor and container by container."""
     seen = {} if seen is None else seen  # containers may hold themselves
+    if isinstance(ours, Unused):  # neither a tensor nor a plain container
+        assert not isinstance(theirs, torch.Tensor) and type(theirs) not in (dict, OrderedDict, list, tuple)
+        return
     if isinstance(theirs, torch.Tensor):
         assert isinstance(ours, Tensor)
         assert str(ours.dtype) == str(theirs.dtype).removeprefix("torch.")
@@ -34,13 +50,16 @@ def assert_equal(ours, theirs, seen=None):
             assert seen[id(theirs)] == id(ours) or type(theirs) is tuple
             return
         seen[id(theirs)] = id(ours)
-        assert len(ours) == len(theirs)
         if isinstance(theirs, dict):
             assert type(ours) is type(theirs)
+            if ODD_KEYS in ours:  # items whose keys are odd are dropped, and this marks it
+                ours = {key: value for key, value in ours.items() if key is not ODD_KEYS}
+                theirs = {key: value for key, value in theirs.items() if type(key) in (str, int, float) and key in ours}
             assert list(ours) == list(theirs)
+        assert len(ours) == len(theirs)
         for key in theirs if isinstance(theirs, dict) else range(len(theirs)):
             assert_equal(ours[key], theirs[key], seen)
-    elif isinstance(theirs, int | float | str | bytes | None):
+    elif isinstance(theirs, int | float | str | bytes | bytearray | None):
         assert type(ours) is type(theirs)
         assert ours == theirs or ours != ours
     else:  # only damaged files hold functions and storages as such
@@ -145,6 +164,94 @@ def test_other_files(tmp_path, data, words):
     with pytest.raises(CheckpointError, match=words) as error:
         load(path)
     assert str(path) in str(error.value)
+
+
+PAGE = b"\xef\xbb\xbf\n <!DOCTYPE html><html><head><title>Virus scan warning</title></head></html>"
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 2244782\n"
+
+
+@pytest.mark.parametrize("name", ["net.pth", "net.pth.tar", "model.safetensors"])
+@pytest.mark.parametrize(
+    "data, words",
+    [
+        (POINTER, "Git LFS pointer.*2244782 bytes.*git lfs pull"),
+        (PAGE, "web page.*download the file itself"),
+        (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "web page"),
+        (b'{"message": "Not Found"}\n', "text file"),
+        (gzip.compress(b"weights" * 100), "gzip; unpack"),
+        (b"BZh91AY&SY", "bzip2; unpack"),
+        (b"\xfd7zXZ\x00\x00", "xz; unpack"),
+        (b"\x28\xb5\x2f\xfd\x04", "zstd; unpack"),
+        (b"7z\xbc\xaf\x27\x1c\x00", "7z archive; unpack"),
+        (b"Rar!\x1a\x07", "RAR archive; unpack"),
+        (b"\x89HDF\r\n\x1a\n\x00", "HDF5"),
+        (b"\x93NUMPY\x01\x00", "NumPy array"),
+        (b"\x89PNG\r\n", "image"),
+    ],
+    ids="pointer page xml json gzip bzip2 xz zstd 7z rar hdf5 npy png".split(),
+)
+def test_stand_ins_are_named_for_what_they_are(tmp_path, name, data, words):
+    path = tmp_path / name
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match=words) as error:
+        load_classifier(path)
+    assert str(error.value).startswith(f"{path}: ")
+
+
+def test_archives_that_hold_something_else(tmp_path):
+    inner = save({"w": torch.ones(2)}, tmp_path / "net.pth")
+    with tarfile.open(tmp_path / "a.pth.tar", "w") as archive:
+        archive.add(inner, "net.pth")
+    for name, members, method in (
+        ("a.zip", {"net.pth": b"x"}, zipfile.ZIP_STORED),
+        ("b.zip", {"net.pth": b"x"}, zipfile.ZIP_DEFLATED),
+        ("c.npz", {"w.npy": b"x"}, zipfile.ZIP_STORED),
+    ):
+        with zipfile.ZipFile(tmp_path / name, "w", method) as archive:
+            for member, data in members.items():
+                archive.writestr(member, data)
+    for name, words in (
+        ("a.pth.tar", "unpack"),
+        ("a.zip", "it holds net.pth; unpack"),
+        ("b.zip", "unpack"),
+        ("c.npz", "npz"),
+    ):
+        with pytest.raises(CheckpointError, match=words):
+            load_classifier(tmp_path / name)
+
+
+def test_safetensors_and_torch_files_under_each_other_s_names(tmp_path):
+    from safetensors.torch import save_file
+
+    torch.save({"w": torch.ones(2)}, tmp_path / "net.safetensors")
+    assert load(tmp_path / "net.safetensors")["w"].numpy().tolist() == [1, 1]
+    for size in (2, 40):  # the length of a header may look like the beginning of a pickle
+        save_file({"w" * size: torch.ones(2)}, tmp_path / "net.pth")
+        with pytest.raises(CheckpointError, match="copy it to a name that ends in .safetensors"):
+            load(tmp_path / "net.pth")
+    header = b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'.ljust(0x280)
+    (tmp_path / "net.pth").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
+    with pytest.raises(CheckpointError, match="copy it to a name that ends in .safetensors"):
+        load(tmp_path / "net.pth")
+
+
+def test_directories_that_are_no_classifier_are_named_for_what_they_are(tmp_path):
+    path = save({"w": torch.ones(2)}, tmp_path / "net.pth")
+    zipfile.ZipFile(path).extractall(tmp_path / "unpacked")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "run" / "training").mkdir(parents=True)
+    (tmp_path / "run" / "training" / "request.json").write_text("{}")
+    (inside,) = (tmp_path / "unpacked").iterdir()
+    for folder, words in (
+        (tmp_path / "unpacked", "unpacked inside of a file of torch.save.*zip -0 -r"),
+        (inside, "unpacked inside of a file of torch.save.*zip -0 -r"),
+        (tmp_path / "empty", "holds no file of weights"),
+        (tmp_path / "run", "not finished; repeat its command"),
+        (tmp_path, "open a file in it: net.pth"),
+    ):
+        with pytest.raises(CheckpointError, match=words) as error:
+            load_classifier(folder)
+        assert str(error.value).startswith(f"{folder}: ")
 
 
 def test_missing_file_and_folder(tmp_path):
@@ -276,11 +383,17 @@ def test_code_in_the_pickle_is_not_run(tmp_path, name, where):
         torch.load(path, weights_only=False)
     assert marker.exists()  # the file is a weapon
     marker.unlink()
-    with pytest.raises(CheckpointError, match="nothing of it was run") as error:
-        load(path)
+    if where == "first pickle":
+        assert str(path) in str(read_all(path))
+    else:
+        content = load(path)
+        assert type(content["evil"]) is Unused and content["evil"].name.endswith(name.split(".")[1])
+        assert foreign(content) == [] and content["state_dict"]["w"].numpy().tolist() == [1, 1]
     assert not marker.exists()
+    with pytest.raises(CheckpointError) as error:
+        load_classifier(path)
     assert str(path) in str(error.value)
-    assert name.split(".")[1] in str(error.value)
+    assert not marker.exists()
 
 
 @pytest.mark.parametrize(
@@ -296,17 +409,123 @@ def test_code_in_the_pickle_is_not_run(tmp_path, name, where):
 )
 def test_no_way_around_the_list_of_names(tmp_path, module, name):
     path = tmp_path / "names.pth"
-    path.write_bytes(b"\x80\x04" + b"".join(b"\x8c" + bytes([len(s)]) + s.encode() for s in (module, name)) + b"\x93.")
-    with pytest.raises(CheckpointError, match="which a checkpoint of weights does not need"):
+    named = b"\x80\x04" + b"".join(b"\x8c" + bytes([len(s)]) + s.encode() for s in (module, name)) + b"\x93"
+    path.write_bytes(named + b".")
+    with pytest.raises(CheckpointError, match="magic number"):
         load(path)
+    for call in (b"", b")R", b")\x81", b"N\x85R}b"):
+        path.write_bytes(zip_archive([("a/data.pkl", named + call + b".")]))
+        content = load(path)
+        assert type(content) is Unused and content.name == f"{module}.{name}"
+        with pytest.raises(CheckpointError, match=re.escape(f"a whole object ({module}.{name})")):
+            load_classifier(path, "none")
 
 
 @BOTH
 def test_whole_models_are_refused_with_the_remedy(tmp_path, legacy):
     path = save(torch.nn.Linear(2, 2), tmp_path / "model.pth", legacy)
-    with pytest.raises(CheckpointError, match="save the model's state_dict") as error:
-        load(path)
+    assert load(path).name == "torch.nn.modules.linear.Linear"
+    with pytest.raises(CheckpointError, match="Linear.*save the model's state_dict") as error:
+        load_classifier(path)
     assert str(path) in str(error.value)
+    path = save({"model": torch.nn.Linear(2, 2)}, path, legacy)
+    with pytest.raises(CheckpointError, match="Objects are not read: model .torch.nn.modules.linear.Linear"):
+        load_classifier(path)
+
+
+class Setting(enum.Enum):
+    ON = 1
+
+
+class Settings(dict):
+    """A configuration as some libraries keep it."""
+
+    def __init__(self):
+        super().__init__(lr=0.1)
+        self.parent, self.items_seen = self, {("a", 1)}
+
+
+@dataclasses.dataclass
+class Options:
+    lr: float = 0.1
+    owner: object = None
+
+
+def beside_the_weights():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], 0.1, momentum=0.9)
+    cycle = Options()
+    cycle.owner = [cycle, (cycle,)]
+    return {
+        "scheduler": torch.optim.lr_scheduler.MultiStepLR(optimizer, [1, 2]).state_dict(),
+        "scheduler itself": torch.optim.lr_scheduler.StepLR(optimizer, 1),
+        "optimizer": optimizer.state_dict(),
+        "optimizer itself": optimizer,
+        "losses": np.arange(5.0),
+        "object array": np.array(["a", None], dtype=object),
+        "best": np.float32(1.5),
+        "rng": np.random.default_rng(0),
+        "np rng": np.random.get_state(),
+        "torch rng": torch.get_rng_state(),
+        "args": Namespace(lr=0.1, path=Path("/data")),
+        "started": datetime.datetime(2020, 1, 2, tzinfo=datetime.UTC),
+        "path": PurePosixPath("/data"),
+        "counter": collections.Counter("abca"),
+        "default": collections.defaultdict(list, a=[1]),
+        "deque": collections.deque([1, 2]),
+        "sets": [{1, 2}, frozenset("ab")],
+        "fraction": Fraction(1, 3),
+        "decimal": Decimal("1.5"),
+        "complex": 1 + 2j,
+        "enumeration": Setting.ON,
+        "configuration": Settings(),
+        "options": cycle,
+        "class": Options,
+        "function": np.mean,
+        "device": torch.device("cpu"),
+        "dtype": torch.float16,
+        "numbers of other kinds": torch.ones(2, dtype=torch.complex64),
+        "odd keys": {("train", 1): 1, None: 2, True: 3, b"k": 4, float("inf"): 5, Setting.ON: 6, "lr": 7},
+        "bytes": bytearray(b"abc"),
+        "slice": slice(1, 2),
+        "regular expression": re.compile("a"),
+    }
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("protocol", [2, 4])
+@BOTH
+def test_what_lies_beside_the_weights_is_dropped_unread(tmp_path, legacy, protocol):
+    weights, path = {"w": torch.arange(3.0)}, tmp_path / "f"
+    beside = beside_the_weights()
+    content = {**beside, "state_dict": weights}
+    torch.save(content, path, pickle_protocol=protocol, _use_new_zipfile_serialization=not legacy)
+    found = load(path)
+    assert list(found) == list(content) and foreign(found) == []
+    assert_equal(found["state_dict"], weights)
+    for name in ("scheduler itself", "losses", "args", "counter", "configuration", "options", "enumeration", "class"):
+        assert type(found[name]) is Unused, name
+    assert found["counter"].name == "collections.Counter"
+    assert [key for key in found["odd keys"] if key is not ODD_KEYS] == ["lr"]
+
+
+@BOTH
+def test_a_placeholder_among_the_weights_is_an_error_that_names_it(tmp_path, legacy):
+    net = {**resnet(20).state_dict(), "bn1.extra": np.arange(3)}
+    path = save({"state_dict": net}, tmp_path / "net.pth", legacy)
+    with pytest.raises(CheckpointError, match="bn1.extra.*numpy.*not read.*--leave_out bn1.extra") as error:
+        load_classifier(path, "none")
+    assert str(path) in str(error.value)
+    path = save({"state_dict": {**resnet(20).state_dict(), 5: torch.ones(1)}}, tmp_path / "net.pth", legacy)
+    with pytest.raises(CheckpointError, match="keys that are no texts"):
+        load_classifier(path, "none")
+
+
+def test_complex_weights_are_refused(tmp_path):
+    net = {
+        key: value.to(torch.complex64) if key == "fc.bias" else value for key, value in resnet(20).state_dict().items()
+    }
+    with pytest.raises(CheckpointError, match="fc.bias.*complex"):
+        load_classifier(save({"state_dict": net}, tmp_path / "net.pth"), "none")
 
 
 def test_attributes_of_tensors_cannot_be_set(tmp_path):

@@ -13,6 +13,7 @@ from qcrs_jax.convert.load import load_classifier
 from qcrs_jax.experiments import demo
 from qcrs_jax.experiments.train import COLUMNS, _reader, _Run, read_log
 
+from qcrs_jax.checkpoint import is_classifier
 from qcrs_jax.data import Dataset
 from qcrs_jax.errors import UserError
 
@@ -49,6 +50,7 @@ def unbroken(folder):
 def test_a_run_leaves_a_classifier_a_log_and_a_curve(folder, unbroken):
     classifier = load_classifier(folder / "unbroken")
     assert classifier.spec.arch == "lenet" and classifier.spec.source["sigma"] == 0.25
+    assert classifier.spec.class_names == tuple(np.load(folder / "data" / "test.npz")["class_names"].tolist())
     rows = read_log(folder / "unbroken" / "training" / "log.tsv")
     assert [row[0] for row in rows] == [1, 2, 3, 4] and all(len(row) == len(COLUMNS) for row in rows)
     assert rows[-1][2] < rows[0][2]
@@ -82,7 +84,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(folder, unbroken):
             os.kill(process.pid, signal.SIGKILL)
             break
     process.wait()
-    assert not (folder / "broken" / "classifier.json").exists()
+    assert not is_classifier(folder / "broken")
     done = qcrs_jax(*words[1:], cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "epochs are done" in done.stdout and "epoch 1/4" not in done.stdout

@@ -4,6 +4,8 @@ import dataclasses
 import functools
 import hashlib
 import math
+import re
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -26,13 +28,14 @@ _IMAGENET = {
     "wide_resnet50_2": ((3, 4, 6, 3), 2),
     "wide_resnet101_2": ((3, 4, 23, 3), 2),
 }
+
+
+def _cifar_resnet(depth):
+    return functools.partial(ResNet, blocks=((depth - 2) // 6,) * 3, width=16, stem="3x3", bottleneck=None)
+
+
 ARCHITECTURES = {
-    **{
-        f"cifar_resnet{depth}": functools.partial(
-            ResNet, blocks=((depth - 2) // 6,) * 3, width=16, stem="3x3", bottleneck=None
-        )
-        for depth in (20, 32, 44, 56, 110)
-    },
+    **{f"cifar_resnet{depth}": _cifar_resnet(depth) for depth in (20, 32, 44, 56, 110)},
     **{
         name: functools.partial(ResNet, blocks=blocks, width=64, stem="7x7", bottleneck=bottleneck)
         for name, (blocks, bottleneck) in _IMAGENET.items()
@@ -47,12 +50,13 @@ class Spec:
     """What a classifier is, but for its weights; written beside them as JSON.
 
     Attributes:
-        arch: a name in ARCHITECTURES.
+        arch: a name that `architecture` knows.
         num_classes: length of the logits.
         image_shape: (h, w, c) of the images it takes, in [0, 1].
         mean, std: normalisation per channel, (x - mean) / std, applied after the noise.
         options: further arguments of the architecture, such as {"shortcut": "option_a"}.
-        source: where the weights come from: file, SHA-256, layout.
+        source: where the weights come from: file, SHA-256, layout; "notes" are sentences to be said at opening.
+        class_names: the classes in the order of the logits, or None where they are not known.
     """
 
     arch: str
@@ -62,10 +66,10 @@ class Spec:
     std: tuple[float, ...]
     options: dict = dataclasses.field(default_factory=dict)
     source: dict = dataclasses.field(default_factory=dict)
+    class_names: tuple[str, ...] | None = None
 
     def __post_init__(self):
-        if self.arch not in ARCHITECTURES:
-            raise ValueError(f"unknown architecture {self.arch!r}; known are {', '.join(ARCHITECTURES)}")
+        architecture(self.arch)
         for name in ("mean", "std"):
             if len(getattr(self, name)) not in (1, self.image_shape[-1]):
                 raise ValueError(
@@ -74,6 +78,27 @@ class Spec:
                 )
         if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
             raise ValueError(f"the normalisation needs finite numbers and a positive std, not {self.mean} / {self.std}")
+        if self.class_names is not None:
+            if not all(isinstance(name, str) for name in self.class_names):
+                raise ValueError(f"class_names are texts, not {self.class_names}")
+            if len(self.class_names) != self.num_classes:
+                raise ValueError(f"class_names has {len(self.class_names)} names for {self.num_classes} classes")
+
+
+def architecture(name: str) -> Callable[..., nnx.Module]:
+    """What makes a network of the architecture `name`: one of ARCHITECTURES, or cifar_resnetD with D = 6n + 2.
+
+    Raises:
+        ValueError: no such architecture.
+    """
+    if isinstance(name, str):
+        if name in ARCHITECTURES:
+            return ARCHITECTURES[name]
+        depth = re.fullmatch(r"cifar_resnet([1-9]\d{0,3})", name)
+        if depth and int(depth[1]) >= 8 and int(depth[1]) % 6 == 2:
+            return _cifar_resnet(int(depth[1]))
+    known = ", ".join(ARCHITECTURES)
+    raise ValueError(f"unknown architecture {name!r}; known are {known}, and cifar_resnetD of any depth D = 6n + 2")
 
 
 def build(spec: Spec, seed: int = 0) -> nnx.Module:
@@ -81,7 +106,7 @@ def build(spec: Spec, seed: int = 0) -> nnx.Module:
 
     `nnx.eval_shape(lambda: build(spec))` gives its structure and shapes at no cost.
     """
-    make = ARCHITECTURES[spec.arch]
+    make = architecture(spec.arch)
     model = make(spec.image_shape[-1], spec.num_classes, rngs=nnx.Rngs(seed), **spec.options)
     model.eval()
     return model
@@ -118,7 +143,7 @@ class Classifier:
         inference = nnx.clone(self.model)
         inference.eval()
         if hasattr(inference, "prepare_inference"):
-            inference.prepare_inference(platform or jax.default_backend())
+            inference.prepare_inference(platform or jax.default_backend(), self.spec.image_shape[1])
         compute_in(inference, dtype := jnp.dtype(dtype))
         graph, weights = nnx.split(inference)
         mean, std = (jnp.asarray(v, jnp.float32).reshape(1, 1, 1, -1) for v in (self.spec.mean, self.spec.std))

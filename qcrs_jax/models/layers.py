@@ -38,9 +38,15 @@ class ConvNorm(nnx.Module):
         self.conv = conv(features_in, features, kernel, stride, rngs=rngs)
         self.norm = batch_norm(features, rngs=rngs) if normed else None
         self.features_in = features_in
+        self.columns = 1  # see join_columns
 
     def __call__(self, x: Float[Array, "batch h w c"]) -> Float[Array, "batch h2 w2 c2"]:
-        x = self.conv(x.reshape(*x.shape[:2], -1, self.features_in))  # undoes join_columns of the layer before
+        x = x.reshape(*x.shape[:2], -1, self.features_in)  # undoes join_columns of the layer before
+        if x.shape[2] % self.columns:
+            raise ValueError(
+                f"images of this width ({x.shape[2]} columns in a layer that takes {self.columns} at a time)"
+            )
+        x = self.conv(x)
         return x if self.norm is None else self.norm(x)
 
 
@@ -94,6 +100,7 @@ def join_columns(unit: ConvNorm, columns: int) -> None:
     unit.conv.bias = nnx.Param(jnp.asarray(np.tile(bias, columns)))
     unit.conv.kernel_size = (h, w + columns - 1)
     unit.conv.strides = (1, columns)
+    unit.columns = columns
 
 
 def stack(make, count: int, rngs: nnx.Rngs) -> nnx.Module:

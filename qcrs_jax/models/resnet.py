@@ -70,8 +70,9 @@ class ResNet(nnx.Module):
         channels, num_classes: of the images, and of the logits.
         blocks: blocks of each stage, at least 2.
         width: channels of the first stage; each later stage strides by 2 and has twice as many.
-        stem: "3x3" (stride 1; 32x32 images) or "7x7" (stride 2 and a max pool of stride 2; ImageNet).
+        stem: "3x3" (stride 1; 32x32 images) or "7x7" (stride 2; ImageNet).
         stem_norm: whether batch normalisation follows the stem, as everywhere but in DDRS's ResNets.
+        max_pool: whether a 3x3 max pool of stride 2 follows it; by default behind a 7x7 stem alone.
         bottleneck: None for basic blocks; else blocks of 4 times the width, whose 3x3 has `bottleneck` times it.
         shortcut: of basic blocks, "projection" or "option_a".
     """
@@ -85,11 +86,12 @@ class ResNet(nnx.Module):
         width: int,
         stem: str,
         stem_norm: bool = True,
+        max_pool: bool | None = None,
         bottleneck: int | None = None,
         shortcut: str = "projection",
         rngs: nnx.Rngs,
     ):
-        self.stem, self.width = stem, width
+        self.width, self.max_pool = width, stem == "7x7" if max_pool is None else max_pool
         self.conv1 = ConvNorm(channels, width, *{"3x3": (3, 1), "7x7": (7, 2)}[stem], stem_norm, rngs=rngs)
         features_in = width
         for i, depth in enumerate(blocks):
@@ -107,23 +109,26 @@ class ResNet(nnx.Module):
         self.stages = len(blocks)
         self.fc = nnx.Linear(features_in, num_classes, rngs=rngs)
 
-    def prepare_inference(self, platform: str) -> None:
-        """Folds batch normalisation, and joins the columns where `platform` has too few channels, in place."""
+    def prepare_inference(self, platform: str, width: int = 32) -> None:
+        """Folds batch normalisation, and joins the columns where `platform` has too few channels, in place.
+
+        Columns are joined where the `width` of the images is a multiple of four.
+        """
         fold_norms(self)
         for i in range(self.stages):
             getattr(self, f"layer{i + 1}").slice_first = platform == "tpu"
-        if self.width > 16:
+        if self.width > 16 or self.max_pool or width % 4:
             return
         join_columns(self.conv1, 4)
         for stage in (self.layer1, self.layer2) if platform == "tpu" else (self.layer1,):
-            for block in (stage.first, stage.rest):
+            for block in filter(None, (stage.first, stage.rest)):
                 if block.stride == 1:
                     join_columns(block.conv1, 2)
                 join_columns(block.conv2, 2)
 
     def __call__(self, x: Float[Array, "batch h w c"]) -> Float[Array, "batch num_classes"]:
         x = nnx.relu(self.conv1(x))
-        if self.stem == "7x7":
+        if self.max_pool:
             x = max_pool(x, 3, padding=1)
         for i in range(self.stages):
             x = getattr(self, f"layer{i + 1}")(x)

@@ -1,0 +1,310 @@
+"""Which of a checkpoint's tensors are the network's: the dictionary that holds them, and their prefix in it.
+
+One network that can be meant is taken. Where two can be meant the user is asked; nothing is left out in silence.
+"""
+
+import dataclasses
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from qcrs_jax.checkpoint import CheckpointError
+
+from .torch_file import Storage, Tensor
+from .unpickle import ODD_KEYS, SAVE_WEIGHTS_ALONE, Unused
+
+TOP = "."  # the name of the file as a whole among its fields
+DEEP, MANY = 4, 10_000  # how deep and how many containers are looked through
+BLOCK = r"(?:layer\d+\.\d+\.|(?:sub_)?block\d+\.layer\.\d+\.)"
+STEM = re.compile(rf"^(?!(?:.*\.)?{BLOCK}conv1\.weight$)((?:.*\.)?)conv1\.weight$", re.DOTALL)
+PARTS = re.compile(r"(conv1|bn1|layer\d+|(?:sub_)?block\d+|fc\d*|linear|conv2)\.")  # what networks are made of here
+PAIRS = {  # names of the buffers with the mean and the standard deviation of a normalising layer
+    ("mean", "std"),
+    ("means", "stds"),
+    ("means", "sds"),
+    ("mu", "sigma"),
+    ("mu", "std"),
+    ("new_mean", "new_std"),
+    ("pixel_mean", "pixel_std"),
+    ("mu", "log_sig"),  # of RS4A, Yang et al. 2020
+}
+_NORMALISERS = {frozenset(pair): pair for pair in PAIRS}
+
+
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+    """The tensors of the network in a checkpoint.
+
+    field: path of the dictionary that holds them, None for the file as a whole.
+    prefix: what its names begin with.
+    tensors: without the prefix.
+    normalization: of a normalising layer stored beside it, as "MEAN,.../STD,...", or None.
+    left_out: names of tensors and other entries that are not used, because the user said so.
+    notes: sentences for the user.
+    """
+
+    field: str | None
+    prefix: str
+    tensors: dict[str, Tensor]
+    normalization: str | None
+    left_out: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def choose(content, path: Path, field: str | None, prefix: str | None, leave_out: tuple[str, ...]) -> Chosen:
+    """The network's tensors in the `content` of the checkpoint `path`.
+
+    Args:
+        field: the dictionary to take, as the messages name it; None asks where several can be meant.
+        prefix: of the network's names; tensors without it are left out. None asks where several can be meant.
+        leave_out: beginnings of names that are not of the network.
+
+    Raises:
+        CheckpointError: no network, or several, or tensors that are not of it; names them and the option.
+    """
+    found, entries, notes = _dictionary(content, path, field)
+    left_out = [str(key) for key in entries if isinstance(key, str) and key.startswith(leave_out)] if leave_out else []
+    idle = [start for start in leave_out if not any(name.startswith(start) for name in left_out)]
+    if idle:
+        raise CheckpointError(f"{path}: leave_out {idle[0]!r}: no name in {_called(found)} begins so")
+    entries = {key: value for key, value in entries.items() if not left_out or key not in set(left_out)}
+    _check_tensors(entries, path, found)
+    normalisers, tensors = _split_normalisers(entries)
+    normalization = _normalization(normalisers, path)
+    if normalization is not None:
+        notes.append(f"The file stores the normalisation: {', '.join(normalisers)}.")
+    asked = prefix is not None
+    prefix, said = _prefix(tensors, path, prefix)
+    stray = _strays(tensors, prefix)
+    if asked:
+        left_out += stray
+    else:
+        others = tuple(other for other in _stems(tensors) if other != prefix)
+        if unexpected := [name for name in stray if not name.startswith(others)]:
+            _refuse_strays(unexpected, prefix, path)
+    notes += said
+    parts = [name for name in left_out if name.startswith(prefix) and PARTS.match(name[len(prefix) :])]
+    if parts:
+        raise CheckpointError(
+            f"{path}: leave_out: {parts[0]!r} is a part of the network's own layers, without which it is another one"
+        )
+    if left_out:
+        notes.append(f"Left out, as was asked: {listed(left_out)}.")
+    gone = set(stray)
+    kept = {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name not in gone}
+    return Chosen(None if found == TOP else found, prefix, kept, normalization, tuple(left_out), tuple(notes))
+
+
+def _containers(content) -> Iterator[tuple[str, dict]]:
+    """(path, dictionary) of each dictionary in `content`, itself first."""
+    queue, seen = [(TOP, content, 0)], set()
+    while queue and len(seen) < MANY:
+        name, value, depth = queue.pop(0)
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, dict):
+            yield name, value
+        if depth < DEEP:
+            items = value.items() if isinstance(value, dict) else enumerate(value)
+            inner = ((str(key)[:100], v) for key, v in items if isinstance(v, dict | list | tuple))
+            room = max(MANY - len(queue), 0)
+            queue += [
+                (key if name == TOP else f"{name}.{key}", v, depth + 1) for key, v in itertools.islice(inner, room)
+            ]
+
+
+def _dictionary(content, path, field):
+    """(path, dictionary, notes) of the dictionary that holds the network."""
+    if isinstance(content, Unused):
+        raise CheckpointError(
+            f"{path}: holds a whole object ({content.name}), not the weights alone; {SAVE_WEIGHTS_ALONE}: "
+            "torch.save(model.state_dict(), ...)"
+        )
+    if not isinstance(content, dict | list | tuple):
+        raise CheckpointError(
+            f"{path}: holds a {type(content).__name__}, not a dictionary with weights; save the model's state_dict"
+        )
+    dictionaries = dict(_containers(content))
+    if field is not None:
+        if field not in dictionaries:
+            raise CheckpointError(f"{path}: field {field!r} is no dictionary in it; there are {listed(dictionaries)}")
+        return field, dictionaries[field], []
+    holding = {name: d for name, d in dictionaries.items() if any(isinstance(v, Tensor) for v in d.values())}
+    networks = {name: d for name, d in holding.items() if _stems(key for key in d if isinstance(key, str))}
+    if len(networks) > 1:
+        first, *rest = networks
+        if not all(_equal(networks[first], networks[name]) for name in rest):
+            raise CheckpointError(
+                f"{path}: holds the weights of several networks, in its fields {listed(networks)}; say which with "
+                f"--field (field= of load_classifier), as in --field {first}"
+            )
+        others = f"The fields {listed(networks)} hold the same weights; one of them is used."
+        return first, networks[first], [others]
+    if networks:
+        (found,) = networks
+        rest = [name for name in holding if name not in (found, TOP) and any(isinstance(k, str) for k in holding[name])]
+        rest = [name for name in rest if not re.search(r"optim|scaler|sched|(^|\.)opt(\.|$)", name)]
+        notes = [f"The weights are those of its field {found!r}; not read: {listed(rest)}."] if rest else []
+        return found, networks[found], notes
+    for name in ("net", "state_dict", *sorted(holding, key=lambda name: -len(holding[name]))):
+        if name in holding or (isinstance(dictionaries.get(name), dict) and name != TOP):
+            if name == TOP and not all(isinstance(value, Tensor) for value in content.values()):
+                break
+            return name, dictionaries[name], []
+    fields = ", ".join(str(key)[:100] for key in list(content)[:8]) if isinstance(content, dict) else "none"
+    unread = [f"{key} ({v.name})" for key, v in content.items() if isinstance(v, Unused)] if fields != "none" else []
+    raise CheckpointError(
+        f"{path}: no state_dict found: looked for a dictionary of tensors in its fields and in the file as a whole, "
+        f"whose fields are: {fields}; save the model's state_dict"
+        + (f". Objects are not read: {listed(unread)}" if unread else "")
+    )
+
+
+def _check_tensors(entries, path, found):
+    """Raises unless the dictionary holds tensors alone, under names."""
+    if not entries:
+        raise CheckpointError(f"{path}: {_called(found)} is empty, so no state_dict; save the model's state_dict")
+    for key, value in entries.items():
+        if key is ODD_KEYS or not isinstance(key, str):
+            raise CheckpointError(f"{path}: {_called(found)} is no state_dict: it has keys that are no texts")
+        if not isinstance(value, Tensor):
+            what = "a storage" if isinstance(value, Storage) else f"a {type(value).__name__}"
+            what = f"{value.name!r}, which is not read" if isinstance(value, Unused) else what
+            raise CheckpointError(
+                f"{path}: {_called(found)} is no state_dict: {key[:100]!r} is not a tensor but {what}; "
+                f"--leave_out {key[:100]} opens the rest without it, if it is not of the network"
+            )
+
+
+def _called(found):
+    return "the file as a whole" if found == TOP else f"its field {found!r}"
+
+
+def _split_normalisers(entries):
+    """The tensors of normalising layers, by name, and all others."""
+    by_parent = {}
+    for name in entries:
+        parent, _, last = name.rpartition(".")
+        by_parent.setdefault(parent, set()).add(last)
+    layers = {parent: pair for parent, names in by_parent.items() for key, pair in _NORMALISERS.items() if key <= names}
+    names = {f"{parent}.{last}".lstrip(".") for parent, pair in layers.items() for last in pair}
+    return {n: entries[n] for n in entries if n in names}, {n: t for n, t in entries.items() if n not in names}
+
+
+def _normalization(normalisers, path):
+    """The normalisation in the tensors of normalising layers, as `parse_normalization` reads it; None for none."""
+    found = {}
+    for name in normalisers:
+        parent = name.rpartition(".")[0]
+        found.setdefault(parent, {})[name.rpartition(".")[2]] = normalisers[name]
+    texts = {}
+    for parent, tensors in found.items():
+        pair = _NORMALISERS[frozenset(tensors)]
+        try:
+            mean, std = (tensors[name].numpy().ravel() for name in pair)
+            if len(mean) > 100 or len(std) > 100:
+                raise ValueError(f"{len(mean)} and {len(std)} numbers")
+            if pair[1] == "log_sig":
+                std = np.exp(std)
+        except ValueError as error:
+            raise CheckpointError(
+                f"{path}: the normalisation in {', '.join(normalisers)} is damaged: {error}"
+            ) from error
+        texts["/".join(",".join(str(value) for value in values) for values in (mean, std))] = parent
+    if len(texts) > 1:
+        raise CheckpointError(
+            f"{path}: stores several normalisations: {'; '.join(texts)}; leave all out but one with --leave_out, of "
+            + ", ".join(f"{parent}." for parent in texts.values())
+        )
+    return next(iter(texts), None)
+
+
+def _stems(tensors) -> list[str]:
+    """The prefixes under which there is a network, or at least the first layer of one."""
+    return [match[1] for name in tensors if name.endswith("conv1.weight") and (match := STEM.match(name))]
+
+
+def _group(tensors, prefix, stems):
+    """The tensors of the network under `prefix`, without it, and without other networks below it."""
+    below = tuple(other for other in stems if other != prefix and other.startswith(prefix))
+    return {
+        name[len(prefix) :]: tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix) and not (below and name.startswith(below))
+    }
+
+
+def _strays(tensors, prefix):
+    """The names that are not of the network under `prefix`."""
+    below = tuple(other for other in _stems(tensors) if other != prefix and other.startswith(prefix))
+    return [name for name in tensors if not name.startswith(prefix) or (below and name.startswith(below))]
+
+
+def _prefix(tensors, path, given):
+    """The network's prefix, and what there is to say of the choice."""
+    stems = _stems(tensors)
+    if given is not None:
+        if not any(name.startswith(given) for name in tensors):
+            raise CheckpointError(f"{path}: prefix {given!r}: no name begins so; first names: {listed(tensors, 4)}")
+        return given, []
+    if not stems:
+        return "", []
+    if len(stems) == 1:
+        (only,) = stems
+        inside = len(_group(tensors, only, stems))
+        return only if 2 * inside >= len(tensors) or inside >= 8 else "", []
+    groups = {stem: _group(tensors, stem, stems) for stem in stems}
+    first, *rest = stems
+    same = all(_equal(groups[first], groups[other]) for other in rest)
+    if same:
+        return first, [f"The network is stored under {listed(stems)} with the same weights in each."]
+    if attacked := _attacked(stems, groups):
+        return attacked, [
+            f"The network is stored under {listed(stems)}, with other weights in each; those of {attacked!r} are used, "
+            "as the program that writes such files loads them last. --prefix chooses the other."
+        ]
+    raise CheckpointError(
+        f"{path}: holds several networks, whose names begin with {listed(stems)}; say which with --prefix "
+        f"(prefix= of load_classifier), as in --prefix {first or repr(first)}"
+    )
+
+
+def _attacked(stems, groups):
+    """The prefix that counts in files of the robustness library, which keep one network in two places; else None."""
+    for plain in stems:
+        inner = plain.removesuffix("model.") + "attacker.model."
+        if len(stems) == 2 and plain.endswith("model.") and inner in stems and _alike(groups[plain], groups[inner]):
+            return inner
+    return None
+
+
+def _alike(ours, theirs):
+    """Whether two state_dicts have the same names and shapes."""
+    both = all(isinstance(v, Tensor) for d in (ours, theirs) for v in d.values())
+    return both and ours.keys() == theirs.keys() and all(t.shape == theirs[name].shape for name, t in ours.items())
+
+
+def _equal(ours, theirs):
+    """Whether two state_dicts hold the same numbers under the same names."""
+    if not _alike(ours, theirs):
+        return False
+    return all(
+        t.dtype == theirs[name].dtype and np.array_equal(t.view(), theirs[name].view()) for name, t in ours.items()
+    )
+
+
+def _refuse_strays(names, prefix, path):
+    raise CheckpointError(
+        f"{path}: tensor {names[0]!r} lacks the prefix {prefix!r} of the others; if it is not of the network, "
+        f"--prefix {prefix or repr('')} (prefix= of load_classifier) opens the network alone and leaves out: "
+        f"{listed(names)}"
+    )
+
+
+def listed(names, most: int = 10) -> str:
+    names = [str(name)[:100] or "''" for name in names]
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
