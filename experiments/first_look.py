@@ -19,10 +19,12 @@ SHARE = 0.7  # of the stake that is bet
 def first_look(inputs, indices: range, sigma: float | None) -> Iterator[str]:
     """Sentences on what looks wrong: accuracy near chance, clean or under noise of `sigma`, or labels permuted.
 
-    50 images are looked at, those of the run if they are as many and of many classes, and up to 200 where a permutation
-    of labels seems to explain the first ones. A sentence about accuracy
-    has a probability of at most LEVEL where the network's accuracy is at least half the way from chance to 1, and one
-    about a permutation where images of each class are called by its own name at least as often as by any other.
+    50 images are looked at: those of the run, if these are as many and of many classes. Up to 200 are looked at where a
+    permutation of labels seems to explain the first ones.
+
+    False alarms have a probability of at most LEVEL each: of a sentence about accuracy, for a network whose accuracy is
+    at least halfway from chance to 1; of one about a permutation, where images of each class get their own name at least
+    as often as any other.
     """
     classes = len(inputs.dataset.class_names)
     chosen = choose(inputs.dataset, indices)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .noise import gaussian_noise
-from .sampling import Classifier, num_classes
+from .sampling import Classifier, logits_of, num_classes
 from .sigma import SEARCH
 
 
@@ -166,12 +166,14 @@ def mean_softmax(
     devices = jax.lax.axis_size(axis_name) if axis_name else 1
     turns = math.ceil(draws / (batch_size * devices))
     size = math.ceil(draws / (turns * devices))  # as few as the turns need: draws may be one
+    classes = num_classes(classify, image.shape)
 
     def add_batch(i, total):
         index = (i * devices + device) * size + jnp.arange(size)
-        logits = classify(image[None] + sigma * gaussian_noise(key, index, image.shape)).astype(jnp.float32)
+        noise = gaussian_noise(key, index, image.shape)
+        logits = logits_of(classify, image[None] + sigma * noise, classes).astype(jnp.float32)
         valid = (index < draws) & jnp.isfinite(logits).all(axis=-1)
         return total + jnp.where(valid[:, None], jax.nn.softmax(logits), 0).sum(axis=0)
 
-    total = jax.lax.fori_loop(0, turns, add_batch, jnp.zeros(num_classes(classify, image.shape), jnp.float32))
+    total = jax.lax.fori_loop(0, turns, add_batch, jnp.zeros(classes, jnp.float32))
     return (jax.lax.psum(total, axis_name) if axis_name else total) / draws

@@ -63,6 +63,23 @@ def num_classes(classify: Classifier, image_shape: tuple[int, ...]) -> int:
     return logits.shape[1]
 
 
+def logits_of(
+    classify: Classifier, images: Float[Array, "batch h w c"], classes: int
+) -> Float[Array, "batch num_classes"]:
+    """The logits of each of `images`.
+
+    Raises:
+        ValueError: `classify` gives another number of them, which would be counted for copies that it never saw.
+    """
+    logits = classify(images)
+    if logits.shape != (len(images), classes):
+        raise ValueError(
+            f"classify must return logits of shape {(len(images), classes)} for {len(images)} images, one row for each; "
+            f"it returned {logits.shape}"
+        )
+    return logits
+
+
 def sample_counts(
     classify: Classifier,
     image: Float[Array | np.ndarray, "h w c"],
@@ -116,13 +133,14 @@ def sample_votes(
     batch_size = batch_size or default_batch_size(image.shape)
     if beta is not None and batch_size > SOFT_ONE:
         raise ValueError(f"batch_size {batch_size} is more than soft votes are summed exactly for: {SOFT_ONE}")
-    classes = jnp.arange(num_classes(classify, image.shape))
+    classes = jnp.arange(num_classes(classify, image.shape), dtype=jnp.int32)
     device = jax.lax.axis_index(axis_name) if axis_name else 0
     devices = jax.lax.axis_size(axis_name) if axis_name else 1
 
     def add_batch(i, votes):
         place = (i * devices + device) * batch_size + jnp.arange(batch_size)
-        logits = classify(image[None] + sigma * gaussian_noise(key, first + place, image.shape))
+        noise = gaussian_noise(key, first + place, image.shape)
+        logits = logits_of(classify, image[None] + sigma * noise, classes.size)
         valid = (place < n) & jnp.isfinite(logits).all(axis=-1)
         digits = votes.digits
         if beta is not None:

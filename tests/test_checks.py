@@ -185,6 +185,26 @@ def test_requests_that_cannot_be_meant_are_refused(arguments, error, message):
         plain(certify)(**asked)
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda f: certify(f, IMAGE, 0.25, key=KEY, n=20),
+        lambda f: certify(f, np.stack([IMAGE] * 2), 0.25, key=KEY, n=20),
+        lambda f: jax.jit(lambda image: certify(f, image, 0.25, key=KEY, n=20))(IMAGE),
+        lambda f: certify(f, IMAGE, 0.25, key=KEY, n=20, search=DDRS(0.1, 0.6, steps=2, draws=5)),
+        lambda f: certify(f, IMAGE, 0.25, key=KEY, n=200, certificate="soft"),
+        lambda f: predict(f, IMAGE, 0.25, key=KEY, n=20),
+        lambda f: search_sigma(f, IMAGE, 0.25, SEARCH, key=KEY),
+        lambda f: sample_curve(f, IMAGE, [0.2], key=KEY, n=20),
+        lambda f: sample_counts(f, IMAGE, 0.25, KEY, 20),
+    ],
+)
+def test_a_classifier_that_answers_once_for_all_copies_is_refused(call):
+    # Its one answer would count for each copy.
+    with pytest.raises(ValueError, match="one row for each; it returned .1, 4."):
+        call(lambda images: by_sign(images[:1]))
+
+
 def test_a_tolerance_as_wide_as_its_bracket_is_refused():
     with pytest.raises(ValueError, match="nothing would be searched"):
         QCRS(0.4, 0.6, tolerance=0.25)
