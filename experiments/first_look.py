@@ -23,8 +23,8 @@ def first_look(inputs, indices: range, sigma: float | None) -> Iterator[str]:
     permutation of labels seems to explain the first ones.
 
     False alarms have a probability of at most LEVEL each: of a sentence about accuracy, for a network whose accuracy is
-    at least halfway from chance to 1; of one about a permutation, where images of each class get their own name at least
-    as often as any other.
+    at least halfway from chance to 1; of one about a permutation, where images of each class get their own name at
+    least as often as any other.
     """
     classes = len(inputs.dataset.class_names)
     chosen = choose(inputs.dataset, indices)

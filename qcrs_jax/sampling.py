@@ -74,8 +74,8 @@ def logits_of(
     logits = classify(images)
     if logits.shape != (len(images), classes):
         raise ValueError(
-            f"classify must return logits of shape {(len(images), classes)} for {len(images)} images, one row for each; "
-            f"it returned {logits.shape}"
+            f"classify must return logits of shape {(len(images), classes)} for {len(images)} images, one row for "
+            f"each; it returned {logits.shape}"
         )
     return logits
 
