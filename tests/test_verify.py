@@ -8,7 +8,7 @@ import pytest
 from checkpoints import SHARED
 from PIL import Image
 from qcrs_jax.experiments import cli, demo
-from qcrs_jax.experiments.verify import _concluded
+from qcrs_jax.experiments.verify_lines import concluded
 
 from qcrs_jax.records import checksum, read_run, sidecar_checksum
 
@@ -236,7 +236,7 @@ def move(path: Path, idx: int, copies: int, stretch: float = 1.0):
     path.write_text("".join("\t".join(line) + "\n" for line in lines))
     request = json.loads(path.with_name(path.name + ".json").read_text())["request"]
     record = next(record for record in read_run(path).records if record.idx == idx)
-    for name, value in _concluded(record, request).items():
+    for name, value in concluded(record, request).items():
         if (name := {"pa_lower": "pABar", "sigma": "best_sigma"}.get(name, name)) in lines[0]:
             row[column(name)] = repr(value)
     path.write_text("".join("\t".join(line) + "\n" for line in lines))

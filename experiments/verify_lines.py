@@ -1,0 +1,138 @@
+"""`qcrs-jax verify`: the lines of a results file, compared with what follows from their counts."""
+
+import math
+
+CLOSE = 1e-9  # by which SciPy's functions may differ between machines
+KEYS = ("idx", "label")
+NEAR = dict.fromkeys(("mean", "deviation"), 1e-3)  # and what a pilot computes in float32, which no guarantee rests on
+
+
+def recorded_time(path, request) -> float:
+    """The seconds that all images took by the file's own times; 0 where it has none."""
+    from qcrs_jax.records import parse_seconds
+
+    try:
+        seconds = [parse_seconds(rows[0].get("time")) for rows in lines_of(path).values()]
+    except ValueError:
+        return 0.0
+    return sum((s for s in seconds if s == s), 0.0)
+
+
+def curve_troubles(images, request):
+    """Where a line of a curve is not of the sigmas and the samples of the request."""
+    from qcrs_jax.records import parse_counts
+
+    for index, rows in images.items():
+        for row in rows:
+            try:
+                counts, sigma = parse_counts(row["counts"]), float(row["sigma"])
+            except (KeyError, ValueError) as error:
+                yield f"image {index}: not a line of a curve: {error}"
+                continue
+            if not 0 <= min(counts) <= sum(counts) <= request["n"] or sigma not in request["sigmas"]:
+                yield f"image {index}: sigma {sigma:g} with {sum(counts)} samples is not of the run"
+
+
+def bound_troubles(record, request):
+    """Where the record is not what follows from its counts."""
+    try:
+        made = concluded(record, request)
+    except (ValueError, IndexError, TypeError, KeyError) as error:
+        yield f"nothing follows from its counts: {error}"
+        return
+    for name, value in made.items():
+        written = getattr(record, name)
+        if written is None or not math.isclose(written, value, rel_tol=CLOSE, abs_tol=1e-300):
+            yield f"{name} is {written}, and {value} by its counts and the request"
+
+
+def concluded(record, request) -> dict:
+    """The fields of a record that follow from its counts, computed again."""
+    import numpy as np
+
+    from qcrs_jax import bounds, verdict
+    from qcrs_jax.sequential import Sequential
+
+    n, alpha, counts = request["n"], request["alpha"], (np.array(record.counts0 or ()), np.array(record.counts))
+    if request["method"] == "predict":
+        return {"predict": int(verdict.make_prediction(counts[1], n, alpha).prediction)}
+    found = {}
+    if request["method"] == "cohen":
+        found["sigma"] = float(np.float32(request["sigma"]))
+    if record.n is not None and not request.get("budget"):
+        found["n"] = n
+    if request.get("tolerance"):
+        found["n"] = int(bounds.enough_table(request["n0"], n, alpha, request["tolerance"])[counts[0].max()])
+    if request.get("stop_when_wrong") and np.argmax(counts[0]) != record.label:
+        found["n"] = 0
+    if request.get("certificate") == "soft":
+        sums = (np.array(getattr(record, name)) for name in ("sums0", "sums", "squares"))
+        made = verdict.make_soft_certificate(*counts, *sums, record.sigma, n, alpha)
+        found["pb_upper"] = float(made.soft.pb_upper)
+    elif request.get("sequential"):
+        sequential = Sequential(**request["sequential"])
+        looks = sequential.looks(n)
+        if record.n not in looks:
+            return {"n": looks[-1]}
+        made = verdict.make_sequential_certificate(*counts, record.sigma, looks.index(record.n), sequential, n, alpha)
+        found |= {"n": record.n, "radius_upper": float(made.radius_upper)}
+        if made.robust is not None:
+            found["robust"] = int(made.robust)
+    elif request.get("bound") == "randomised":
+        made = verdict.make_randomised_certificate(*counts, record.sigma, _n(record, request), alpha, record.u)
+    else:
+        made = verdict.make_certificate(*counts, record.sigma, _n(record, request), alpha)
+    return {
+        "predict": int(made.prediction),
+        "radius": float(made.radius),
+        "pa_lower": float(made.pa_lower),
+        **found,
+    }
+
+
+def _n(record, request):
+    return request["n"] if record.n is None else record.n
+
+
+def differing_fields(index, records, rows):
+    """What differs, number by number, between what was drawn now and the lines of the file."""
+    for record, row in zip(records, rows):
+        columns = tuple(name for name in row if name != "time")
+        again = dict(zip(columns, record.line(columns).rstrip("\n").split("\t")))
+        for name in columns:
+            if not same(row[name], again[name], NEAR.get(name, CLOSE)):
+                yield f"image {index}: {name} is {row[name]}, and {again[name]} when it is drawn again"
+
+
+def typed_lines(path, request) -> dict:
+    """The lines of a file by image, as objects."""
+    from qcrs_jax.curves import read_points
+    from qcrs_jax.records import read_run
+
+    from .budget import read_pilots
+
+    found = {}
+    if request["method"] == "curve":
+        read = read_points(path)
+    else:
+        read = read_pilots(path) if "pilot" in request else read_run(path).records
+    for record in read:
+        found.setdefault(record.idx, []).append(record)
+    return found
+
+
+def same(written, again, close):
+    try:
+        return written == again or math.isclose(float(written), float(again), rel_tol=close, abs_tol=1e-300)
+    except ValueError:  # counts
+        return False
+
+
+def lines_of(path):
+    """The rows of a results file by column, of each image; all but idx and label is text."""
+    from qcrs_jax.records import read_rows
+
+    images = {}
+    for row in read_rows(path, {"idx", "label"}, lambda row: {**row, **{name: int(row[name]) for name in KEYS}}):
+        images.setdefault(row["idx"], []).append(row)
+    return images
