@@ -1,10 +1,11 @@
-"""Files that the user named: errors of the operating system become messages with a remedy; and a lock of a file."""
+"""Files that the user named: errors of the operating system become messages with a remedy; regular ones; and locks."""
 
 import contextlib
 import errno
 import functools
 import inspect
 import os
+import stat
 from pathlib import Path
 
 from .errors import UserError
@@ -65,6 +66,42 @@ def reads(argument: str, error: type[UserError] = UserError):
         return call
 
     return decorate
+
+
+def read_regular(
+    path: str | Path, most: int | None = None, error: type[UserError] = UserError, as_a: str | None = None
+) -> bytes:
+    """What a regular file holds. A pipe or a device, which could keep a reader waiting for ever, is not opened.
+
+    Args:
+        most: bytes that it may have; None for any number.
+        as_a: the kind of file that it is read as, for the message.
+
+    Raises:
+        error: it is not a regular file, is larger, or cannot be read; names it.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        with open(descriptor, "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise error(f"{path}: cannot be read{f' as a {as_a}' if as_a else ''}: it is not a regular file")
+            if most is not None and status.st_size > most:
+                raise error(f"{path}: has {status.st_size:,} bytes; at most {most:,} are read")
+            return file.read() if most is None else file.read(most)
+    except (OSError, ValueError) as reason:  # ValueError: a name with a null character
+        kind = f" as a {as_a}" if as_a else ""
+        raise error(f"{path}: cannot be read{kind}: {getattr(reason, 'strerror', None) or reason}") from reason
+
+
+def check_regular(path: str | Path, error: type[UserError] = UserError) -> None:
+    """Raises `error` for a pipe, a device or a socket, which nothing is to read; passes over what is not there."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise error(f"{path}: is neither a regular file nor a folder, and is not opened")
 
 
 def _is_below(file, folder):

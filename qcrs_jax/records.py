@@ -18,13 +18,17 @@ import datetime
 import hashlib
 import json
 import math
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from . import sidecar as sidecars
 from .account import account
 from .errors import UserError
+from .files import read_regular
+from .printable import printable
 
 COLUMNS = (
     "idx",
@@ -53,6 +57,10 @@ EARLIER_VERSION = (
     "bounds from these counts, but cannot draw the counts again."
 )
 """What is said of results files whose counts cannot be verified."""
+
+MOST_COLUMNS, LONGEST_NAME = 1000, 500
+LONGEST_FIELD = 4 * 2**20  # characters; the counts of 100 000 classes have a million
+_NO_RESULT = (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError)
 
 # Where a column has another name.
 _ATTRIBUTES = {"best_sigma": "sigma", "pABar": "pa_lower", "pBBar": "pb_upper", "time": "seconds"}
@@ -176,7 +184,7 @@ class Run:
     def class_name(self, label: int) -> str:
         """The name of a class by the sidecar, or its number where that has none."""
         names = self.request.get("dataset", {}).get("class_names") or []
-        return names[label] if 0 <= label < len(names) else str(label)
+        return printable(names[label]) if 0 <= label < len(names) else str(label)
 
     @property
     def input_specific(self) -> bool:
@@ -246,8 +254,8 @@ def read_run(path: str | Path) -> Run:
     for number, row in rows:
         try:
             record = _parse({ours: row[theirs] for ours, theirs in columns.items()})
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise RecordsError(f"{path}, line {number}: not a result: {error}") from error
+        except _NO_RESULT as error:
+            raise RecordsError(f"{path}, line {number}: not a result: {_short(error)}") from error
         if record.idx in seen:
             raise RecordsError(f"{path}, line {number}: image {record.idx} is there twice")
         if trouble := _counting_trouble(record, sidecar.get("request", {})):
@@ -334,8 +342,8 @@ def read_rows(path: Path, needed: set[str], parse: Callable[[dict], Any], kind: 
     for number, row in lines:
         try:
             rows.append(parse(row))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise RecordsError(f"{path}, line {number}: not a result: {error}") from error
+        except _NO_RESULT as error:
+            raise RecordsError(f"{path}, line {number}: not a result: {_short(error)}") from error
     return rows
 
 
@@ -350,13 +358,18 @@ def _check_columns(path, header, missing, kind):
 def _read_table(path, kind):
     """The names in the first line of a tab-separated file, and (line number, {name: text}) of each line below it."""
     try:
-        content = path.read_bytes()
+        content = read_regular(path, error=RecordsError, as_a=kind)
         encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8"
         text = content.decode(encoding).replace("\ufeff", "")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecordsError(f"{path}: cannot be read as a {kind}: {error}") from error
+    except UnicodeDecodeError as error:
+        raise RecordsError(f"{path}: cannot be read as a {kind}: {_short(error)}") from error
     lines = text.splitlines()
     header = _fields(lines[0].rstrip()) if lines else []
+    if len(header) > MOST_COLUMNS or any(len(name) > LONGEST_NAME for name in header):
+        raise RecordsError(
+            f"{path}: not a {kind}: its first line has {len(header):,} columns, the longest name "
+            f"{max(map(len, header)):,} characters"
+        )
     if twice := sorted({name for name in header if header.count(name) > 1}):
         raise RecordsError(f"{path}: not a {kind}: its first line has the column {twice[0]!r} twice")
     rows = []
@@ -367,6 +380,8 @@ def _read_table(path, kind):
         if fields == header or not line.strip():  # logs that were joined
             continue
         ended = number < len(lines) or text.endswith(("\n", "\r"))
+        if (longest := max(map(len, fields))) > LONGEST_FIELD:
+            raise RecordsError(f"{path}, line {number}: not a result: it has a field of {longest:,} characters")
         if trouble := _line_trouble(header, fields, ended, sidecar_path(path).exists()):
             raise RecordsError(f"{path}, line {number}: not a result: {trouble}")
         rows.append((number, dict(zip(header, fields))))
@@ -400,19 +415,34 @@ def read_sidecar(path: Path) -> dict:
     """The sidecar of the results file `path`: "request", "provenance", what is "said" of guarantees, and, of a run that
     is finished, "left_out" and the sums "sha256", "pixels_sha256" and "sidecar_sha256"; {} where there is none.
 
+    Its fields have the types and ranges of `sidecar`.
+
     Raises:
-        RecordsError: it is damaged.
+        RecordsError: it is damaged, or no run has such a sidecar.
     """
+    content = whole_sidecar(path)
+    if not content:
+        return {}
+    known = {name: content[name] for name in ("request", "provenance")}
+    known["said"] = {name: content[name] for name in ("guarantee", "account") if name in content}
+    return known | {name: content[name] for name in WHEN_FINISHED if name in content}
+
+
+def whole_sidecar(path: Path) -> dict:
+    """All that the sidecar of the results file `path` says; {} where there is none. Errors as of `read_sidecar`."""
     file = sidecar_path(path)
-    if not file.exists():
+    if not os.path.lexists(file):
         return {}
     try:
-        content = json.loads(file.read_text())
-        known = {"request": dict(content["request"]), "provenance": dict(content["provenance"])}
-        known["said"] = {name: content[name] for name in ("guarantee", "account") if name in content}
-        return known | {name: content[name] for name in WHEN_FINISHED if name in content}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RecordsError(f"{file}: not the sidecar of a run: {error}") from error
+        return sidecars.parse(read_regular(file, sidecars.LARGEST, RecordsError))
+    except sidecars.Unfit as error:
+        raise RecordsError(f"{file}: not the sidecar of a run: {_short(error)}") from error
+
+
+def _short(error):
+    """An error in words that stand on a line, however long the text that it quotes is."""
+    said = str(error)
+    return said if len(said) <= 300 else f"{said[:300]}..."
 
 
 def _parse(row):
@@ -455,12 +485,14 @@ def _parse(row):
 def _whole(text):
     """The whole number that 3 or 3.0 stands for."""
     try:
-        return int(text)
+        number = int(text)
     except ValueError:
         number = float(text)
         if not number.is_integer():
             raise ValueError(f"{text!r} is not a whole number") from None
-        return int(number)
+    if not -(2**63) <= number < 2**63:
+        raise ValueError("a number of more than 63 bits")
+    return int(number)
 
 
 def _radius(text, predict):
@@ -476,7 +508,10 @@ def _refuse_truth(text):
 
 def parse_counts(text: str) -> tuple[int, ...]:
     """The class counts that a field holds: 1,2,3."""
-    return tuple(int(v) for v in text.split(","))
+    counts = tuple(int(v) for v in text.split(","))
+    if not -(2**63) <= min(counts) <= max(counts) < 2**63:
+        raise ValueError("a count of more than 63 bits")
+    return counts
 
 
 def parse_seconds(text):
@@ -499,7 +534,7 @@ def differences(before: dict, now: dict, where: tuple[str, str] = ("in the file"
 
 def checksum(path: Path) -> str:
     """SHA-256 of a results file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashlib.sha256(read_regular(path, error=RecordsError)).hexdigest()
 
 
 def sidecar_checksum(content: dict) -> str:

@@ -5,6 +5,7 @@ every `of`th of the run's, from the `part`th. Everything else that was asked is 
 """
 
 import dataclasses
+import itertools
 import json
 import os
 from collections.abc import Sequence
@@ -58,11 +59,12 @@ def _check_parts(group, others):
                 f"{parts[part].path} and {run.path}: are both shard {part}/{of} of one run; give one of them"
             )
         parts[part] = run
-    missing = [str(part) for part in range(1, of + 1) if part not in parts]
+    missing = [str(part) for part in itertools.islice((p for p in range(1, of + 1) if p not in parts), 20)]
     if not missing:
         return
     names = ", ".join(str(run.path) for run in group)
-    message = f"{names}: of the {of} shards of this run, number {', '.join(missing)} is missing; give its file too"
+    numbers = ", ".join([*missing, *["..."] * (of - len(parts) > len(missing))])
+    message = f"{names}: of the {of} shards of this run, number {numbers} is missing; give its file too"
     for other in others:
         where = f"in {group[0].path}", f"in {other.path}"
         changed = differences(_without_part(group[0].request), _without_part(other.request), where)
@@ -77,22 +79,26 @@ def merge(group: Sequence[Run]) -> Run:
         RecordsError: a shard lacks images, or has some that are not its own.
     """
     for run in group:
-        shard, skip = run.request["shard"], run.request["skip"]
+        shard, skip = run.request["shard"], run.request.get("skip", 1)
         own = range(0, shard["images"] * skip, skip)[shard["part"] - 1 :: shard["of"]]
         here = {record.idx for record in run.records}
+        there = here.union(run.sidecar.get("left_out", []))
         name = f"{run.path}: shard {shard['part']}/{shard['of']}"
-        if strays := sorted(here - set(own)):
+        if strays := sorted(index for index in here if index not in own):
             raise RecordsError(f"{name} has image {strays[0]}, which is another's; give the files as they were written")
-        if missing := sorted(set(own) - here - set(run.sidecar.get("left_out", []))):
+        if missing := len(own) - sum(index in own for index in there):
+            first = next(index for index in own if index not in there)
             raise RecordsError(
-                f"{name} is not finished: {len(missing)} of its {len(own)} images are missing, the first is "
-                f"{missing[0]}; give its command again"
+                f"{name} is not finished: {missing} of its {len(own)} images are missing, the first is {first}; give "
+                "its command again"
             )
     first = group[0]
     request = {key: value for key, value in first.request.items() if key != "shard"}
     records = sorted((record for run in group for record in run.records), key=lambda record: record.idx)
     path = first.path.with_name(_pattern([run.path.name for run in group]))
-    return dataclasses.replace(first, path=path, records=records, sidecar={**first.sidecar, "request": request})
+    left_out = sorted(index for run in group for index in run.sidecar.get("left_out", []))
+    sidecar = {**first.sidecar, "request": request} | ({"left_out": left_out} if left_out else {})
+    return dataclasses.replace(first, path=path, records=records, sidecar=sidecar)
 
 
 def _pattern(names):

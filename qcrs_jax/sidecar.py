@@ -1,0 +1,304 @@
+"""Sidecars as a stranger may have written them: how large they may be, and of which types and ranges.
+
+`parse` is called before anything that a sidecar names is opened, and before anything is allocated by its numbers. What
+it lets pass, every reader may rely on. Names that it does not know are of later versions; for them the general limits
+hold.
+"""
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+LARGEST = 8 * 2**20  # bytes of a sidecar; that of 1.3 million images left out
+DEEPEST = 12  # braces and brackets inside each other
+LONGEST = 20_000  # characters of a text
+SAMPLES = 2**30  # which are numbered in 32 bits
+IMAGES = 2**31 - 1
+CLASSES = 100_000
+_ABSENT = object()
+
+
+class Unfit(ValueError):
+    """A sidecar that is not one; the message names the field."""
+
+
+def parse(text: bytes) -> dict:
+    """The content of a sidecar.
+
+    Raises:
+        Unfit: not JSON, larger or deeper than a sidecar is, or a field has another type or range.
+    """
+    if len(text) > LARGEST:
+        raise Unfit(f"it has {len(text):,} bytes, and a sidecar at most {LARGEST:,}")
+    try:
+        content = json.loads(text, object_pairs_hook=_once)
+    except RecursionError:
+        raise Unfit(f"it is nested deeper than {DEEPEST}") from None
+    except Unfit:
+        raise
+    except ValueError as error:  # of JSON, of UTF-8, or a number of thousands of digits
+        raise Unfit(f"it is not JSON: {error}") from None
+    _check_limits(content)
+    _check(content, _SIDECAR, "")
+    return content
+
+
+def _once(pairs):
+    """An object, each of whose names is there once: readers differ in which of two they take."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise Unfit(f"it has {next(name for name in names if names.count(name) > 1)[:60]!r} twice")
+    return content
+
+
+def _check_limits(content):
+    """What holds for every value, whatever its name."""
+    waiting = [(content, "", 1)]
+    while waiting:
+        value, name, depth = waiting.pop()
+        if depth > DEEPEST:
+            raise Unfit(f"it is nested deeper than {DEEPEST}")
+        if isinstance(value, dict):
+            for key in value:
+                if len(key) > 200:
+                    raise Unfit(f"{name or 'it'} has a name of {len(key):,} characters")
+            waiting += [(inner, f"{name}.{key}".lstrip("."), depth + 1) for key, inner in value.items()]
+        elif isinstance(value, list):
+            waiting += [(inner, name, depth + 1) for inner in value]
+        elif isinstance(value, str) and len(value) > LONGEST:
+            raise Unfit(f"{name} has {len(value):,} characters; at most {LONGEST:,} are read")
+        elif isinstance(value, int) and abs(value) >= 2**63:
+            raise Unfit(f"{name} is a number of {value.bit_length()} bits")
+
+
+def _check(value, rule, name):
+    if isinstance(rule, dict):
+        if not isinstance(value, dict):
+            raise Unfit(f"{name or 'it'} is {_kind(value)}, and should be an object")
+        for key, of_key in rule.items():
+            needed, of_key = (True, of_key.rule) if isinstance(of_key, Needed) else (False, of_key)
+            found = value.get(key, _ABSENT)
+            if found is _ABSENT:
+                if needed:
+                    raise Unfit(f"{f'{name}.{key}'.lstrip('.')} is missing")
+                continue
+            _check(found, of_key, f"{name}.{key}".lstrip("."))
+    elif isinstance(rule, Nullable):
+        if value is not None:
+            _check(value, rule.rule, name)
+    elif isinstance(rule, Several):
+        if not isinstance(value, list) or len(value) > rule.most:
+            raise Unfit(f"{name} is {_kind(value)}, and should be a list of at most {rule.most:,}")
+        for inner in value:
+            _check(inner, rule.rule, name)
+    elif not rule(value):
+        raise Unfit(f"{name} is {_kind(value)}: {rule.__doc__}")
+
+
+def _kind(value):
+    if isinstance(value, str):
+        return repr(value[:60]) + ("..." if len(value) > 60 else "")
+    if isinstance(value, list):
+        return f"a list of {len(value):,}"
+    return "an object" if isinstance(value, dict) else json.dumps(value)
+
+
+class Needed:
+    """A field that has to be there."""
+
+    def __init__(self, rule):
+        self.rule = rule
+
+
+class Nullable:
+    """A value that may be null."""
+
+    def __init__(self, rule):
+        self.rule = rule
+
+
+class Several:
+    """A list of at most so many."""
+
+    def __init__(self, rule, most):
+        self.rule, self.most = rule, most
+
+
+def whole(least: int, most: int) -> Callable[[Any], bool]:
+    """A rule: a whole number from `least` to `most`."""
+
+    def fits(value):
+        return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+    fits.__doc__ = f"it should be a whole number from {least} to {most}"
+    return fits
+
+
+def number(above: int | float = -math.inf, below: int | float = math.inf) -> Callable[[Any], bool]:
+    """A rule: a finite number between the two."""
+
+    def fits(value):
+        return isinstance(value, int | float) and not isinstance(value, bool) and above < value < below
+
+    fits.__doc__ = f"it should be a number above {above:g} and below {below:g}"
+    return fits
+
+
+def text(most: int = 500) -> Callable[[Any], bool]:
+    """A rule: a text of at most so many characters."""
+
+    def fits(value):
+        return isinstance(value, str) and len(value) <= most
+
+    fits.__doc__ = f"it should be a text of at most {most} characters"
+    return fits
+
+
+def one_of(*values) -> Callable[[Any], bool]:
+    """A rule: one of these."""
+
+    def fits(value):
+        return isinstance(value, type(values[0])) and value in values
+
+    fits.__doc__ = f"it should be one of {', '.join(map(str, values))}"
+    return fits
+
+
+def flag(value) -> bool:
+    """it should be true or false"""
+    return isinstance(value, bool)
+
+
+def file_name(value) -> bool:
+    """it should be the name of a file in the same folder"""
+    return isinstance(value, str) and 0 < len(value) <= 255 and value not in (".", "..") and not set(value) & set("/\\\0")
+
+
+_SIGMA = number(0, 1e6)
+_ALPHA = number(0, 1)
+_SHARE = number(0, 1)
+_COUNT = whole(1, SAMPLES)
+_NOTE = text(2000)
+
+_REQUEST = {
+    "method": one_of("cohen", "qcrs", "ddrs", "predict", "curve"),
+    "sigma": _SIGMA,
+    "sigmas": Several(_SIGMA, 10_000),
+    "n0": _COUNT,
+    "n": _COUNT,
+    "alpha": _ALPHA,
+    "seed": whole(0, 2**32 - 1),
+    "skip": whole(1, IMAGES),
+    "qcrs": Nullable(
+        {
+            "search": Needed(text(50)),
+            "search_n": _COUNT,
+            "sigma_lower": _SIGMA,
+            "sigma_upper": _SIGMA,
+            "tolerance": number(0),
+            "epsilon_step": number(0),
+            "alpha": _ALPHA,
+            "objective": Nullable(text(50)),
+            "max_evaluations": whole(1, 10_000),
+        }
+    ),
+    "ddrs": Nullable({"sigma_lower": _SIGMA, "sigma_upper": _SIGMA, "steps": whole(0, 10**6), "draws": _COUNT}),
+    "certificate": text(50),
+    "beta": number(0),
+    "votes": _NOTE,
+    "bound": text(50),
+    "tolerance": _SHARE,
+    "stop_when_wrong": flag,
+    "pilot": flag,
+    "budget": Nullable({"mean": Needed(_COUNT), "max": whole(-IMAGES, IMAGES)}),
+    "sequential": Nullable(
+        {
+            "decide": Nullable(number(-1, 1e6)),
+            "precision": Nullable(number(0, 1e6)),
+            "beta": Nullable(_SHARE),
+            "sequence": text(50),
+            "step": _COUNT,
+        }
+    ),
+    "simultaneous": Nullable({"alpha": Needed(_ALPHA), "images": Needed(whole(1, IMAGES))}),
+    "shard": {
+        "part": Needed(whole(1, IMAGES)),
+        "of": Needed(whole(1, IMAGES)),
+        "images": Needed(whole(1, IMAGES)),
+    },
+    "noise": _NOTE,
+    "platform": _NOTE,
+    "dtype": text(50),
+    "classifier": {
+        "arch": text(200),
+        "options": {},
+        "mean": Several(number(), 64),
+        "std": Several(number(), 64),
+        "weights_sha256": text(64),
+        "image_shape": Several(whole(1, 100_000), 3),
+    },
+    "dataset": {
+        "name": text(255),
+        "split": text(50),
+        "fingerprint": text(64),
+        "class_names": Nullable(Several(text(1000), CLASSES)),
+    },
+    "memory": {"procedure": _NOTE, "source": file_name, "source_sha256": text(64)},
+}
+
+_PATH = text(4096)
+_ARGUMENTS = {
+    "checkpoint": _PATH,
+    "dataset": Nullable(text(255)),
+    "data_dir": Nullable(_PATH),
+    "class_order": Nullable(_PATH),
+    "split": one_of("train", "test", "val"),
+    "on_error": one_of("stop", "skip"),
+    "resize": Nullable(whole(1, 4096)),
+    "skip": whole(1, IMAGES),
+    "max": whole(-IMAGES, IMAGES),
+    "sigma": _SIGMA,
+    "N0": _COUNT,
+    "N": _COUNT,
+    "alpha": _ALPHA,
+    "sigmas": Nullable(Several(number(0, 1e6), 3)),
+    "curve_n": _COUNT,
+    "gradient_n": _COUNT,
+    "evaluations": whole(1, 10_000),
+    "seed": whole(0, 2**32 - 1),
+    "shard": Nullable(Several(whole(1, IMAGES), 2)),
+    "normalization": Nullable(text(1000)),
+    "field": Nullable(text(1000)),
+    "prefix": Nullable(text(1000)),
+    "leave_out": Nullable(Several(text(1000), 1000)),
+    "image_size": Nullable(Several(whole(1, 4096), 2)),
+    "max_pool": Nullable(flag),
+    "macer": flag,
+}
+
+_SIDECAR = {
+    "guarantee": text(5000),
+    "account": text(5000),
+    "request": Needed(_REQUEST),
+    "provenance": Needed(
+        {
+            "arguments": _ARGUMENTS,
+            "batch": whole(1, 2**17),
+            "images": whole(1, 2**16),
+            "started": _NOTE,
+            "checkpoint": _PATH,
+            "data": text(LONGEST),
+            "devices": _NOTE,
+            "versions": {
+                name: text(200) for name in ("python", "qcrs_jax", "jax", "jaxlib", "flax", "numpy")
+            },
+            "memory": {},
+        }
+    ),
+    "left_out": Several(whole(0, IMAGES), 10**6),
+    "sha256": text(64),
+    "pixels_sha256": text(64),
+    "sidecar_sha256": text(64),
+}
