@@ -8,6 +8,8 @@ their metadata: architecture, classes, normalisation, SHA-256. Every tensor must
 
 from pathlib import Path
 
+from qcrs_jax.printable import printable
+
 from .flags import add_opening_arguments
 
 
@@ -59,7 +61,7 @@ def run(args):
     if args.check:
         dataset = load_dataset(args.check, args.data_dir, args.split, class_order=args.class_order)
         for note in dataset.notes:
-            print(f"note: {note}")
+            print(printable(f"note: {note}"))
         check_fit(classifier.spec, dataset, args.checkpoint)
         if args.resize is not None:
             dataset = resized(dataset, args.resize, *classifier.spec.image_shape[:2])
@@ -67,7 +69,7 @@ def run(args):
         save_classifier(classifier, args.out_dir, overwrite=args.overwrite)
     spec = classifier.spec
     options = "".join(f", {name} {value}" for name, value in spec.options.items())
-    print(f"{args.checkpoint} ({spec.source['layout']} layout) -> {args.out_dir}")
+    print(printable(f"{args.checkpoint} ({spec.source['layout']} layout) -> {args.out_dir}"))
     print(f"  {spec.arch}{options}: {count_parameters(classifier.model):,} parameters, {spec.num_classes} classes")
     print(f"  images {spec.image_shape}, normalisation {spec.source['normalization']}: {spec.mean} / {spec.std}")
     print_notes(args.checkpoint, classifier)

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from qcrs_jax.printable import printable
+
 NORMALIZATION_HELP = (
     "how images are normalised after the noise: cifar10, cifar100, imagenet, none, or MEAN,.../STD,... per channel; by "
     "default what the file's layout implies (Cohen: cifar10 or cifar100, or imagenet with its stem; MACER: none; DDRS "
@@ -64,4 +66,4 @@ def opening_of(args, normalization: str | None):
 def print_notes(path: str | Path, classifier) -> None:
     """Prints what was assumed of the classifier when it was opened or converted."""
     for note in classifier.spec.source.get("notes", ()):
-        print(f"{path}: note: {note}")
+        print(printable(f"{path}: note: {note}"))

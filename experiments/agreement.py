@@ -10,6 +10,7 @@ from pathlib import Path
 
 from qcrs_jax.errors import UserError
 from qcrs_jax.files import writing
+from qcrs_jax.printable import printable_lines
 
 from .arguments import add_input_arguments, add_program_arguments, check_arguments
 from .inputs import open_inputs
@@ -50,7 +51,7 @@ def run(args):
         raise UserError(f"--max {args.max} leaves no image")
     header, row = summary(np.array(compared), args.sigma, args.N, args.alpha)
     rows = [[(str(args.checkpoint), None), *((cell, None) for cell in row)]]
-    print(LAYOUTS["terminal"](["network", *header], rows))
+    print(printable_lines(LAYOUTS["terminal"](["network", *header], rows)))
     if args.out:
         with writing(args.out):
             args.out.write_text(LAYOUTS["markdown"](["network", *header], rows) + "\n")

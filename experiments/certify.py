@@ -84,20 +84,27 @@ def task(request: Request, plans: dict | None) -> Task:
             known["n"] = np.array([plans[index].n for index in indices])
         return known
 
-    recorded = []
     if "certificate" in numbers:
         numbers["votes"] = VOTES
-        recorded += ["pb_upper", "sums0", "sums", "squares"]
-    if {"tolerance", "budget", "stop_when_wrong"} & set(numbers):
-        recorded += ["n"]
-    if "sequential" in numbers:
-        recorded += ["n", "radius_upper"] + ["robust"] * (request.options["sequential"].decide is not None)
-    if "bound" in numbers:
-        recorded += ["u"]
+    recorded = recorded_fields(numbers)
     score = ("ACR", lambda record: record.correct * record.radius)
     even = "n" not in recorded
     knows = lambda index: not plans or index in plans  # noqa: E731
     return Task(numbers, start, records, score, file={"columns": columns_of(recorded)}, own=own, knows=knows, even=even)
+
+
+def recorded_fields(numbers: dict) -> list[str]:
+    """The fields beside those of every run that each line of a run with these numbers has."""
+    recorded = []
+    if "certificate" in numbers:
+        recorded += ["pb_upper", "sums0", "sums", "squares"]
+    if {"tolerance", "budget", "stop_when_wrong"} & set(numbers):
+        recorded += ["n"]
+    if "sequential" in numbers:
+        recorded += ["n", "radius_upper"] + ["robust"] * (numbers["sequential"].get("decide") is not None)
+    if "bound" in numbers:
+        recorded += ["u"]
+    return recorded
 
 
 def certify_image(request: Request, classify, image, **program):

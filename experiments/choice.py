@@ -71,6 +71,11 @@ def lines_needed(of: int, forged: int, confidence: int | float) -> int:
     return of
 
 
+def missed(of: int, drawn: int) -> str:
+    """The probability that one forged line, of so many, is not among those drawn again; in per cent, rounded up."""
+    return f"{math.ceil(1000 * (of - drawn) / max(of, 1) - 1e-9) / 10 if of else 100:g}%"
+
+
 def percent(probability: int | float) -> str:
     """A probability in per cent, rounded down."""
     return f"{math.floor(probability * 1000 + 1e-9) / 10:g}%"

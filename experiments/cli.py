@@ -9,6 +9,7 @@ from qcrs_jax.convert import command as convert
 from qcrs_jax.convert import export, zoo
 
 from qcrs_jax.errors import UserError
+from qcrs_jax.printable import printable_lines
 
 from . import (
     agreement,
@@ -73,10 +74,10 @@ def main(argv: list[str] | None = None) -> int:
     )
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, module in COMMANDS.items():
-        lines = module.__doc__.strip().split("\n", 1)
+        summary, *_ = module.__doc__.strip().split("\n", 1)
         subparser = subparsers.add_parser(
             name,
-            help=lines[0],
+            help=summary,
             description=module.__doc__,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
@@ -86,7 +87,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         args.run(args)
     except UserError as error:
-        print(f"qcrs-jax: error: {error}", file=sys.stderr)
+        print(printable_lines(f"qcrs-jax: error: {error}"), file=sys.stderr)
         if getattr(args, "distributed", False):
             _exit(2)  # the other hosts see at once that this one is gone
         return 2
@@ -94,7 +95,7 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Stopped as stop:
-        print(f"\nqcrs-jax: {stop}", file=sys.stderr)
+        print(printable_lines(f"\nqcrs-jax: {stop}"), file=sys.stderr)
         _exit(stop.status)
     except Exception:
         if not getattr(args, "distributed", False):

@@ -57,7 +57,7 @@ def comparison(reference, runs, format="terminal") -> str:
     Raises:
         UserError: the runs are not over the same images.
     """
-    from .table import LAYOUTS, Body, earlier_notes, group_by_images, page
+    from .table import LAYOUTS, Body, earlier_notes, group_by_images, left_out_notes, page
 
     for run in (reference, *runs):
         if not run.records:
@@ -77,7 +77,7 @@ def comparison(reference, runs, format="terminal") -> str:
         notes += f" {DDRS_SAMPLES}"
     if any(run.input_specific for run in (reference, *runs)):
         notes += f" {INPUT_SPECIFIC}"
-    return page([body, notes, *earlier_notes((reference, *runs))], format)
+    return page([body, notes, *left_out_notes((reference, *runs)), *earlier_notes((reference, *runs))], format)
 
 
 def plot(reference, runs, out) -> None:

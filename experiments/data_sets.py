@@ -1,5 +1,7 @@
 """The data set that a command's flags name, opened; what was chosen on the way is printed."""
 
+from qcrs_jax.printable import printable_lines
+
 
 def open_dataset(args, split: str | None = None):
     """The data set that `args` name, of `split` or else of theirs. Prints its notes.
@@ -10,9 +12,10 @@ def open_dataset(args, split: str | None = None):
     from qcrs_jax.data import load_dataset
 
     on_error = getattr(args, "on_error", "stop")
-    dataset = load_dataset(args.dataset, args.data_dir, split or args.split, on_error, args.class_order)
+    tfds = getattr(args, "tfds", "prepare")
+    dataset = load_dataset(args.dataset, args.data_dir, split or args.split, on_error, args.class_order, tfds)
     for note in dataset.notes:
-        print(f"note: {note}")
+        print(printable_lines(f"note: {note}"))
     return dataset
 
 

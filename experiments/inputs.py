@@ -3,12 +3,18 @@
 import argparse
 import dataclasses
 import hashlib
+import math
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from qcrs_jax.convert.flags import pixels
+
 from qcrs_jax.errors import UserError
+from qcrs_jax.printable import printable
+
+from .arguments import part, share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,12 +103,14 @@ def open_inputs(args) -> Inputs:
     spec = classifier.spec
     if args.resize is not None:
         dataset = resized(dataset, args.resize, *spec.image_shape[:2])
-    print(f"{args.checkpoint}: {spec.arch}, {spec.num_classes} classes, normalisation {spec.mean} / {spec.std}")
+    print(
+        printable(f"{args.checkpoint}: {spec.arch}, {spec.num_classes} classes, normalisation {spec.mean} / {spec.std}")
+    )
     print_notes(args.checkpoint, classifier)
     if said := order_warning(known_classes(classifier, args.checkpoint), dataset.class_names, f"{args.checkpoint}"):
-        print(f"warning: {said}")
+        print(printable(f"warning: {said}"))
     if args.macer and spec.source.get("layout") not in ("MACER", None):
-        print(f"warning: its layout is {spec.source['layout']}'s, not MACER's; is --macer right?")
+        print(printable(f"warning: its layout is {spec.source['layout']}'s, not MACER's; is --macer right?"))
     if spec.source.get("sigma", args.sigma) != args.sigma:
         print(f"warning: it was trained at sigma {spec.source['sigma']:g}, and --sigma is {args.sigma:g}")
     classify = place(classifier.inference(dtype=args.dtype), devices)
@@ -232,8 +240,9 @@ def recorded_arguments(results: Path):
     parser = argparse.ArgumentParser()
     {"curve": curve, "predict": predict}.get(method, certify).add_arguments(parser)
     defaults = vars(parser.parse_args(["", "", "--sigma", "1"]))
+    fitting = _fitting(parser, recorded, defaults, sidecar_path(results))
     args = argparse.Namespace(
-        **{**defaults, **recorded, **_WHEREABOUTS, "batch": provenance["batch"], "results": results}
+        **{**defaults, **fitting, **_WHEREABOUTS, "batch": provenance.get("batch"), "results": results}
     )
     for name in ("checkpoint", "data_dir"):
         value = getattr(args, name)
@@ -241,3 +250,37 @@ def recorded_arguments(results: Path):
     if args.class_order is not None:  # its file may be elsewhere by now
         args.class_order = sidecar["request"]["dataset"]["class_names"]
     return args
+
+
+def _fitting(parser, recorded, defaults, file):
+    """The recorded arguments that the command knows; raises UserError for one that the command line could not give."""
+    actions = {action.dest: action for action in parser._actions}
+    for name in recorded.keys() & actions.keys():
+        if not _could_be_given(actions[name], recorded[name], defaults[name] if name in defaults else None):
+            raise UserError(f"{file}: not the sidecar of a run: its argument {name} is {str(recorded[name])[:60]!r}")
+    return {name: value for name, value in recorded.items() if name in defaults}
+
+
+def _could_be_given(action, value, default):
+    if value is None or isinstance(value, bool):
+        return value is default or isinstance(value, bool) and action.nargs == 0
+    if isinstance(value, dict) or action.nargs == 0:
+        return False
+    if isinstance(value, list):
+        several = isinstance(action, argparse._AppendAction) or action.nargs is not None or action.type is part
+        return several and all(_is_of(action, inner) for inner in value)
+    return action.nargs is None and not isinstance(action, argparse._AppendAction) and _is_of(action, value)
+
+
+def _is_of(action, value):
+    if action.choices is not None:
+        return value in action.choices
+    if isinstance(value, bool | list | dict) or value is None:
+        return False
+    if action.type in (int, pixels) or action.type is part:
+        return isinstance(value, int)
+    if action.type in (float, share):
+        return isinstance(value, int | float) and math.isfinite(value)
+    if action.type in (None, Path):
+        return isinstance(value, str)
+    return isinstance(value, int) or value in ("all", "auto")

@@ -12,6 +12,7 @@ import functools
 from pathlib import Path
 
 from qcrs_jax.errors import UserError
+from qcrs_jax.printable import printable_lines
 
 from .arguments import add_data_arguments
 
@@ -35,7 +36,13 @@ def run(args):
 
 
 def postprocess(
-    results: Path, out: Path, dataset: str | None, data_dir: Path | None, split: str = "test", class_order=None
+    results: Path,
+    out: Path,
+    dataset: str | None,
+    data_dir: Path | None,
+    split: str = "test",
+    class_order=None,
+    tfds: str = "prepare",
 ) -> str:
     """Writes the corrected results file `out`; returns a line on what changed.
 
@@ -65,12 +72,12 @@ def postprocess(
     if "memory" in run.request:
         raise UserError(f"{results}: is memory-based already")
     _, radii = columns(run)
-    data = load_dataset(dataset, data_dir, split, class_order=class_order)
+    data = load_dataset(dataset, data_dir, split, class_order=class_order, tfds=tfds)
     for note in data.notes:
-        print(f"note: {note}")
+        print(printable_lines(f"note: {note}"))
     theirs = run.request.get("dataset", {}).get("class_names")
     if said := order_warning(theirs, data.class_names, str(results)):
-        print(f"warning: {said}")
+        print(printable_lines(f"warning: {said}"))
     _check_data(run, data)
     predictions = np.array([record.predict for record in run.records])
     corrected = memory.correct(RunImages(run, data), predictions, radii)
@@ -86,6 +93,8 @@ def postprocess(
         for record, predict, radius in zip(run.records, corrected.predictions, corrected.radii)
     ]
     source = {"source": results.name, "source_sha256": digest(results.read_bytes())}
+    if left_out := run.sidecar.get("left_out"):
+        source["left_out"] = left_out
     described = {"name": data.name, "split": data.split, "fingerprint": data.fingerprint}
     request = {"dataset": described, **run.request, "memory": {"procedure": PROCEDURE, **source}}
     provenance = {**run.sidecar.get("provenance", {}), "memory": {"results": str(results), "limits": memory.LIMITS}}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from qcrs_jax.errors import UserError
 from qcrs_jax.files import writing
+from qcrs_jax.printable import printable_lines
 
 from .figures import QCRS, RADIUS, SIGMA, check_ending, draw_band, literal, log_sigma, pyplot, save, tidy
 
@@ -39,10 +40,10 @@ def run(args):
         check_ending(args.out)
     files = read_all_curves(args.curves)
     text = "\n\n".join(report(path, curves, args.alpha) for path, curves in files)
-    print(text)
+    print(printable_lines(text))
     if args.report is not None:
         with writing(args.report):
-            args.report.write_text(text + "\n")
+            args.report.write_text(printable_lines(text) + "\n")
     if args.out is not None:
         count = draw_exceptions([curves for _, curves in files], args.alpha, args.out)
         print(f"\n{args.out}: the {count} deepest dips" if count else f"\nno exception, so {args.out} is not written")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from qcrs_jax.errors import UserError
+from qcrs_jax.printable import printable, printable_lines
 
 from .first_look import first_look
 from .inputs import continued, digest, digest_of_all, indices_of, open_inputs, shard_of
@@ -91,7 +92,7 @@ def run_over_images(task: Task | Callable[[int], Task], args) -> Path | None:
     together = args.images or (default_images(devices, inputs.classifier.spec.image_shape) if task.even else 1)
     hosts_agree((request, indices, inputs.batch, together), devices)
     first = jax.process_index() == 0
-    print(f"{data.name} ({data.source}): {len(indices)} of {len(data)} images; classes {class_names(data)}")
+    print(printable(f"{data.name} ({data.source}): {len(indices)} of {len(data)} images; classes {class_names(data)}"))
     name, score = task.score or ("", lambda record: 0)
     left_out = [index for index in indices if index in task.leave]
     provenance = {**inputs.provenance, "images": together}
@@ -106,7 +107,7 @@ def run_over_images(task: Task | Callable[[int], Task], args) -> Path | None:
         progress = tqdm(initial=len(done), total=len(indices), unit="img", dynamic_ncols=True, disable=not first)
 
         def leave_out(index, error):
-            progress.write(f"image {index} is left out: {error}")
+            progress.write(printable_lines(f"image {index} is left out: {error}"))
             left_out.append(index)
 
         finished = writer.finished if first else {}
@@ -119,7 +120,7 @@ def run_over_images(task: Task | Callable[[int], Task], args) -> Path | None:
             with progress, stopping():
                 if first and todo and ("budget" not in request or "pilot" in request):  # of two passes at the first
                     for said in first_look(inputs, indices, task.request.get("sigma")):
-                        progress.write(f"warning: {said}")
+                        progress.write(printable(f"warning: {said}"))
                 started = time.perf_counter()
                 for call, answers in in_turn(calls, launch):
                     ended = time.perf_counter()

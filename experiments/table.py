@@ -19,6 +19,7 @@ from pathlib import Path
 from qcrs_jax.account import account
 from qcrs_jax.errors import UserError
 from qcrs_jax.files import writing
+from qcrs_jax.printable import printable, printable_lines
 from qcrs_jax.records import EARLIER_VERSION, INPUT_SPECIFIC, without_class
 
 from .latex import comment, escape
@@ -92,12 +93,12 @@ def check_replaceable(out, paths) -> None:
 
 
 def write(text, out) -> None:
-    """Writes `text` to the file `out`, or to the terminal if that is None."""
+    """Writes `text`, printable, to the file `out`, or to the terminal if that is None."""
     if out is None:
-        print(text, end="")
+        print(printable_lines(text), end="")
     else:
         with writing(out):
-            out.write_text(text)
+            out.write_text(printable_lines(text))
 
 
 class Body(str):
@@ -208,7 +209,7 @@ def independent(run) -> bool:
 
 def _heading(run):
     data = run.request.get("dataset", {})
-    name = f" of {data['name']} ({data['split']})" if data else ""
+    name = printable(f" of {data.get('name')} ({data.get('split')})") if data else ""
     indices = [r.idx for r in run.records]
     return f"{len(indices)} images{name}, {indices[0]} to {indices[-1]}"
 
@@ -218,21 +219,21 @@ def label(run) -> str:
     request, parts = run.request, []
     if "method" in request:
         names = {"cohen": "Cohen", "ddrs": "DDRS", "predict": "PREDICT"}
-        method = names.get(request["method"]) or _search(request["qcrs"])
-        parts = [method, f"sigma {request['sigma']:g}"]
+        method = names.get(request["method"]) or _search(request.get("qcrs") or {})
+        parts = [method, *[f"sigma {request['sigma']:g}"] * ("sigma" in request)]
     if request.get("certificate") == "soft":
-        parts.append(f"soft, beta {request['beta']:g}")
+        parts.append("soft" + (f", beta {request['beta']:g}" if "beta" in request else ""))
     if "memory" in request:
         parts.append("memory-based")
     if "shard" in request:
         parts.append(f"shard {request['shard']['part']}/{request['shard']['of']}")
-    return f"{', '.join(parts)} ({run.path.name})" if parts else run.path.name
+    return printable(f"{', '.join(parts)} ({run.path.name})" if parts else run.path.name)
 
 
 def _search(settings):
     """The name of a search, with its objective where that is not the search's own."""
-    odd = settings.get("objective") == "lcb" and settings["search"] in ("golden", "grid")
-    return f"QCRS {settings['search']}{' of bounds' if odd else ''}"
+    search = settings.get("search", "of an unnamed search")
+    return f"QCRS {search}{' of bounds' if settings.get('objective') == 'lcb' and search in ('golden', 'grid') else ''}"
 
 
 def _certified(groups, radii):
@@ -365,10 +366,15 @@ LAYOUTS = {"terminal": _terminal, "markdown": _markdown, "latex": _latex}
 def _csv(groups, figures):
     """Full precision; the column image_set tells which runs are over the same images."""
     return _csv_text(
-        {"run": label(run), "image_set": number, **row, "guarantee": _limits(run)}
+        {"run": label(run), "image_set": number, **row, "left_out": _number_left_out(run), "guarantee": _limits(run)}
         for number, (group, rows) in enumerate(zip(groups, figures), start=1)
         for run, row in zip(group, rows)
     )
+
+
+def _number_left_out(run):
+    """How many images were left out; nothing where that is not known."""
+    return "" if run.left_out is None else len(run.left_out)
 
 
 def _csv_text(rows):
@@ -417,6 +423,23 @@ def earlier_notes(runs) -> list[str]:
     return [f"{', '.join(earlier)}: {EARLIER_VERSION}"] if earlier else []
 
 
+def left_out_notes(runs) -> list[str]:
+    """A sentence on the images that each of `runs` left out, where there are any or where that is not known."""
+    notes = []
+    for run in runs:
+        left_out = run.left_out
+        if left_out is None:
+            notes.append(
+                f"{label(run)}: is not finished, or what its sidecar said of that was taken out. Images may be missing."
+            )
+        elif left_out:
+            notes.append(
+                f"{label(run)}: {len(left_out)} images were left out, as they could not be read, beside the "
+                f"{len(run.records)} that are here. All figures are over these."
+            )
+    return notes
+
+
 def _notes(runs):
     from qcrs_jax import memory
 
@@ -429,7 +452,7 @@ def _notes(runs):
         kinds = {BUDGET: any(run.request.get("budget") for run in runs), DEPENDENT: not all(map(independent, runs))}
         notes.append(" ".join([INTERVALS, *(text for text, there_is in kinds.items() if there_is)]))
     notes += [f"{label(run)}: {text}." for run in runs if (text := claims(run))]
-    notes += earlier_notes(runs)
+    notes += left_out_notes(runs) + earlier_notes(runs)
     for run in runs:
         spoilt = [missing for record in run.records if (missing := without_class([record], run.request)[0])]
         if spoilt:

@@ -17,7 +17,15 @@ the radius is the same within 1%; the class has to be the same, and over all lin
 class. Where a search went another way, the counts at the file's own sigma are compared so, and the radius of the search
 here is the same within 3%.
 
-It ends with status 2 where anything differs by more, or where lines were to be drawn again and could not be.
+An image that the run left out is read again: one that can be read was dropped. "verified" is said of a finished file
+that was drawn again whole. Anything less is "consistent", and the output says how likely it is that a forged line was
+missed. Nothing can be known from a file of when its settings were chosen; the output lists that as not proved.
+
+Whoever made a file wrote the paths in its sidecar too. They are opened where they lie below the current folder or below
+that of the file, or come with the package, and with --trust_paths. Others have to be given: --checkpoint, --data_dir.
+
+It ends with status 2 where anything differs by more, where the sums of a file are not there, or where lines were to be
+drawn again and could not be.
 
   qcrs-jax verify cifar_exp --recount 5
   qcrs-jax verify cifar_exp --confidence 95% --forged 5%
@@ -29,13 +37,14 @@ import math
 from pathlib import Path
 
 from qcrs_jax.errors import UserError
+from qcrs_jax.printable import printable, printable_lines
 
 from .arguments import share
-from .choice import Choice
+from .choice import Choice, missed
 from .uncounted import check_uncounted
-from .verify_inputs import check_inputs, whole_time
-from .verify_lines import bound_troubles, curve_troubles, lines_of, recorded_time
-from .verify_sidecar import check_whole, earlier_version, summary
+from .verify_inputs import check_inputs, recorded_arguments, whole_time
+from .verify_lines import bound_troubles, curve_troubles, header_troubles, lines_of, recorded_time
+from .verify_sidecar import NOT_PROVED, check_request, check_whole, earlier_version, summary, why_not_verified
 
 RECOUNT = 2
 
@@ -65,6 +74,12 @@ def add_arguments(parser):
     )
     add("--checkpoint", type=Path, help="where the checkpoint is now (default: where it was)")
     add("--data_dir", type=Path, help="where the data set is now (default: where it was)")
+    add(
+        "--trust_paths",
+        action="store_true",
+        help="open the checkpoint and the data set that the sidecar names, wherever they are, and let TensorFlow "
+        "Datasets download what they lack there",
+    )
     add = parser.add_argument_group("logs of other programs, which have no sidecar").add_argument
     add("--sigma", type=float, help="noise level of all images, where the log has no column of sigmas")
     add("--N", type=int, help="samples for each certificate")
@@ -90,7 +105,7 @@ def run(args):
             if len(paths) == 1:
                 raise
             failed.append(path)
-            print(f"{error if str(path) in str(error) else f'{path}: {error}'}", flush=True)
+            print(printable_lines(f"{error if str(path) in str(error) else f'{path}: {error}'}"), flush=True)
     if len(paths) > 1:
         print(f"{len(paths) - len(failed)} of {len(paths)} files passed what is said of each above")
     if failed:
@@ -139,6 +154,7 @@ class Found:
     lines, drawn: images of the file, and how many were drawn again; by_rule: how many of these had copies that moved.
     agree: what all lines agree with.
     one: what a line is called: of curves an image has several.
+    short: why the file is not called verified, even if all its lines were drawn again.
     words: the verdict, where it is none about counts.
     """
 
@@ -148,22 +164,28 @@ class Found:
     by_rule: int = 0
     agree: str = "their counts"
     one: str = "line"
+    short: list = dataclasses.field(default_factory=list)
     words: str = ""
 
+    @property
+    def whole(self) -> bool:
+        """Whether the file was drawn again whole, and nothing speaks against calling it verified."""
+        return 0 < self.drawn == self.lines and not self.short
+
     def verdict(self) -> str:
-        """What was done, in words; nothing is called verified that was not drawn again."""
+        """What was done, in words; nothing is called verified that was not drawn again whole."""
         if self.words:
             return self.words
-        if not self.drawn:
-            return (
-                f"consistent: its {self.lines} {self.one}s agree with {self.agree}; nothing was opened or drawn again"
-            )
-        how = f", {self.by_rule} of them by the rule for near ties," if self.by_rule else ""
-        if self.drawn == self.lines:
-            return f"all {self.lines} {self.one}s were drawn again{how} and verified"
-        return (
-            f"its {self.lines} {self.one}s agree with {self.agree}; {self.drawn} of them drawn again{how} and verified"
-        )
+        how = f", {self.by_rule} of them by the rule for near ties" if self.by_rule else ""
+        if self.whole:
+            return f"all {self.lines} {self.one}s were drawn again{how}{',' * bool(how)} and verified"
+        said = f"consistent: its {self.lines} {self.one}s agree with {self.agree}; "
+        if self.drawn:
+            said += f"{self.drawn} of them were drawn again{how}; "
+        else:
+            said += "nothing was opened or drawn again; "
+        said += f"a single forged {self.one} is missed with probability {missed(self.lines, self.drawn)}"
+        return "; ".join([said, *self.short])
 
 
 @dataclasses.dataclass
@@ -187,10 +209,11 @@ class Checks:
         """
         found = Found()
         for said in self.verify(path, found):
-            print(f"{path}: {said}", flush=True)
+            print(printable(f"{path}: {said}"), flush=True)
         if found.troubles:
-            raise UserError(f"{path}: is not what was computed:\n  " + "\n  ".join(found.troubles))
-        print(f"{path}: {found.verdict()}")
+            wrong = "\n  ".join(map(printable, found.troubles))
+            raise UserError(f"{path}: is not what was computed:\n  {wrong}")
+        print(printable(f"{path}: {found.verdict()}"))
 
     def verify(self, path: Path, found: Found):
         """Yields a line for each thing checked; what is wrong is appended to `found.troubles`.
@@ -200,101 +223,147 @@ class Checks:
         """
         from qcrs_jax.records import read_run, read_sidecar
 
-        from .budget import pilot_path
-
         sidecar = read_sidecar(path)
-        request, troubles = sidecar.get("request", {}), found.troubles
+        request = sidecar.get("request", {})
         if "memory" in request:
             yield from _memory(path, request["memory"], self, found)
             return
-        if request:
-            yield summary(sidecar)
-        if request.get("method") != "curve" and "pilot" not in request:
-            run = read_run(path)
-            found.lines = len(run.records)
-            if not request or not all(record.counts for record in run.records):
-                yield from self._uncounted(path, run, found)
-                return
-            for record in run.records:
-                troubles += [f"image {record.idx}: {trouble}" for trouble in bound_troubles(record, request)]
-            yield f"{len(run.records)} lines, each compared with what follows from its counts"
-        else:
+        if not sidecar:
+            yield from self._of_another_program(path, found)
+            return
+        check_request(path, sidecar)
+        yield summary(sidecar)
+        yield NOT_PROVED
+        found.troubles += header_troubles(path, request)
+        if not found.troubles and request["method"] != "curve" and "pilot" not in request:
+            records = read_run(path).records
+            found.lines = len(records)
+            for record in records:
+                found.troubles += [f"image {record.idx}: {trouble}" for trouble in bound_troubles(record, request)]
+            yield f"{found.lines} lines, each compared with what follows from its counts"
+        elif not found.troubles:
             images = lines_of(path)
             found.lines, found.agree = len(images), "its sum"
             if request["method"] == "curve":
-                troubles += curve_troubles(images, request)
+                found.troubles += curve_troubles(images, request)
                 found.agree, found.one = "its settings", "image"
-        yield check_whole(path, troubles)
-        earlier = earlier_version(sidecar)
+        header_is_right = not any("first line" in trouble for trouble in found.troubles)
+        yield check_whole(path, found.troubles)
+        if header_is_right:
+            yield from self._draw_again(path, sidecar, found)
+
+    def _draw_again(self, path, sidecar, found):
+        """Opens what the run opened and draws lines again, as many as are asked for; says so where none are."""
+        request, earlier = sidecar["request"], earlier_version(sidecar)
+        found.short = why_not_verified(sidecar)
+        if "budget" in request and "pilot" not in request:
+            yield from self._pilot(path, request, found)
         if earlier:
             yield earlier
-        pilot = pilot_path(path)
-        if "budget" in request and "pilot" not in request and (self.choice.draws or pilot.exists()):
-            of_pilot = Found()
-            yield from (f"{pilot.name}: {said}" for said in self.verify(pilot, of_pilot))
-            troubles += [f"{pilot.name}: {trouble}" for trouble in of_pilot.troubles]
         if not self.choice.draws:
+            if left_out := sidecar.get("left_out"):
+                yield f"{len(left_out)} images were left out; whether they can be read was not tried"
             yield (
                 f"0 of {found.lines} {found.one}s drawn again: forged counts would not be found; neither checkpoint "
                 "nor data were opened"
             )
             estimate = recorded_time(path, request)
-            if estimate and not earlier:
+            if earlier:
+                found.words = (
+                    f"not proved: its {found.lines} {found.one}s agree with {found.agree}, and nothing shows that "
+                    "these were ever drawn, or that none is missing. Anybody can write such a file"
+                )
+            elif estimate:
                 yield whole_time(found.lines, [], estimate)
             return
         if earlier:
             raise UserError(
-                "\n  ".join([f"{path}: no line can be drawn again: {earlier}", *troubles])
+                "\n  ".join([f"{path}: no line can be drawn again: {earlier}", *map(printable, found.troubles)])
                 + "\n--recount 0 checks its lines alone"
             )
+        if "arguments" not in sidecar["provenance"]:  # which is among the troubles
+            return
         yield from check_inputs(path, request, self, found)
 
-    def _uncounted(self, path, run, found):
-        """The checks of a file without counts, or without a sidecar that says of how many samples they are."""
-        request, found.agree = run.request, "each other as far as could be checked"
+    def _pilot(self, path, request, found):
+        """The checks of the pilot, which decides sigma and samples of each image."""
+        from qcrs_jax.records import differences, read_sidecar
+
+        from .budget import pilot_path
+
+        pilot, of_pilot = pilot_path(path), Found()
+        theirs = read_sidecar(pilot).get("request", {})
+        if not self.choice.draws and not pilot.exists():
+            found.short.append(f"{pilot.name} is not here")
+            return
+        if "pilot" not in theirs:
+            raise UserError(
+                f"{pilot}: is not the pilot of {path.name}, which was run with --budget; put that beside it"
+            )
+        yield from (f"{pilot.name}: {said}" for said in self.verify(pilot, of_pilot) if said != NOT_PROVED)
+        changed = differences({**request, "pilot": True}, theirs, (f"in {path.name}", "in its pilot"))
+        ours = [trouble for trouble in changed if not trouble.startswith(("platform:", "votes:"))]
+        found.troubles += [f"{pilot.name}: {trouble}" for trouble in [*of_pilot.troubles, *ours]]
+        if not of_pilot.whole:
+            found.short.append(f"{pilot.name} is {of_pilot.verdict()}")
+
+    def _of_another_program(self, path, found):
+        """The checks of a log without a sidecar."""
+        from qcrs_jax.files import read_regular
+        from qcrs_jax.records import read_run, sidecar_path
+
+        header = read_regular(path).split(b"\n", 1)[0].split(b"\t")
+        if ours := {b"search_samples", b"counts0", b"counts"} & {name.strip() for name in header}:
+            names = ", ".join(sorted(name.decode() for name in ours))
+            found.troubles.append(
+                f"its columns {names} are those of qcrs-jax, and the sidecar {sidecar_path(path).name} is not beside it"
+            )
+            return
+        run = read_run(path)
+        found.lines, found.agree = len(run.records), "each other as far as could be checked"
         if self.asked and self.choice.draws:
             raise UserError(
-                f"{path}: has no counts, or no sidecar that says how they were drawn: no line can be drawn again; "
+                f"{path}: has no counts, and no sidecar that says how they were drawn: no line can be drawn again; "
                 "--recount 0 checks what can be"
             )
         numbers = {"sigma": self.args.sigma, "n": self.args.N, "alpha": self.args.alpha}
-        if request.get("method") == "cohen":
-            numbers["sigma"] = request["sigma"]
-        numbers |= {name: request[name] for name in ("n", "alpha") if name in request}
         yield from check_uncounted(path, run, numbers, found.troubles)
-        if request:
-            yield check_whole(path, found.troubles)
 
 
 def _memory(path, made, checks, found):
     """Checks the file that `path` was made of by memory, and makes it again."""
     import tempfile
 
+    from qcrs_jax.files import read_regular
     from qcrs_jax.records import checksum, read_sidecar
 
-    from . import inputs as recorded
     from .memory import postprocess
 
     troubles, source = found.troubles, path.with_name(made["source"])
+    if source == path:
+        raise UserError(f"{path}: its sidecar says that it was made of itself")
     if not source.exists():
         raise UserError(f"{path}: was made of {source.name}; put that beside it")
     if checksum(source) != made["source_sha256"]:
         troubles.append(f"{source.name} is not the file that it was made of: its sum is another")
         return
-    of_source = Found()
+    of_source, theirs = Found(), read_sidecar(source)
+    if "memory" in theirs.get("request", {}):
+        raise UserError(f"{path}: was made of {source.name}, which is memory-based itself; no such file can be made")
     yield from (f"{source.name}: {said}" for said in checks.verify(source, of_source))
     troubles += [f"{source.name}: {trouble}" for trouble in of_source.troubles]
-    if not checks.choice.draws or not read_sidecar(source):
+    if not checks.choice.draws or not theirs or troubles:
         found.words = f"its own lines were compared with nothing; {source.name} is {of_source.verdict()}"
         yield f"its own lines were not compared with those of {source.name}, which takes the data that this was made of"
         return
     found.words = f"it is what `qcrs-jax memory` makes of {source.name}, of which {of_source.verdict()}"
-    args = recorded.recorded_arguments(source)
+    if not of_source.whole:
+        found.words = f"it is what `qcrs-jax memory` makes of {source.name}, which is {of_source.verdict()}"
+    args = recorded_arguments(source, checks)
     with tempfile.TemporaryDirectory() as folder:
         again = Path(folder) / path.name
-        data_dir = checks.args.data_dir or args.data_dir
-        postprocess(source, again, args.dataset, data_dir, args.split, args.class_order)
+        postprocess(source, again, args.dataset, args.data_dir, args.split, args.class_order, args.tfds)
         sidecars = [{name: read_sidecar(file)[name] for name in ("request", "said")} for file in (again, path)]
-        if again.read_text() != path.read_text() or sidecars[0] != sidecars[1]:
+        if again.read_bytes() != read_regular(path) or sidecars[0] != sidecars[1]:
             troubles.append(f"it is not what `qcrs-jax memory` makes of {source.name}")
     yield f"compared with what `qcrs-jax memory` makes of {source.name}"

@@ -10,18 +10,35 @@ from .choice import duration
 from .near_ties import RULE, compare_certificates, compare_pilots, compare_points, leaning
 from .verify_lines import differing_fields, lines_of, recorded_time, typed_lines
 
+MOST_SAMPLES = 10**8  # of an image, which are hours on any machine
+MOST_TABLE = 10**7  # entries of the tables that selection and search look up
+
+
+def recorded_arguments(path, checks):
+    """The arguments of the run in the file `path`, with paths that may be opened.
+
+    Raises:
+        UserError: the sidecar does not tell them, or names a path that is not opened.
+    """
+    from . import inputs
+    from .trusted_paths import use_paths
+
+    args = inputs.recorded_arguments(path)
+    use_paths(args, path, checks.args, checks.args.trust_paths)
+    args.on_error = "skip"  # an image that was left out does not keep the others from being read
+    return args
+
 
 def check_inputs(path, request, checks, found):
     """Opens what the run opened, and does some images over."""
     from qcrs_jax.procedure import uniform, uniform_words
-    from qcrs_jax.records import COLUMNS, OPTIONAL_COLUMNS, differences, read_sidecar
+    from qcrs_jax.records import differences, read_sidecar
 
     from . import inputs as recorded
 
-    args, troubles = recorded.recorded_arguments(path), found.troubles
-    for name in ("checkpoint", "data_dir"):
-        if (value := getattr(checks.args, name)) is not None:
-            setattr(args, name, value)
+    troubles = found.troubles
+    _check_effort(path, request)
+    args = recorded_arguments(path, checks)
     try:
         inputs = recorded.open_inputs(args)
     except UserError as error:
@@ -39,21 +56,15 @@ def check_inputs(path, request, checks, found):
     changed = differences(then, now, ("in the sidecar", "by the inputs"))
     troubles += changed
     yield "the configuration, the weights' and the data's hashes, compared with the inputs"
-    yield from _other_programs(read_sidecar(path)["provenance"], inputs.provenance)
+    sidecar = read_sidecar(path)
+    yield from _other_programs(sidecar["provenance"], inputs.provenance)
     lines, possible = lines_of(path), recorded.continued(args, inputs.dataset, indices)
-    known, header = {*COLUMNS, *OPTIONAL_COLUMNS}, {name for rows in lines.values() for name in rows[0]}
-    if lines and not set(columns := task.file.get("columns", COLUMNS)) <= header <= {*known, *columns}:
-        troubles.append(f"its first line is not that of such a run, {' '.join(columns)}")
-        return
     troubles += [
         f"image {index}: is not one of the run's, with this label"
         for index, rows in lines.items()
         if index not in possible or any(row["label"] != inputs.dataset.labels[index] for row in rows)
     ]
-    sidecar = read_sidecar(path)
-    if "sha256" in sidecar:
-        there, last = {*lines, *sidecar.get("left_out", ())}, max(lines, default=0)
-        troubles += [f"image {i}: is missing" for i in possible if i < last and i not in there]
+    yield from _check_left_out(sidecar, inputs, lines, indices, possible, troubles)
     if "pixels_sha256" in sidecar and not changed:
         try:
             digests = {i: recorded.digest(inputs.read(i)[0]) for i in lines if i in possible}
@@ -76,6 +87,48 @@ def check_inputs(path, request, checks, found):
             written = lines[index][0]["u"]
             troubles += [f"image {index}: u is {written}, and {u} by its seed"] * (written != repr(u))
     yield from _drawn_again(path, request, task, asked, inputs, {index: lines[index] for index in own}, checks, found)
+
+
+def _check_effort(path, request):
+    """Raises UserError where to draw one image again would take hours, or more memory than there is."""
+    search = request.get("qcrs") or {}
+    for name, number, most in (
+        ("n", request["n"], MOST_SAMPLES),
+        ("n0", request.get("n0", 0), MOST_TABLE),
+        ("qcrs.search_n", search.get("search_n", 0), MOST_TABLE),
+        ("ddrs.draws", (request.get("ddrs") or {}).get("draws", 0), MOST_TABLE),
+    ):
+        if number > most:
+            raise UserError(
+                f"{path}: its sidecar asks for {name} = {number}; lines with more than {most} are not drawn again, "
+                "which would take hours for each. --recount 0 checks its lines alone"
+            )
+
+
+def _check_left_out(sidecar, inputs, lines, indices, possible, troubles):
+    """Reads again which images have no line: one that can be read was dropped.
+
+    The run was started for `indices`; it may have gone on to others of `possible`. One that is not finished ends
+    anywhere.
+    """
+    left_out, last = set(sidecar.get("left_out", ())), max(lines, default=0)
+    troubles += [f"image {i}: is left out, and has a line" for i in sorted(left_out & lines.keys())]
+    troubles += [f"image {i}: is left out, and is not one of the run's" for i in sorted(left_out) if i not in possible]
+    finished = "sha256" in sidecar
+    without = [i for i in possible if i not in lines and (i < last or i in left_out or finished and i in indices)]
+    unread = 0
+    for index in without:
+        try:
+            inputs.read(index)
+        except UserError:
+            unread += 1
+            if finished and index not in left_out:
+                troubles.append(f"image {index}: is missing")
+            continue
+        said = "is left out, though it can be read" if index in left_out else "is missing"
+        troubles.append(f"image {index}: {said}")
+    if without:
+        yield f"{len(without)} images without a line, read again: {unread} of them cannot be read"
 
 
 def _other_programs(then, now):

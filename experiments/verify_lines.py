@@ -3,8 +3,43 @@
 import math
 
 CLOSE = 1e-9  # by which SciPy's functions may differ between machines
+MOST_SELECTION = 100_000  # samples, for whose table --tolerance takes seconds
 KEYS = ("idx", "label")
 NEAR = dict.fromkeys(("mean", "deviation"), 1e-3)  # and what a pilot computes in float32, which no guarantee rests on
+
+
+def columns_due(request) -> tuple[str, ...]:
+    """The columns, in their order, of a file of this request."""
+    from qcrs_jax import curves, records
+
+    from . import budget
+    from .certify import recorded_fields
+
+    if request["method"] == "curve":
+        return curves.COLUMNS
+    if "pilot" in request:
+        return budget.COLUMNS
+    if request["method"] == "predict":
+        return records.PREDICT_COLUMNS
+    return records.columns_of(recorded_fields(request))
+
+
+def header_troubles(path, request):
+    """Where the first line is not that of a file of this request, to the byte: readers may go by names or by places."""
+    from qcrs_jax.files import read_regular
+
+    due = columns_due(request)
+    first = read_regular(path).split(b"\n", 1)[0].rstrip(b"\r")
+    if first == "\t".join(due).encode():
+        return
+    found = first.decode(errors="replace").split("\t")
+    said = [f"it has {name!r} {found.count(name)} times" for name in due if found.count(name) > 1]
+    said += [f"it lacks {name!r}" for name in due if name not in found]
+    said += [f"{name[:60]!r} is no column of such a run" for name in dict.fromkeys(found) if name not in due][:5]
+    yield (
+        f"its first line is not that of such a run: {'; '.join(said) or 'the columns are in another order'}. It should "
+        f"be, with tabs between: {' '.join(due)}"
+    )
 
 
 def recorded_time(path, request) -> float:
@@ -37,7 +72,7 @@ def bound_troubles(record, request):
     """Where the record is not what follows from its counts."""
     try:
         made = concluded(record, request)
-    except (ValueError, IndexError, TypeError, KeyError) as error:
+    except (ValueError, IndexError, TypeError, KeyError, ArithmeticError) as error:
         yield f"nothing follows from its counts: {error}"
         return
     for name, value in made.items():
@@ -62,6 +97,8 @@ def concluded(record, request) -> dict:
     if record.n is not None and not request.get("budget"):
         found["n"] = n
     if request.get("tolerance"):
+        if request["n0"] > MOST_SELECTION:
+            raise ValueError(f"no table is made for n0 = {request['n0']}; {MOST_SELECTION} is the most")
         found["n"] = int(bounds.enough_table(request["n0"], n, alpha, request["tolerance"])[counts[0].max()])
     if request.get("stop_when_wrong") and np.argmax(counts[0]) != record.label:
         found["n"] = 0
@@ -124,15 +161,16 @@ def typed_lines(path, request) -> dict:
 def same(written, again, close):
     try:
         return written == again or math.isclose(float(written), float(again), rel_tol=close, abs_tol=1e-300)
-    except ValueError:  # counts
+    except (ValueError, OverflowError):  # counts
         return False
 
 
 def lines_of(path):
     """The rows of a results file by column, of each image; all but idx and label is text."""
-    from qcrs_jax.records import read_rows
+    from qcrs_jax.records import read_rows, whole_number
 
     images = {}
-    for row in read_rows(path, {"idx", "label"}, lambda row: {**row, **{name: int(row[name]) for name in KEYS}}):
+    rows = read_rows(path, set(KEYS), lambda row: {**row, **{name: whole_number(row[name]) for name in KEYS}})
+    for row in rows:
         images.setdefault(row["idx"], []).append(row)
     return images

@@ -1,6 +1,20 @@
 """`qcrs-jax verify`: a sidecar by itself. Of what run it is, and whether file and sidecar are whole."""
 
+from qcrs_jax.errors import UserError
+from qcrs_jax.records import WHEN_FINISHED
+
 SUMS = {"sha256", "pixels_sha256", "sidecar_sha256"}
+FIRST_NOISE = (
+    "threefry fold_in(seed, image, stage, draw, sample), jax.random.normal float32, jax_threefry_partitionable=True"
+)
+"""The noise of the earliest version, by which alone a file is known to be of it."""
+LEARNT_SINCE = {"class_order", "field", "prefix", "leave_out", "image_size", "max_pool"}
+"""Flags that certify has learnt since it records sums of pixels and sidecar."""
+EVERY_RUN = ("method", "sigma", "n", "seed", "skip", "noise", "dtype", "classifier", "dataset")
+NOT_PROVED = (
+    "not proved, as no sidecar can prove it: that alpha, the other settings, the seed, --skip and --max were chosen "
+    "before the results were seen; the date, the devices, the versions and the times that it records"
+)
 
 
 def summary(sidecar: dict) -> str:
@@ -48,38 +62,78 @@ def _summary(request, provenance):
 
 
 def earlier_version(sidecar) -> str | None:
-    """Why nothing of a file of an earlier version can be drawn again; None for a file of this one."""
-    from qcrs_jax.noise import recorded
+    """Why nothing of a file of the earliest version can be drawn again; None for a file of any other.
 
+    Only a file that records what that version recorded, and no more, is taken for one.
+    """
     request = sidecar["request"]
-    if "arguments" in sidecar["provenance"] or "memory" in request:
+    if "memory" in request or _later_than_the_first(sidecar):
         return None
-    said = "it is of an earlier version, which did not record how the run was started"
-    if request.get("noise") not in map(recorded, ("threefry", "rbg")):
-        said += f", and whose noise ({request.get('noise')}) is not drawn any more"
-    return said
+    return (
+        "it is of an earlier version, which did not record how the run was started, and whose noise "
+        f"({request['noise']}) is not drawn any more"
+    )
+
+
+def _later_than_the_first(sidecar):
+    """What a sidecar records that the earliest version did not, by name; of a noise, that it is not that version's."""
+    said = [name for name in ("arguments", "images") if name in sidecar["provenance"]]
+    said += [name for name in (*WHEN_FINISHED, "account") if name in {*sidecar, *sidecar["said"]}]
+    return said + ["noise"] * (sidecar["request"].get("noise") != FIRST_NOISE)
+
+
+def sums_of_two_more_are_due(sidecar) -> bool:
+    """Whether the sidecar is of a version that records sums of pixels and sidecar beside that of the file."""
+    return bool(LEARNT_SINCE & sidecar["provenance"].get("arguments", {}).keys())
+
+
+def check_request(path, sidecar) -> None:
+    """Raises UserError for a sidecar that lacks what every version records of a run."""
+    if missing := [name for name in EVERY_RUN if name not in sidecar["request"]]:
+        raise UserError(f"{path}.json: not the sidecar of a run: its request does not have {', '.join(missing)}")
+
+
+def taken_out(path, sidecar):
+    """Yields what is missing in a sidecar of its version: a file without it is not finished, or was tampered with."""
+    name, sums = f"{path.name}.json", SUMS & sidecar.keys()
+    if "arguments" not in sidecar["provenance"]:
+        if later := _later_than_the_first(sidecar):
+            yield (
+                f"{name}: how the run was started (provenance.arguments) was taken out of it: every version records "
+                f"that which records {', '.join(later)} as here"
+            )
+        return
+    if not sums:
+        yield (
+            f"{name} has no sums: the run is not finished, or they were taken out of it. The command of the run "
+            "finishes it, and writes them"
+        )
+    elif sums != SUMS and (sums != {"sha256"} or sums_of_two_more_are_due(sidecar)):
+        yield f"{name}: {', '.join(sorted(SUMS - sums))} was taken out of it"
+    elif "left_out" not in sidecar:
+        yield f"{name}: left_out was taken out of it"
 
 
 def check_whole(path, troubles):
     """Compares the file with its sum, and what the sidecar says of the guarantee with what it says of the run."""
-    from qcrs_jax.records import checksum, read_sidecar, said_of, sidecar_checksum, sidecar_path
+    from qcrs_jax.records import checksum, read_sidecar, said_of, sidecar_checksum, whole_sidecar
 
-    sidecar = read_sidecar(path)
+    sidecar, name = read_sidecar(path), f"{path.name}.json"
     said, due = sidecar["said"], said_of(sidecar["request"])
-    if "arguments" not in sidecar["provenance"]:  # as of older versions, which said less
+    earlier = earlier_version(sidecar)
+    if earlier:  # which said less
         due = {name: text for name, text in due.items() if name in said}
     if said != due:
-        troubles.append(f"{sidecar_path(path).name}: what it says of the guarantee is not that of its request")
-    if SUMS & sidecar.keys() not in (set(), {"sha256"}, SUMS):  # an older version knew but one
-        troubles.append(f"{sidecar_path(path).name}: {', '.join(sorted(SUMS - sidecar.keys()))} was taken out of it")
+        troubles.append(f"{name}: what it says of the guarantee is not that of its request")
+    troubles += taken_out(path, sidecar)
     if "sidecar_sha256" in sidecar:
-        content = json.loads(sidecar_path(path).read_text())
+        content = whole_sidecar(path)
         if content["sidecar_sha256"] != sidecar_checksum(content):
-            troubles.append(f"{sidecar_path(path).name} is not the one that was finished: its sum is another")
-    if "sha256" not in sidecar and "arguments" not in sidecar["provenance"]:
+            troubles.append(f"{name} is not the one that was finished: its sum is another")
+    if "sha256" not in sidecar and earlier:
         return "no sums are recorded, as files of an earlier version have none: whether it is whole cannot be told"
     if "sha256" not in sidecar:
-        return "the run is not finished: the file has no sum yet"
+        return "the file has no sum, with which it could be compared"
     if sidecar["sha256"] != checksum(path):
         troubles.append("the file is not the one that was finished: its sum is another")
     if "sidecar_sha256" not in sidecar:
@@ -87,3 +141,10 @@ def check_whole(path, troubles):
             "the file, compared with its sum; none is recorded of pixels and sidecar, as of files of an earlier version"
         )
     return "file and sidecar, compared with their sums"
+
+
+def why_not_verified(sidecar) -> list[str]:
+    """Why a file is not called verified, even if all its lines are the same when they are drawn again."""
+    if not SUMS <= sidecar.keys():
+        return ["the sums of its pixels and of its sidecar are not there, as in files of an earlier version"]
+    return []

@@ -61,6 +61,7 @@ def load_dataset(
     split: str = "test",
     on_error: str = "stop",
     class_order: str | Path | Sequence[str] | None = None,
+    tfds: str = "prepare",
 ) -> Dataset:
     """The data set `name`, from files on disk or through TensorFlow Datasets.
 
@@ -79,6 +80,8 @@ def load_dataset(
         class_order: which class has label 0, 1, ...: "number" or "text", by the names of the classes; a file with the
             name of a class on each line; or a list of the names. By default the data set's own order; it has to be
             given where the names of the folders are numbers and do not tell it.
+        tfds: "prepare" has TFDS download what it lacks; "read" takes what TFDS has prepared, and writes nothing;
+            "leave" does not ask TFDS.
 
     Raises:
         DataError: missing or damaged, or the order of the classes is not known; says where it looked and what to do.
@@ -89,7 +92,7 @@ def load_dataset(
     if name is None:
         name = name_of(data_dir)
         notes = (f"{data_dir}: read as {name} (--dataset {name})",) if data_dir is not None else ()
-    dataset = in_class_order(_find("imagenet" if name == "imagenet2012" else name, data_dir, split), class_order)
+    dataset = in_class_order(_find("imagenet" if name == "imagenet2012" else name, data_dir, split, tfds), class_order)
     if dataset.problems and on_error == "stop":
         first, *others = dataset.problems.values()
         more = f", and {len(others)} more do not fit" if others else ""
@@ -120,7 +123,7 @@ def name_of(data_dir: str | Path | None) -> str:
     return "npz" if any(root.glob("*.npz")) else "cifar10"
 
 
-def _find(name, data_dir, split):
+def _find(name, data_dir, split, tfds):
     if name in ("folder", "npz"):
         if data_dir is None:
             raise DataError(f"--dataset {name} needs --data_dir: where the images are")
@@ -141,4 +144,10 @@ def _find(name, data_dir, split):
                 looked.append(root / sub)
                 if (found := source.read(root / sub, split)) is not None:
                     return found
-    return tfds_files.load(name, data_dir, split, looked)
+    if tfds == "leave":
+        places = "".join(f"\n  {place.absolute()}" for place in looked)
+        raise DataError(
+            f"data set {name} ({split}) was not found. Looked in{places}\nTensorFlow Datasets was not asked, as this "
+            "folder was not given on the command line; name it with --data_dir"
+        )
+    return tfds_files.load(name, data_dir, split, looked, prepare=tfds == "prepare")

@@ -15,7 +15,7 @@ def printable(text, keep: str = "") -> str:
     return "".join(c if c in keep or c.isprintable() else _shown(c) for c in str(text))
 
 
-def lines(text) -> str:
+def printable_lines(text) -> str:
     """`printable` of a text of several lines, whose ends and tabs stay."""
     return printable(text, "\n\t")
 

@@ -199,6 +199,15 @@ class Run:
         return "versions" in provenance and "arguments" not in provenance
 
     @property
+    def left_out(self) -> list[int] | None:
+        """The images that could not be read; none of a log without a sidecar. None of a run that is not finished."""
+        if self.request.get("memory"):
+            return self.request["memory"].get("left_out", [])
+        if "arguments" in self.sidecar.get("provenance", {}):
+            return self.sidecar.get("left_out")
+        return self.sidecar.get("left_out", [])
+
+    @property
     def predicts(self) -> bool:
         """Whether it is a run of PREDICT, which certifies no radius."""
         return self.request.get("method") == "predict" or any(r.radius is None for r in self.records)
@@ -447,23 +456,23 @@ def _short(error):
 
 def _parse(row):
     optional = lambda name, convert: convert(row[name]) if row.get(name) else None  # noqa: E731
-    predict = _whole(row["predict"])
+    predict = whole_number(row["predict"])
     if predict == -2:  # where a program tells abstentions of selection from those of certification
         predict = -1
     record = Record(
-        idx=_whole(row["idx"]),
-        label=_whole(row["label"]),
+        idx=whole_number(row["idx"]),
+        label=whole_number(row["label"]),
         predict=predict,
         radius=_radius(row["radius"], predict) if "radius" in row else None,
         correct=_TRUTH[row["correct"].lower()] if row["correct"].lower() in _TRUTH else _refuse_truth(row["correct"]),
         sigma=optional("best_sigma", float),
         pa_lower=optional("pABar", float),
         seconds=parse_seconds(row.get("time")),
-        search_samples=_whole(row.get("search_samples") or "0"),
+        search_samples=whole_number(row.get("search_samples") or "0"),
         counts0=optional("counts0", parse_counts),
         counts=optional("counts", parse_counts),
-        n=optional("n", _whole),
-        robust=optional("robust", _whole),
+        n=optional("n", whole_number),
+        robust=optional("robust", whole_number),
         radius_upper=optional("radius_upper", float),
         u=optional("u", float),
         pb_upper=optional("pBBar", float),
@@ -482,7 +491,7 @@ def _parse(row):
     return record
 
 
-def _whole(text):
+def whole_number(text):
     """The whole number that 3 or 3.0 stands for."""
     try:
         number = int(text)

@@ -7,6 +7,7 @@ hold.
 
 import json
 import math
+import unicodedata
 from collections.abc import Callable
 from typing import Any
 
@@ -173,7 +174,14 @@ def flag(value) -> bool:
 
 def file_name(value) -> bool:
     """it should be the name of a file in the same folder"""
-    return isinstance(value, str) and 0 < len(value) <= 255 and value not in (".", "..") and not set(value) & set("/\\\0")
+    return (
+        isinstance(value, str) and 0 < len(value) <= 255 and value not in (".", "..") and not set(value) & set("/\\\0")
+    )
+
+
+def path(value) -> bool:
+    """it should be a path of at most 4096 characters, without control characters"""
+    return isinstance(value, str) and len(value) <= 4096 and not any(unicodedata.category(c) == "Cc" for c in value)
 
 
 _SIGMA = number(0, 1e6)
@@ -181,6 +189,7 @@ _ALPHA = number(0, 1)
 _SHARE = number(0, 1)
 _COUNT = whole(1, SAMPLES)
 _NOTE = text(2000)
+_LEFT_OUT = Several(whole(0, IMAGES), 10**6)
 
 _REQUEST = {
     "method": one_of("cohen", "qcrs", "ddrs", "predict", "curve"),
@@ -245,10 +254,10 @@ _REQUEST = {
         "fingerprint": text(64),
         "class_names": Nullable(Several(text(1000), CLASSES)),
     },
-    "memory": {"procedure": _NOTE, "source": file_name, "source_sha256": text(64)},
+    "memory": {"procedure": _NOTE, "source": file_name, "source_sha256": text(64), "left_out": _LEFT_OUT},
 }
 
-_PATH = text(4096)
+_PATH = path
 _ARGUMENTS = {
     "checkpoint": _PATH,
     "dataset": Nullable(text(255)),
@@ -291,13 +300,11 @@ _SIDECAR = {
             "checkpoint": _PATH,
             "data": text(LONGEST),
             "devices": _NOTE,
-            "versions": {
-                name: text(200) for name in ("python", "qcrs_jax", "jax", "jaxlib", "flax", "numpy")
-            },
+            "versions": {name: text(200) for name in ("python", "qcrs_jax", "jax", "jaxlib", "flax", "numpy")},
             "memory": {},
         }
     ),
-    "left_out": Several(whole(0, IMAGES), 10**6),
+    "left_out": _LEFT_OUT,
     "sha256": text(64),
     "pixels_sha256": text(64),
     "sidecar_sha256": text(64),

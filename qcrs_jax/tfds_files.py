@@ -22,11 +22,12 @@ from .dataset import DataError, Dataset, digest
 NAMES = {"imagenet": "imagenet2012"}
 
 
-def load(name: str, data_dir: str | Path | None, split: str, looked: list[Path]) -> Dataset:
+def load(name: str, data_dir: str | Path | None, split: str, looked: list[Path], prepare: bool = True) -> Dataset:
     """The data set `name` as TFDS keeps it below `data_dir`; downloaded and prepared if it is not there.
 
     Args:
         looked: where else it was looked for, for the message.
+        prepare: whether what is not there may be downloaded, and the order of the images be kept on disk.
 
     Raises:
         DataError: not there, and no way to get it; or there, but damaged.
@@ -37,6 +38,11 @@ def load(name: str, data_dir: str | Path | None, split: str, looked: list[Path])
         builder = _builder(theirs, data_dir)
     except Exception as error:
         raise DataError(f"{data_dir or 'TFDS'}: cannot read what TFDS keeps of {name}: {_first_line(error)}") from error
+    if not builder.is_prepared() and not prepare:
+        raise DataError(
+            f"data set {name} ({split}) was not found, nor has TensorFlow Datasets prepared it; nothing is downloaded "
+            "here. Name its folder with --data_dir"
+        )
     if not builder.is_prepared():
         try:
             _require_connection(builder)
@@ -53,14 +59,16 @@ def load(name: str, data_dir: str | Path | None, split: str, looked: list[Path])
     folder = Path(builder.data_dir)
     try:
         rows = _rows(builder, part)
-        order, labels = tfds_order.remembered(folder, part, builder.info.splits[part].filepaths, rows)
+        order, labels = tfds_order.remembered(
+            folder, part, builder.info.splits[part].filepaths, rows, keep=prepare
+        )
     except Exception as error:
         raise DataError(
             f"{folder}: TFDS cannot read the split {part} of {name} there: {type(error).__name__}: "
             f"{_first_line(error)}\nMove the folder away, to have it prepared again"
         ) from error
     identity = f"{builder.info.full_name} {split} {len(rows)}".encode()
-    prepare = image_files.resize_and_crop if name == "imagenet" else np.asarray
+    fit = image_files.resize_and_crop if name == "imagenet" else np.asarray
 
     def read(index):
         where = f"{folder}, image {index} of split {part}"
@@ -72,7 +80,7 @@ def load(name: str, data_dir: str | Path | None, split: str, looked: list[Path])
             raise DataError(
                 f"{where}: has another label than {tfds_order.NAME.format(part)} has for it; delete that file"
             )
-        return image_files.decode(io.BytesIO(row["image"]), where, prepare)
+        return image_files.decode(io.BytesIO(row["image"]), where, fit)
 
     return Dataset(
         name,

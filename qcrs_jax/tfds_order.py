@@ -13,7 +13,7 @@ NAME = "qcrs_jax_order_{}.npz"
 
 
 def remembered(
-    folder: Path, split: str, files: Sequence[str | os.PathLike], rows: Sequence
+    folder: Path, split: str, files: Sequence[str | os.PathLike], rows: Sequence, keep: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
     """(rows in the original order, the labels in that order) of a split; parsed once for its files as they are.
 
@@ -21,6 +21,7 @@ def remembered(
 
     Args:
         files: those of the split.
+        keep: whether they may be written to disk.
         rows: its examples by index. TFDS shuffles them, and keeps the original place as an id or a file name, or not.
     """
     key = _key(split, files)
@@ -31,7 +32,7 @@ def remembered(
     keys = [(row.get("id", row.get("file_name", b"")), row["label"]) for row in rows]
     order = np.array(sorted(range(len(keys)), key=lambda i: keys[i][0]), np.int64)
     labels = np.array([keys[i][1] for i in order], np.int64)
-    for place in places:
+    for place in places if keep else ():
         with contextlib.suppress(OSError):
             _write(place, key, order, labels)
             break
