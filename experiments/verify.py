@@ -43,7 +43,7 @@ from .arguments import share
 from .choice import Choice, missed
 from .uncounted import check_uncounted
 from .verify_inputs import check_inputs, recorded_arguments, whole_time
-from .verify_lines import bound_troubles, curve_troubles, header_troubles, lines_of, recorded_time
+from .verify_lines import bound_troubles, curve_troubles, header_trouble, lines_of, recorded_time
 from .verify_sidecar import NOT_PROVED, check_request, check_whole, earlier_version, summary, why_not_verified
 
 RECOUNT = 2
@@ -234,23 +234,24 @@ class Checks:
         check_request(path, sidecar)
         yield summary(sidecar)
         yield NOT_PROVED
-        found.troubles += header_troubles(path, request)
-        if not found.troubles and request["method"] != "curve" and "pilot" not in request:
+        if trouble := header_trouble(path, request):
+            found.troubles.append(trouble)
+            yield check_whole(path, found.troubles)
+            return
+        if request["method"] != "curve" and "pilot" not in request:
             records = read_run(path).records
             found.lines = len(records)
             for record in records:
                 found.troubles += [f"image {record.idx}: {trouble}" for trouble in bound_troubles(record, request)]
             yield f"{found.lines} lines, each compared with what follows from its counts"
-        elif not found.troubles:
+        else:
             images = lines_of(path)
             found.lines, found.agree = len(images), "its sum"
             if request["method"] == "curve":
                 found.troubles += curve_troubles(images, request)
                 found.agree, found.one = "its settings", "image"
-        header_is_right = not any("first line" in trouble for trouble in found.troubles)
         yield check_whole(path, found.troubles)
-        if header_is_right:
-            yield from self._draw_again(path, sidecar, found)
+        yield from self._draw_again(path, sidecar, found)
 
     def _draw_again(self, path, sidecar, found):
         """Opens what the run opened and draws lines again, as many as are asked for; says so where none are."""
@@ -296,7 +297,7 @@ class Checks:
         if not self.choice.draws and not pilot.exists():
             found.short.append(f"{pilot.name} is not here")
             return
-        if "pilot" not in theirs:
+        if "pilot" not in theirs or "memory" in theirs:
             raise UserError(
                 f"{pilot}: is not the pilot of {path.name}, which was run with --budget; put that beside it"
             )
@@ -305,7 +306,7 @@ class Checks:
         ours = [trouble for trouble in changed if not trouble.startswith(("platform:", "votes:"))]
         found.troubles += [f"{pilot.name}: {trouble}" for trouble in [*of_pilot.troubles, *ours]]
         if not of_pilot.whole:
-            found.short.append(f"{pilot.name} is {of_pilot.verdict()}")
+            found.short.append(f"{pilot.name} was not drawn again whole either")
 
     def _of_another_program(self, path, found):
         """The checks of a log without a sidecar."""

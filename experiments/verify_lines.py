@@ -24,19 +24,19 @@ def columns_due(request) -> tuple[str, ...]:
     return records.columns_of(recorded_fields(request))
 
 
-def header_troubles(path, request):
-    """Where the first line is not that of a file of this request, to the byte: readers may go by names or by places."""
+def header_trouble(path, request) -> str | None:
+    """How the first line differs from that of this request, byte by byte: readers may go by names or by places."""
     from qcrs_jax.files import read_regular
 
     due = columns_due(request)
     first = read_regular(path).split(b"\n", 1)[0].rstrip(b"\r")
     if first == "\t".join(due).encode():
-        return
+        return None
     found = first.decode(errors="replace").split("\t")
     said = [f"it has {name!r} {found.count(name)} times" for name in due if found.count(name) > 1]
     said += [f"it lacks {name!r}" for name in due if name not in found]
     said += [f"{name[:60]!r} is no column of such a run" for name in dict.fromkeys(found) if name not in due][:5]
-    yield (
+    return (
         f"its first line is not that of such a run: {'; '.join(said) or 'the columns are in another order'}. It should "
         f"be, with tabs between: {' '.join(due)}"
     )
@@ -70,6 +70,9 @@ def curve_troubles(images, request):
 
 def bound_troubles(record, request):
     """Where the record is not what follows from its counts."""
+    if not record.counts:
+        yield "has no counts"
+        return
     try:
         made = concluded(record, request)
     except (ValueError, IndexError, TypeError, KeyError, ArithmeticError) as error:

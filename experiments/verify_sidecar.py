@@ -10,7 +10,7 @@ FIRST_NOISE = (
 """The noise of the earliest version, by which alone a file is known to be of it."""
 LEARNT_SINCE = {"class_order", "field", "prefix", "leave_out", "image_size", "max_pool"}
 """Flags that certify has learnt since it records sums of pixels and sidecar."""
-EVERY_RUN = ("method", "sigma", "n", "seed", "skip", "noise", "dtype", "classifier", "dataset")
+EVERY_RUN = ("method", "sigma", "n", "seed", "skip", "noise", "classifier", "dataset")
 NOT_PROVED = (
     "not proved, as no sidecar can prove it: that alpha, the other settings, the seed, --skip and --max were chosen "
     "before the results were seen; the date, the devices, the versions and the times that it records"
@@ -79,6 +79,7 @@ def _later_than_the_first(sidecar):
     """What a sidecar records that the earliest version did not, by name; of a noise, that it is not that version's."""
     said = [name for name in ("arguments", "images") if name in sidecar["provenance"]]
     said += [name for name in (*WHEN_FINISHED, "account") if name in {*sidecar, *sidecar["said"]}]
+    said += ["dtype"] * ("dtype" in sidecar["request"])
     return said + ["noise"] * (sidecar["request"].get("noise") != FIRST_NOISE)
 
 

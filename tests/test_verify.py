@@ -66,7 +66,9 @@ def sum_up(path: Path, **changes):
 def test_what_was_computed_is_verified_and_no_edit_is(runs, copies, capsys, name):
     path = copies / f"{name}.tsv"
     status, text = verify(path, capsys, "--recount", 1)
-    assert status == 0 and "drawn again" in text and text.rstrip().endswith("verified")
+    assert status == 0 and "drawn again" in text and "verified" not in text
+    lost = {"shard": "50%", "curve": "75%", "predict": "66.7%"}.get(name, "66.7%")
+    assert f"is missed with probability {lost}" in text.splitlines()[-1] and "consistent: " in text
     lines = path.read_text().splitlines()
     columns, row = lines[0].split("\t"), lines[2].split("\t")
     for column, field in enumerate(row):
@@ -296,14 +298,17 @@ def test_what_was_done_and_how_surely_it_finds_a_forged_line(copies, capsys):
     assert "images 0, 100, ... of fashion_mnist_test_500 (test), seed 0, network lenet, weights" in text
     assert (
         "--recount all takes about" in text
-        and "its 3 lines agree with their counts; 1 of them drawn again and verified" in text
+        and "consistent: its 3 lines agree with their counts; 1 of them were drawn again; a single forged" in text
     )
     chosen = next(line for line in text.splitlines() if "drawn again: the same" in line)
     assert chosen in verify(path, capsys, "--recount", 1, "--recount_seed", 7)[1]
     assert "chosen by seed" in verify(path, capsys, "--recount", 1)[1]
     status, text = verify(path, capsys, "--recount", 0)
     assert status == 0 and "verified" not in text and "forged counts would not be found" in text
-    assert text.rstrip().endswith("consistent: its 3 lines agree with their counts; nothing was opened or drawn again")
+    assert text.rstrip().endswith(
+        "consistent: its 3 lines agree with their counts; nothing was opened or drawn again; a single forged line is "
+        "missed with probability 100%"
+    )
     assert "--recount all takes about" in text and "by the times in the file" in text
 
 
@@ -350,7 +355,8 @@ def test_a_file_of_an_earlier_version_is_called_so(capsys):
         status, text = verify(SHIPPED / name, capsys, "--recount", 0)
         assert status == 0 and "no sums are recorded, as files of an earlier version have none" in text
         assert "whose noise (threefry fold_in(seed, image, stage, draw, sample), jax.random.normal" in text
-        assert "not finished" not in text and "verified" not in text
+        assert "not finished" not in text and "verified" not in text and "consistent" not in text
+        assert "not proved: its " in text and "nothing shows that these were ever drawn" in text
         status, text = verify(SHIPPED / name, capsys, "--recount", 1)
         assert (
             status == 2 and "no line can be drawn again: it is of an earlier version" in text and "--recount 0" in text

@@ -1,0 +1,355 @@
+"""Results files that were forged: images dropped, columns changed, sums taken out, and sidecars of a stranger."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from qcrs_jax.experiments import cli
+from qcrs_jax.experiments.inputs import digest, digest_of_all
+from qcrs_jax.experiments.verify_sidecar import FIRST_NOISE, LEARNT_SINCE
+
+from qcrs_jax import tfds_files
+from qcrs_jax.data import DataError, load_dataset
+from qcrs_jax.records import checksum, sidecar_checksum
+
+COMMAND = "zoo:fashion_mnist-lenet-sigma0.25"
+SUMS = ("left_out", "sha256", "pixels_sha256", "sidecar_sha256")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder with the images, of which number 1 is damaged, and a run over the other four."""
+    root = tmp_path_factory.mktemp("made")
+    for name in range(10):
+        (root / "images" / str(name)).mkdir(parents=True)
+    for level in range(5):
+        image = Image.fromarray(np.random.default_rng(level).integers(0, 256, (28, 28), np.uint8))
+        image.save(root / "images" / "0" / f"{level}.png")
+    (root / "images" / "0" / "1.png").write_bytes(b"no image")
+    flags = f"--dataset folder --data_dir {root / 'images'} --sigma 0.25 --N0 10 --N 60 --method cohen --on_error skip"
+    assert cli.main(["certify", COMMAND, str(root / "r.tsv"), *flags.split()]) == 0
+    return root
+
+
+@pytest.fixture
+def run(made, tmp_path, monkeypatch):
+    monkeypatch.chdir(made)
+    for name in ("r.tsv", "r.tsv.json"):
+        shutil.copy(made / name, tmp_path)
+    return tmp_path / "r.tsv"
+
+
+def verify(path, capsys, *flags):
+    status = cli.main(["verify", str(path), *map(str, flags)])
+    said = capsys.readouterr()
+    return status, said.out + said.err
+
+
+def read(path):
+    return json.loads(path.with_name(path.name + ".json").read_text())
+
+
+def write(path, content):
+    path.with_name(path.name + ".json").write_text(json.dumps(content))
+
+
+def sum_up(path, content, images=None):
+    """Writes a sidecar whose sums are those of what it says, of the file as it is, and of its images."""
+    if images is not None:
+        rows = path.read_text().splitlines()[1:]
+        dataset = load_dataset("folder", images, on_error="skip")
+        digests = {int(row.split("\t")[0]): digest(dataset[int(row.split("\t")[0])][0]) for row in rows}
+        content = {**content, "pixels_sha256": digest_of_all(digests)}
+    content = {**content, "sha256": checksum(path)}
+    write(path, {**content, "sidecar_sha256": sidecar_checksum(content)})
+
+
+def drop(path, index):
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if not line.startswith(f"{index}\t")))
+
+
+def test_what_was_drawn_again_whole_is_verified_and_left_out_images_are_read(run, capsys):
+    status, text = verify(run, capsys, "--recount", "all")
+    assert status == 0 and text.rstrip().endswith("r.tsv: all 4 lines were drawn again and verified")
+    assert "1 images without a line, read again: 1 of them cannot be read" in text
+    assert "not proved, as no sidecar can prove it: that alpha, " in text and "--skip and --max" in text
+    assert "the date, the devices, the versions and the times" in text
+    status, text = verify(run, capsys, "--recount", 3)
+    assert status == 0 and "verified" not in text
+    assert "consistent: its 4 lines agree with their counts; 3 of them were drawn again; a single forged line is" in text
+    assert text.rstrip().endswith("missed with probability 25%")
+    status, text = verify(run, capsys, "--recount", 0)
+    assert status == 0 and "verified" not in text and text.rstrip().endswith("missed with probability 100%")
+    assert "1 images were left out; whether they can be read was not tried" in text
+
+
+@pytest.mark.parametrize("index", [0, 2, 4])
+def test_an_image_that_was_dropped_is_found(run, made, capsys, index):
+    before = run.read_text()
+    drop(run, index)
+    content = read(run)
+    for left_out in ([1, index], [index]):
+        sum_up(run, {**content, "left_out": left_out}, made / "images")
+        status, text = verify(run, capsys, "--recount", "all")
+        assert status == 2 and f"image {index}: is left out, though it can be read" in text and "verified" not in text
+    sum_up(run, content, made / "images")
+    status, text = verify(run, capsys, "--recount", 1)
+    assert status == 2 and f"image {index}: is missing" in text
+    write(run, {name: value for name, value in content.items() if name not in SUMS})
+    status, text = verify(run, capsys, "--recount", "all")
+    assert status == 2 and "has no sums: the run is not finished, or they were taken out" in text
+    assert (f"image {index}: is missing" in text) == (index != 4)  # an unfinished run may end there
+    run.write_text(before)
+    for left_out, message in (([1, 2], "image 2: is left out, and has a line"), ([1, 9], "is not one of the run's")):
+        sum_up(run, {**content, "left_out": left_out})
+        status, text = verify(run, capsys, "--recount", 1)
+        assert status == 2 and message in text
+
+
+@pytest.mark.parametrize(
+    "columns, message",
+    [
+        (lambda row: [*row[:3], "9.9", *row[3:]], "has the column 'radius' twice"),
+        (lambda row: [*row, "9.9"], "'extra' is no column of such a run"),
+        (lambda row: row[:8] + row[9:], "it lacks 'search_samples'"),
+        (lambda row: [row[1], row[0], *row[2:]], "the columns are in another order"),
+        (lambda row: [" " + row[0], *row[1:]], "first line"),
+    ],
+)
+def test_the_first_line_is_that_of_the_request(run, made, capsys, columns, message):
+    header, *rows = (line.split("\t") for line in run.read_text().splitlines())
+    changed = ["radius" if name == "9.9" else name for name in columns(header)]
+    if message.startswith("'extra'"):
+        changed[-1] = "extra"
+    run.write_text("\n".join("\t".join(row) for row in [changed, *map(columns, rows)]) + "\n")
+    sum_up(run, read(run))
+    status, text = verify(run, capsys, "--recount", 0)
+    assert status == 2 and message in text and "consistent" not in text
+    assert "Traceback" not in text
+
+
+def without(content, *names):
+    """A sidecar without some of what it says of the file, or of the request, or of how the run was started."""
+    content = {name: value for name, value in content.items() if name not in names}
+    return content | {
+        part: {name: value for name, value in content[part].items() if name not in names}
+        for part in ("request", "provenance")
+    }
+
+
+def test_a_sidecar_that_lost_its_sums_is_refused(run, capsys):
+    content = read(run)
+    for names, message in (
+        (SUMS, "has no sums"),
+        (SUMS[1:], "has no sums"),
+        (SUMS[2:], "pixels_sha256, sidecar_sha256 was taken out of it"),
+        (SUMS[3:], "sidecar_sha256 was taken out of it"),
+        (SUMS[:1], "another"),
+        ((*SUMS, "arguments"), "how the run was started (provenance.arguments) was taken out of it"),
+        ((*SUMS, "arguments", "account", "images", "dtype"), "every version records that which records noise"),
+    ):
+        write(run, without(content, *names))
+        for recount in (0, "all"):
+            status, text = verify(run, capsys, "--recount", recount)
+            assert status == 2 and message in text, text
+            assert "consistent" not in text and "verified" not in text
+
+
+def test_a_forger_who_makes_a_file_of_an_earlier_version_proves_nothing(run, capsys):
+    content = without(read(run), *SUMS, "arguments", "account", "images", "dtype")
+    write(run, {**content, "request": {**content["request"], "noise": FIRST_NOISE}})
+    status, text = verify(run, capsys, "--recount", 0)
+    assert status == 0 and "not proved: its 4 lines agree with their counts, and nothing shows that these were" in text
+    assert "Anybody can write such a file" in text and "consistent" not in text and "verified" not in text
+    assert verify(run, capsys, "--recount", 1)[0] == 2
+
+    content = without(read(run), *SUMS)
+    arguments = {name: v for name, v in read_arguments(run).items() if name not in LEARNT_SINCE}
+    content = {**content, "left_out": [1], "provenance": {**content["provenance"], "arguments": arguments}}
+    write(run, {**content, "request": read_request(run), "sha256": checksum(run)})
+
+
+def read_arguments(path):
+    return read(path)["provenance"].get("arguments", {})
+
+
+def read_request(path):
+    return read(path)["request"]
+
+
+def test_a_file_of_the_version_with_one_sum_is_never_verified(run, capsys):
+    content = without(read(run), *SUMS[2:])
+    arguments = {name: v for name, v in content["provenance"]["arguments"].items() if name not in LEARNT_SINCE}
+    write(run, {**content, "provenance": {**content["provenance"], "arguments": arguments}})
+    status, text = verify(run, capsys, "--recount", "all")
+    assert status == 0 and "verified" not in text and "4 of them were drawn again" in text
+    assert text.rstrip().endswith("the sums of its pixels and of its sidecar are not there, as in files of an earlier version")
+
+
+def test_a_file_of_ours_without_its_sidecar_is_refused(run, capsys):
+    run.with_name("r.tsv.json").unlink()
+    status, text = verify(run, capsys, "--recount", 0)
+    assert status == 2 and "and the sidecar r.tsv.json is not beside it" in text
+
+
+def test_lines_without_counts_are_not_taken_for_another_program_s(run, capsys):
+    header, first, *rest = run.read_text().splitlines()
+    run.write_text("\n".join([header, "\t".join([*first.split("\t")[:-1], ""]), *rest]) + "\n")
+    sum_up(run, read(run))
+    status, text = verify(run, capsys, "--recount", 0)
+    assert status == 2 and "image 0: has no counts" in text
+
+
+@pytest.mark.parametrize(
+    "path, value, message",
+    [
+        ("request.n", 10**9, "lines with more than 100000000 are not drawn again"),
+        ("request.n0", 10**9, "n0 = 1000000000"),
+        ("request.n", 2**31, "request.n is 2147483648"),
+        ("request.noise", None, "request.noise is null"),
+        ("provenance.arguments.left", "abc", "its argument left is 'abc'"),
+        ("provenance.arguments.search", "none", "its argument search is 'none'"),
+        ("provenance.arguments.epsilon", [1], "its argument epsilon is"),
+        ("provenance.arguments.ddrs_steps", 2.5, "its argument ddrs_steps is"),
+        ("provenance.arguments.method", None, "its argument method is"),
+        ("provenance.arguments.tolerance", True, "its argument tolerance is"),
+        ("provenance.arguments.checkpoint", "/etc/hostname", "names the checkpoint /etc/hostname, which lies neither"),
+        ("provenance.arguments.checkpoint", "zoo:../../x", "not in the zoo"),
+        ("provenance.arguments.data_dir", "/etc", "names the data set /etc, which lies neither below the current"),
+        ("provenance.arguments.data_dir", "images/../..", "lies neither"),
+        ("request.classifier.arch", "\x1b[2J\nforged: verified", "\\x1b[2J\\x0aforged"),
+        ("provenance.devices", "\x1b]0;x\x07", "\\x1b]0;x\\x07"),
+    ],
+)
+def test_a_hostile_sidecar_has_a_plain_message(run, capsys, path, value, message):
+    content = read(run)
+    *parts, last = path.split(".")
+    inner = content
+    for part in parts:
+        inner = inner[part]
+    inner[last] = value
+    sum_up(run, content)
+    status, text = verify(run, capsys, "--recount", 1)
+    assert (status == 2 or last == "devices") and message in text, text
+    assert not set(text) & {"\x1b", "\x07"} and "Traceback" not in text and "\nforged" not in text
+
+
+def test_tables_for_absurd_numbers_are_not_made(run, capsys):
+    content = read(run)
+    sum_up(run, {**content, "request": {**content["request"], "n0": 10**9, "n": 10**9, "tolerance": 0.05}})
+    run.write_text(run.read_text().replace("counts0\tcounts", "counts0\tcounts\tn").replace("\n0\t", "\n0\t"))
+    header, *rows = run.read_text().splitlines()
+    run.write_text("\n".join([header, *(f"{row}\t60" for row in rows)]) + "\n")
+    status, text = verify(run, capsys, "--recount", 0)
+    assert status == 2 and "no table is made for n0 = 1000000000" in text
+
+
+def test_paths_of_a_sidecar_are_opened_where_they_are_near_or_trusted(run, made, capsys, monkeypatch, tmp_path):
+    assert verify(run, capsys, "--recount", 1)[0] == 0  # below the current folder
+    monkeypatch.chdir(tmp_path)
+    status, text = verify(run, capsys, "--recount", 1)
+    assert status == 2 and "--data_dir" in text and "--trust_paths" in text and "it was not opened" in text
+    assert verify(made / "r.tsv", capsys, "--recount", 1)[0] == 0  # below the folder of the results
+    assert verify(run, capsys, "--recount", 1, "--trust_paths")[0] == 0
+    assert verify(run, capsys, "--recount", 1, "--data_dir", made / "images")[0] == 0
+    (tmp_path / "link").symlink_to(made / "images")
+    content = read(run)
+    content["provenance"]["arguments"]["data_dir"] = "link"
+    sum_up(run, content)
+    status, text = verify(run, capsys, "--recount", 1)
+    assert status == 2 and "names the data set link" in text
+    os.mkfifo(tmp_path / "pipe")
+    content["provenance"]["arguments"] |= {"data_dir": str(made / "images"), "checkpoint": "pipe"}
+    sum_up(run, content)
+    status, text = verify(run, capsys, "--recount", 1, "--trust_paths")
+    assert status == 2 and "pipe: is neither a regular file nor a folder, and is not opened" in text
+
+
+def test_pipes_are_not_waited_for(run, capsys, tmp_path):
+    os.mkfifo(tmp_path / "pipe.tsv")
+    status, text = verify(tmp_path / "pipe.tsv", capsys)
+    assert status == 2 and "not a regular file" in text
+    run.with_name("r.tsv.json").unlink()
+    os.mkfifo(run.with_name("r.tsv.json"))
+    status, text = verify(run, capsys)
+    assert status == 2 and "r.tsv.json: cannot be read: it is not a regular file" in text
+
+
+@pytest.mark.parametrize("arguments, asks", [({"data_dir": "images"}, None), ({"data_dir": None}, False)])
+def test_tfds_neither_downloads_nor_writes_where_a_sidecar_says(run, capsys, monkeypatch, arguments, asks):
+    asked = []
+
+    def load(*_, prepare=True):
+        asked.append(prepare)
+        raise DataError("not prepared")
+
+    monkeypatch.setattr(tfds_files, "load", load)
+    content = read(run)
+    content["provenance"]["arguments"] |= {"dataset": "svhn_cropped", **arguments}
+    sum_up(run, content)
+    status, text = verify(run, capsys, "--recount", 1)
+    assert status == 2 and asked == ([] if asks is None else [asks])
+    assert ("TensorFlow Datasets was not asked" in text) == (asks is None)
+    verify(run, capsys, "--recount", 1, "--trust_paths")
+    assert asked[-1] is True
+
+
+def test_what_is_not_prepared_is_not_downloaded(tmp_path, monkeypatch):
+    class Builder:
+        data_dir = str(tmp_path / "mnist")
+
+        def is_prepared(self):
+            return False
+
+    monkeypatch.setattr(tfds_files, "_builder", lambda *_: Builder())
+    monkeypatch.setattr(tfds_files, "write", None)
+    with pytest.raises(DataError, match="nothing is downloaded here"):
+        load_dataset("mnist", tmp_path, tfds="read")
+    assert not list(tmp_path.iterdir())
+
+
+def memory_of(run, source, **more):
+    content = read(run)
+    made = {"procedure": "x", "source": source, "source_sha256": "0" * 64, **more}
+    return {**content, "request": {**content["request"], "memory": made}}
+
+
+@pytest.mark.parametrize(
+    "source, message",
+    [
+        ("../r.tsv", "should be the name of a file in the same folder"),
+        ("/etc/passwd", "should be the name of a file in the same folder"),
+        ("r.tsv", "made of itself"),
+        ("nothing.tsv", "was made of nothing.tsv; put that beside it"),
+        ("pipe", "not a regular file"),
+    ],
+)
+def test_the_source_of_a_memory_based_file_is_beside_it(run, capsys, source, message):
+    os.mkfifo(run.with_name("pipe"))
+    write(run, memory_of(run, source))
+    status, text = verify(run, capsys)
+    assert status == 2 and message in text
+
+
+def test_files_that_name_each_other_end(run, capsys):
+    other = run.with_name("other.tsv")
+    shutil.copy(run, other)
+    write(other, memory_of(run, "r.tsv", source_sha256=checksum(run)))
+    write(run, memory_of(run, "other.tsv", source_sha256=checksum(other)))
+    status, text = verify(run, capsys, "--recount", 0)
+    assert status == 2 and "which is memory-based itself" in text
+    content = read(run)
+    request = {name: value for name, value in content["request"].items() if name != "memory"}
+    write(run, {**content, "request": {**request, "budget": {"mean": 60, "max": -1}}})
+    header, *rows = run.read_text().splitlines()
+    run.write_text("\n".join([f"{header}\tn", *(f"{row}\t60" for row in rows)]) + "\n")
+    shutil.copy(run, run.with_name("r.tsv.pilot"))
+    pilot = memory_of(run, "r.tsv", source_sha256=checksum(run))
+    write(Path(f"{run}.pilot"), {**pilot, "request": {**pilot["request"], "pilot": True}})
+    status, text = verify(run, capsys, "--recount", 0)
+    assert status == 2 and "is not the pilot of r.tsv" in text
