@@ -178,6 +178,8 @@ def page(parts, format) -> str:
         parts = [part if isinstance(part, Body) else comment(part) for part in parts]
     elif format == "terminal":
         parts = [part if isinstance(part, Body) else textwrap.fill(part, 100) for part in parts]
+    else:
+        parts = [part if isinstance(part, Body) else printable(part) for part in parts]
     return "\n\n".join(parts) + "\n"
 
 
@@ -227,7 +229,7 @@ def label(run) -> str:
         parts.append("memory-based")
     if "shard" in request:
         parts.append(f"shard {request['shard']['part']}/{request['shard']['of']}")
-    return printable(f"{', '.join(parts)} ({run.path.name})" if parts else run.path.name)
+    return f"{', '.join(parts)} ({run.path.name})" if parts else run.path.name
 
 
 def _search(settings):
@@ -335,7 +337,7 @@ def _marked(rows, mark):
 
 
 def _terminal(header, rows):
-    body = [header, *_marked(rows, lambda text: f"*{text}")]
+    body = [[printable(cell) for cell in row] for row in (header, *_marked(rows, lambda text: f"*{text}"))]
     widths = [max(len(row[i]) for row in body) for i in range(len(header))]
     lines = [
         "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths)))
@@ -346,7 +348,7 @@ def _terminal(header, rows):
 
 def _markdown(header, rows):
     body = [header, ["---", *["---:"] * (len(header) - 1)], *_marked(rows, lambda text: f"**{text}**")]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in body)
+    return "\n".join("| " + " | ".join(printable(cell).replace("|", "\\|") for cell in row) + " |" for row in body)
 
 
 def _latex(header, rows):

@@ -67,8 +67,8 @@ def test_what_was_computed_is_verified_and_no_edit_is(runs, copies, capsys, name
     path = copies / f"{name}.tsv"
     status, text = verify(path, capsys, "--recount", 1)
     assert status == 0 and "drawn again" in text and "verified" not in text
-    lost = {"shard": "50%", "curve": "75%", "predict": "66.7%"}.get(name, "66.7%")
-    assert f"is missed with probability {lost}" in text.splitlines()[-1] and "consistent: " in text
+    missed = "50%" if name == "shard" else "66.7%"
+    assert f"is missed with probability {missed}" in text.splitlines()[-1] and "consistent: " in text
     lines = path.read_text().splitlines()
     columns, row = lines[0].split("\t"), lines[2].split("\t")
     for column, field in enumerate(row):
