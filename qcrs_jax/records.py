@@ -28,7 +28,6 @@ from . import sidecar as sidecars
 from .account import account
 from .errors import UserError
 from .files import read_regular
-from .printable import printable
 
 COLUMNS = (
     "idx",
@@ -184,7 +183,7 @@ class Run:
     def class_name(self, label: int) -> str:
         """The name of a class by the sidecar, or its number where that has none."""
         names = self.request.get("dataset", {}).get("class_names") or []
-        return printable(names[label]) if 0 <= label < len(names) else str(label)
+        return names[label] if 0 <= label < len(names) else str(label)
 
     @property
     def input_specific(self) -> bool:

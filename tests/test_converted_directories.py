@@ -104,7 +104,7 @@ def test_the_options_of_opening_reach_every_command(tmp_path):
     changed = run("certify", "net.pth", "certified.tsv", *FLAGS, *flags, "--no-max_pool", cwd=tmp_path, status=2)
     assert "max_pool" in changed
     # And a run is done over with the options that it was started with.
-    assert "verified" in run("verify", "certified.tsv", "--recount", 1, cwd=tmp_path)
+    assert "verified" in run("verify", "certified.tsv", "--recount", "all", cwd=tmp_path)
     small = ["--sigma", 0.25, *data, "--max", 1]
     for words in (
         ["predict", "net.pth", "predicted.tsv", *small, "--N", 20],

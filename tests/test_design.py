@@ -104,7 +104,7 @@ def test_what_tables_and_plots_stand_on_needs_no_jax(name):
     names = core_imports(name)
     assert within(names, "jax", "flax") == []
     inside = {n.split(".")[1] for n in within(names, "qcrs_jax") if "." in n}
-    assert inside <= {"records", "errors", "account", "files", "printable", "sidecar"}
+    assert inside <= {"records", "errors", "account", "files", "sidecar"}
 
 
 def test_commands_import_jax_only_when_they_run():
