@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qcrs_jax.checkpoint import CheckpointError, is_classifier, restore_classifier
-from qcrs_jax.files import reads
+from qcrs_jax.errors import UserError
+from qcrs_jax.files import check_regular, read_regular, reads
 from qcrs_jax.models import Classifier, architecture
 
 from .layouts import NORMALIZATIONS, as_asked, recognise, to_classifier
@@ -80,6 +81,7 @@ def open_classifier(path: str | Path, opening: Opening) -> Classifier:
     path = resolve(path)
     if not path.exists():
         raise CheckpointError(f"{path}: no such file or directory")
+    check_regular(path, CheckpointError)
     if is_classifier(path):
         classifier = restore_classifier(path)
         _check_agrees(classifier.spec, opening, path)
@@ -143,6 +145,7 @@ def convert_file(path: Path, opening: Opening | None = None) -> Classifier:
     return to_classifier(found, mean, std, source, path)
 
 
+_LARGEST_CONFIG = 2**22  # bytes
 _SMOOTHADV = "0.4914,0.4822,0.4465/1,1,1"
 
 
@@ -168,10 +171,10 @@ def _timm_normalization(path, arch):
     if path.name not in ("model.safetensors", "pytorch_model.bin") or not file.is_file():
         return None
     try:
-        config = json.loads(file.read_text())
+        config = json.loads(read_regular(file, _LARGEST_CONFIG))
         named, values = config["architecture"], config["pretrained_cfg"]
         text = "/".join(",".join(str(float(value)) for value in values[name]) for name in ("mean", "std"))
-    except (ValueError, KeyError, TypeError):  # not of timm
+    except (UserError, ValueError, KeyError, TypeError, RecursionError):  # not of timm
         return None
     if named != arch:
         raise CheckpointError(f"{path}: {file} says that it is a {named}, but its tensors are those of {arch}")

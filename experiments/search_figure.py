@@ -8,8 +8,11 @@ import textwrap
 from pathlib import Path
 
 from qcrs_jax.errors import UserError
+from qcrs_jax.files import read_regular
 
 from .figures import COHEN, QCRS, RADIUS, SIGMA, check_ending, draw_band, literal, log_sigma, pyplot, save, tidy
+
+LARGEST = 64 * 2**20  # bytes of a file that is read
 
 
 def read(path: Path) -> dict:
@@ -19,10 +22,10 @@ def read(path: Path) -> dict:
         UserError: it cannot be read or is another file.
     """
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(read_regular(path, LARGEST))
         if content["kind"] != "visualize" or not content["images"]:
             raise ValueError("of another kind")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (UserError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: not a file that `qcrs-jax visualize` wrote beside a figure: {error}") from error
     return content
 

@@ -22,6 +22,7 @@ from flax import nnx
 from safetensors.numpy import save_file
 
 from .errors import UserError
+from .files import check_regular, read_regular
 from .models import Classifier, Spec, build
 
 FILE = "classifier.safetensors"
@@ -129,6 +130,7 @@ def restore_classifier(path: str | Path) -> Classifier:
 
 def _metadata(file):
     """The metadata in the header of a safetensors file, {} for none."""
+    check_regular(file)
     with open(file, "rb") as content:
         (length,) = struct.unpack("<Q", content.read(8))
     if length > _HEADER:
@@ -188,7 +190,7 @@ def _restore_old(path):
     """The classifier in a directory of the earlier form."""
     file, folder = (path / name for name in _OLD_FILES)
     try:
-        spec, model, _ = _described(json.loads(file.read_text()), _OLD_FORMAT)
+        spec, model, _ = _described(json.loads(read_regular(file, _HEADER)), _OLD_FORMAT)
     except Exception as error:  # damaged metadata can fail in any way
         raise CheckpointError(f"{file}: not the metadata of a classifier: {error}") from error
     try:

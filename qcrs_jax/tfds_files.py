@@ -59,9 +59,7 @@ def load(name: str, data_dir: str | Path | None, split: str, looked: list[Path],
     folder = Path(builder.data_dir)
     try:
         rows = _rows(builder, part)
-        order, labels = tfds_order.remembered(
-            folder, part, builder.info.splits[part].filepaths, rows, keep=prepare
-        )
+        order, labels = tfds_order.remembered(folder, part, builder.info.splits[part].filepaths, rows, keep=prepare)
     except Exception as error:
         raise DataError(
             f"{folder}: TFDS cannot read the split {part} of {name} there: {type(error).__name__}: "

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from . import sidecar
 from .files import lock, writing
 from .records import (
     COLUMNS,
@@ -92,25 +93,25 @@ class Writer:
                 f"{error}. Nothing is appended to it: mend the line, or delete it, and the same command computes that "
                 "image again"
             ) from error
-        sidecar = read_sidecar(path)
-        self._provenance = sidecar["provenance"]
-        self.finished = {name: sidecar[name] for name in WHEN_FINISHED if name in sidecar}
+        content = read_sidecar(path)
+        self._provenance = content["provenance"]
+        self.finished = {name: content[name] for name in WHEN_FINISHED if name in content}
         return done
 
     @staticmethod
     def _check(path, request):
-        sidecar = read_sidecar(path)
-        if not sidecar:
+        content = read_sidecar(path)
+        if not content:
             raise RecordsError(
                 f"{path}: exists, without the sidecar {sidecar_path(path).name} that says how it was made; nothing is "
                 "appended to it. Choose another file, or move it away"
             )
-        if changed := differences(sidecar["request"], request):
+        if changed := differences(content["request"], request):
             raise RecordsError(
                 f"{path}: holds results of another configuration; nothing is appended to it. Choose another file or "
                 "move it away. Different are\n  " + "\n  ".join(changed)
             )
-        if sidecar.get("sha256") not in (None, checksum(path)):
+        if content.get("sha256") not in (None, checksum(path)):
             raise RecordsError(
                 f"{path}: was changed after the run was finished; nothing is appended to it. Put it back as it was, or "
                 f"delete what is not of the run, and all sums in {sidecar_path(path).name} (..._sha256): the same "
@@ -183,7 +184,12 @@ def _write_sidecar(path, request, provenance, more=None):
     content = {**said_of(request), "request": request, "provenance": provenance, **(more or {})}
     if more:
         content["sidecar_sha256"] = sidecar_checksum(json.loads(json.dumps(content)))
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    text = json.dumps(content, indent=2) + "\n"
+    try:
+        sidecar.parse(text.encode())
+    except sidecar.Unfit as error:  # before anything is computed that no reader would take
+        raise RecordsError(f"{sidecar_path(path)}: such a run cannot be recorded: {error}") from error
+    temporary.write_text(text)
     temporary.replace(sidecar_path(path))
 
 

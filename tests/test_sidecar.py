@@ -14,6 +14,7 @@ from qcrs_jax.printable import printable, printable_lines
 from qcrs_jax.records import RecordsError, read_run, read_sidecar
 from qcrs_jax.shards import read_runs
 from qcrs_jax.sidecar import LARGEST, Unfit, parse
+from qcrs_jax.writer import Writer
 
 RUN = {"request": {"method": "cohen", "sigma": 0.25, "n0": 10, "n": 100}, "provenance": {}}
 HEADER = "idx\tlabel\tpredict\tradius\tcorrect\n"
@@ -118,6 +119,12 @@ def test_what_is_no_sidecar_has_one_line(tmp_path, text, message):
     with pytest.raises(RecordsError) as error:
         read_run(path)
     assert "r.tsv.json" in str(error.value) and len(str(error.value)) < 600 and "\n" not in str(error.value)
+
+
+def test_a_run_that_no_reader_would_take_is_not_begun(tmp_path):
+    with pytest.raises(RecordsError, match="r.tsv.json: such a run cannot be recorded: provenance.batch"):
+        Writer(tmp_path / "r.tsv", RUN["request"], {"batch": 2**40})
+    assert not (tmp_path / "r.tsv.json").exists()
 
 
 def test_pipes_and_devices_are_not_opened(tmp_path):

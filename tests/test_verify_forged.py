@@ -344,3 +344,31 @@ def test_files_that_name_each_other_end(run, capsys):
     write(Path(f"{run}.pilot"), {**pilot, "request": {**pilot["request"], "pilot": True}})
     status, text = verify(run, capsys, "--recount", 0)
     assert status == 2 and "is not the pilot of r.tsv" in text
+
+
+def test_a_pilot_of_another_request_is_not_this_run_s(run, capsys, made, tmp_path):
+    data = f"--dataset folder --data_dir {made / 'images'} --sigma 0.25 --N0 10 --on_error skip --method cohen".split()
+    for name, seed in (("one.tsv", 0), ("other.tsv", 1)):
+        words = ["certify", COMMAND, str(tmp_path / name), *data, "--budget", "60", "--seed", str(seed)]
+        assert cli.main(words) == 0
+    for ending in ("", ".json"):
+        shutil.copy(tmp_path / f"other.tsv.pilot{ending}", tmp_path / f"one.tsv.pilot{ending}")
+    status, text = verify(tmp_path / "one.tsv", capsys, "--recount", 0)
+    assert status == 2 and "one.tsv.pilot: seed: 0 in one.tsv, 1 in its pilot" in text
+
+
+def test_what_memory_makes_says_how_many_images_were_left_out(run, capsys, made):
+    path = run.with_name("memory.tsv")
+    data = ["--dataset", "folder", "--data_dir", str(made / "images")]
+    status = cli.main(["memory", str(run), "--out", str(path), *data])
+    if status:  # a data set with an image that cannot be read
+        pytest.skip(capsys.readouterr().err)
+    assert "memory.tsv): 1 images were left out" in capsys.readouterr().out.replace("\n", " ")
+    status, text = verify(path, capsys, "--recount", "all")
+    assert status == 0 and "memory` makes of r.tsv, of which all 4 lines were drawn again and verified" in text
+    status, text = verify(path, capsys, "--recount", 1)
+    assert status == 0 and "makes of r.tsv, which is consistent" in text and "verified" not in text
+    content = read(path)
+    del content["request"]["memory"]["left_out"]
+    write(path, content)
+    assert verify(path, capsys, "--recount", "all")[0] == 2
