@@ -2,6 +2,7 @@
 
 import gc
 import os
+import statistics
 
 from .networks import NETWORKS, Network
 from .sides import Clock, Result, compare, rate
@@ -21,24 +22,32 @@ def share_the_card() -> None:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
-def sides_of(network: Network, device, theirs_on, **axes) -> list:
-    """The sides that are compared, the most wanted first. `theirs_on`: PyTorch's device, or None."""
+def sides_of(network: Network, device, theirs_on, only=None, **axes) -> list:
+    """The sides that are compared, the most wanted first.
+
+    theirs_on: PyTorch's device, or None.
+    only: names of the sides to be compared; None for all.
+    axes: values of options to try, instead of the usual ones.
+    """
     from . import ours, theirs
 
     classifier = network.classifier()
-    own = {name: axes[name] for name in ("batch", "joined", "unrolled", "images", "layout") if name in axes}
-    their = {name: axes[name] for name in ("batch",) if name in axes}
-    compiled = {name: axes[name] for name in ("batch", "compiler", "folded") if name in axes}
-    found = [ours.side(network, classifier, device, "qcrs_jax, bfloat16", "bfloat16", None, **own)]
+    def axes_of(*names):
+        return {name: axes[name] for name in names if name in axes}
+
+    own, eager = axes_of("batch", "joined", "unrolled", "images", "layout"), axes_of("batch")
+    compiled = axes_of("batch", "compiler", "folded")
+    few = axes_of("weights")
+    wanted = [ours.side(network, classifier, device, "qcrs_jax, bfloat16", "bfloat16", None, **own)]
     if theirs_on is not None:
-        found.append(theirs.compiled(network, theirs_on, "torch.compile, bfloat16", "bfloat16", **compiled))
-    found.append(ours.side(network, classifier, device, "qcrs_jax, float32", "float32", None, **own))
+        wanted.append(theirs.eager(network, theirs_on, "PyTorch eager, bfloat16", "bfloat16", **eager))
+        wanted.append(theirs.compiled(network, theirs_on, "torch.compile, bfloat16", "bfloat16", **compiled, **few))
+    wanted.append(ours.side(network, classifier, device, "qcrs_jax, float32", "float32", None, **own))
     if theirs_on is not None:
-        found.append(theirs.compiled(network, theirs_on, "torch.compile, float32 (TF32)", "float32", **compiled))
-        found.append(theirs.eager(network, theirs_on, "PyTorch eager, bfloat16", "bfloat16", **their))
-        found.append(theirs.eager(network, theirs_on, "PyTorch eager, float32 (TF32)", "float32", **their))
-    found.append(ours.side(network, classifier, device, "qcrs_jax, float32, highest", "float32", "highest", **own))
-    return found
+        wanted.append(theirs.eager(network, theirs_on, "PyTorch eager, float32 (TF32)", "float32", **eager))
+        wanted.append(theirs.compiled(network, theirs_on, "torch.compile, float32 (TF32)", "float32", **compiled))
+    wanted.append(ours.side(network, classifier, device, "qcrs_jax, float32, highest", "float32", "highest", **own))
+    return [side for side in wanted if only is None or side.name in only]
 
 
 def measure(
@@ -52,6 +61,7 @@ def measure(
     report=lambda text: None,
     raw: dict | None = None,
     keep=lambda: None,
+    first: bool = True,
     **axes,
 ):
     """Yields the texts about a network, in markdown: the comparison, the shares, the time to the first certificate.
@@ -59,7 +69,8 @@ def measure(
     kind: PyTorch's name of the device.
     raw: is filled with all numbers.
     keep: is called whenever raw has more.
-    axes: values of options to try, instead of the usual ones.
+    first: whether the time to the first certificate is measured.
+    axes: of `sides_of`, values of options and `only`.
     """
     import jax
 
@@ -84,15 +95,15 @@ def measure(
     yield f"### {network.arch}, {network.shape[0]} x {network.shape[1]}, one device\n\n{table(results)}"
     yield ratios(results)
     own = results[0]
-    best = own.best
-    for result in results:
+    for result in results[1:]:
         result.program = None
     gc.collect()
-    if best is not None and clock.left() > SHARE_SECONDS / 4:
-        raw["shares"] = shares(network, device, best.options, seconds, own.rate)
+    if own.best is not None and clock.left() > SHARE_SECONDS / 4:
+        raw["shares"] = shares(network, device, own.best.options, own.program, seconds)
         keep()
         yield said_of_shares(raw["shares"])
-    if theirs_on is not None and clock.left() > SHARE_SECONDS / 2:
+    own.program = None
+    if first and theirs_on is not None and clock.left() > 0.8 * SHARE_SECONDS:
         from .ours import first_certificate
 
         raw["first_certificate_seconds"] = first_certificate(network, device)
@@ -153,8 +164,11 @@ def ratios(results: list[Result]) -> str:
     return "\n".join([*(f"- {line}" for line in said), "", "Trials, samples/s:", "", *(f"- {line}" for line in tried)])
 
 
-def shares(network: Network, device, options: dict, seconds: float, whole: float) -> dict:
-    """Samples a second of the parts of our sampler in bfloat16, at its best options."""
+def shares(network: Network, device, options: dict, whole, seconds: float) -> dict:
+    """Samples a second of our sampler in bfloat16 and of its parts, by turns in alternation: medians.
+
+    options, whole: the best options, and the Program of the sampler with these.
+    """
     from qcrs_jax.models.layers import Form
 
     from . import ours
@@ -162,9 +176,13 @@ def shares(network: Network, device, options: dict, seconds: float, whole: float
     batch, images = options["batch"], options.get("images", 1)
     form = Form(options.get("joined", 0), options.get("unrolled", False))
     classify = network.classifier().inference(form, "bfloat16")
-    alone = rate(ours.network_alone(classify, network, device, batch), seconds)
-    noise = rate(ours.sampler(ours.cheap(network.classes), network, device, batch, images), seconds)
-    return {"whole": whole, "network alone": alone, "noise and counting alone": noise}
+    programs = {
+        "whole": whole,
+        "network alone": ours.network_alone(classify, network, device, batch),
+        "noise and counting alone": ours.sampler(ours.cheap(network.classes), network, device, batch, images),
+    }
+    rates = [{name: rate(program, seconds / 2) for name, program in programs.items()} for _ in range(3)]
+    return {name: statistics.median(turn[name] for turn in rates) for name in programs}
 
 
 def said_of_shares(found: dict) -> str:

@@ -148,7 +148,7 @@ def compare(
         for side, result in zip(sides, results):
             if side.name not in waiting:
                 continue
-            reserve = 1.5 * turns * seconds * sum(r.best is not None for r in results) + 1
+            reserve = 1.2 * turns * seconds * sum(r.best is not None for r in results) + 1
             expected = max((trial.seconds for trial in result.trials), default=FIRST if result is not results[0] else 0)
             if clock.left() - reserve < expected:
                 if not result.trials:
