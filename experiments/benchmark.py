@@ -7,8 +7,8 @@ threads spinning or not; turns alternate, and medians count. Also told: the time
 certificate by QCRS, and how many programs of the network were compiled on the way. Needs PyTorch: pip install
 'qcrs_jax[test]'. ONNX Runtime is left out, as "-", where it is not installed: pip install onnxruntime onnxscript.
 
-Where JAX finds a GPU, the sides are on that GPU: our sampler in float32 (with TF32, and with products of full precision)
-and in bfloat16, PyTorch eager, and torch.compile. Each is timed at the best of several options: batch size, images in
+Where JAX finds a GPU, the sides are on that GPU: our sampler in float32 (with TF32, and with full precision) and in
+bfloat16, PyTorch eager, and torch.compile. Each is timed at the best of several options: batch size, images in
 step, joined columns, blocks unrolled or not, the layout of convolutions; compilers and number formats of PyTorch. Also
 told: the share of noise and counting, compilation time, memory, and the time from the file to the first certificate.
 Where PyTorch sees no CUDA, ours alone is timed.
@@ -28,6 +28,7 @@ def add_arguments(parser):
     add("--batches", type=int, nargs="+", help="batch sizes to try (default: 8 to 256 on a CPU)")
     add("--seconds", type=float, default=3.0, help="length of a turn, roughly (default: 3)")
     add("--turns", type=int, default=7, help="turns of each side at its best batch size (default: 7)")
+    add("--minutes", type=float, help="on a GPU: when it has to be done; what is left out is said (default: no end)")
     add("--tpu", type=Path, metavar="FOLDER", help="predict for a TPU v5e instead, by the libtpu in FOLDER")
     add(
         "--networks",

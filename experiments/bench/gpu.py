@@ -12,8 +12,11 @@ SHARE_SECONDS = 25.0  # that the parts behind the comparison are expected to tak
 
 def run(args) -> None:
     """`qcrs-jax benchmark` where JAX finds a GPU: prints a table for each network."""
-    for name in args.networks:
-        for text in measure(NETWORKS[name], args.seconds, args.turns, batches=args.batches, report=print):
+    whole = Clock(args.minutes and 60 * args.minutes)
+    for place, name in enumerate(args.networks):
+        clock = Clock(None if args.minutes is None else whole.left() / (len(args.networks) - place))
+        options = {"batches": args.batches, "clock": clock, "report": print}
+        for text in measure(NETWORKS[name], args.seconds, args.turns, **options):
             print(text, flush=True)
 
 
@@ -32,6 +35,7 @@ def sides_of(network: Network, device, theirs_on, only=None, **axes) -> list:
     from . import ours, theirs
 
     classifier = network.classifier()
+
     def axes_of(*names):
         return {name: axes[name] for name in names if name in axes}
 
@@ -103,6 +107,7 @@ def measure(
         keep()
         yield said_of_shares(raw["shares"])
     own.program = None
+    theirs.free()
     if first and theirs_on is not None and clock.left() > 0.8 * SHARE_SECONDS:
         from .ours import first_certificate
 

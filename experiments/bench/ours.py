@@ -57,9 +57,7 @@ def sampler(classify, network: Network, device, batch: int, images: int = 1, pre
         return place(jnp.int32(-(-copies // images)), devices)
 
     with jax.default_matmul_precision(precision):
-        lowered = draw_prediction.program.lower(
-            *arguments, number(batch), batch_size=batch // images, devices=devices
-        )
+        lowered = draw_prediction.program.lower(*arguments, number(batch), batch_size=batch // images, devices=devices)
     compiled = lowered.compile(compiler_options=options or {})
 
     def run(copies):

@@ -29,7 +29,9 @@ def write() -> None:
         name: {str(n): counts(name, n, device).tolist() for n in N.values()} for name in (LENET, RESNET)
     }
     found["searches"] = {name: certificates(name, device) for name in settings()}
-    FILE.write_text(json.dumps(found, indent=None).replace('"networks"', '\n"networks"').replace('], "', '],\n"') + "\n")
+    FILE.write_text(
+        json.dumps(found, indent=None).replace('"networks"', '\n"networks"').replace('], "', '],\n"') + "\n"
+    )
 
 
 def by_sign(images):
@@ -51,9 +53,7 @@ def exact_counts(device, batch_size: int = 512, images: int = 1):
         image = np.stack([image] * images)
         key = jax.numpy.stack([key] * images)
     program = {"key": key, "n": EXACT_N, "batch_size": batch_size // images, "devices": [device]}
-    found = [
-        certify(by_sign, image, SIGMA, search=search, **program).counts for search in (None, QCRS(0.08, 0.9, 0.1))
-    ]
+    found = [certify(by_sign, image, SIGMA, search=search, **program).counts for search in (None, QCRS(0.08, 0.9, 0.1))]
     return np.stack([np.asarray(one).reshape(-1, 4)[-1] for one in found])
 
 
@@ -131,7 +131,9 @@ def certificates(name: str, device, in_step: bool = False) -> list[dict]:
     program |= {"batch_size": 20 if device.platform == "cpu" else 100, **settings()[name]}
     if in_step:
         found = certify(function, x, SIGMA, key=keys, **program)
-        found = [jax.tree.map(lambda leaf, i=i: np.asarray(leaf)[i], found._replace(search=None)) for i in range(SEARCHED)]
+        found = [
+            jax.tree.map(lambda leaf, i=i: np.asarray(leaf)[i], found._replace(search=None)) for i in range(SEARCHED)
+        ]
     else:
         found = [certify(function, image, SIGMA, key=key, **program) for image, key in zip(x, keys)]
     return [

@@ -31,6 +31,16 @@ def device_of(kind: str = "cuda"):
     return torch.device(kind), None
 
 
+def free() -> None:
+    """Gives memory back that PyTorch keeps for later."""
+    import gc
+    import sys
+
+    gc.collect()
+    if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
+        sys.modules["torch"].cuda.empty_cache()
+
+
 def eager(network: Network, device, name: str, dtype: str, **axes) -> Side:
     """PyTorch as it comes, with weights in the order of channels that its convolutions like best.
 
@@ -123,8 +133,6 @@ def fold(net) -> None:
         if isinstance(module, torch.nn.Sequential):
             pairs.append(("0", "1"))
         for conv, norm in pairs:
-            if isinstance(children.get(conv), torch.nn.Conv2d) and isinstance(
-                children.get(norm), torch.nn.BatchNorm2d
-            ):
+            if isinstance(children.get(conv), torch.nn.Conv2d) and isinstance(children.get(norm), torch.nn.BatchNorm2d):
                 setattr(module, conv, fuse_conv_bn_eval(children[conv], children[norm]))
                 setattr(module, norm, torch.nn.Identity())
