@@ -76,11 +76,11 @@ def test_sides_take_turns_and_a_trial_that_fails_is_recorded():
 
 def test_what_there_is_no_time_for_is_left_out_and_said():
     first, second = compare(
-        [side("a", lambda o: 10.0), side("b", lambda o: 10.0)], seconds=0.01, turns=1, clock=Clock(5)
+        [side("a", lambda o: 10.0), side("b", lambda o: 10.0)], seconds=0.01, turns=1, clock=Clock(5.0)
     )
     assert first.best is not None and second.left_out == "no time" and second.trials == []
     assert "| b | left out: no time |" in gpu.table([first, second])
-    nothing = compare([side("a", lambda o: 10.0)], seconds=0.01, turns=1, clock=Clock(0))
+    nothing = compare([side("a", lambda o: 10.0)], seconds=0.01, turns=1, clock=Clock(0.0))
     assert nothing[0].left_out == "no time"
 
 
@@ -94,7 +94,7 @@ def test_ratios_are_of_ours_to_theirs_in_one_format():
 def test_both_sides_run_one_network_folded_or_not():
     x = np.random.default_rng(0).uniform(size=(3, 32, 32, 3)).astype(np.float32)
     mean, std = (np.array(v, np.float32) for v in ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)))
-    mine = np.asarray(SMALL.classifier().classify(x))
+    mine = np.asarray(SMALL.classifier().classify(jax.numpy.asarray(x)))
     for folded in (False, True):
         net = SMALL.torch()
         if folded:

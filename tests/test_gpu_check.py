@@ -42,10 +42,10 @@ def test_every_part_runs_from_a_checkout(tmp_path):
 
 
 def test_parts_that_are_chosen_have_all_of_the_time():
-    ends = gpu_check.ends_of(list(parts.parts()), 0, 100)
+    ends = gpu_check.ends_of(list(parts.parts()), 0.0, 100.0)
     assert list(ends.values()) == sorted(ends.values()) and ends["again"] == pytest.approx(100)
     assert ends["benchmark"] == pytest.approx(58)
-    alone = gpu_check.ends_of(["counts", "again"], 0, 100)
+    alone = gpu_check.ends_of(["counts", "again"], 0.0, 100.0)
     assert alone["again"] == pytest.approx(100) and 50 < alone["counts"] < 70
 
 

@@ -196,6 +196,6 @@ def said_of_shares(found: dict) -> str:
     return (
         f"qcrs_jax, bfloat16: {whole:,.0f} samples/s in all, {found['network alone']:,.0f} of the network alone, "
         f"{found['noise and counting alone']:,.0f} of noise and counting alone (a classifier that costs nothing). "
-        f"Time that is not the network's: {1 - whole / found['network alone']:.1%}; noise and counting alone would take "
-        f"{whole / found['noise and counting alone']:.1%}."
+        f"Time that is not the network's: {1 - whole / found['network alone']:.1%}; noise and counting alone would "
+        f"take {whole / found['noise and counting alone']:.1%}."
     )

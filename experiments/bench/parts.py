@@ -43,8 +43,9 @@ def machine() -> str:
     platform = getattr(device.client, "platform_version", "").replace("\n", " ")
     return (
         f"{card}; {jax.device_count()} x {device.platform} {device.device_kind}; jax {jax.__version__}, jaxlib "
-        f"{version('jaxlib')}, {platform}; torch {version('torch')}; Python {sys.version.split()[0]}, {os.cpu_count()} cores; default "
-        f"matmul precision {jax.config.jax_default_matmul_precision}; qcrs_jax {version('qcrs_jax')}"
+        f"{version('jaxlib')}, {platform}; torch {version('torch')}; "
+        f"Python {sys.version.split()[0]}; {os.cpu_count()} cores; "
+        f"default matmul precision {jax.config.jax_default_matmul_precision}; qcrs_jax {version('qcrs_jax')}"
     )
 
 

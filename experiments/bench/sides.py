@@ -1,4 +1,4 @@
-"""Ways to sample, each with options, timed side by side: the best options of each by climbing, then turns in alternation."""
+"""Ways to sample, timed side by side: the best options of each by climbing, then turns in alternation."""
 
 import dataclasses
 import math

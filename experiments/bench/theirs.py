@@ -1,4 +1,4 @@
-"""PyTorch as sides of the comparison: eager and torch.compile. Noise is drawn on the device, and classes are counted there.
+"""PyTorch as sides of the comparison, eager and compiled. Noise is drawn, and classes counted, on the device.
 
 PyTorch is imported in functions alone.
 """
