@@ -3,7 +3,7 @@
 import os
 import time
 
-from .pipeline import memory_is_full
+from .full_card import memory_is_full
 
 TURN = 0.2  # seconds of sampling that a rate is measured over, at least
 LEVEL = 0.97  # of the best rate: the smallest batch that reaches it is taken

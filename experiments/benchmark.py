@@ -7,6 +7,12 @@ threads spinning or not; turns alternate, and medians count. Also told: the time
 certificate by QCRS, and how many programs of the network were compiled on the way. Needs PyTorch: pip install
 'qcrs_jax[test]'. ONNX Runtime is left out, as "-", where it is not installed: pip install onnxruntime onnxscript.
 
+Where JAX finds a GPU, the sides are on that GPU: our sampler in float32 (with TF32, and with full precision) and in
+bfloat16, PyTorch eager, and torch.compile. Each is timed at the best of several options: batch size, images in
+step, joined columns, blocks unrolled or not, the layout of convolutions; compilers and number formats of PyTorch. Also
+told: the share of noise and counting, compilation time, memory, and the time from the file to the first certificate.
+Where PyTorch sees no CUDA, ours alone is timed.
+
 With --tpu nothing is timed: the sampler is compiled for a TPU v5e, which need not be there, and the compiler's own cost
 model tells what it would do, step by step.
 """
@@ -18,17 +24,18 @@ from qcrs_jax.errors import UserError
 
 def add_arguments(parser):
     add = parser.add_argument
-    add("--depths", type=int, nargs="+", default=[20, 110], help="CIFAR ResNets to time (default: 20 110)")
-    add("--batches", type=int, nargs="+", default=[8, 16, 32, 64, 128, 256], help="batch sizes to try")
+    add("--depths", type=int, nargs="+", default=[20, 110], help="on a CPU: CIFAR ResNets to time (default: 20 110)")
+    add("--batches", type=int, nargs="+", help="batch sizes to try (default: 8 to 256 on a CPU)")
     add("--seconds", type=float, default=3.0, help="length of a turn, roughly (default: 3)")
     add("--turns", type=int, default=7, help="turns of each side at its best batch size (default: 7)")
+    add("--minutes", type=float, help="on a GPU: when it has to be done; what is left out is said (default: no end)")
     add("--tpu", type=Path, metavar="FOLDER", help="predict for a TPU v5e instead, by the libtpu in FOLDER")
     add(
         "--networks",
         nargs="+",
         default=["cifar_resnet110", "resnet50"],
         choices=["cifar_resnet110", "resnet50"],
-        help="with --tpu: which to predict (default: both)",
+        help="with --tpu, and on a GPU: which networks (default: both)",
     )
 
 
@@ -37,15 +44,21 @@ def run(args):
         from .tpu_benchmark import run
 
         return run(args.tpu, args.networks)
-    try:
-        import torch
-    except ImportError as error:
-        raise UserError("the benchmark needs PyTorch: pip install 'qcrs_jax[test]'") from error
+    from .bench import gpu
+
+    gpu.share_the_card()
     import jax
 
     from qcrs_jax.parallel import choose_devices
 
     devices = choose_devices()
+    if devices[0].platform == "gpu":
+        return gpu.run(args)
+    args.batches = args.batches or [8, 16, 32, 64, 128, 256]
+    try:
+        import torch
+    except ImportError as error:
+        raise UserError("the benchmark needs PyTorch: pip install 'qcrs_jax[test]'") from error
     onnxruntime = _onnxruntime()
     on_cpu = f"torch {torch.__version__}" + (f" and onnxruntime {onnxruntime.__version__}" if onnxruntime else "")
     print(

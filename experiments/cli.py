@@ -31,6 +31,7 @@ from . import (
     verify,
     visualize,
 )
+from .full_card import no_room
 from .pipeline import Stopped
 
 COMMANDS = {
@@ -97,11 +98,17 @@ def main(argv: list[str] | None = None) -> int:
     except Stopped as stop:
         print(printable_lines(f"\nqcrs-jax: {stop}"), file=sys.stderr)
         _exit(stop.status)
-    except Exception:
-        if not getattr(args, "distributed", False):
+    except Exception as error:
+        said = no_room(error)
+        if said:
+            print(f"qcrs-jax: error: {said}", file=sys.stderr)
+        elif not getattr(args, "distributed", False):
             raise
-        traceback.print_exc()
-        _exit(1)
+        else:
+            traceback.print_exc()
+        if getattr(args, "distributed", False):
+            _exit(2 if said else 1)
+        return 2
     except KeyboardInterrupt:
         print(
             "qcrs-jax: interrupted; a certification goes on where it stopped when the same command is given again",

@@ -188,8 +188,9 @@ def _circumstances(classifier, dataset, args):
 def _provenance(args, dataset, batch_size, devices):
     """Where and with what the run was started; a rerun may differ."""
     import datetime
-    import importlib.metadata
     import platform
+
+    from qcrs_jax.version import version
 
     return {
         "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -200,7 +201,7 @@ def _provenance(args, dataset, batch_size, devices):
         "devices": f"{len(devices)} x {devices[0].platform} {devices[0].device_kind}",
         "versions": {
             "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in ("qcrs_jax", "jax", "jaxlib", "flax", "numpy")},
+            **{name: version(name) for name in ("qcrs_jax", "jax", "jaxlib", "flax", "numpy")},
         },
     }
 

@@ -9,13 +9,9 @@ from collections.abc import Callable, Iterable, Iterator
 
 from qcrs_jax.errors import UserError
 
-_MEMORY_IS_FULL = ("RESOURCE_EXHAUSTED", "YNNPACK operation failed")  # all that XLA's convolutions on a CPU tell then
+from .full_card import REMEDY, memory_is_full
+
 _HOST_IS_GONE = ("Gloo", "UNAVAILABLE", "DEADLINE_EXCEEDED", "heartbeat")
-
-
-def memory_is_full(error: Exception) -> bool:
-    """Whether that is what an error of JAX tells."""
-    return any(sign in str(error) for sign in _MEMORY_IS_FULL)
 
 
 class Stopped(BaseException):
@@ -153,7 +149,9 @@ class Launcher:
         if not memory_is_full(error):
             raise error
         if copies == 1:
-            raise UserError(f"the device's memory does not hold a single copy of each image; give --images 1: {error}")
+            raise UserError(
+                f"the device's memory does not hold a single copy of each image; give --images 1. {REMEDY}. {error}"
+            )
         if jax.process_count() > 1:  # the others would go on with a program of another shape
             raise UserError(f"the device's memory is full; give all hosts a smaller --batch: {error}")
         if self._copies == copies:

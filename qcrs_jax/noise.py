@@ -22,13 +22,14 @@ For the network without that step they hold with pa_lower less the share of nois
 """
 
 import functools
-import importlib.metadata
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt32
+
+from .version import version
 
 _Array = Array | np.ndarray
 
@@ -94,7 +95,7 @@ def recorded(prng: str) -> str:
     """What `gaussian_noise` draws under keys of `prng`, for the record of a run. Another noise needs other words."""
     bits = {
         "threefry": "threefry2x32 at (sample, coordinate)",
-        "rbg": f"rbg of fold_in(sample), jaxlib {importlib.metadata.version('jaxlib')}",
+        "rbg": f"rbg of fold_in(sample), jaxlib {version('jaxlib')}",
     }
     return f"fold_in(seed, image, stage, draw), {bits[prng]}, quantile of 62 bits and a sign"
 

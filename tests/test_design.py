@@ -10,7 +10,9 @@ FOLDERS = {"qcrs_jax": "qcrs_jax", "qcrs_jax.convert": "convert", "qcrs_jax.expe
 COMMANDS = """cli runner inputs request guarantees budget pipeline batch_size arguments agreement certify
     verify verify_inputs verify_lines verify_sidecar trusted_paths
     predict table compare plot memory visualize curve quasiconcavity simulate sequential train
-    experiment export_program demo benchmark tpu tpu_benchmark first_look class_names data_sets""".split()
+    experiment export_program demo benchmark tpu tpu_benchmark first_look class_names data_sets full_card
+    bench/gpu bench/gpu_check bench/networks bench/parts bench/reference bench/report
+    bench/sides bench/theirs""".split()
 OUTER = ("qcrs_jax.convert", "qcrs_jax.experiments", "convert", "experiments", "torch")
 
 

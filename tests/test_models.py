@@ -11,7 +11,7 @@ from qcrs_jax.convert.load import load_classifier
 
 from qcrs_jax.checkpoint import fill
 from qcrs_jax.models import ARCHITECTURES, Classifier, Spec, build
-from qcrs_jax.models.layers import ConvNorm, fold_norms, max_pool, scan_blocks, stack
+from qcrs_jax.models.layers import ConvNorm, Form, fold_norms, max_pool, scan_blocks, stack
 
 CIFAR = {"num_classes": 10, "image_shape": (32, 32, 3), "mean": (0.0,), "std": (1.0,)}
 
@@ -47,6 +47,28 @@ def test_the_form_of_a_tpu_is_the_same_function_under_vmap_and_with_derivatives(
     found = [jax.vmap(lambda x, form=form: jax.jvp(form, (x,), (0.1 * x,)))(x) for form in forms]
     for cpu, tpu in zip(*found):
         assert abs(tpu - cpu).max() <= 1e-5 * abs(cpu).max() > 0
+
+
+@pytest.mark.parametrize("form", [Form(0), Form(1, unrolled=True), Form(2, slice_first=True), Form(2, True, True)])
+def test_all_forms_are_the_same_function(form):
+    spec = Spec("cifar_resnet20", 10, (32, 32, 3), (0.5,), (0.25,))
+    classifier = Classifier(spec, build(spec))
+    classify, x = classifier.inference(form), jnp.asarray(images(3, (32, 32, 3)))
+    np.testing.assert_allclose(classify(x), classifier.classify(x), atol=1e-5)
+    jaxpr = jax.make_jaxpr(classify)(x)
+    assert str(jaxpr).count("scan[") - str(jaxpr).count("unroll=2") == (0 if form.unrolled else 3)
+    joined = [layer.columns for _, layer in nnx.iter_modules(_network(classify)) if isinstance(layer, ConvNorm)]
+    assert joined.count(4) == (form.joined > 0) and (joined.count(1) == len(joined)) == (form.joined == 0)
+
+
+def _network(classify):
+    return nnx.merge(classify.func.graph, nnx.State(classify.args[0]))
+
+
+def test_the_form_of_a_platform():
+    assert Form.of("tpu") == Form(2, slice_first=True)
+    assert Form.of("cpu") == Form.of("gpu") == Form()
+    assert Form.of(Form(0)) == Form(0)
 
 
 def test_folding_leaves_no_batch_normalisation_and_the_given_network_as_it_was(tmp_path):

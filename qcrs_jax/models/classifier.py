@@ -14,7 +14,7 @@ from flax import nnx
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
-from .layers import compute_in
+from .layers import Form, compute_in
 from .lenet import LeNet
 from .resnet import ResNet
 from .wide_resnet import WideResNet
@@ -132,11 +132,12 @@ class Classifier:
         self.model = model
         self.classify = self.inference()
 
-    def inference(self, platform: str | None = None, dtype=jnp.float32) -> Partial:
+    def inference(self, platform: str | Form | None = None, dtype=jnp.float32) -> Partial:
         """Images (batch, h, w, c) in [0, 1] to logits (batch, num_classes), both float32: normalisation and network.
 
         The network has its batch normalisation folded in, and the form that is fastest on `platform` ("cpu", "tpu", or
-        another of JAX's), by default the one JAX would run it on. Jit-compatible; the weights are leaves of the pytree.
+        another of JAX's), by default the one JAX would run it on; or the form that is given. Jit-compatible; the
+        weights are leaves of the pytree.
 
         In another `dtype` ("bfloat16") images are normalised in float32 and rounded then, as the folded weights are.
         """

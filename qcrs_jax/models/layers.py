@@ -1,10 +1,36 @@
 """Layers shared by the network families, with PyTorch's conventions for padding."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """How a network is written for inference. All forms of a network compute the same function, but for rounding.
+
+    Attributes:
+        joined: stages, from the first, whose columns are joined (`join_columns`), the stem's with them; 0 for none.
+            Only networks with few channels have such stages.
+        unrolled: whether the blocks of a stage are written out one after another; otherwise they are one block in a
+            loop, which compiles faster.
+        slice_first: see `scan_blocks`.
+    """
+
+    joined: int = 1
+    unrolled: bool = False
+    slice_first: bool = False
+
+    @classmethod
+    def of(cls, platform: "str | Form") -> "Form":
+        """The form for `platform`, a name of JAX's; a form is kept as it is."""
+        if isinstance(platform, cls):
+            return platform
+        return cls(joined=2, slice_first=True) if platform == "tpu" else cls()
 
 
 def conv(features_in: int, features: int, kernel: int, stride: int = 1, *, rngs: nnx.Rngs) -> nnx.Conv:
@@ -108,8 +134,10 @@ def stack(make, count: int, rngs: nnx.Rngs) -> nnx.Module:
     return nnx.vmap(make, in_axes=0, out_axes=0)(rngs.split(count))
 
 
-def scan_blocks(blocks: nnx.Module, x: Float[Array, "..."], slice_first: bool = False) -> Float[Array, "..."]:
-    """x after stacked `blocks`, one after another, compiled as one block under `lax.scan`.
+def scan_blocks(
+    blocks: nnx.Module, x: Float[Array, "..."], slice_first: bool = False, unrolled: bool = False
+) -> Float[Array, "..."]:
+    """x after stacked `blocks`, one after another, compiled as one block under `lax.scan`, or each if `unrolled`.
 
     With `slice_first` a block's weights are cut from the stack before it begins. A TPU's compiler would cut them inside
     each convolution instead, where they lie in slower memory and cannot be brought into the order that it likes best.
@@ -119,7 +147,7 @@ def scan_blocks(blocks: nnx.Module, x: Float[Array, "..."], slice_first: bool = 
     training = any(
         not norm.use_running_average for _, norm in nnx.iter_modules(blocks) if isinstance(norm, nnx.BatchNorm)
     )
-    unroll = training and jax.default_backend() == "cpu"
+    unroll = unrolled or training and jax.default_backend() == "cpu"
 
     def apply(x, block):
         if slice_first:

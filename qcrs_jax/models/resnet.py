@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from .layers import ConvNorm, fold_norms, join_columns, max_pool, scan_blocks, stack
+from .layers import ConvNorm, Form, fold_norms, join_columns, max_pool, scan_blocks, stack
 
 
 class BasicBlock(nnx.Module):
@@ -56,11 +56,15 @@ class Stage(nnx.Module):
     def __init__(self, block, features_in: int, features: int, stride: int, depth: int, *, rngs: nnx.Rngs):
         self.first = block(features_in, features, stride, rngs=rngs)
         self.rest = stack(lambda r: block(features, features, 1, rngs=r), depth - 1, rngs) if depth > 1 else None
-        self.slice_first = False  # see scan_blocks
+        self.slice_first = self.unrolled = False  # see scan_blocks
 
     def __call__(self, x: Float[Array, "batch h w c"]) -> Float[Array, "batch h2 w2 c2"]:
         x = self.first(x)
-        return x if self.rest is None else scan_blocks(self.rest, x, self.slice_first)
+        return x if self.rest is None else scan_blocks(self.rest, x, self.slice_first, self.unrolled)
+
+    def write_as(self, form: Form) -> None:
+        """Sets how the blocks are run."""
+        self.slice_first, self.unrolled = form.slice_first, form.unrolled
 
 
 class ResNet(nnx.Module):
@@ -109,18 +113,19 @@ class ResNet(nnx.Module):
         self.stages = len(blocks)
         self.fc = nnx.Linear(features_in, num_classes, rngs=rngs)
 
-    def prepare_inference(self, platform: str, width: int = 32) -> None:
-        """Folds batch normalisation, and joins the columns where `platform` has too few channels, in place.
+    def prepare_inference(self, platform: str | Form, width: int = 32) -> None:
+        """Folds batch normalisation, and takes the form for `platform`, in place.
 
-        Columns are joined where the `width` of the images is a multiple of four.
+        Columns are joined where the network has few channels and the `width` of the images is a multiple of four.
         """
+        form = Form.of(platform)
         fold_norms(self)
         for i in range(self.stages):
-            getattr(self, f"layer{i + 1}").slice_first = platform == "tpu"
-        if self.width > 16 or self.max_pool or width % 4:
+            getattr(self, f"layer{i + 1}").write_as(form)
+        if not form.joined or self.width > 16 or self.max_pool or width % 4:
             return
         join_columns(self.conv1, 4)
-        for stage in (self.layer1, self.layer2) if platform == "tpu" else (self.layer1,):
+        for stage in (self.layer1, self.layer2)[: form.joined]:
             for block in filter(None, (stage.first, stage.rest)):
                 if block.stride == 1:
                     join_columns(block.conv1, 2)

@@ -3,7 +3,7 @@
 from flax import nnx
 from jaxtyping import Array, Float
 
-from .layers import ConvNorm, batch_norm, conv, fold_norms
+from .layers import ConvNorm, Form, batch_norm, conv, fold_norms
 from .resnet import Stage
 
 
@@ -45,11 +45,11 @@ class WideResNet(nnx.Module):
         self.norm = batch_norm(64 * widen, rngs=rngs)
         self.fc = nnx.Linear(64 * widen, num_classes, rngs=rngs)
 
-    def prepare_inference(self, platform: str, width: int = 32) -> None:
+    def prepare_inference(self, platform: str | Form, width: int = 32) -> None:
         """Folds the batch normalisation that follows a convolution, one of the two in every block, in place."""
         fold_norms(self)
         for stage in (self.block1, self.block2, self.block3):
-            stage.slice_first = platform == "tpu"
+            stage.write_as(Form.of(platform))
 
     def __call__(self, x: Float[Array, "batch h w c"]) -> Float[Array, "batch num_classes"]:
         x = self.block3(self.block2(self.block1(self.conv1(x))))

@@ -1,0 +1,1 @@
+"""How fast the sampler is, and whether a device computes what it should."""

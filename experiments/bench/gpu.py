@@ -1,0 +1,201 @@
+"""The sampler on a GPU beside PyTorch on the same one: rates, shares, memory, and the time to the first certificate."""
+
+import gc
+import os
+import statistics
+
+from .networks import NETWORKS, Network
+from .sides import Clock, Result, compare, rate
+
+SHARE_SECONDS = 25.0  # that the parts behind the comparison are expected to take
+
+
+def run(args) -> None:
+    """`qcrs-jax benchmark` where JAX finds a GPU: prints a table for each network."""
+    whole = Clock(args.minutes and 60 * args.minutes)
+    for place, name in enumerate(args.networks):
+        clock = Clock(None if args.minutes is None else whole.left() / (len(args.networks) - place))
+        options = {"batches": args.batches, "clock": clock, "report": print}
+        for text in measure(NETWORKS[name], args.seconds, args.turns, **options):
+            print(text, flush=True)
+
+
+def share_the_card() -> None:
+    """Makes JAX leave the memory to PyTorch that it does not need itself; before JAX touches the device."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+
+def sides_of(network: Network, device, theirs_on, only=None, **axes) -> list:
+    """The sides that are compared, the most wanted first.
+
+    theirs_on: PyTorch's device, or None.
+    only: names of the sides to be compared; None for all.
+    axes: values of options to try, instead of the usual ones.
+    """
+    from . import ours, theirs
+
+    classifier = network.classifier()
+
+    def axes_of(*names):
+        return {name: axes[name] for name in names if name in axes}
+
+    own, eager = axes_of("batch", "joined", "unrolled", "images", "layout"), axes_of("batch")
+    compiled = axes_of("batch", "compiler", "folded")
+    few = axes_of("weights")
+    wanted = [ours.side(network, classifier, device, "qcrs_jax, bfloat16", "bfloat16", None, **own)]
+    if theirs_on is not None:
+        wanted.append(theirs.eager(network, theirs_on, "PyTorch eager, bfloat16", "bfloat16", **eager))
+        wanted.append(theirs.compiled(network, theirs_on, "torch.compile, bfloat16", "bfloat16", **compiled, **few))
+    wanted.append(ours.side(network, classifier, device, "qcrs_jax, float32", "float32", None, **own))
+    if theirs_on is not None:
+        wanted.append(theirs.eager(network, theirs_on, "PyTorch eager, float32 (TF32)", "float32", **eager))
+        wanted.append(theirs.compiled(network, theirs_on, "torch.compile, float32 (TF32)", "float32", **compiled))
+    wanted.append(ours.side(network, classifier, device, "qcrs_jax, float32, highest", "float32", "highest", **own))
+    return [side for side in wanted if only is None or side.name in only]
+
+
+def measure(
+    network: Network,
+    seconds: float,
+    turns: int,
+    *,
+    kind: str = "cuda",
+    batches=None,
+    clock: Clock | None = None,
+    report=lambda text: None,
+    raw: dict | None = None,
+    keep=lambda: None,
+    first: bool = True,
+    **axes,
+):
+    """Yields the texts about a network, in markdown: the comparison, the shares, the time to the first certificate.
+
+    kind: PyTorch's name of the device.
+    raw: is filled with all numbers.
+    keep: is called whenever raw has more.
+    first: whether the time to the first certificate is measured.
+    axes: of `sides_of`, values of options and `only`.
+    """
+    import jax
+
+    from . import theirs
+
+    clock, raw = clock or Clock(), {} if raw is None else raw
+    if batches:
+        axes["batch"] = tuple(batches)
+    device = jax.devices()[0]
+    theirs_on, said = theirs.device_of(kind)
+    if said:
+        report(said)
+        raw["torch"] = said
+    sides = sides_of(network, device, theirs_on, **axes)
+
+    def progress(results):
+        raw["sides"] = [result.raw() for result in results]
+        keep()
+
+    reserve = Clock(None if clock.left() == float("inf") else max(0.0, clock.left() - SHARE_SECONDS))
+    results = compare(sides, seconds=seconds, turns=turns, clock=reserve, report=progress)
+    yield f"### {network.arch}, {network.shape[0]} x {network.shape[1]}, one device\n\n{table(results)}"
+    yield ratios(results)
+    own = results[0]
+    for result in results[1:]:
+        result.program = None
+    gc.collect()
+    if own.best is not None and clock.left() > SHARE_SECONDS / 4:
+        raw["shares"] = shares(network, device, own.best.options, own.program, seconds)
+        keep()
+        yield said_of_shares(raw["shares"])
+    own.program = None
+    theirs.free()
+    if first and theirs_on is not None and clock.left() > 0.8 * SHARE_SECONDS:
+        from .ours import first_certificate
+
+        raw["first_certificate_seconds"] = first_certificate(network, device)
+        keep()
+        yield (
+            f"From the PyTorch file to the first certificate by QCRS: {raw['first_certificate_seconds']:.1f} s, "
+            "compilation included, in a process where JAX runs already."
+        )
+    stats = device.memory_stats() or {}
+    if "peak_bytes_in_use" in stats:
+        raw["peak_bytes"] = stats["peak_bytes_in_use"]
+        keep()
+        yield f"Most memory that JAX has used in this process: {raw['peak_bytes'] / 2**30:.2f} GiB."
+
+
+def table(results: list[Result]) -> str:
+    """Rates side by side, in markdown."""
+    lines = [
+        "| side | samples/s | spread of turns | best options | compiled in | memory | trials |",
+        "| --- | ---: | ---: | --- | ---: | ---: | ---: |",
+    ]
+    for result in results:
+        if result.best is None:
+            errors = [trial.error for trial in result.trials if trial.error]
+            why = result.left_out or (errors[0] if errors else "nothing was measured")
+            lines.append(f"| {result.name} | left out: {why.replace('|', '/')} | | | | | {len(result.trials)} |")
+            continue
+        spread = f"{min(result.rates):,.0f} to {max(result.rates):,.0f}" if result.rates else "one trial"
+        memory = "" if result.best.memory is None else f"{result.best.memory / 2**30:.2f} GiB"
+        lines.append(
+            f"| {result.name} | {result.rate:,.0f} | {spread} | {described(result.best.options)} | "
+            f"{result.best.compile_seconds:.1f} s | {memory} | {len(result.trials)} |"
+        )
+    return "\n".join(lines)
+
+
+def described(options: dict) -> str:
+    """Options in words, those of no effect left out."""
+    return ", ".join(f"{name} {str(value).lower()}" for name, value in options.items() if value not in ("", None))
+
+
+def ratios(results: list[Result]) -> str:
+    """Ours over theirs, by number format, from the same turns."""
+    by_name, said = {result.name: result for result in results if result.best}, []
+    for ours, theirs in (
+        ("qcrs_jax, bfloat16", "torch.compile, bfloat16"),
+        ("qcrs_jax, bfloat16", "PyTorch eager, bfloat16"),
+        ("qcrs_jax, float32", "torch.compile, float32 (TF32)"),
+        ("qcrs_jax, float32", "PyTorch eager, float32 (TF32)"),
+    ):
+        if ours in by_name and theirs in by_name:
+            said.append(f"{ours} / {theirs}: {by_name[ours].rate / by_name[theirs].rate:.2f}")
+    tried = [
+        f"{result.name}: {described(trial.options)}: " + (trial.error or f"{trial.rate:,.0f}")
+        for result in results
+        for trial in result.trials
+    ]
+    return "\n".join([*(f"- {line}" for line in said), "", "Trials, samples/s:", "", *(f"- {line}" for line in tried)])
+
+
+def shares(network: Network, device, options: dict, whole, seconds: float) -> dict:
+    """Samples a second of our sampler in bfloat16 and of its parts, by turns in alternation: medians.
+
+    options, whole: the best options, and the Program of the sampler with these.
+    """
+    from qcrs_jax.models.layers import Form
+
+    from . import ours
+
+    batch, images = options["batch"], options.get("images", 1)
+    form = Form(options.get("joined", 0), options.get("unrolled", False))
+    classify = network.classifier().inference(form, "bfloat16")
+    programs = {
+        "whole": whole,
+        "network alone": ours.network_alone(classify, network, device, batch),
+        "noise and counting alone": ours.sampler(ours.cheap(network.classes), network, device, batch, images),
+    }
+    rates = [{name: rate(program, seconds / 2) for name, program in programs.items()} for _ in range(3)]
+    return {name: statistics.median(turn[name] for turn in rates) for name in programs}
+
+
+def said_of_shares(found: dict) -> str:
+    """The shares in words."""
+    whole = found["whole"]
+    return (
+        f"qcrs_jax, bfloat16: {whole:,.0f} samples/s in all, {found['network alone']:,.0f} of the network alone, "
+        f"{found['noise and counting alone']:,.0f} of noise and counting alone (a classifier that costs nothing). "
+        f"Time that is not the network's: {1 - whole / found['network alone']:.1%}; noise and counting alone would "
+        f"take {whole / found['noise and counting alone']:.1%}."
+    )
