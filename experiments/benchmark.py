@@ -29,6 +29,14 @@ def add_arguments(parser):
     add("--seconds", type=float, default=3.0, help="length of a turn, roughly (default: 3)")
     add("--turns", type=int, default=7, help="turns of each side at its best batch size (default: 7)")
     add("--minutes", type=float, help="on a GPU: when it has to be done; what is left out is said (default: no end)")
+    add(
+        "--try",
+        dest="tries",
+        nargs="+",
+        metavar="OPTION=VALUES",
+        help="on a GPU: values to try of an option, as joined=0,1 unrolled=no,yes images=1,4 layout=free,nhwc "
+        "compiler=default (default: all that are known)",
+    )
     add("--tpu", type=Path, metavar="FOLDER", help="predict for a TPU v5e instead, by the libtpu in FOLDER")
     add(
         "--networks",

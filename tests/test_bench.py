@@ -137,3 +137,16 @@ def test_on_a_gpu_the_command_compares_there(monkeypatch, capsys):
     monkeypatch.delenv("XLA_PYTHON_CLIENT_PREALLOCATE", raising=False)
     assert cli.main(["benchmark", "--minutes", "5"]) == 0
     assert called == ["cifar_resnet110", "resnet50"] and capsys.readouterr().out == "a table\n" * 2
+
+
+@pytest.mark.parametrize("word", ["size=3", "batch=many", "unrolled=perhaps", "compiler=best", "joined"])
+def test_options_that_are_not_known_are_refused(word, capsys):
+    from qcrs_jax.errors import UserError
+
+    with pytest.raises(UserError, match=f"--try {word}: not understood"):
+        gpu.axes_of(["batch=8,16", word])
+    assert gpu.axes_of(["batch=8,16", "folded=yes", "layout=free"]) == {
+        "batch": (8, 16),
+        "folded": (True,),
+        "layout": ("free",),
+    }

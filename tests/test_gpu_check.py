@@ -50,7 +50,8 @@ def test_parts_that_are_chosen_have_all_of_the_time():
 
 
 def arguments(tmp_path, *names):
-    return type("Arguments", (), {"out": tmp_path, "parts": list(names), "quick": True, "images": None})
+    words = {"out": tmp_path, "parts": list(names), "quick": True, "images": None, "networks": None, "tries": None}
+    return type("Arguments", (), words)
 
 
 def test_a_part_that_fails_does_not_stop_the_next(tmp_path, monkeypatch):
@@ -72,6 +73,19 @@ def test_a_part_that_fails_does_not_stop_the_next(tmp_path, monkeypatch):
     page = (tmp_path / "tables.md").read_text()
     assert "half of it" in page and "KeyError: 'lost'" in page and "- **products differ**" in page and "fine" in page
     assert state["running"] is None
+
+
+def test_options_of_the_benchmark_reach_it(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(gpu_check, "parts", lambda: {"benchmark": (seen.append, 1.0)})
+    monkeypatch.delenv("QCRS_CHECK_PARTS", raising=False)
+    args, now = arguments(tmp_path, "benchmark"), time.time()
+    args.networks, args.tries = ["resnet50"], ["joined=0,1", "unrolled=no"]
+    gpu_check.run_parts(args, now, now + 60, tmp_path)
+    assert seen[0].networks == ["resnet50"] and seen[0].axes == {"joined": (0, 1), "unrolled": (False,)}
+    with pytest.raises(SystemExit) as error:
+        gpu_check.main(["--out", str(tmp_path), "--try", "joined=many"])
+    assert error.value.code == 2
 
 
 def test_a_part_that_hangs_is_stopped(tmp_path):

@@ -4,20 +4,53 @@ import gc
 import os
 import statistics
 
+from qcrs_jax.errors import UserError
+
 from .networks import NETWORKS, Network
 from .sides import Clock, Result, compare, rate
+from .theirs import COMPILERS
 
 SHARE_SECONDS = 25.0  # that the parts behind the comparison are expected to take
 
 
 def run(args) -> None:
     """`qcrs-jax benchmark` where JAX finds a GPU: prints a table for each network."""
+    tried = axes_of(args.tries or [])
     whole = Clock(args.minutes and 60 * args.minutes)
     for place, name in enumerate(args.networks):
         clock = Clock(None if args.minutes is None else whole.left() / (len(args.networks) - place))
-        options = {"batches": args.batches, "clock": clock, "report": print}
-        for text in measure(NETWORKS[name], args.seconds, args.turns, **options):
+        axes = ({"batch": tuple(args.batches)} if args.batches else {}) | tried
+        for text in measure(NETWORKS[name], args.seconds, args.turns, clock=clock, report=print, **axes):
             print(text, flush=True)
+
+
+_YES_OR_NO = {"no": False, "yes": True}
+AXES = {
+    **dict.fromkeys(("batch", "joined", "images"), int),
+    **dict.fromkeys(("unrolled", "folded"), _YES_OR_NO.__getitem__),
+    "layout": {name: name for name in ("free", "nhwc", "nchw")}.__getitem__,
+    "compiler": {name: name for name in COMPILERS}.__getitem__,
+    "weights": {name: name for name in ("bfloat16", "autocast")}.__getitem__,
+}
+
+
+def axes_of(words: list[str]) -> dict[str, tuple]:
+    """The values to try of each option, from words such as joined=0,1.
+
+    Raises:
+        UserError: no such option, or no such value of it.
+    """
+    found = {}
+    for word in words:
+        name, _, values = word.partition("=")
+        try:
+            found[name] = tuple(AXES[name](value) for value in values.split(","))
+        except (KeyError, ValueError) as error:
+            raise UserError(
+                f"--try {word}: not understood ({error}); write for example batch=1024,2048 joined=0,1,2 images=1,4 "
+                "unrolled=no,yes layout=free,nhwc compiler=default,reduce-overhead weights=bfloat16 folded=yes"
+            ) from error
+    return found
 
 
 def share_the_card() -> None:
@@ -36,12 +69,12 @@ def sides_of(network: Network, device, theirs_on, only=None, **axes) -> list:
 
     classifier = network.classifier()
 
-    def axes_of(*names):
+    def some(*names):
         return {name: axes[name] for name in names if name in axes}
 
-    own, eager = axes_of("batch", "joined", "unrolled", "images", "layout"), axes_of("batch")
-    compiled = axes_of("batch", "compiler", "folded")
-    few = axes_of("weights")
+    own, eager = some("batch", "joined", "unrolled", "images", "layout"), some("batch")
+    compiled = some("batch", "compiler", "folded")
+    few = some("weights")
     wanted = [ours.side(network, classifier, device, "qcrs_jax, bfloat16", "bfloat16", None, **own)]
     if theirs_on is not None:
         wanted.append(theirs.eager(network, theirs_on, "PyTorch eager, bfloat16", "bfloat16", **eager))
@@ -60,7 +93,6 @@ def measure(
     turns: int,
     *,
     kind: str = "cuda",
-    batches=None,
     clock: Clock | None = None,
     report=lambda text: None,
     raw: dict | None = None,
@@ -81,8 +113,6 @@ def measure(
     from . import theirs
 
     clock, raw = clock or Clock(), {} if raw is None else raw
-    if batches:
-        axes["batch"] = tuple(batches)
     device = jax.devices()[0]
     theirs_on, said = theirs.device_of(kind)
     if said:

@@ -25,10 +25,15 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from pathlib import Path
 
+from qcrs_jax.errors import UserError
+
+from .gpu import axes_of
+from .networks import NETWORKS
 from .parts import ROOT, machine, parts
 from .report import FILES, LOG, NUMBERS, TABLES, Part, Report
 from .sides import Clock
@@ -47,6 +52,14 @@ def main(argv: list[str] | None = None) -> int:
     add("--minutes", type=float, default=9.0, help="when it has to be done (default: 9)")
     add("--images", type=Path, help="CIFAR-10's test images: a folder of CLASS/IMAGE, or an .npz")
     add("--parts", nargs="+", choices=list(parts()), default=list(parts()), help="default: all")
+    add("--networks", nargs="+", choices=list(NETWORKS), help="of the benchmark (default: all)")
+    add(
+        "--try",
+        dest="tries",
+        nargs="+",
+        metavar="OPTION=VALUES",
+        help="of the benchmark, as `qcrs-jax benchmark` has it",
+    )
     add("--quick", action="store_true", help="tiny numbers, which measure nothing: a test of this script")
     add("--pack-images", nargs=2, type=Path, metavar=("FOLDER", "FILE"), help="makes an .npz of a folder of images")
     add("--count", type=int, default=500, help="images to pack (default: 500)")
@@ -62,10 +75,20 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     if args.out is None:
         parser.error("--out DIR is needed")
+    try:
+        axes_of(args.tries or [])
+    except UserError as error:
+        parser.error(str(error))
     if args.child:
         began, ends, scratch = args.child
         return run_parts(args, float(began), float(ends), Path(scratch))
-    return watch(args)
+    if threading.current_thread() is not threading.main_thread():
+        return watch(args)
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # and end the process behind
+    try:
+        return watch(args)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def ends_of(names, began: float, ends: float) -> dict[str, float]:
@@ -101,7 +124,11 @@ def watch(args) -> int:
             args.images = packed
         while waiting and time.time() < ends:
             child = _start(args, waiting, names, began, ends, Path(scratch))
-            stopped = _wait(child, args.out, until, ends, args.minutes)
+            try:
+                stopped = _wait(child, args.out, until, ends, args.minutes)
+            finally:
+                if child.poll() is None:  # this process is being ended
+                    os.killpg(child.pid, signal.SIGKILL)
             report = Report(args.out)
             running = report.state["running"]
             done = [name for name in waiting if report.part(name)["status"] not in ("not begun", "under way")]
@@ -139,6 +166,8 @@ def _start(args, waiting, names, began, ends, scratch):
     words = ["--out", str(args.out), "--parts", *waiting, "--child", str(began), str(ends), str(scratch)]
     words += ["--images", str(args.images)] if args.images else []
     words += ["--quick"] if args.quick else []
+    words += ["--networks", *args.networks] if args.networks else []
+    words += ["--try", *args.tries] if args.tries else []
     environment["QCRS_CHECK_PARTS"] = json.dumps(names)
     with open(args.out / LOG, "a") as log:
         return subprocess.Popen(
@@ -178,7 +207,16 @@ def run_parts(args, began: float, ends: float, scratch: Path) -> int:
             if left < (0 if args.quick else 5):
                 found["status"] = "left out: no time"
             else:
-                part = Part(name, report, Clock(left), args.quick, args.images, scratch)
+                part = Part(
+                    name,
+                    report,
+                    Clock(left),
+                    args.quick,
+                    args.images,
+                    scratch,
+                    args.networks,
+                    axes_of(args.tries or []),
+                )
                 parts()[name][0](part)
                 troubles = len(found["troubles"])
                 found["status"] = f"found {troubles} differences" if troubles else "passed"

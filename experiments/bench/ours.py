@@ -14,7 +14,7 @@ from qcrs_jax.procedure import draw_prediction
 from .networks import SIGMA, Network
 from .sides import Program, Side
 
-LAYOUTS = {"": {}, "nhwc": {"xla_gpu_force_conv_nhwc": True}, "nchw": {"xla_gpu_force_conv_nchw": True}}
+LAYOUTS = {"free": {}, "nhwc": {"xla_gpu_force_conv_nhwc": True}, "nchw": {"xla_gpu_force_conv_nchw": True}}
 
 
 def side(network: Network, classifier, device, name: str, dtype: str, precision: str | None, **axes) -> Side:
@@ -31,10 +31,10 @@ def side(network: Network, classifier, device, name: str, dtype: str, precision:
         "batch": network.batches,
         "unrolled": (False, True),
         "images": (1, 4),
-        "layout": ("", "nhwc", "nchw"),
+        "layout": ("free", "nhwc", "nchw"),
     }
 
-    def build(batch, joined=0, unrolled=False, images=1, layout="") -> Program:
+    def build(batch, joined=0, unrolled=False, images=1, layout="free") -> Program:
         classify = classifier.inference(Form(joined, unrolled), dtype)
         return sampler(classify, network, device, batch, images, precision, LAYOUTS[layout])
 

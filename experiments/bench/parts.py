@@ -136,11 +136,11 @@ def benchmark(part: Part) -> None:
     from . import gpu
     from .networks import NETWORKS, Network
 
-    options, seconds, turns, kind = {}, 0.7, 3, "cuda"
-    networks = list(NETWORKS.values())
+    options, seconds, turns, kind = dict(part.axes), 0.7, 3, "cuda"
+    networks = [NETWORKS[name] for name in part.networks or NETWORKS]
     if part.quick:
         networks, seconds, turns, kind = [Network("cifar_resnet8", 10, (32, 32, 3), (8,))], 0.01, 1, "cpu"
-        options = {"joined": (1,), "unrolled": (False,), "images": (1,), "layout": ("",), "folded": (True,)}
+        options = {"joined": (1,), "unrolled": (False,), "images": (1,), "layout": ("free",), "folded": (True,)}
         options |= {"compiler": ("graph alone",), "weights": ("bfloat16",)}
         options["only"] = "qcrs_jax, bfloat16", "torch.compile, bfloat16", "PyTorch eager, float32 (TF32)"
         part.say("**Tiny numbers, and no measurement.**")
@@ -196,7 +196,7 @@ def searches(part: Part) -> None:
         status, said = command(
             "certify", reference.LENET, out, "--data_dir", shipped(), *words.split(), "--budget", 1000
         )
-        part.say(f"`certify --budget 1000`: exit status {status}.\n\n```\n{said[-800:]}\n```")
+        part.say(f"`certify --budget 1000`: exit status {status}.\n\n```\n{said[:1500]}\n```")
         part.expect(status == 0, "certify --budget failed")
     part.numbers["compared"] = rows
 

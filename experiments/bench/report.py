@@ -51,11 +51,23 @@ class Part:
     images: an .npz of test images, or None.
     scratch: a folder that is removed behind the last part.
     clock: the time that the part has.
+    networks, axes: of the benchmark: names of the networks, and values of options to try; None for the usual ones.
     """
 
-    def __init__(self, name: str, report: Report, clock, quick: bool, images: Path | None, scratch: Path):
+    def __init__(
+        self,
+        name: str,
+        report: Report,
+        clock,
+        quick: bool,
+        images: Path | None,
+        scratch: Path,
+        networks: list[str] | None = None,
+        axes: dict | None = None,
+    ):
         self.name, self.report, self.clock = name, report, clock
         self.quick, self.images, self.scratch = quick, images, scratch
+        self.networks, self.axes = networks, axes or {}
         self.found = report.part(name)
 
     @property
