@@ -46,19 +46,14 @@ def postprocess(
 
     from qcrs_jax import memory
     from qcrs_jax.data import digest, load_dataset
-    from qcrs_jax.files import writing
     from qcrs_jax.metrics import columns
-    from qcrs_jax.records import sidecar_path
     from qcrs_jax.shards import read_runs
-    from qcrs_jax.writer import write_run
+    from qcrs_jax.writer import check_new, write_run
 
     from .class_names import order_warning
 
-    for file in (out, sidecar_path(out)):
-        with writing(out):
-            exists = file.exists()
-        if exists:
-            raise UserError(f"--out {file}: exists, and is not replaced; choose another file, or move it away")
+    if out.exists():
+        check_new(out)
     (run,) = read_runs([results])
     if not run.records:
         raise UserError(f"{results}: holds no results yet")
@@ -72,6 +67,10 @@ def postprocess(
     if said := order_warning(theirs, data.class_names, str(results)):
         print(f"warning: {said}")
     _check_data(run, data)
+    source = {"source": results.name, "source_sha256": digest(results.read_bytes())}
+    described = {"name": data.name, "split": data.split, "fingerprint": data.fingerprint}
+    request = {"dataset": described, **run.request, "memory": {"procedure": PROCEDURE, **source}}
+    check_new(out, request)
     predictions = np.array([record.predict for record in run.records])
     corrected = memory.correct(RunImages(run, data), predictions, radii)
     records = [
@@ -85,9 +84,6 @@ def postprocess(
         )
         for record, predict, radius in zip(run.records, corrected.predictions, corrected.radii)
     ]
-    source = {"source": results.name, "source_sha256": digest(results.read_bytes())}
-    described = {"name": data.name, "split": data.split, "fingerprint": data.fingerprint}
-    request = {"dataset": described, **run.request, "memory": {"procedure": PROCEDURE, **source}}
     provenance = {**run.sidecar.get("provenance", {}), "memory": {"results": str(results), "limits": memory.LIMITS}}
     write_run(out, records, request, provenance)
     changed = int((corrected.predictions != predictions).sum())

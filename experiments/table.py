@@ -18,7 +18,7 @@ from pathlib import Path
 
 from qcrs_jax.account import account
 from qcrs_jax.errors import UserError
-from qcrs_jax.files import writing
+from qcrs_jax.files import write_text, writing
 from qcrs_jax.records import EARLIER_VERSION, INPUT_SPECIFIC, without_class
 
 from .latex import comment, escape
@@ -97,7 +97,7 @@ def write(text, out) -> None:
         print(text, end="")
     else:
         with writing(out):
-            out.write_text(text)
+            write_text(out, text)
 
 
 class Body(str):
