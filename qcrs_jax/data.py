@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from . import data_arrays, image_files, tfds_files
+from . import data_arrays, image_files, image_folders, tfds_files
 from .class_order import in_class_order
 from .data_arrays import read_idx
 from .dataset import CLASSES, DataError, Dataset, digest
@@ -115,7 +115,7 @@ def name_of(data_dir: str | Path | None) -> str:
             return name
         if any(root.glob(f"{name}/*/dataset_info.json")):  # as TFDS keeps it
             return name
-    if root.is_dir() and image_files.holds_images(root):
+    if root.is_dir() and image_folders.holds_images(root):
         return "folder"
     return "npz" if any(root.glob("*.npz")) else "cifar10"
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import image_files, tfds_order
+from . import image_files, image_folders, imagenet_files, tfds_order
 from .data_arrays import read_idx
 from .dataset import DataError, Dataset, digest
 
@@ -87,7 +87,7 @@ def load(name: str, data_dir: str | Path | None, split: str, looked: list[Path])
 
 def _hint(data_dir, looked):
     """What is where the data set was looked for, in another form."""
-    if data_dir is not None and image_files.holds_images(Path(data_dir)):
+    if data_dir is not None and image_folders.holds_images(Path(data_dir)):
         return (
             f" {data_dir} holds images in folders: read them with --dataset folder, if their folders are the classes."
         )
@@ -254,7 +254,7 @@ def _imagenet(builder, manager):
     path = _manual(builder) / "ILSVRC2012_img_val.tar"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: not there; ImageNet has to be fetched from image-net.org by hand")
-    labels = image_files.known_to_tfds("validation_labels.txt")
+    labels = imagenet_files.known_to_tfds("validation_labels.txt")
 
     def examples():
         with tarfile.open(path) as tar:
