@@ -10,7 +10,8 @@ def open_dataset(args, split: str | None = None):
     from qcrs_jax.data import load_dataset
 
     on_error = getattr(args, "on_error", "stop")
-    dataset = load_dataset(args.dataset, args.data_dir, split or args.split, on_error, args.class_order)
+    split = split or args.split
+    dataset = load_dataset(args.dataset, args.data_dir, split, on_error, args.class_order, args.memory_limit)
     for note in dataset.notes:
         print(f"note: {note}")
     return dataset

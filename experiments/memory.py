@@ -29,13 +29,23 @@ def add_arguments(parser):
 def run(args):
     from . import table
 
-    print(postprocess(args.results, args.out, args.dataset, args.data_dir, args.split, args.class_order))
+    print(
+        postprocess(
+            args.results, args.out, args.dataset, args.data_dir, args.split, args.class_order, args.memory_limit
+        )
+    )
     print()
     table.print_tables([args.results, args.out])
 
 
 def postprocess(
-    results: Path, out: Path, dataset: str | None, data_dir: Path | None, split: str = "test", class_order=None
+    results: Path,
+    out: Path,
+    dataset: str | None,
+    data_dir: Path | None,
+    split: str = "test",
+    class_order=None,
+    memory_limit: float | None = None,
 ) -> str:
     """Writes the corrected results file `out`; returns a line on what changed.
 
@@ -60,7 +70,7 @@ def postprocess(
     if "memory" in run.request:
         raise UserError(f"{results}: is memory-based already")
     _, radii = columns(run)
-    data = load_dataset(dataset, data_dir, split, class_order=class_order)
+    data = load_dataset(dataset, data_dir, split, class_order=class_order, memory_limit=memory_limit)
     for note in data.notes:
         print(f"note: {note}")
     theirs = run.request.get("dataset", {}).get("class_names")

@@ -1,6 +1,6 @@
 """Data sets as (h, w, c) float32 images in [0, 1] and integer labels, by index.
 
-A source of data is a reader (root, split) -> Dataset | None in a table by name; TFDS is the last one that is asked.
+A source of data is a reader (root, split, limit) -> Dataset | None in a table by name; TFDS is asked last.
 """
 
 import dataclasses
@@ -13,6 +13,7 @@ from .class_order import in_class_order
 from .data_arrays import read_idx
 from .dataset import CLASSES, DataError, Dataset, digest
 from .files import reads
+from .limits import Limit
 from .splits import SPLITS
 
 __all__ = ["CLASSES", "DATASETS", "DataError", "Dataset", "digest", "load_dataset", "name_of", "read_idx"]
@@ -24,7 +25,7 @@ class Source(NamedTuple):
     """A reader, the folders in which it looks below each root, and whether files in one of them are surely its own."""
 
     folders: tuple[str, ...]
-    read: Callable[[Path, str], Dataset | None]
+    read: Callable[[Path, str, Limit], Dataset | None]
     knows: Callable[[Path], bool] = lambda root: False
 
 
@@ -61,6 +62,7 @@ def load_dataset(
     split: str = "test",
     on_error: str = "stop",
     class_order: str | Path | Sequence[str] | None = None,
+    memory_limit: float | int | None = None,
 ) -> Dataset:
     """The data set `name`, from files on disk or through TensorFlow Datasets.
 
@@ -79,9 +81,12 @@ def load_dataset(
         class_order: which class has label 0, 1, ...: "number" or "text", by the names of the classes; a file with the
             name of a class on each line; or a list of the names. By default the data set's own order; it has to be
             given where the names of the folders are numbers and do not tell it.
+        memory_limit: what its arrays, or one image that is decoded, may take in memory, in GiB; by default 4, or half
+            of this machine's memory if that is less. Sizes are compared with it before anything is read.
 
     Raises:
-        DataError: missing or damaged, or the order of the classes is not known; says where it looked and what to do.
+        DataError: missing, damaged or larger than memory_limit, or the order of the classes is not known; says where it
+            looked and what to do.
     """
     if split not in SPLITS:
         raise DataError(f"split must be train or test, or val where there is one, not {split!r}")
@@ -89,7 +94,8 @@ def load_dataset(
     if name is None:
         name = name_of(data_dir)
         notes = (f"{data_dir}: read as {name} (--dataset {name})",) if data_dir is not None else ()
-    dataset = in_class_order(_find("imagenet" if name == "imagenet2012" else name, data_dir, split), class_order)
+    found = _find("imagenet" if name == "imagenet2012" else name, data_dir, split, Limit.of(memory_limit))
+    dataset = in_class_order(found, class_order)
     if dataset.problems and on_error == "stop":
         first, *others = dataset.problems.values()
         more = f", and {len(others)} more do not fit" if others else ""
@@ -120,7 +126,7 @@ def name_of(data_dir: str | Path | None) -> str:
     return "npz" if any(root.glob("*.npz")) else "cifar10"
 
 
-def _find(name, data_dir, split):
+def _find(name, data_dir, split, limit):
     if name in ("folder", "npz"):
         if data_dir is None:
             raise DataError(f"--dataset {name} needs --data_dir: where the images are")
@@ -129,7 +135,7 @@ def _find(name, data_dir, split):
             raise DataError(f"{root}: no such file or directory (from --data_dir)")
         if name == "folder" and not root.is_dir():
             raise DataError(f"{root}: is a file; --dataset folder takes a folder of CLASS/IMAGE, --dataset npz a file")
-        return SOURCES[name][0].read(root, split)
+        return SOURCES[name][0].read(root, split, limit)
     if name not in SOURCES:
         raise DataError(f"unknown data set {name!r}; known are {', '.join(DATASETS)}")
     if split == "val" and name != "imagenet":
@@ -139,6 +145,6 @@ def _find(name, data_dir, split):
         for source in SOURCES[name]:
             for sub in source.folders:
                 looked.append(root / sub)
-                if (found := source.read(root / sub, split)) is not None:
+                if (found := source.read(root / sub, split, limit)) is not None:
                     return found
-    return tfds_files.load(name, data_dir, split, looked)
+    return tfds_files.load(name, data_dir, split, looked, limit)

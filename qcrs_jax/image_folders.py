@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from .class_order import gap_note, question_of
 from .dataset import DataError
+from .limits import read_text
 from .splits import TAKEN_FOR, is_hidden, is_plain, split_of, split_within
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
@@ -268,7 +269,7 @@ def _annotated(folder):
     if file is None or any(not GENERIC.fullmatch(path.name) for path in _folders(folder)):
         return None
     class_of, problems_of = {}, {}
-    for number, line in enumerate(file.read_text(errors="replace").splitlines(), start=1):
+    for number, line in enumerate(read_text(file).splitlines(), start=1):
         words = line.split("\t") if "\t" in line else line.split()
         if len(words) < 2:
             problems_of[words[0] if words else ""] = f"{file}, line {number}: is not a file and a class"
@@ -304,7 +305,7 @@ def _with_wordnet_ids(listing):
 def _wordnet_ids(folder):
     """The sorted classes in a wnids.txt in or above the folder of a split, and notes on its order; [] without one."""
     file = next((path / "wnids.txt" for path in (folder, folder.parent) if (path / "wnids.txt").is_file()), None)
-    listed = file.read_text(errors="replace").split() if file else []
+    listed = read_text(file).split() if file else []
     classes = sorted(set(listed))
     if listed == classes:
         return classes, ()

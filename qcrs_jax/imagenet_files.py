@@ -5,7 +5,10 @@ from pathlib import Path
 
 from .dataset import DataError
 from .image_folders import Listing, by_class, choose_split, is_image
+from .limits import Limit, read_text
+from .mat_files import check_mat
 
+_META = 2**24  # bytes of the devkit's file of classes
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 LABEL_FILES = ("val.txt", "LOC_val_solution.csv", GROUND_TRUTH)
 
@@ -141,7 +144,7 @@ def _devkit_places(root):
 
 def _label_lines(path):
     """Yields (number of the line, name of the image, its label as text or None)."""
-    lines = path.read_text(errors="replace").rstrip().splitlines()
+    lines = read_text(path).rstrip().splitlines()
     if path.name == GROUND_TRUTH:
         ids = _devkit_ids(path.with_name("meta.mat"))
         yield from _numbered([ids.get(line.strip(), f"number {line} of the devkit") for line in lines])
@@ -164,6 +167,7 @@ def _devkit_ids(path):
     import scipy.io
 
     try:
+        check_mat(path, Limit(_META))
         synsets = scipy.io.loadmat(path, squeeze_me=True)["synsets"]
         return {str(int(s["ILSVRC2012_ID"])): str(s["WNID"]) for s in synsets}
     except Exception as error:
