@@ -9,6 +9,7 @@ Earlier versions wrote OUT_DIR/classifier.json and OUT_DIR/weights/ (Orbax); tho
 import dataclasses
 import hashlib
 import json
+import math
 import shutil
 import struct
 from pathlib import Path
@@ -173,12 +174,48 @@ def _described(fields, version):
     if fields.pop("format") != version:
         raise ValueError(f"its format is not {version}: written by another version of qcrs_jax")
     written = fields.pop("weights_sha256") if version > _OLD_FORMAT else None
+    _check_types(fields)
     for name in ("image_shape", "mean", "std"):
         fields[name] = tuple(fields[name])
     if fields.get("class_names") is not None:
         fields["class_names"] = tuple(fields["class_names"])
     spec = Spec(**fields)
     return spec, nnx.eval_shape(lambda: build(spec)), written
+
+
+_MOST = 2**20  # of numbers in a description
+
+
+def _check_types(fields):
+    """Raises ValueError where a field of a description is of another type than `save_classifier` writes."""
+
+    def whole(value):
+        return type(value) is int and 0 < value < _MOST
+
+    def numbers(value):
+        return isinstance(value, list) and 0 < len(value) < _MOST and all(type(v) in (int, float) for v in value)
+
+    def texts(value):
+        return isinstance(value, list) and len(value) < _MOST and all(isinstance(v, str) for v in value)
+
+    def source(value):
+        sigma = value.get("sigma", 1.0) if isinstance(value, dict) else None
+        lists = isinstance(value, dict) and texts(value.get("notes", []))
+        return lists and type(sigma) in (int, float) and math.isfinite(sigma)
+
+    kinds = {
+        "arch": (lambda value: isinstance(value, str), "a text"),
+        "num_classes": (whole, "a number of classes"),
+        "image_shape": (lambda value: numbers(value) and len(value) == 3 and all(map(whole, value)), "three sizes"),
+        "mean": (numbers, "a list of numbers"),
+        "std": (numbers, "a list of numbers"),
+        "options": (lambda value: isinstance(value, dict), "a table of options"),
+        "source": (source, "a table, with a number as sigma and texts as notes"),
+        "class_names": (lambda value: value is None or texts(value), "a list of texts"),
+    }
+    for name, (fits, what) in kinds.items():
+        if name in fields and not fits(fields[name]):
+            raise ValueError(f"its {name} must be {what}, not {str(fields[name])[:100]}")
 
 
 def _nested(weights):
