@@ -305,7 +305,7 @@ def check_request(
     value_range: ValueRange = UNIT,
 ) -> None:
     """Raises ValueError for a request that cannot be met, before anything is computed."""
-    bounds.check_asked_alpha(alpha)
+    bounds.check_alpha(alpha)
     check_sigma(sigma, value_range)
     for name, number in (("n0", n0), ("n", n)):
         if not np.all(np.isfinite(number)) or np.any(np.mod(number, 1)):
@@ -340,6 +340,7 @@ def check_request(
             f"n = {n} samples can certify nothing at alpha = {alpha}: even if all agree the bound stays below "
             f"1/2. The smallest n that could is {smallest}"
         )
+    bounds.check_asked_alpha(alpha)
     if max(n0, np.max(n)) > MAX_N:
         raise ValueError(f"n0 = {n0} and n = {n} must be at most {MAX_N}: samples are numbered in 32 bits")
 

@@ -422,3 +422,42 @@ def test_a_converted_classifier_keeps_its_normalisation(written):
     with pytest.raises(CheckpointError, match="convert the PyTorch file again") as error:
         load_classifier(written, "cifar10")
     assert str(written) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"arch": ["lenet"]},
+        {"num_classes": "ten"},
+        {"num_classes": 10.5},
+        {"num_classes": 10**12},
+        {"num_classes": True},
+        {"image_shape": 28},
+        {"image_shape": [28, 28]},
+        {"image_shape": [28.0, 28, 1]},
+        {"image_shape": [10**9, 28, 1]},
+        {"mean": "0.5"},
+        {"mean": ["0.5"]},
+        {"mean": {}},
+        {"std": [None]},
+        {"options": [1]},
+        {"options": {"unknown": 1}},
+        {"source": "mine"},
+        {"source": {"sigma": "0.25"}},
+        {"source": {"sigma": float("nan")}},
+        {"source": {"notes": "a note"}},
+        {"source": {"notes": [1]}},
+        {"class_names": "abcdefghij"},
+        {"class_names": list(range(10))},
+        {"more": 1},
+    ],
+)
+def test_a_description_with_wrong_types_is_refused(file, copy, fields):
+    change(file, **fields)
+    assert "not a whole file of a classifier" in refused(file.parent)
+    described = copy / "classifier.json"
+    described.write_text(json.dumps({**json.loads(described.read_text()), **fields}))
+    assert "not the metadata of a classifier" in refused(copy)
+    for content in ("[" * 10**5, "[]", "3", "null"):
+        described.write_text(content)
+        assert "not the metadata of a classifier" in refused(copy)

@@ -144,3 +144,17 @@ def test_a_table_that_cannot_be_written_whole_leaves_the_earlier_one(tmp_path, m
             assert cli.main(words.split()) == 2
         assert out.read_text() == "before" and "No space" in capsys.readouterr().err
     assert not [f.name for f in tmp_path.iterdir() if is_partial(f.name)]
+
+
+def test_a_file_whose_name_is_not_utf_8_is_printed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    name = os.fsdecode(b"caf\xe9.tsv")
+    (tmp_path / name).write_text(LOG)
+    assert cli.main(["table", name]) == 0
+    assert "caf\\udce9.tsv" in capsys.readouterr().out
+    for format in ("markdown", "latex"):
+        assert cli.main(["table", name, "--format", format, "--out", "t.md"]) == 0
+        assert format == "latex" or b"caf\xe9" in (tmp_path / "t.md").read_bytes()
+    assert cli.main(["plot", name, "--out", "p.svg"]) in (0, 2)
+    assert cli.main(["table", os.fsdecode(b"no\xe9")]) == 2
+    assert "no\\udce9" in capsys.readouterr().err

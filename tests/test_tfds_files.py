@@ -233,7 +233,7 @@ def test_what_was_prepared_in_another_format_or_version_is_read_too(prepared, tm
         load_dataset("cifar10", tmp_path)
     for place, flipped in ((1, 1), (9, 1), (len(content) // 2, 4), (len(content) - 1, 128)):  # length, sum, image, sum
         file.write_bytes(content[:place] + bytes([content[place] ^ flipped]) + content[place + 1 :])
-        with pytest.raises(DataError, match="tfrecord.* is damaged, or no TFRecord file: the checksum at byte|cut short"):
+        with pytest.raises(DataError, match="tfrecord.* is damaged, .*: the checksum at byte|cut short"):
             load_dataset("cifar10", tmp_path)
     file.unlink()
     os.mkfifo(file)
