@@ -28,6 +28,7 @@ def add_arguments(parser):
     parser.add_argument(
         "--class_order", metavar="number|text|FILE", help="as of `qcrs-jax certify`: which class has label 0, 1, ..."
     )
+    parser.add_argument("--memory_limit", type=float, metavar="GIB", help="as of `qcrs-jax certify`, for --check")
     parser.add_argument("--skip", type=int, default=10, metavar="K", help="check images 0, K, 2K, ... (default: 10)")
     parser.add_argument("--sigma", type=float, default=0.25, help="noise level of the check (default: 0.25)")
     parser.add_argument("--overwrite", action="store_true", help="replace a classifier that OUT_DIR already holds")
@@ -59,7 +60,9 @@ def run(args):
         raise CheckpointError(f"--skip must be at least 1, not {args.skip}")
     dataset = None
     if args.check:
-        dataset = load_dataset(args.check, args.data_dir, args.split, class_order=args.class_order)
+        dataset = load_dataset(
+            args.check, args.data_dir, args.split, class_order=args.class_order, memory_limit=args.memory_limit
+        )
         for note in dataset.notes:
             print(printable(f"note: {note}"))
         check_fit(classifier.spec, dataset, args.checkpoint)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from qcrs_jax.errors import UserError
-from qcrs_jax.files import writing
+from qcrs_jax.files import output, writing
 
 from .flags import add_opening_arguments, opening_of, print_notes
 
@@ -69,8 +69,8 @@ def save(content, path: Path) -> None:
     """Writes what `torch.load` reads as `content`, with a tensor for every NumPy array (float32 or int64)."""
     storages, stream = [], io.BytesIO()
     _Pickler(stream, storages).dump(content)
-    root = path.name.split(".")[0] or "archive"
-    with zipfile.ZipFile(path, "w") as archive:
+    root = path.name.split(".")[0].encode(errors="replace").decode() or "archive"
+    with output(path) as file, zipfile.ZipFile(file, "w") as archive:
         archive.writestr(f"{root}/data.pkl", stream.getvalue())
         archive.writestr(f"{root}/byteorder", sys.byteorder)
         for key, array in enumerate(storages):

@@ -9,7 +9,7 @@ the class that most of them fall into in float32. Nothing is certified.
 from pathlib import Path
 
 from qcrs_jax.errors import UserError
-from qcrs_jax.files import writing
+from qcrs_jax.files import write_text, writing
 from qcrs_jax.printable import printable_lines
 
 from .arguments import add_input_arguments, add_program_arguments, check_arguments
@@ -54,7 +54,7 @@ def run(args):
     print(printable_lines(LAYOUTS["terminal"](["network", *header], rows)))
     if args.out:
         with writing(args.out):
-            args.out.write_text(LAYOUTS["markdown"](["network", *header], rows) + "\n")
+            write_text(args.out, LAYOUTS["markdown"](["network", *header], rows) + "\n")
 
 
 def compare(inputs, index, args) -> tuple[int, int, int]:

@@ -31,6 +31,13 @@ def add_data_arguments(parser):
     group.add_argument(
         "--data_dir", type=Path, help="where the data set is (default: ./data, ./dataset_cache, ., then TFDS)"
     )
+    group.add_argument(
+        "--memory_limit",
+        type=float,
+        metavar="GIB",
+        help="what the arrays of the data set, or one image, may take in memory; larger files are refused before they "
+        "are read (default: 4, or half of this machine's memory if that is less)",
+    )
     return group
 
 

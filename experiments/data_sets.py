@@ -12,8 +12,8 @@ def open_dataset(args, split: str | None = None):
     from qcrs_jax.data import load_dataset
 
     on_error = getattr(args, "on_error", "stop")
-    tfds = getattr(args, "tfds", "prepare")
-    dataset = load_dataset(args.dataset, args.data_dir, split or args.split, on_error, args.class_order, tfds)
+    split, tfds = split or args.split, getattr(args, "tfds", "prepare")
+    dataset = load_dataset(args.dataset, args.data_dir, split, on_error, args.class_order, tfds, args.memory_limit)
     for note in dataset.notes:
         print(printable_lines(f"note: {note}"))
     return dataset

@@ -7,7 +7,7 @@ and sigma are arguments of the program. The README shows how it is called, and h
 from pathlib import Path
 
 from qcrs_jax.errors import UserError
-from qcrs_jax.files import writing
+from qcrs_jax.files import output, writing
 
 from .arguments import add_program_arguments
 from .request import add_method_arguments, check
@@ -55,7 +55,8 @@ def run(args):
         platforms=args.platforms,
     )
     with writing(args.file):
-        args.file.write_bytes(program.serialize())
+        with output(args.file) as file:
+            file.write(program.serialize())
     print(
         f"{args.checkpoint} -> {args.file}: {spec.arch}, normalisation {spec.mean} / {spec.std}, for "
         f"{', '.join(args.platforms)}; {args.file.stat().st_size / 1e6:.1f} MB"

@@ -1,6 +1,7 @@
 """What the figures share: the format, the axes, and the band of a curve of R(sigma). Reads no file."""
 
 from qcrs_jax.errors import UserError
+from qcrs_jax.files import output
 
 COHEN, QCRS, BAND = "tab:blue", "tab:orange", "0.5"  # told apart by marker and lightness as well
 SIGMA = r"$\sigma$"
@@ -78,7 +79,8 @@ def save(figure, out) -> None:
         UserError: the file cannot be written.
     """
     try:
-        figure.savefig(out, dpi=150)
+        with output(out) as file:
+            figure.savefig(file, format=out.suffix[1:].lower(), dpi=150)
     except OSError as error:
         raise UserError(f"{out}: cannot be written: {error.strerror}") from error
     finally:

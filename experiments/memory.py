@@ -30,7 +30,17 @@ def add_arguments(parser):
 def run(args):
     from . import table
 
-    print(postprocess(args.results, args.out, args.dataset, args.data_dir, args.split, args.class_order))
+    print(
+        postprocess(
+            args.results,
+            args.out,
+            args.dataset,
+            args.data_dir,
+            args.split,
+            args.class_order,
+            memory_limit=args.memory_limit,
+        )
+    )
     print()
     table.print_tables([args.results, args.out])
 
@@ -43,6 +53,7 @@ def postprocess(
     split: str = "test",
     class_order=None,
     tfds: str = "prepare",
+    memory_limit: float | None = None,
 ) -> str:
     """Writes the corrected results file `out`; returns a line on what changed.
 
@@ -53,32 +64,33 @@ def postprocess(
 
     from qcrs_jax import memory
     from qcrs_jax.data import digest, load_dataset
-    from qcrs_jax.files import writing
     from qcrs_jax.metrics import columns
-    from qcrs_jax.records import sidecar_path
     from qcrs_jax.shards import read_runs
-    from qcrs_jax.writer import write_run
+    from qcrs_jax.writer import check_new, write_run
 
     from .class_names import order_warning
 
-    for file in (out, sidecar_path(out)):
-        with writing(out):
-            exists = file.exists()
-        if exists:
-            raise UserError(f"--out {file}: exists, and is not replaced; choose another file, or move it away")
+    if out.exists():
+        check_new(out)
     (run,) = read_runs([results])
     if not run.records:
         raise UserError(f"{results}: holds no results yet")
     if "memory" in run.request:
         raise UserError(f"{results}: is memory-based already")
     _, radii = columns(run)
-    data = load_dataset(dataset, data_dir, split, class_order=class_order, tfds=tfds)
+    data = load_dataset(dataset, data_dir, split, class_order=class_order, tfds=tfds, memory_limit=memory_limit)
     for note in data.notes:
         print(printable_lines(f"note: {note}"))
     theirs = run.request.get("dataset", {}).get("class_names")
     if said := order_warning(theirs, data.class_names, str(results)):
         print(printable_lines(f"warning: {said}"))
     _check_data(run, data)
+    source = {"source": results.name, "source_sha256": digest(results.read_bytes())}
+    if left_out := run.sidecar.get("left_out"):
+        source["left_out"] = left_out
+    described = {"name": data.name, "split": data.split, "fingerprint": data.fingerprint}
+    request = {"dataset": described, **run.request, "memory": {"procedure": PROCEDURE, **source}}
+    check_new(out, request)
     predictions = np.array([record.predict for record in run.records])
     corrected = memory.correct(RunImages(run, data), predictions, radii)
     records = [
@@ -92,11 +104,6 @@ def postprocess(
         )
         for record, predict, radius in zip(run.records, corrected.predictions, corrected.radii)
     ]
-    source = {"source": results.name, "source_sha256": digest(results.read_bytes())}
-    if left_out := run.sidecar.get("left_out"):
-        source["left_out"] = left_out
-    described = {"name": data.name, "split": data.split, "fingerprint": data.fingerprint}
-    request = {"dataset": described, **run.request, "memory": {"procedure": PROCEDURE, **source}}
     provenance = {**run.sidecar.get("provenance", {}), "memory": {"results": str(results), "limits": memory.LIMITS}}
     write_run(out, records, request, provenance)
     changed = int((corrected.predictions != predictions).sum())

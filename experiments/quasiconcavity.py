@@ -8,7 +8,7 @@ with probability 1 - ALPHA. With --out the exceptions are drawn, the deepest dip
 from pathlib import Path
 
 from qcrs_jax.errors import UserError
-from qcrs_jax.files import writing
+from qcrs_jax.files import write_text, writing
 from qcrs_jax.printable import printable_lines
 
 from .figures import QCRS, RADIUS, SIGMA, check_ending, draw_band, literal, log_sigma, pyplot, save, tidy
@@ -43,7 +43,7 @@ def run(args):
     print(printable_lines(text))
     if args.report is not None:
         with writing(args.report):
-            args.report.write_text(printable_lines(text) + "\n")
+            write_text(args.report, printable_lines(text) + "\n")
     if args.out is not None:
         count = draw_exceptions([curves for _, curves in files], args.alpha, args.out)
         print(f"\n{args.out}: the {count} deepest dips" if count else f"\nno exception, so {args.out} is not written")

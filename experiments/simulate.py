@@ -14,6 +14,9 @@ from pathlib import Path
 
 from qcrs_jax.errors import UserError
 
+MOST_REPEATS = 1000
+MOST_EVALUATIONS = 1000  # of a search on a curve
+
 
 def add_arguments(parser):
     add = parser.add_argument
@@ -29,10 +32,16 @@ def add_arguments(parser):
 
 
 def run(args):
+    from qcrs_jax.bounds import smallest_n
+    from qcrs_jax.certificate import check_request
     from qcrs_jax.curves import read_all_curves
 
-    if args.repeats < 1:
-        raise UserError(f"--repeats must be at least 1, not {args.repeats}")
+    if not 1 <= args.repeats <= MOST_REPEATS:
+        raise UserError(f"--repeats must be at least 1 and at most {MOST_REPEATS}, not {args.repeats}")
+    try:
+        check_request(1.0, smallest_n(args.alpha), args.N, args.alpha)
+    except ValueError as error:
+        raise UserError(f"impossible request: {error}") from error
     for path, curves in read_all_curves(args.curves):
         print(f"{path}: {len(curves.idx)} images, {curves.n:,} samples at each of {len(curves.sigmas)} sigmas")
         print(comparison(curves, args))
@@ -80,6 +89,14 @@ def comparison(curves, args) -> str:
         settings = searches(sigma, args)
     except ValueError as error:
         raise UserError(f"impossible request: {error}") from error
+    if len(curves.sigmas) < 2:
+        raise UserError(f"the curves have the one sigma {sigma:g}; a search needs curves of at least two")
+    for name, search in settings.items():
+        if search.evaluations > MOST_EVALUATIONS:
+            raise UserError(
+                f"impossible request: {name} would evaluate {search.evaluations} sigmas of each curve, and "
+                f"{MOST_EVALUATIONS} are possible; a larger --epsilon takes fewer"
+            )
     first = settings["bisection, as published"]
     best = best_radius(curves, first.sigma_lower, first.sigma_upper, args.N, args.alpha)
     fixed = radius_at(curves, np.full(len(curves.idx), sigma), curves.classes, args.N, args.alpha)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from qcrs_jax.account import account
 from qcrs_jax.errors import UserError
-from qcrs_jax.files import writing
+from qcrs_jax.files import write_text, writing
 from qcrs_jax.printable import printable, printable_lines
 from qcrs_jax.records import EARLIER_VERSION, INPUT_SPECIFIC, without_class
 
@@ -98,7 +98,7 @@ def write(text, out) -> None:
         print(printable_lines(text), end="")
     else:
         with writing(out):
-            out.write_text(printable_lines(text))
+            write_text(out, printable_lines(text))
 
 
 class Body(str):

@@ -17,7 +17,7 @@ from pathlib import Path
 from qcrs_jax.convert.flags import add_opening_arguments
 
 from qcrs_jax.errors import UserError
-from qcrs_jax.files import lock, writing
+from qcrs_jax.files import is_partial, lock, replacing, writing
 
 from .arguments import add_data_arguments
 
@@ -364,6 +364,7 @@ class _Run:
     def _is_free(self, out_dir):
         """Whether OUT_DIR has nothing, or no more than a run has made that did not begin yet."""
         here = {file for file in (out_dir, self.folder) if file.is_dir() for file in file.iterdir()}
+        here = {file for file in here if not is_partial(file.name)}
         return here <= {self.folder, self.folder / "lock", self.folder / "request.json.tmp"}
 
     def _begin(self, out_dir, request):
@@ -387,9 +388,8 @@ class _Run:
                     "Different are\n  " + "\n  ".join(changed)
                 )
         else:
-            temporary = file.with_name("request.json.tmp")
-            temporary.write_text(json.dumps(request, indent=2) + "\n")
-            temporary.replace(file)
+            with replacing(file) as stream:
+                stream.write((json.dumps(request, indent=2) + "\n").encode())
 
     def __enter__(self):
         import orbax.checkpoint as ocp
@@ -419,10 +419,9 @@ class _Run:
         import orbax.checkpoint as ocp
 
         lines = ["\t".join(COLUMNS), *("\t".join(map(repr, row)) for row in rows)]
-        temporary = self.folder / "log.tsv.tmp"
         with writing(self.folder, again="give the same command again: it goes on behind the last whole epoch"):
-            temporary.write_text("\n".join(lines) + "\n")
-            temporary.replace(self.folder / "log.tsv")
+            with replacing(self.folder / "log.tsv") as file:
+                file.write(("\n".join(lines) + "\n").encode())
         self.manager.save(len(rows), args=ocp.args.StandardSave(state))
         self.manager.wait_until_finished()
 

@@ -15,7 +15,7 @@ import json
 from pathlib import Path
 
 from qcrs_jax.errors import UserError
-from qcrs_jax.files import writing
+from qcrs_jax.files import write_text, writing
 
 from . import certify
 from .arguments import add_input_arguments, add_program_arguments
@@ -53,7 +53,7 @@ def run(args):
     search_figure.check_replaceable(data)
     content = measure(request, sigmas, args)
     with writing(data):
-        data.write_text(json.dumps(content) + "\n")
+        write_text(data, json.dumps(content) + "\n")
     search_figure.draw(data, args.out)
     print(f"{args.out}, drawn from {data}")
 

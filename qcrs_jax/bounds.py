@@ -12,6 +12,16 @@ import numpy as np
 from jaxtyping import Array, Int
 from scipy import special
 
+LEAST_ALPHA = 1e-300
+"""The least failure probability that can be asked for; its parts for looks and classes are floats as well."""
+
+
+def check_asked_alpha(alpha) -> None:
+    """Raises ValueError unless LEAST_ALPHA <= alpha < 1."""
+    check_alpha(alpha)
+    if np.any(np.asarray(alpha) < LEAST_ALPHA):
+        raise ValueError(f"alpha is a failure probability and must be at least {LEAST_ALPHA:g}, not {alpha}")
+
 
 def check_alpha(alpha) -> None:
     """Raises ValueError unless 0 < alpha < 1."""
@@ -244,7 +254,7 @@ def soft_radius(pa_lower, pb_upper, sigma):
 def smallest_soft_n(alpha: float) -> int:
     """The smallest n at which any soft votes can certify: the bounds of whole votes then lie to both sides of 1/2."""
     check_alpha(alpha)
-    return math.floor(14 / 3 * math.log(4 / alpha)) + 2
+    return math.floor(14 / 3 * (math.log(4) - math.log(alpha))) + 2
 
 
 def look_up(table: np.ndarray, index: Int[Array | np.ndarray, "..."]):

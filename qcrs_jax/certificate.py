@@ -307,6 +307,9 @@ def check_request(
     """Raises ValueError for a request that cannot be met, before anything is computed."""
     bounds.check_alpha(alpha)
     check_sigma(sigma, value_range)
+    for name, number in (("n0", n0), ("n", n)):
+        if not np.all(np.isfinite(number)) or np.any(np.mod(number, 1)):
+            raise ValueError(f"{name} is a number of samples and must be a whole number, not {number}")
     if n0 < 1:
         raise ValueError(f"n0 = {n0} samples select no class; it must be at least 1")
     if certificate not in CERTIFICATES:
@@ -321,6 +324,8 @@ def check_request(
         raise ValueError(f"unknown bound {bound!r}; known are {', '.join(BOUNDS)}")
     if bound == "randomised" and (certificate == "soft" or sequential):
         raise ValueError("the randomised bound is of hard certificates of a number of samples that is fixed beforehand")
+    if sequential:
+        sequential.check_alpha(alpha)
     if sequential and certificate == "soft":
         raise ValueError("a sequential estimation counts hard votes; it does not go with the soft certificate")
     if sequential and tolerance is not None:
@@ -335,6 +340,7 @@ def check_request(
             f"n = {n} samples can certify nothing at alpha = {alpha}: even if all agree the bound stays below "
             f"1/2. The smallest n that could is {smallest}"
         )
+    bounds.check_asked_alpha(alpha)
     if max(n0, np.max(n)) > MAX_N:
         raise ValueError(f"n0 = {n0} and n = {n} must be at most {MAX_N}: samples are numbered in 32 bits")
 

@@ -9,7 +9,7 @@ Earlier versions wrote OUT_DIR/classifier.json and OUT_DIR/weights/ (Orbax); tho
 import dataclasses
 import hashlib
 import json
-import os
+import math
 import shutil
 import struct
 from pathlib import Path
@@ -19,17 +19,17 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors
 from flax import nnx
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from .errors import UserError
-from .files import check_regular, read_regular
+from .files import check_regular, is_partial, read_regular, replacing
 from .models import Classifier, Spec, build
 
 FILE = "classifier.safetensors"
 FORMAT = 2
 _OLD_FORMAT = 1
 _OLD_FILES = ("classifier.json", "weights")
-_PARTIAL = FILE + ".partial"  # what a write that was cut off leaves behind
+_OLD_PARTIAL = FILE + ".partial"  # what a write of an earlier version leaves behind when it is cut off
 _HEADER = 2**22  # bytes of a header; that of a ResNet-152 takes a hundredth
 
 
@@ -40,32 +40,33 @@ class CheckpointError(UserError):
 def save_classifier(classifier: Classifier, path: str | Path, overwrite: bool = False) -> None:
     """Writes `classifier` to the directory `path`; a write that is cut off is never taken for a classifier.
 
+    An earlier classifier is there until the new one takes its place, whole.
+
     Raises:
         CheckpointError: `path` exists and is not an empty directory, and `overwrite` is off.
     """
     path = Path(path).absolute()
-    if path.exists() and (not path.is_dir() or any(file.name != _PARTIAL for file in path.iterdir())):
+    if path.exists() and (not path.is_dir() or not all(map(_is_left, path.iterdir()))):
         if not overwrite:
             raise CheckpointError(f"{path}: already exists; choose another directory or pass --overwrite")
         if not is_classifier(path) or not path.is_dir():
             raise CheckpointError(f"{path}: holds something else than a classifier and is left alone")
-    partial = _write_partial(classifier, path)
+    _write(classifier, path)
     for file in path.iterdir():
-        if file != partial:
+        if file.name != FILE:
             _remove(file)
-    partial.replace(path / FILE)
 
 
 def write_classifier(classifier: Classifier, path: str | Path) -> None:
     """Writes `classifier` into the directory `path`, beside whatever else that holds but an earlier classifier."""
     path = Path(path).absolute()
-    _write_partial(classifier, path).replace(path / FILE)
-    for name in _OLD_FILES:
-        _remove(path / name)
+    _write(classifier, path)
+    for file in [path / name for name in _OLD_FILES] + [file for file in path.iterdir() if _is_left(file)]:
+        _remove(file)
 
 
-def _write_partial(classifier, path):
-    """The file with all that is written, under its temporary name in the directory `path`."""
+def _write(classifier, path):
+    """Writes the file of `classifier` in the directory `path`, whole or not at all."""
     path.mkdir(parents=True, exist_ok=True)
     description = json.dumps(
         {"format": FORMAT, "weights_sha256": classifier.fingerprint(), **dataclasses.asdict(classifier.spec)}
@@ -74,11 +75,13 @@ def _write_partial(classifier, path):
     weights = {
         name: np.asarray(variable[...], np.float32, order="C") for name, variable in _variables(classifier.model)
     }
-    partial = path / _PARTIAL
-    save_file(weights, partial, metadata)
-    with open(partial, "rb+") as file:
-        os.fsync(file.fileno())
-    return partial
+    with replacing(path / FILE) as file:
+        file.write(save(weights, metadata))
+
+
+def _is_left(file):
+    """Whether a write that was cut off has left `file`."""
+    return file.name == _OLD_PARTIAL or is_partial(file.name)
 
 
 def _remove(path):
@@ -124,7 +127,7 @@ def restore_classifier(path: str | Path) -> Classifier:
         return _restore_file(path / FILE)
     if (path / _OLD_FILES[0]).is_file():
         return _restore_old(path)
-    cut = " A write to it was cut off; convert again." if (path / _PARTIAL).is_file() else ""
+    cut = " A write to it was cut off; convert again." if any(map(_is_left, path.iterdir())) else ""
     raise CheckpointError(f"{path}: holds no {FILE}, so not a directory that `qcrs-jax convert` or `train` wrote.{cut}")
 
 
@@ -172,12 +175,48 @@ def _described(fields, version):
     if fields.pop("format") != version:
         raise ValueError(f"its format is not {version}: written by another version of qcrs_jax")
     written = fields.pop("weights_sha256") if version > _OLD_FORMAT else None
+    _check_types(fields)
     for name in ("image_shape", "mean", "std"):
         fields[name] = tuple(fields[name])
     if fields.get("class_names") is not None:
         fields["class_names"] = tuple(fields["class_names"])
     spec = Spec(**fields)
     return spec, nnx.eval_shape(lambda: build(spec)), written
+
+
+_MOST = 2**20  # of numbers in a description
+
+
+def _check_types(fields):
+    """Raises ValueError where a field of a description is of another type than `save_classifier` writes."""
+
+    def whole(value):
+        return type(value) is int and 0 < value < _MOST
+
+    def numbers(value):
+        return isinstance(value, list) and 0 < len(value) < _MOST and all(type(v) in (int, float) for v in value)
+
+    def texts(value):
+        return isinstance(value, list) and len(value) < _MOST and all(isinstance(v, str) for v in value)
+
+    def source(value):
+        sigma = value.get("sigma", 1.0) if isinstance(value, dict) else None
+        lists = isinstance(value, dict) and texts(value.get("notes", []))
+        return lists and type(sigma) in (int, float) and math.isfinite(sigma)
+
+    kinds = {
+        "arch": (lambda value: isinstance(value, str), "a text"),
+        "num_classes": (whole, "a number of classes"),
+        "image_shape": (lambda value: numbers(value) and len(value) == 3 and all(map(whole, value)), "three sizes"),
+        "mean": (numbers, "a list of numbers"),
+        "std": (numbers, "a list of numbers"),
+        "options": (lambda value: isinstance(value, dict), "a table of options"),
+        "source": (source, "a table, with a number as sigma and texts as notes"),
+        "class_names": (lambda value: value is None or texts(value), "a list of texts"),
+    }
+    for name, (fits, what) in kinds.items():
+        if name in fields and not fits(fields[name]):
+            raise ValueError(f"its {name} must be {what}, not {str(fields[name])[:100]}")
 
 
 def _nested(weights):

@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from .dataset import DataError, Dataset, digest
+from .limits import Limit, check_classes
 
 DEVKIT_NUMBERS = list(range(1, 1001))
 """Numbers of ImageNet's classes in its devkit, which are not in the order of the WordNet ids."""
+
+_ORDER = 2**24  # bytes of a file of names
 
 
 def in_class_order(dataset: Dataset, order: str | Path | Sequence[str] | None) -> Dataset:
@@ -116,15 +119,22 @@ def _wanted(dataset, order):
         return by_number(names), "class_order number"
     file = Path(order)
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        odd = any(_is_odd(name) for name in names)  # names of folders that are not UTF-8 keep their bytes
+        text = Limit(_ORDER).read(file).decode("utf-8-sig", "surrogateescape" if odd else "strict")
+        lines = text.splitlines()
     except (OSError, ValueError) as error:
         raise DataError(
             f"class_order {order}: is neither number nor text, nor a file that can be read: {error}"
         ) from error
     wanted = [line.strip() for line in lines if line.strip()]
+    check_classes(len(wanted), file)
     if not wanted:
         raise DataError(f"{file}: names no class; class_order takes a file with the name of a class on each line")
     return wanted, str(file)
+
+
+def _is_odd(name):
+    return any("\udc80" <= letter <= "\udcff" for letter in name)
 
 
 def _numbers(names):

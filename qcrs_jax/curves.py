@@ -8,6 +8,7 @@ the class that it has at the original sigma; p(sigma) is the probability of that
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +20,9 @@ from .bounds import certified_radius, clopper_pearson_lower, clopper_pearson_upp
 from .records import RecordsError, Run, parse_counts, read_rows, read_sidecar
 from .shards import join
 
+MOST_SAMPLES = 2**31  # at each sigma
+MOST_SIGMAS = 10_001
+MOST_COUNTS = 2**27  # in a file
 COLUMNS = ("idx", "label", "sigma", "counts")
 
 
@@ -116,11 +120,38 @@ def _finished(path):
         raise RecordsError(f"{path}: the sigmas of its sidecar lack that of the classifier, {path.name}.json")
     if len({len(point.counts) for point in points}) > 1:
         raise RecordsError(f"{path}: its lines have counts of different numbers of classes")
+    if trouble := _trouble(sidecar["request"], points):
+        raise RecordsError(f"{path}: not a whole file of curves: {trouble}; measure them again")
     images = {}
     for point in points:
         images.setdefault(point.idx, set()).add(point.sigma)
     whole = {idx for idx, at in images.items() if at == set(sidecar["request"]["sigmas"])}
     return Run(path, [point for point in points if point.idx in whole], sidecar)
+
+
+def _trouble(request, points):
+    """What in a request and its points cannot be of measured curves; None where nothing is."""
+    n, sigma, sigmas = (request[name] for name in ("n", "sigma", "sigmas"))
+    if type(n) is not int or not 0 < n <= MOST_SAMPLES:
+        return f"n is {str(n)[:40]}, not a number of samples"
+    if not isinstance(sigmas, list) or not all(type(s) in (int, float) and 0 < s < math.inf for s in [*sigmas, sigma]):
+        return "its sigmas are not positive numbers"
+    if len(sigmas) > MOST_SIGMAS or any(a >= b for a, b in zip(sigmas, sigmas[1:])):
+        return f"its sigmas do not ascend, or are more than {MOST_SIGMAS}"
+    if float(np.float32(sigma)) not in sigmas:
+        return f"sigma {sigma} is not among its sigmas"
+    classes = len(points[0].counts) if points else 0
+    if len(points) * classes > MOST_COUNTS:
+        return f"it has {len(points)} lines of {classes} counts, more than can be kept in memory"
+    for point in points:
+        where = f"image {point.idx} at sigma {point.sigma:g}"
+        if len(point.counts) != classes:
+            return f"{where} has {len(point.counts)} classes, and the first line has {classes}"
+        if min(point.counts) < 0 or sum(point.counts) > n:
+            return f"the counts of {where} are not those of {n} samples"
+        if not (0 <= point.idx < 2**63 and 0 <= point.label < 2**31):
+            return f"{where} is no image with a label"
+    return None
 
 
 def _curves(run):

@@ -1,6 +1,6 @@
 """Data sets as (h, w, c) float32 images in [0, 1] and integer labels, by index.
 
-A source of data is a reader (root, split) -> Dataset | None in a table by name; TFDS is the last one that is asked.
+A source of data is a reader (root, split, limit) -> Dataset | None in a table by name; TFDS is asked last.
 """
 
 import dataclasses
@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from . import data_arrays, image_files, tfds_files
+from . import data_arrays, image_files, image_folders, tfds_files
 from .class_order import in_class_order
 from .data_arrays import read_idx
 from .dataset import CLASSES, DataError, Dataset, digest
 from .files import reads
+from .limits import Limit
 from .splits import SPLITS
 
 __all__ = ["CLASSES", "DATASETS", "DataError", "Dataset", "digest", "load_dataset", "name_of", "read_idx"]
@@ -24,7 +25,7 @@ class Source(NamedTuple):
     """A reader, the folders in which it looks below each root, and whether files in one of them are surely its own."""
 
     folders: tuple[str, ...]
-    read: Callable[[Path, str], Dataset | None]
+    read: Callable[[Path, str, Limit], Dataset | None]
     knows: Callable[[Path], bool] = lambda root: False
 
 
@@ -62,6 +63,7 @@ def load_dataset(
     on_error: str = "stop",
     class_order: str | Path | Sequence[str] | None = None,
     tfds: str = "prepare",
+    memory_limit: float | int | None = None,
 ) -> Dataset:
     """The data set `name`, from files on disk or through TensorFlow Datasets.
 
@@ -82,9 +84,12 @@ def load_dataset(
             given where the names of the folders are numbers and do not tell it.
         tfds: "prepare" has TFDS download what it lacks; "read" takes what TFDS has prepared, and writes nothing;
             "leave" does not ask TFDS.
+        memory_limit: what its arrays, or one image that is decoded, may take in memory, in GiB; by default 4, or half
+            of this machine's memory if that is less. Sizes are compared with it before anything is read.
 
     Raises:
-        DataError: missing or damaged, or the order of the classes is not known; says where it looked and what to do.
+        DataError: missing, damaged or larger than memory_limit, or the order of the classes is not known; says where it
+            looked and what to do.
     """
     if split not in SPLITS:
         raise DataError(f"split must be train or test, or val where there is one, not {split!r}")
@@ -92,7 +97,8 @@ def load_dataset(
     if name is None:
         name = name_of(data_dir)
         notes = (f"{data_dir}: read as {name} (--dataset {name})",) if data_dir is not None else ()
-    dataset = in_class_order(_find("imagenet" if name == "imagenet2012" else name, data_dir, split, tfds), class_order)
+    theirs = "imagenet" if name == "imagenet2012" else name
+    dataset = in_class_order(_find(theirs, data_dir, split, tfds, Limit.of(memory_limit)), class_order)
     if dataset.problems and on_error == "stop":
         first, *others = dataset.problems.values()
         more = f", and {len(others)} more do not fit" if others else ""
@@ -118,12 +124,12 @@ def name_of(data_dir: str | Path | None) -> str:
             return name
         if any(root.glob(f"{name}/*/dataset_info.json")):  # as TFDS keeps it
             return name
-    if root.is_dir() and image_files.holds_images(root):
+    if root.is_dir() and image_folders.holds_images(root):
         return "folder"
     return "npz" if any(root.glob("*.npz")) else "cifar10"
 
 
-def _find(name, data_dir, split, tfds):
+def _find(name, data_dir, split, tfds, limit):
     if name in ("folder", "npz"):
         if data_dir is None:
             raise DataError(f"--dataset {name} needs --data_dir: where the images are")
@@ -132,7 +138,7 @@ def _find(name, data_dir, split, tfds):
             raise DataError(f"{root}: no such file or directory (from --data_dir)")
         if name == "folder" and not root.is_dir():
             raise DataError(f"{root}: is a file; --dataset folder takes a folder of CLASS/IMAGE, --dataset npz a file")
-        return SOURCES[name][0].read(root, split)
+        return SOURCES[name][0].read(root, split, limit)
     if name not in SOURCES:
         raise DataError(f"unknown data set {name!r}; known are {', '.join(DATASETS)}")
     if split == "val" and name != "imagenet":
@@ -142,7 +148,7 @@ def _find(name, data_dir, split, tfds):
         for source in SOURCES[name]:
             for sub in source.folders:
                 looked.append(root / sub)
-                if (found := source.read(root / sub, split)) is not None:
+                if (found := source.read(root / sub, split, limit)) is not None:
                     return found
     if tfds == "leave":
         places = "".join(f"\n  {place.absolute()}" for place in looked)
@@ -150,4 +156,4 @@ def _find(name, data_dir, split, tfds):
             f"data set {name} ({split}) was not found. Looked in{places}\nTensorFlow Datasets was not asked, as this "
             "folder was not given on the command line; name it with --data_dir"
         )
-    return tfds_files.load(name, data_dir, split, looked, prepare=tfds == "prepare")
+    return tfds_files.load(name, data_dir, split, looked, tfds == "prepare", limit)

@@ -2,7 +2,7 @@
 
 import contextlib
 import gzip
-import pickle
+import math
 import re
 import struct
 import zlib
@@ -11,7 +11,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
+from .cifar_pickle import unpickle
 from .dataset import CIFAR10, CLASSES, DataError, Dataset, digest
+from .files import open_regular
+from .limits import MOST_CLASSES, Limit, check_classes, read_text
+from .mat_files import check_mat
+from .npz_archive import Archive
 from .splits import TAKEN_FOR, is_hidden, split_of
 
 CIFAR100 = """apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can
@@ -21,6 +26,11 @@ CIFAR100 = """apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle
     poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider
     squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle
     wardrobe whale willow_tree wolf woman worm""".split()
+
+
+_LIMIT = Limit()
+_META = 2**20  # bytes of CIFAR-100's file of names
+_NUMBERS = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "single", "double")
 
 
 def _dataset(name, split, source, class_names, x, y, labels_in, problems=None, notes=()):
@@ -36,33 +46,21 @@ def _dataset(name, split, source, class_names, x, y, labels_in, problems=None, n
     return Dataset(name, split, str(source), class_names, y, lambda i: x[i], fingerprint, problems, notes=notes)
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Opens the pickles of CIFAR, which hold arrays, bytes and lists, and nothing else."""
-
-    def find_class(self, module, name):
-        if module in ("numpy", "numpy.core.multiarray", "numpy._core.multiarray"):
-            if name in ("_reconstruct", "ndarray", "dtype"):
-                return getattr(np._core.multiarray if name == "_reconstruct" else np, name)
-        if (module, name) == ("_codecs", "encode"):  # how Python 3 writes bytes in the protocol of Python 2
-            return lambda text, encoding: text.encode("latin1")
-        raise pickle.UnpicklingError(f"names {module}.{name}, which is not part of CIFAR")
-
-
-def cifar10(root: Path, split: str) -> Dataset | None:
+def cifar10(root: Path, split: str, limit: Limit = _LIMIT) -> Dataset | None:
     """The files test_batch and data_batch_1 to 5, or the same with .bin; None if they are not in `root`."""
     names = ["test_batch"] if split == "test" else [f"data_batch_{i}" for i in range(1, 6)]
-    found = _cifar(root, names, "labels", 10, "CIFAR-10")
+    found = _cifar(root, names, "labels", 10, "CIFAR-10", limit)
     return found and _dataset("cifar10", split, root, CIFAR10, *found, root)
 
 
-def cifar100(root: Path, split: str) -> Dataset | None:
+def cifar100(root: Path, split: str, limit: Limit = _LIMIT) -> Dataset | None:
     """The files test and train, or the same with .bin, and the fine labels; None if they are not in `root`.
 
     The names of the classes are those of the file meta beside them, or else the well-known ones.
     """
     if not holds_cifar100(root):
         return None
-    found = _cifar(root, [split], "fine_labels", 100, "CIFAR-100")
+    found = _cifar(root, [split], "fine_labels", 100, "CIFAR-100", limit)
     return found and _dataset("cifar100", split, root, _fine_names(root), *found, root)
 
 
@@ -83,43 +81,47 @@ def holds_svhn(root: Path) -> bool:
     return any((root / f"{split}_32x32.mat").is_file() for split in ("train", "test"))
 
 
-def _cifar(root, names, labels_key, classes, what):
+def _cifar(root, names, labels_key, classes, what, limit):
     """Images and labels of the batches `names`, of the Python or of the binary version; None if they are not there."""
     binary = not (root / names[0]).is_file()
     if binary:
         names = [f"{name}.bin" for name in names]
         if not (root / names[0]).is_file():
             return None
+    files = [root / name for name in names]
+    limit.check(sum(file.stat().st_size for file in files if file.is_file()), files[0])
     images, labels = [], []
-    for name in names:
-        file = root / name
+    for file in files:
         try:
-            data, y = _cifar_rows(file, classes) if binary else _cifar_batch(file, labels_key)
+            content = limit.read(file)
+            data, y = _cifar_rows(content, classes) if binary else _cifar_batch(content, labels_key)
             if not len(y) or y.min() < 0 or y.max() >= classes:
                 raise ValueError(f"its labels are not 0 to {classes - 1}")
             images.append(data.reshape(len(y), 3, 32, 32).transpose(0, 2, 3, 1))
             labels.append(y)
+        except DataError:
+            raise
         except Exception as error:
             raise DataError(f"{file}: not a batch of {what}, or a damaged one ({error}); download it again") from error
     return np.concatenate(images), np.concatenate(labels)
 
 
-def _cifar_batch(file, labels_key):
-    batch = _unpickled(file)
-    return np.asarray(batch["data"], np.uint8), np.asarray(batch[labels_key], np.int64)
+def _cifar_batch(content, labels_key):
+    batch = unpickle(content)
+    data, labels = batch["data"], batch[labels_key]
+    if not isinstance(data, np.ndarray) or data.dtype != np.uint8:
+        raise ValueError("its data are no array of bytes")
+    whole = labels.dtype.kind in "iu" if isinstance(labels, np.ndarray) else set(map(type, labels)) == {int}
+    if not whole:
+        raise ValueError("its labels are no whole numbers")
+    return data, np.asarray(labels, np.int64)
 
 
-def _cifar_rows(file, classes):
+def _cifar_rows(content, classes):
     """The binary version: of CIFAR-100 a coarse label, then a label, then the image, channels first."""
     head = 1 if classes == 10 else 2
-    rows = np.frombuffer(file.read_bytes(), np.uint8).reshape(-1, head + 3072)
+    rows = np.frombuffer(content, np.uint8).reshape(-1, head + 3072)
     return rows[:, head:], rows[:, head - 1].astype(np.int64)
-
-
-def _unpickled(file):
-    with open(file, "rb") as stream:
-        content = _ArrayUnpickler(stream, encoding="bytes").load()
-    return {key.decode() if isinstance(key, bytes) else key: value for key, value in content.items()}
 
 
 def _fine_names(root):
@@ -128,9 +130,12 @@ def _fine_names(root):
             continue
         try:
             if file.suffix:
-                names = file.read_text().split()
+                names = read_text(file).split()
             else:
-                names = _texts(_unpickled(file)["fine_label_names"])
+                names = unpickle(Limit(_META).read(file))["fine_label_names"]
+                if not all(type(name) in (bytes, str) for name in names):
+                    raise ValueError("its names are no texts")
+                names = _texts(names)
             if len(names) != 100:
                 raise ValueError(f"it has {len(names)} names")
             return names
@@ -142,7 +147,7 @@ def _fine_names(root):
     return CIFAR100
 
 
-def svhn(root: Path, split: str) -> Dataset | None:
+def svhn(root: Path, split: str, limit: Limit = _LIMIT) -> Dataset | None:
     """The cropped digits in {split}_32x32.mat, whose label 10 is the digit 0; None if the file is not in `root`."""
     file = root / f"{split}_32x32.mat"
     if not file.is_file():
@@ -150,28 +155,34 @@ def svhn(root: Path, split: str) -> Dataset | None:
     import scipy.io
 
     try:
+        check_mat(file, limit)
+        for name, shape, kind in scipy.io.whosmat(file):
+            if name in ("X", "y") and kind not in _NUMBERS:
+                raise ValueError(f"{name} {shape} holds no numbers, but {kind}")
         content = scipy.io.loadmat(file, variable_names=["X", "y"])
         x, y = np.moveaxis(content["X"], -1, 0), content["y"].ravel().astype(np.int64)
         if x.dtype != np.uint8 or x.ndim != 4 or x.shape[-1] != 3 or len(x) != len(y):
             raise ValueError(f"X {content['X'].shape} {x.dtype} and y {content['y'].shape} are not images and labels")
         if len(y) and (y.min() < 0 or y.max() > 10 or {0, 10} <= set(y.tolist())):
             raise ValueError("its labels are not 1 to 10, where 10 is the digit 0")
+    except DataError:
+        raise
     except Exception as error:
         raise DataError(f"{file}: not a file of SVHN, or a damaged one ({error}); download it again") from error
     return _dataset("svhn_cropped", split, root, CLASSES["mnist"], np.ascontiguousarray(x), y % 10, file)
 
 
-def mnist(root: Path, split: str) -> Dataset | None:
+def mnist(root: Path, split: str, limit: Limit = _LIMIT) -> Dataset | None:
     """MNIST in IDX files; None if they are not in `root`."""
-    return _idx("mnist", root, split)
+    return _idx("mnist", root, split, limit)
 
 
-def fashion_mnist(root: Path, split: str) -> Dataset | None:
+def fashion_mnist(root: Path, split: str, limit: Limit = _LIMIT) -> Dataset | None:
     """Fashion-MNIST in IDX files; None if they are not in `root`."""
-    return _idx("fashion_mnist", root, split)
+    return _idx("fashion_mnist", root, split, limit)
 
 
-def _idx(name, root, split):
+def _idx(name, root, split, limit):
     stem = {"train": "train", "test": "t10k"}[split]
     files = []
     for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"):
@@ -182,7 +193,7 @@ def _idx(name, root, split):
     if None in files:
         present = next(f.name for f in files if f)
         raise DataError(f"{root}: holds {present}, but not the other of images and labels; put both there")
-    x, y = (read_idx(file) for file in files)
+    x, y = (read_idx(file, limit) for file in files)
     if x.ndim != 3 or y.ndim != 1 or len(x) != len(y):
         raise DataError(
             f"{files[0]} and {files[1]}: shapes {x.shape} and {y.shape} are not of as many images as labels; download "
@@ -191,26 +202,35 @@ def _idx(name, root, split):
     return _dataset(name, split, root, CLASSES[name], x[..., None], y.astype(np.int64), files[1])
 
 
-def read_idx(file: Path) -> UInt8[np.ndarray, "..."]:
+def read_idx(file: Path, limit: Limit = _LIMIT) -> UInt8[np.ndarray, "..."]:
     """The array in an IDX file, gzipped or not: 0, 0, type 8, number of axes; big-endian sizes; data.
 
     Raises:
-        DataError: damaged, or of another type.
+        DataError: damaged, or of another type, or larger than `limit`.
     """
     try:
-        data = file.read_bytes()
-        if data[:2] == b"\x1f\x8b":
-            data = gzip.decompress(data)
-        zeros, kind, ndim = struct.unpack(">HBB", data[:4])
-        shape = struct.unpack(f">{ndim}I", data[4 : 4 + 4 * ndim])
-        if zeros != 0 or kind != 8:
-            raise ValueError("no IDX header of bytes")
-        return np.frombuffer(data, np.uint8, offset=4 + 4 * ndim).reshape(shape)
+        with open_regular(file) as plain:
+            gzipped = plain.read(2) == b"\x1f\x8b"
+            plain.seek(0)
+            stream = gzip.GzipFile(fileobj=plain) if gzipped else plain
+            zeros, kind, ndim = struct.unpack(">HBB", stream.read(4))
+            shape = struct.unpack(f">{ndim}I", stream.read(4 * ndim))
+            if zeros != 0 or kind != 8:
+                raise ValueError("no IDX header of bytes")
+            size = math.prod(shape)
+            limit.check(size, file)
+            data = stream.read(size + 1)  # one more, to see where it ends
+        if len(data) != size:
+            there = "more" if len(data) > size else f"{len(data)}"
+            raise ValueError(f"its header says {size} bytes, and {there} are there")
+        return np.frombuffer(data, np.uint8).reshape(shape)
+    except DataError:
+        raise
     except (ValueError, struct.error, OSError, EOFError, zlib.error) as error:
         raise DataError(f"{file}: not an IDX file, or a damaged one ({error}); download it again") from error
 
 
-def npz(path: Path, split: str) -> Dataset:
+def npz(path: Path, split: str, limit: Limit = _LIMIT) -> Dataset:
     """The images and labels of a split in the .npz file `path`, or in that of the split in the folder `path`.
 
     Raises:
@@ -225,8 +245,9 @@ def npz(path: Path, split: str) -> Dataset:
             f"np.savez('{path.stem}.npz', x=np.load('{path.name}'), y=labels)"
         )
     try:
-        with np.load(path) as archive:
+        with open_regular(path) as stream, Archive(stream, path, limit) as archive:
             x_key, y_key, more = _npz_keys(path, archive.files, split)
+            limit.check(sum(map(archive.size, (x_key, y_key))), path)
             x, y = archive[x_key], archive[y_key]
             names = _npz_class_names(archive)
     except DataError:
@@ -244,6 +265,8 @@ def npz(path: Path, split: str) -> Dataset:
         raise DataError(f"{path}: {x_key} {x.shape} looks like (m, c, h, w); store {x_key}.transpose(0, 2, 3, 1)")
     if y.dtype.kind not in "iu":
         raise DataError(f"{path}: {y_key} must hold labels 0, 1, 2, ..., not {y.dtype}; store {y_key}.astype(int)")
+    if x.dtype.kind not in "biuf":
+        raise DataError(f"{path}: {x_key} must be uint8, or floats in [0, 1], not {x.dtype}")
     problems = {}
     if x.dtype != np.uint8:
         axes = tuple(range(1, x.ndim))
@@ -260,7 +283,13 @@ def npz(path: Path, split: str) -> Dataset:
             f"{path}: {x_key} is uint8 with no value above 1, which would be nearly black, of 255; store "
             f"{x_key}.astype(np.float32) if 1 is white"
         )
+    if not names and int(y.max()) >= MOST_CLASSES:
+        raise DataError(
+            f"{path}: {y_key} has a label {y.max()}, but labels are 0, 1, 2, ..., at most {MOST_CLASSES - 1}; give the "
+            "names of the classes as class_names, or mend the label"
+        )
     names = names or [str(i) for i in range(max(int(y.max()), 0) + 1)]
+    check_classes(len(names), path)
     return _dataset(path.stem, split, path, names, x, y.astype(np.int64), path, problems, notes + more)
 
 
@@ -331,12 +360,20 @@ def _npz_part(key):
 
 def _npz_class_names(archive):
     if "class_names" in archive.files:
-        return _texts(archive["class_names"])
+        return _texts(_checked_names(archive, "class_names"))
     for key in _CLASS_NAMES:
         with contextlib.suppress(ValueError):  # an array of objects, which is not ours
-            if key in archive.files and (names := archive[key]).ndim == 1 and names.dtype.kind in "US":
+            if key in archive.files and (names := _checked_names(archive, key)).ndim == 1 and names.dtype.kind in "US":
                 return _texts(names)
     return None
+
+
+def _checked_names(archive, key):
+    names = archive[key]
+    if names.dtype.kind not in "USiu" or names.ndim != 1:
+        raise ValueError(f"{key} is no list of texts")
+    check_classes(len(names), key)
+    return names
 
 
 def _texts(names):
@@ -369,5 +406,5 @@ def _npz_below(folder, split):
 
 
 def _is_npy(path):
-    with open(path, "rb") as stream:
+    with open_regular(path) as stream:
         return stream.read(6) == b"\x93NUMPY"

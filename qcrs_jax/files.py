@@ -1,12 +1,17 @@
-"""Files that the user named: errors of the operating system become messages with a remedy; regular ones; and locks."""
+"""Files that the user named: errors of the operating system become messages with a remedy; regular files; files that
+are whole or not there; and a lock of a file."""
 
 import contextlib
 import errno
 import functools
 import inspect
 import os
+import re
+import secrets
 import stat
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from .errors import UserError
 
@@ -106,6 +111,98 @@ def check_regular(path: str | Path, error: type[UserError] = UserError) -> None:
 
 def _is_below(file, folder):
     return Path(os.path.abspath(os.fsdecode(file))).is_relative_to(os.path.abspath(folder))
+
+
+def open_regular(path: str | os.PathLike) -> BinaryIO:
+    """The regular file `path`, opened to be read. A pipe or a device would be waited for, or never end.
+
+    Raises:
+        OSError: it cannot be opened, or is something else.
+    """
+    number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        if not stat.S_ISREG(os.fstat(number).st_mode):
+            raise OSError(errno.EINVAL, "is not a regular file", os.fspath(path))
+        return os.fdopen(number, "rb")
+    except BaseException:
+        os.close(number)
+        raise
+
+
+_PARTIAL = re.compile(r"\.qcrs-jax-[0-9a-f]{16}\.partial")
+
+
+def is_partial(name: str) -> bool:
+    """Whether a file of this name is left of a write by `replacing` that was cut off."""
+    return _PARTIAL.fullmatch(name) is not None
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
+    """Gives a new file; it becomes `path` when the block ends, and is removed when the block raises.
+
+    A process that is killed leaves `path` as it was, and beside it a hidden file that `is_partial` knows. A symbolic
+    link of the name `path` is replaced and not followed. The file keeps the permissions of the one that it replaces.
+
+    Raises:
+        OSError: the folder or the earlier file may not be written to, or has no room.
+    """
+    path = Path(path)
+    try:
+        mode = stat.S_IMODE(os.lstat(path).st_mode) if not path.is_symlink() else None
+    except FileNotFoundError:
+        mode = None
+    if mode is not None and not os.access(path, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    partial = path.with_name(f".qcrs-jax-{secrets.token_hex(8)}.partial")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    number = os.open(partial, flags, 0o666)
+    try:
+        with os.fdopen(number, "wb") as file:
+            yield file
+            file.flush()
+            if mode is not None:
+                os.chmod(partial, mode)
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(partial)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder):
+    """Has the names in `folder` on the disk, where the system can do that."""
+    with contextlib.suppress(OSError):
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+
+
+@contextlib.contextmanager
+def output(path: str | os.PathLike) -> Iterator[BinaryIO]:
+    """The file `path` that the user named, to be written whole, as `replacing` does it.
+
+    Of a symbolic link the file behind it is written. A pipe or a device, as /dev/stdout, is written to directly.
+    """
+    if os.path.exists(path) and not os.path.isfile(path):
+        with open(path, "wb") as file:
+            yield file
+    else:
+        with replacing(os.path.realpath(path) if os.path.islink(path) else path) as file:
+            yield file
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Writes `text` to the file `path` that the user named, in UTF-8: all of it or nothing, as `output` does it.
+
+    File names in `text` that are not UTF-8 keep their bytes.
+    """
+    with output(path) as file:
+        file.write(text.encode(errors="surrogateescape"))
 
 
 def lock(file, message: str, error: type[UserError] = UserError) -> None:

@@ -33,6 +33,7 @@ from . import bounds
 SEQUENCES = ("union", "betting", "stages", "fixed")
 RATIO = 1.2  # between looks, once it makes a longer step than `step`
 MARGIN = 5e-5  # probits by which tables understate lower bounds and overstate upper ones: interpolation and float32
+LEAST_ALPHA = 1e-15  # down to which the margin was tried
 MAX_SEQUENTIAL_N = 2**22  # there are tables of all counts at all looks
 
 
@@ -131,8 +132,15 @@ class Sequential:
         failures = np.asarray(self.looks(n))[look] - np.asarray(successes)
         return 1.0 - self.lower(look, failures, n, alpha if self.beta is None else self.beta)
 
+    def check_alpha(self, alpha: float) -> None:
+        """Raises ValueError for a failure probability for which the tables are not exact enough."""
+        for name, value in (("alpha", alpha), ("beta", self.beta)):
+            if value is not None and value < LEAST_ALPHA:
+                raise ValueError(f"{name} of a sequential estimation must be at least {LEAST_ALPHA:g}, not {value}")
+
     def check_reach(self, sigma, n: int, alpha: float) -> None:
         """Raises ValueError where no count of n samples at sigma could certify the radius asked about, or any."""
+        self.check_alpha(alpha)
         sigma = float(np.max(sigma))
         most = float(bounds.certified_radius(self.lower(len(self.looks(n)) - 1, n, n, alpha), sigma))
         if most <= (self.decide or 0):
@@ -168,9 +176,9 @@ def tables(sequential: Sequential, n: int, alpha: float) -> Looks:
         lower = special.ndtri(sequential.lower(look, m - failures, n, alpha))
         upper = special.ndtri(sequential.upper(look, m - failures, n, alpha))
         if m > 2:
-            lower, upper = (interpolate.PchipInterpolator(x, y)(at)[::-1] for y in (lower, upper))
+            lower, upper = (_interpolated(x, y, at, beyond) for y, beyond in ((lower, -np.inf), (upper, np.inf)))
         else:
-            lower = upper = np.full(m, -np.inf)  # one or two samples tell nothing
+            lower, upper = np.full((2, m), -np.inf)  # one or two samples tell nothing
         lower[-1] = special.ndtri(sequential.lower(look, m, n, alpha))
         upper[-1] = np.inf  # of counts 1..m, each
         start = int(np.argmax(upper > 0))
@@ -192,6 +200,18 @@ def tables(sequential: Sequential, n: int, alpha: float) -> Looks:
         radius=np.asarray(asked, np.float32),
         precision=np.float32(nothing if sequential.precision is None else sequential.precision),
     )
+
+
+def _interpolated(x, y, at, beyond):
+    """y between its values at x, in the order of counts; `beyond` outside of those that are finite.
+
+    Where alpha is very small and samples are few, a bound is 0 or 1 in float64, and infinite in probits.
+    """
+    there = np.isfinite(y)
+    if there.sum() < 2:
+        return np.full(len(at), beyond)
+    x, y = x[there], y[there]
+    return np.where((at < x[0]) | (at > x[-1]), beyond, interpolate.PchipInterpolator(x, y)(at))[::-1]
 
 
 def betting_lower(successes, n, alpha: float):

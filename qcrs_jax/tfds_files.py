@@ -15,14 +15,25 @@ from pathlib import Path
 
 import numpy as np
 
-from . import image_files, tfds_order
+from . import image_files, image_folders, imagenet_files, tfds_order
+from .crc32c import masked_crc32c
 from .data_arrays import read_idx
 from .dataset import DataError, Dataset, digest
+from .files import open_regular
+from .limits import Limit, check_classes
 
+_LIMIT = Limit()
 NAMES = {"imagenet": "imagenet2012"}
 
 
-def load(name: str, data_dir: str | Path | None, split: str, looked: list[Path], prepare: bool = True) -> Dataset:
+def load(
+    name: str,
+    data_dir: str | Path | None,
+    split: str,
+    looked: list[Path],
+    prepare: bool = True,
+    limit: Limit = _LIMIT,
+) -> Dataset:
     """The data set `name` as TFDS keeps it below `data_dir`; downloaded and prepared if it is not there.
 
     Args:
@@ -58,8 +69,11 @@ def load(name: str, data_dir: str | Path | None, split: str, looked: list[Path],
         builder = _builder(theirs, data_dir)
     folder = Path(builder.data_dir)
     try:
+        check_classes(builder.info.features["label"].num_classes, folder)
         rows = _rows(builder, part)
         order, labels = tfds_order.remembered(folder, part, builder.info.splits[part].filepaths, rows, keep=prepare)
+    except DataError:
+        raise
     except Exception as error:
         raise DataError(
             f"{folder}: TFDS cannot read the split {part} of {name} there: {type(error).__name__}: "
@@ -78,7 +92,7 @@ def load(name: str, data_dir: str | Path | None, split: str, looked: list[Path],
             raise DataError(
                 f"{where}: has another label than {tfds_order.NAME.format(part)} has for it; delete that file"
             )
-        return image_files.decode(io.BytesIO(row["image"]), where, fit)
+        return image_files.decode(io.BytesIO(row["image"]), where, fit, limit)
 
     return Dataset(
         name,
@@ -93,7 +107,7 @@ def load(name: str, data_dir: str | Path | None, split: str, looked: list[Path],
 
 def _hint(data_dir, looked):
     """What is where the data set was looked for, in another form."""
-    if data_dir is not None and image_files.holds_images(Path(data_dir)):
+    if data_dir is not None and image_folders.holds_images(Path(data_dir)):
         return (
             f" {data_dir} holds images in folders: read them with --dataset folder, if their folders are the classes."
         )
@@ -114,6 +128,8 @@ def _rows(builder, split):
     """The examples of a split by index, their images still encoded."""
     import tensorflow_datasets as tfds
 
+    for file in builder.info.splits[split].filepaths:
+        open_regular(file).close()
     decoders = {"image": tfds.decode.SkipDecoding()}
     if builder.info.file_format.value == "tfrecord":  # which TFDS reads with TensorFlow alone
         parse = functools.partial(builder.info.features.deserialize_example_np, decoders=decoders)
@@ -122,16 +138,19 @@ def _rows(builder, split):
 
 
 class _TFRecords(Sequence):
-    """The records of TFRecord files by index: length (8 bytes), its checksum (4), content, its checksum (4)."""
+    """The records of TFRecord files by index: length (8 bytes), its checksum (4), content, its checksum (4).
+
+    Both checksums are compared, that of a content when it is read.
+    """
 
     def __init__(self, files, parse):
         self._parse, self._places = parse, []
         for file in map(Path, files):
             size, start = file.stat().st_size, 0
-            with open(file, "rb") as stream:
+            with open_regular(file) as stream:
                 while start < size:
                     stream.seek(start)
-                    length = int.from_bytes(stream.read(8), "little")
+                    length = int.from_bytes(_checked(stream, 8, file), "little")
                     self._places.append((file, start + 12, length))
                     start += length + 16
             if start != size:
@@ -142,9 +161,20 @@ class _TFRecords(Sequence):
 
     def __getitem__(self, index):
         file, start, length = self._places[index]
-        with open(file, "rb") as stream:
+        with open_regular(file) as stream:
             stream.seek(start)
-            return self._parse(stream.read(length))
+            return self._parse(_checked(stream, length, file))
+
+
+def _checked(stream, length, file):
+    """The next bytes of a TFRecord file, which the checksum behind them confirms. Raises ValueError otherwise."""
+    start = stream.tell()
+    content, crc = stream.read(length), stream.read(4)
+    if len(content) < length or len(crc) < 4:
+        raise ValueError(f"{file} is cut short, or no TFRecord file")
+    if masked_crc32c(content) != int.from_bytes(crc, "little"):
+        raise ValueError(f"{file} is damaged, or no TFRecord file: the checksum at byte {start + length} differs")
+    return content
 
 
 def write(name: str, data_dir: str | Path | None, generate: Callable) -> Path:
@@ -260,7 +290,7 @@ def _imagenet(builder, manager):
     path = _manual(builder) / "ILSVRC2012_img_val.tar"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: not there; ImageNet has to be fetched from image-net.org by hand")
-    labels = image_files.known_to_tfds("validation_labels.txt")
+    labels = imagenet_files.known_to_tfds("validation_labels.txt")
 
     def examples():
         with tarfile.open(path) as tar:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from .dataset import digest
+from .files import replacing
 
 NAME = "qcrs_jax_order_{}.npz"
 
@@ -72,9 +73,5 @@ def _read(place, key, count):
 def _write(place, key, order, labels):
     """Writes the file whole or not at all: several processes may do so at once."""
     place.parent.mkdir(parents=True, exist_ok=True)
-    temporary = place.with_name(f".{place.stem}.{os.getpid()}.npz")
-    try:
-        np.savez(temporary, key=key, order=order, labels=labels, sum=_sum(key, order, labels))
-        temporary.replace(place)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(place) as file:
+        np.savez(file, key=key, order=order, labels=labels, sum=_sum(key, order, labels))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from . import sidecar
-from .files import lock, writing
+from .files import lock, replacing, writing
 from .records import (
     COLUMNS,
     WHEN_FINISHED,
@@ -159,38 +159,58 @@ class Writer:
         self._file.close()
 
 
+def check_new(path: str | Path, request: dict | None = None) -> None:
+    """Raises RecordsError if `path` or its sidecar exists.
+
+    A sidecar without its file is left of a write of the same `request` that was cut off; it is excused.
+    """
+    path = Path(path)
+    for file in (path, sidecar_path(path)):
+        with _writing(path):
+            exists = os.path.lexists(file)
+        if exists and not (file != path and request is not None and _asks(path, request)):
+            raise RecordsError(f"{file}: exists, and is not replaced; choose another file, or move it away")
+
+
+def _asks(path, request):
+    """Whether the sidecar of `path` has this request."""
+    try:
+        return read_sidecar(path).get("request") == json.loads(json.dumps(request))
+    except RecordsError:
+        return False
+
+
 def write_run(path: str | Path, records: list[Record], request: dict, provenance: dict) -> None:
     """Writes a whole run, and its sidecar, to a file that is not there yet.
+
+    The sidecar comes first: a file without one would be read as one of another program.
 
     Raises:
         RecordsError: `path` or its sidecar exists; neither is touched.
     """
     path = Path(path)
-    for file in (path, sidecar_path(path)):
-        if file.exists():
-            raise RecordsError(f"{file}: exists; choose another file, or move it away")
+    check_new(path, request)
+    known = {name for record in records for name, value in vars(record).items() if value is not None}
+    columns = columns_of(known)
+    text = "\t".join(columns) + "\n" + "".join(record.line(columns) for record in records)
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "x")
-    with _writing(path), file:
         _write_sidecar(path, request, provenance)
-        known = {name for record in records for name, value in vars(record).items() if value is not None}
-        columns = columns_of(known)
-        file.write("\t".join(columns) + "\n" + "".join(record.line(columns) for record in records))
+        with replacing(path) as file:
+            file.write(text.encode())
 
 
 def _write_sidecar(path, request, provenance, more=None):
-    temporary = sidecar_path(path).with_name(sidecar_path(path).name + ".tmp")
     content = {**said_of(request), "request": request, "provenance": provenance, **(more or {})}
     if more:
         content["sidecar_sha256"] = sidecar_checksum(json.loads(json.dumps(content)))
-    text = json.dumps(content, indent=2) + "\n"
+    text = (json.dumps(content, indent=2) + "\n").encode()
     try:
-        sidecar.parse(text.encode())
+        sidecar.parse(text)
     except sidecar.Unfit as error:  # before anything is computed that no reader would take
         raise RecordsError(f"{sidecar_path(path)}: such a run cannot be recorded: {error}") from error
-    temporary.write_text(text)
-    temporary.replace(sidecar_path(path))
+    with replacing(sidecar_path(path)) as file:
+        file.write(text)
 
 
 _writing = functools.partial(

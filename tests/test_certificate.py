@@ -23,9 +23,11 @@ from qcrs_jax.bounds import (
     clopper_pearson_lower,
     enough_table,
     predictive_table,
+    smallest_soft_n,
     soft_bounds,
     soft_radius,
 )
+from qcrs_jax.certificate import check_request
 from qcrs_jax.sampling import SOFT_ONE, soft_votes
 from qcrs_jax.sigma import ESTIMATION, SEARCHES, SELECTION
 
@@ -549,3 +551,14 @@ def test_classifiers_may_be_mapped_too(several):
 
     for shift, found in zip(shifts, jax.vmap(counts)(shifts)):
         np.testing.assert_array_equal(found, counts(shift))
+
+
+def test_requests_of_impossible_numbers():
+    for n0, n in ((10, 10.5), (10, float("nan")), (10, float("inf")), (10, np.array([100, 100.5]))):
+        with pytest.raises(ValueError, match="must be a whole number"):
+            check_request(0.25, n0, n, 0.001)
+    for kind in ("hard", "soft"):
+        with pytest.raises(ValueError, match="must be at least 1e-300"):
+            check_request(0.25, 100, 10**6, 1e-320, kind)
+        check_request(0.25, 100, 10**6, 1e-300, kind)
+    assert smallest_soft_n(1e-320) == 3446

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 import struct
 
@@ -13,7 +14,7 @@ from qcrs_jax.convert.load import load_classifier
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from qcrs_jax import checkpoint
+from qcrs_jax import checkpoint, files
 from qcrs_jax.checkpoint import (
     FILE,
     CheckpointError,
@@ -181,26 +182,102 @@ def test_truncated_files_are_refused(file):
     assert "header" in refused(file.parent)
 
 
-def test_a_write_that_is_cut_off_leaves_what_was_there(original, file, monkeypatch, tmp_path):
-    def cut_off(weights, path, metadata):
-        path.write_bytes(b"half")
+def test_a_write_that_fails_leaves_what_was_there(original, file, monkeypatch, tmp_path):
+    def full(number):
         raise OSError("no space left on device")
 
     (file.parent / "training").mkdir()
-    monkeypatch.setattr(checkpoint, "save_file", cut_off)
+    monkeypatch.setattr(files.os, "fsync", full)
     for write in (lambda p: save_classifier(original, p, overwrite=True), lambda p: write_classifier(original, p)):
         with pytest.raises(OSError, match="no space"):
             write(file.parent)
         assert load_classifier(file.parent).fingerprint() == original.fingerprint()
-        assert (file.parent / "training").is_dir()
+        assert sorted(f.name for f in file.parent.iterdir()) == [FILE, "training"]
         with pytest.raises(OSError, match="no space"):
             write(tmp_path / "fresh")
-        assert not is_classifier(tmp_path / "fresh") and "cut off" in refused(tmp_path / "fresh")
-        with pytest.raises(CheckpointError, match="cut off"):
-            load_classifier(tmp_path / "fresh")
-    monkeypatch.undo()
-    save_classifier(original, tmp_path / "fresh")  # what is left of the first try is in nobody's way
-    assert [f.name for f in (tmp_path / "fresh").iterdir()] == [FILE]
+        assert not is_classifier(tmp_path / "fresh") and not any((tmp_path / "fresh").iterdir())
+
+
+class Killed(BaseException):
+    """The process ends here: nothing that it would do after this is done."""
+
+
+def killed_at(step, monkeypatch, act):
+    """Whether `act` has so many steps that change the disk; it ends before that one, as a killed process does."""
+    done = []
+
+    def counted(function):
+        def call(*args, **kwargs):
+            if len(done) == step:
+                raise Killed
+            done.append(function)
+            return function(*args, **kwargs)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for name in ("open", "fsync", "replace", "unlink", "chmod", "rmdir"):
+            patch.setattr(os, name, counted(getattr(os, name)))
+        try:
+            act()
+        except Killed:
+            return True
+    return False
+
+
+@pytest.mark.parametrize("before", ["nothing", "of this version", "of an earlier version", "what an earlier kill left"])
+def test_a_killed_write_leaves_the_earlier_classifier_or_the_new_one(
+    original, written, written_before, tmp_path, monkeypatch, before
+):
+    other = Classifier(dataclasses.replace(original.spec, source={"file": "of today"}), original.model)
+    at = {"of this version": written, "of an earlier version": written_before}.get(before)
+    for step in range(100):
+        path = tmp_path / str(step)
+        if at:
+            shutil.copytree(at, path)
+        elif before != "nothing":
+            path.mkdir()
+            (path / f"{FILE}.partial").write_bytes(b"half")
+            (path / ".qcrs-jax-0123456789abcdef.partial").write_bytes(b"half")
+        killed = killed_at(step, monkeypatch, lambda: save_classifier(other, path, overwrite=True))  # noqa: B023
+        if at:
+            assert load_classifier(path).spec.source in (original.spec.source, other.spec.source)
+        elif path.exists() and not is_classifier(path):
+            assert not any(path.iterdir()) or "cut off" in refused(path)
+            save_classifier(other, path)  # what is left of the first try is in nobody's way
+        save_classifier(other, path, overwrite=True)
+        assert [f.name for f in path.iterdir()] == [FILE]
+        assert load_classifier(path).spec == other.spec
+        if not killed:
+            assert step > 3
+            return
+    raise AssertionError("it has no end")
+
+
+def test_a_killed_write_beside_other_things(original, written_before, tmp_path, monkeypatch):
+    other = Classifier(dataclasses.replace(original.spec, source={"file": "of today"}), original.model)
+    for step in range(100):
+        path = shutil.copytree(written_before, tmp_path / str(step))
+        (path / "training").mkdir()
+        killed = killed_at(step, monkeypatch, lambda: write_classifier(other, path))  # noqa: B023
+        assert load_classifier(path).spec.source in (original.spec.source, other.spec.source)
+        write_classifier(other, path)
+        assert sorted(f.name for f in path.iterdir()) == [FILE, "training"]
+        if not killed:
+            return
+    raise AssertionError("it has no end")
+
+
+def test_a_link_in_the_place_of_the_file_is_not_followed(original, tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    for name in (FILE, f"{FILE}.partial"):
+        path = tmp_path / f"of {name}"
+        path.mkdir()
+        (path / name).symlink_to(victim)
+        write_classifier(original, path)
+        assert not (path / FILE).is_symlink() and load_classifier(path).spec == original.spec
+    assert victim.read_text() == "precious"
 
 
 def test_a_classifier_written_beside_other_things_takes_the_place_of_one_of_an_earlier_version(original, copy):
@@ -345,3 +422,42 @@ def test_a_converted_classifier_keeps_its_normalisation(written):
     with pytest.raises(CheckpointError, match="convert the PyTorch file again") as error:
         load_classifier(written, "cifar10")
     assert str(written) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"arch": ["lenet"]},
+        {"num_classes": "ten"},
+        {"num_classes": 10.5},
+        {"num_classes": 10**12},
+        {"num_classes": True},
+        {"image_shape": 28},
+        {"image_shape": [28, 28]},
+        {"image_shape": [28.0, 28, 1]},
+        {"image_shape": [10**9, 28, 1]},
+        {"mean": "0.5"},
+        {"mean": ["0.5"]},
+        {"mean": {}},
+        {"std": [None]},
+        {"options": [1]},
+        {"options": {"unknown": 1}},
+        {"source": "mine"},
+        {"source": {"sigma": "0.25"}},
+        {"source": {"sigma": float("nan")}},
+        {"source": {"notes": "a note"}},
+        {"source": {"notes": [1]}},
+        {"class_names": "abcdefghij"},
+        {"class_names": list(range(10))},
+        {"more": 1},
+    ],
+)
+def test_a_description_with_wrong_types_is_refused(file, copy, fields):
+    change(file, **fields)
+    assert "not a whole file of a classifier" in refused(file.parent)
+    described = copy / "classifier.json"
+    described.write_text(json.dumps({**json.loads(described.read_text()), **fields}))
+    assert "not the metadata of a classifier" in refused(copy)
+    for content in ("[" * 10**5, "[]", "3", "null"):
+        described.write_text(content)
+        assert "not the metadata of a classifier" in refused(copy)

@@ -8,7 +8,7 @@ import pytest
 from qcrs_jax.experiments import cli
 
 from qcrs_jax.errors import UserError
-from qcrs_jax.files import lock, reads, writing
+from qcrs_jax.files import is_partial, lock, open_regular, output, reads, replacing, write_text, writing
 
 
 def test_a_programming_error_that_is_an_oserror_has_its_traceback(monkeypatch):
@@ -79,3 +79,82 @@ def test_a_lock_is_had_once(tmp_path):
             lock(other, "taken")
     with open(tmp_path / "f", "a") as one:
         lock(one, "taken")
+
+
+def test_a_file_is_whole_or_not_there(tmp_path, monkeypatch):
+    file = tmp_path / "f"
+    for before in (None, b"before"):
+        if before:
+            file.write_bytes(before)
+            file.chmod(0o640)
+        with pytest.raises(KeyboardInterrupt), replacing(file) as stream:
+            stream.write(b"half")
+            raise KeyboardInterrupt
+        for name in ("fsync", "replace"):
+            with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+                patch.setattr(os, name, lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space")))
+                with replacing(file) as stream:
+                    stream.write(b"whole")
+        assert [f.name for f in tmp_path.iterdir()] == (["f"] if before else [])
+        assert before is None or file.read_bytes() == before
+    with replacing(file) as stream:
+        stream.write(b"after")
+        (partial,) = (f.name for f in tmp_path.iterdir() if f != file)
+        assert is_partial(partial) and not is_partial("f") and file.read_bytes() == b"before"
+    assert file.read_bytes() == b"after" and file.stat().st_mode & 0o777 == 0o640
+    assert [f.name for f in tmp_path.iterdir()] == ["f"]
+
+
+def test_links_and_devices(tmp_path):
+    (tmp_path / "victim").write_text("precious")
+    (tmp_path / "link").symlink_to("victim")
+    write_text(tmp_path / "link", "asked for")  # the user named it: of a link the file behind it is written
+    assert (tmp_path / "victim").read_text() == "asked for" and (tmp_path / "link").is_symlink()
+    with replacing(tmp_path / "link") as stream:  # a file that the program names
+        stream.write(b"ours")
+    assert (tmp_path / "victim").read_text() == "asked for" and not (tmp_path / "link").is_symlink()
+    with output("/dev/null") as stream:
+        stream.write(b"nobody reads it")
+    assert not os.path.isfile("/dev/null")
+
+
+def test_names_that_are_not_utf_8_keep_their_bytes(tmp_path):
+    write_text(tmp_path / "f", os.fsdecode(b"caf\xe9"))
+    assert (tmp_path / "f").read_bytes() == b"caf\xe9"
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path, "/dev/zero"):
+        with pytest.raises(OSError, match="not a regular file"):
+            open_regular(path)
+    (tmp_path / "f").write_text("content")
+    with open_regular(tmp_path / "f") as stream:
+        assert stream.read() == b"content"
+
+
+def test_a_table_that_cannot_be_written_whole_leaves_the_earlier_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "r.tsv").write_text(LOG)
+    for words in ("table r.tsv --out t.md", "compare r.tsv r.tsv --out c.md", "plot r.tsv --out p.svg"):
+        out = tmp_path / words.split()[-1]
+        out.write_text("before")
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space")))
+            assert cli.main(words.split()) == 2
+        assert out.read_text() == "before" and "No space" in capsys.readouterr().err
+    assert not [f.name for f in tmp_path.iterdir() if is_partial(f.name)]
+
+
+def test_a_file_whose_name_is_not_utf_8_is_printed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    name = os.fsdecode(b"caf\xe9.tsv")
+    (tmp_path / name).write_text(LOG)
+    assert cli.main(["table", name]) == 0
+    assert "caf\\udce9.tsv" in capsys.readouterr().out
+    for format in ("markdown", "latex"):
+        assert cli.main(["table", name, "--format", format, "--out", "t.md"]) == 0
+        assert format == "latex" or b"caf\xe9" in (tmp_path / "t.md").read_bytes()
+    assert cli.main(["plot", name, "--out", "p.svg"]) in (0, 2)
+    assert cli.main(["table", os.fsdecode(b"no\xe9")]) == 2
+    assert "no\\udce9" in capsys.readouterr().err

@@ -6,7 +6,7 @@ import scipy.io
 from PIL import Image
 
 from qcrs_jax.data import DataError, load_dataset, name_of
-from qcrs_jax.image_files import known_to_tfds
+from qcrs_jax.imagenet_files import known_to_tfds
 
 
 def put(root, *files, side=4):

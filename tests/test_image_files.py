@@ -7,7 +7,8 @@ import torch
 from PIL import Image
 
 from qcrs_jax.data import DataError, load_dataset
-from qcrs_jax.image_files import known_to_tfds, resize_and_crop, resized
+from qcrs_jax.image_files import resize_and_crop, resized
+from qcrs_jax.imagenet_files import known_to_tfds
 
 
 def picture(width, height, seed=0):

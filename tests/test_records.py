@@ -335,7 +335,36 @@ def test_a_whole_run_is_written_once_and_keeps_what_is_known(tmp_path, soft):
         write_run(path, [], REQUEST, {})
     path.unlink()
     with pytest.raises(RecordsError, match="r.tsv.json: exists"):
-        write_run(path, [], REQUEST, {})
+        write_run(path, [], {**REQUEST, "sigma": 9}, {})
+    write_run(path, records, REQUEST, {})  # a sidecar of this request alone is left of a write that was cut off
+    assert read_run(path).records == records
+
+
+@pytest.mark.parametrize("step", [0, 1])
+def test_a_run_that_is_written_whole_or_not_at_all(tmp_path, monkeypatch, step):
+    path, done, replace = tmp_path / "r.tsv", [], os.replace
+
+    def killed(*names):
+        if len(done) == step:
+            raise KeyboardInterrupt
+        done.append(replace(*names))
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "replace", killed)
+        write_run(path, [make_record(0)], REQUEST, {})
+    assert not path.exists()
+    write_run(path, [make_record(0)], REQUEST, {})
+    assert len(read_run(path).records) == 1 and sorted(f.name for f in tmp_path.iterdir()) == ["r.tsv", "r.tsv.json"]
+
+
+def test_a_link_in_the_place_of_a_sidecar_or_of_its_draft_is_not_followed(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    for name in ("r.tsv.json", "r.tsv.json.tmp"):
+        (tmp_path / name).symlink_to(victim)
+    with Writer(tmp_path / "r.tsv", REQUEST, {}) as writer:
+        writer.write(make_record(0))
+    assert victim.read_text() == "precious" and not sidecar_path(tmp_path / "r.tsv").is_symlink()
 
 
 def test_two_runs_cannot_write_to_one_file(tmp_path):

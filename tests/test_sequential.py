@@ -9,6 +9,7 @@ from scipy import special, stats
 
 from qcrs_jax import QCRS, Sequential, certify, sample_counts
 from qcrs_jax.bounds import certified_radius, clopper_pearson_lower, randomised_lower
+from qcrs_jax.certificate import check_request
 from qcrs_jax.sequential import MARGIN, SEQUENCES, betting_lower, outcome, tables, walk
 from qcrs_jax.sigma import ESTIMATION, UNIFORM
 
@@ -257,3 +258,22 @@ def test_the_command_tables_the_mean_samples(tmp_path, capsys):
     assert float(rows["fixed N"][3].replace(",", "")) == 500 and "within 0.3" in rows
     assert cli.main([*words, "--decide", "3.5"]) == 2
     assert "certify at most a radius of" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("alpha", [1e-12, 1e-15])
+@pytest.mark.parametrize("sequence", SEQUENCES)
+@pytest.mark.parametrize("n", [60, 1000])
+def test_tables_of_very_small_alphas_stay_on_the_safe_side(alpha, sequence, n):
+    sequential = Sequential(precision=0.1, sequence=sequence)
+    looks = tables(sequential, n, alpha)
+    for look, m in enumerate(looks.n.tolist()):
+        k = np.arange(looks.start[look], m + 1)
+        entries = looks.offset[look] + k - looks.start[look]
+        assert np.all(looks.lower[entries] <= special.ndtri(sequential.lower(look, k, n, alpha)))
+        assert np.all(looks.upper[entries] >= special.ndtri(sequential.upper(look, k, n, alpha)))
+
+
+def test_alphas_that_are_too_small_for_the_tables():
+    for sequential, alpha in ((Sequential(decide=0.5), 1e-16), (Sequential(precision=0.1, beta=1e-300), 0.001)):
+        with pytest.raises(ValueError, match="of a sequential estimation must be at least 1e-15"):
+            check_request(0.25, 10, 10_000, alpha, sequential=sequential)

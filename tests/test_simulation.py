@@ -144,3 +144,61 @@ def test_the_command_tells_searches_apart(tmp_path, capsys):
     assert "sigma_lower < sigma_upper" in capsys.readouterr().err
     assert cli.main(["simulate", str(path), "--repeats", "0"]) == 2
     assert simulate.__doc__
+
+
+def hostile(tmp_path, lines=None, **changed):
+    """What `qcrs-jax simulate` says of a file of curves with other lines or another request."""
+    path = tmp_path / "curves.tsv"
+    curves = falling([0.3])
+    sigmas = [0.125, 0.25, 0.5]
+    request = {"method": "curve", "sigma": 0.25, "sigmas": sigmas, "n": N, **changed}
+    with Writer(path, request, {}, columns=COLUMNS, read=lambda path: []) as writer:
+        for sigma, counts in zip(sigmas, curves.counts[0]):
+            writer.write(Point(0, 0, sigma, tuple(counts.tolist())))
+    if lines:
+        path.write_text("\t".join(COLUMNS) + "\n" + "".join(line + "\n" for line in lines))
+    return cli.main(["simulate", str(path), "--repeats", "1"])
+
+
+@pytest.mark.parametrize(
+    "lines, changed, message",
+    [
+        (None, {"n": 10.5}, "n is 10.5, not a number of samples"),
+        (None, {"n": 10**30}, "not a number of samples"),
+        (None, {"n": float("nan")}, "not a number of samples"),
+        (None, {"n": 10}, "are not those of 10 samples"),
+        (None, {"sigma": float("nan")}, "its sigmas are not positive numbers"),
+        (None, {"sigma": "0.25"}, "its sigmas are not positive numbers"),
+        (None, {"sigmas": [0.125, float("nan"), 0.5]}, "its sigmas are not positive numbers"),
+        (None, {"sigmas": [0.125, float("inf")]}, "its sigmas are not positive numbers"),
+        (None, {"sigmas": [0.5, 0.25, 0.125]}, "do not ascend"),
+        (None, {"sigmas": list(range(1, 20_000))}, "more than 10001"),
+        (None, {"sigmas": 3}, "its sigmas are not positive numbers"),
+        (None, {"sigma": 0.3}, "sigma 0.3 is not among its sigmas"),
+        (["0\t0\t0.125\t1,2,3", "0\t0\t0.25\t1,2"], {}, "has 2 classes, and the first line has 3"),
+        (["0\t0\t0.125\t1,-2"], {}, "are not those of 100000 samples"),
+        (["0\t0\t0.125\t1," + "9" * 400], {}, "are not those of 100000 samples"),
+        ([f"{10**30}\t0\t0.125\t1,2"], {}, "is no image with a label"),
+        (["0\t0\t0.25\t1,2"], {"sigmas": [0.25]}, "the one sigma 0.25"),
+    ],
+)
+def test_hostile_curves_are_refused_in_a_line(tmp_path, capsys, lines, changed, message):
+    assert hostile(tmp_path, lines, **changed) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1
+
+
+def test_simulations_that_would_take_for_ever(tmp_path, capsys):
+    path = tmp_path / "curves.tsv"
+    for words, message in (
+        ("--repeats 1000000", "at most 1000"),
+        ("--N 10000000000", "must be at most"),
+        ("--alpha 1e-320", "must be at least 1e-300"),
+        ("--alpha nan", "must lie in (0, 1)"),
+    ):
+        assert cli.main(["simulate", str(path), *words.split()]) == 2
+        assert message in capsys.readouterr().err
+    assert hostile(tmp_path, sigmas=[0.125, 0.25, 0.5]) == 0
+    capsys.readouterr()
+    assert cli.main(["simulate", str(path), "--epsilon", "1e-6"]) == 2
+    assert "impossible request" in capsys.readouterr().err

@@ -4,6 +4,7 @@ import gzip
 import http.server
 import io
 import os
+import re
 import socket
 import struct
 import subprocess
@@ -20,6 +21,7 @@ from PIL import Image
 from qcrs_jax.experiments import prepare_tfds
 
 from qcrs_jax import tfds_files
+from qcrs_jax.crc32c import masked_crc32c
 from qcrs_jax.data import CLASSES, DataError, load_dataset
 from qcrs_jax.image_files import resize_and_crop
 from qcrs_jax.records import read_run
@@ -204,7 +206,8 @@ def as_tfrecord(folder):
     for file in folder.glob("*.array_record-*"):
         reader = ArrayRecordReader(str(file))
         records = [reader.read() for _ in range(reader.num_records())]
-        content = b"".join(len(r).to_bytes(8, "little") + b"crc." + r + b"crc." for r in records)
+        parts = [part for r in records for part in (len(r).to_bytes(8, "little"), r)]
+        content = b"".join(part + masked_crc32c(part).to_bytes(4, "little") for part in parts)
         file.with_name(file.name.replace(".array_record-", ".tfrecord-")).write_bytes(content)
         file.unlink()
     info = folder / "dataset_info.json"
@@ -224,8 +227,23 @@ def test_what_was_prepared_in_another_format_or_version_is_read_too(prepared, tm
     for (image, _), (its_image, _) in zip(dataset, expected, strict=True):
         np.testing.assert_array_equal(image, its_image)
     (file,) = info.parent.glob("*test.tfrecord*")
-    file.write_bytes(file.read_bytes()[:-1])
+    content = file.read_bytes()
+    file.write_bytes(content[:-1])
     with pytest.raises(DataError, match="cut short"):
+        load_dataset("cifar10", tmp_path)
+    for place, flipped in ((1, 1), (9, 1), (len(content) // 2, 4), (len(content) - 1, 128)):  # length, sum, image, sum
+        file.write_bytes(content[:place] + bytes([content[place] ^ flipped]) + content[place + 1 :])
+        with pytest.raises(DataError, match="tfrecord.* is damaged, .*: the checksum at byte|cut short"):
+            load_dataset("cifar10", tmp_path)
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(DataError, match="not a regular file"):
+        load_dataset("cifar10", tmp_path)
+    features = info.with_name("features.json")
+    features.write_text(re.sub(r'"numClasses": "\d+"', '"numClasses": "1000000000000"', features.read_text()))
+    for names in info.parent.glob("*.labels.txt"):
+        names.unlink()
+    with pytest.raises(DataError, match="has 1000000000000 classes, but a data set may have"):
         load_dataset("cifar10", tmp_path)
     info.write_text("{")
     with pytest.raises(DataError, match="cannot read what TFDS keeps of cifar10"):

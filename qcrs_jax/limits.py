@@ -1,0 +1,73 @@
+"""How much a data set may take: sizes are compared with these before anything is read into memory."""
+
+import dataclasses
+import math
+import os
+from pathlib import Path
+
+from .dataset import DataError
+from .files import open_regular
+
+GIB = 2**30
+MOST_CLASSES = 100_000
+MOST_PIXELS = 2**26  # of one image; decoding takes up to eleven bytes a pixel
+TEXT = 2**28  # bytes of a file of labels or of names
+
+
+def default_memory_limit() -> float:
+    """What a data set may take where nothing is said, in GiB: 4, or half of this machine's memory if that is less."""
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB
+    except (AttributeError, ValueError, OSError):  # not on this platform
+        return 4.0
+    return min(4.0, memory / 2) if memory > 0 else 4.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Limit:
+    """What the arrays of a data set may take in memory, in bytes."""
+
+    size: int = dataclasses.field(default_factory=lambda: int(default_memory_limit() * GIB))
+
+    @classmethod
+    def of(cls, gib: float | int | None) -> "Limit":
+        """The limit of so many GiB, or the default.
+
+        Raises:
+            DataError: not a positive number.
+        """
+        if gib is None:
+            return cls()
+        if not (0 < gib < math.inf):
+            raise DataError(f"memory_limit must be a positive number of GiB, not {gib}")
+        return cls(int(gib * GIB))
+
+    def check(self, size: int, where: str | Path) -> None:
+        """Raises DataError unless `size` bytes are within the limit; `where` is the file that needs them."""
+        if size > self.size:
+            raise DataError(
+                f"{where}: would take {size / GIB:.3g} GiB of memory, more than memory_limit (--memory_limit), "
+                f"{self.size / GIB:.3g} GiB; if you trust the file, raise the limit"
+            )
+
+    def read(self, file: Path) -> bytes:
+        """The content of a regular file. Raises DataError where it is beyond the limit, OSError where it cannot be."""
+        with open_regular(file) as stream:
+            self.check(os.fstat(stream.fileno()).st_size, file)
+            return stream.read()
+
+
+def check_classes(count: int, where: str | Path) -> None:
+    """Raises DataError for more classes than any data set has."""
+    if count > MOST_CLASSES:
+        raise DataError(f"{where}: has {count} classes, but a data set may have {MOST_CLASSES}; its labels are damaged")
+
+
+def read_text(file: Path) -> str:
+    """The text of a regular file of labels or names; what is not UTF-8 in it is replaced.
+
+    Raises:
+        DataError: longer than TEXT bytes.
+        OSError: it cannot be read.
+    """
+    return Limit(TEXT).read(file).decode(errors="replace")
