@@ -54,6 +54,24 @@ class Recognised(NamedTuple):
     class_names: tuple[str, ...] | None
     recorded: dict  # the image_size and max_pool that our own exports tell
     notes: tuple[str, ...]
+    doubtful: tuple[str, ...]  # names of what may be a normalisation that is not read, where none is
+
+
+_NORMALISES = re.compile(r"(data_?)?(mean|std|mu|sd|norm|normali[sz]|preprocess|transform)\w*", re.IGNORECASE)
+_SETTINGS = ("args", "config", "hparams", "hyper_parameters", "opt", "cfg")
+
+
+def _beside(content, field):
+    """Names of entries beside the weights that may tell how images are normalised."""
+    if field is None:
+        return ()
+    return tuple(name for name in content if isinstance(name, str) and _NORMALISES.fullmatch(name))
+
+
+def _named(content, name):
+    """The text of the entry `name`, or of that entry of the settings that a training program keeps; "" for none."""
+    places = [content, *(content[key] for key in _SETTINGS if isinstance(content.get(key), dict))]
+    return next((place[name] for place in places if type(place.get(name)) is str), "")
 
 
 def recognise(
@@ -107,6 +125,7 @@ def recognise(
         class_names,
         told,
         chosen.notes,
+        () if stored is not None else (*chosen.left_out, *_beside(content, field)),
     )
 
 
@@ -190,7 +209,7 @@ def _layout(content, field, prefix, arch, image_shape, num_classes, options, ten
     if channels != 3:
         single = {"none": "most programs for such images", "0.1307/0.3081": "many for MNIST"} if channels == 1 else {}
         return layout._replace(normalization=None), single
-    named = " ".join(str(content.get(name)) for name in ("arch", "dataset") if type(content.get(name)) is str).lower()
+    named = " ".join(filter(None, (_named(content, name) for name in ("arch", "dataset")))).lower()
     if layout.normalization == "cifar10":
         if re.search(r"cifar[-_]?100", named):
             return layout._replace(normalization="cifar100"), {}

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
+from numbers import Integral
 from pathlib import Path
 
 from qcrs_jax.checkpoint import CheckpointError, is_classifier, restore_classifier
@@ -11,6 +12,7 @@ from qcrs_jax.errors import UserError
 from qcrs_jax.files import check_regular, read_regular, reads
 from qcrs_jax.models import Classifier, architecture
 
+from .choose import listed
 from .layouts import NORMALIZATIONS, as_asked, recognise, to_classifier
 from .stand_ins import unpacked
 from .torch_file import load
@@ -36,6 +38,20 @@ class Opening:
     leave_out: tuple[str, ...] = ()
     image_size: int | tuple[int, ...] | None = None
     max_pool: bool | None = None
+
+    def __post_init__(self):
+        size = self.image_size if isinstance(self.image_size, tuple) else (self.image_size,)
+        kinds = {
+            "normalization": self.normalization is None or isinstance(self.normalization, str),
+            "field": self.field is None or isinstance(self.field, str),
+            "prefix": self.prefix is None or isinstance(self.prefix, str),
+            "leave_out": all(isinstance(start, str) for start in self.leave_out),
+            "image_size": size == (None,) or all(isinstance(side, Integral) and side > 0 for side in size[:3]),
+            "max_pool": self.max_pool is None or isinstance(self.max_pool, bool),
+        }
+        for name, right in kinds.items():
+            if not right:
+                raise CheckpointError(f"{name} cannot be {getattr(self, name)!r}; see the arguments of load_classifier")
 
 
 @reads("path", CheckpointError)
@@ -129,7 +145,7 @@ def convert_file(path: Path, opening: Opening | None = None) -> Classifier:
         stored = parse_normalization(found.chosen.normalization)
         if parse_normalization(normalization) != stored:
             notes.append(f"The normalisation {normalization} is used, as was asked, and not the file's own.")
-    normalization = normalization or _timm_normalization(path, found.arch) or found.layout.normalization
+    normalization = normalization or _timm_normalization(path, found.arch) or _assumed(found)
     if normalization is None:
         raise CheckpointError(_ask_normalization(found, path))
     if opening.normalization is None and (found.layout.name, normalization) == ("Cohen", "cifar10"):
@@ -149,9 +165,22 @@ _LARGEST_CONFIG = 2**22  # bytes
 _SMOOTHADV = "0.4914,0.4822,0.4465/1,1,1"
 
 
+def _assumed(found):
+    """The normalisation that the file stores, or that its layout implies; None where either may be wrong.
+
+    What was left out of the file, or lies beside the weights, may be the normalisation itself.
+    """
+    return None if found.doubtful else found.layout.normalization
+
+
 def _ask_normalization(found, path):
     """The question how images are normalised, with the answers that are known for such files."""
-    known = " or ".join(f"{name} ({who})" for name, who in found.possible.items())
+    possible = dict(found.possible)
+    if found.layout.normalization is not None:
+        possible[found.layout.normalization] = f"of the layout {found.layout.name}"
+    known = " or ".join(f"{name} ({who})" for name, who in possible.items())
+    if found.doubtful:
+        known += f"; but {listed(found.doubtful)} of the file may say otherwise"
     form = "MEAN/STD" if found.image_shape[-1] == 1 else "MEAN,MEAN,MEAN/STD,STD,STD"
     return (
         f"{path}: the layout ({found.layout.name}, images of {found.image_shape[-1]} channel(s), {found.num_classes} "
@@ -187,8 +216,14 @@ def parse_normalization(text: str) -> tuple[tuple[float, ...], tuple[float, ...]
         return NORMALIZATIONS[text]
     try:
         mean, std = (tuple(float(v) for v in part.split(",")) for part in text.split("/"))
-        return mean, std
-    except ValueError:
+    except (ValueError, AttributeError):
         raise CheckpointError(
             f"normalisation {text!r} is neither one of {', '.join(NORMALIZATIONS)} nor MEAN,.../STD,..."
         ) from None
+    if max(map(abs, mean)) > 2 or max(std) > 2:
+        scaled = "/".join(",".join(f"{v / 255:.4g}" for v in part) for part in (mean, std))
+        raise CheckpointError(
+            f"normalisation {text!r} is of pixels from 0 to 255; images are in [0, 1] here. If the network takes "
+            f"pixels normalised so, say --normalization {scaled} (normalization= of load_classifier)"
+        )
+    return mean, std

@@ -36,9 +36,10 @@ def as_images(images, value_range: ValueRange = UNIT) -> jax.Array:
     if not isinstance(images, jax.Array):
         images = np.asarray(images)
     if not jnp.issubdtype(images.dtype, jnp.floating):
+        scaled = " / 255 if they are 0 to 255" if value_range == UNIT else ""
         raise TypeError(
-            f"images must be floats in [0, 1], not {images.dtype}"
-            + ("; write images.astype(np.float32) / 255" if images.dtype == np.uint8 else "")
+            f"images must be floats{' in [0, 1]' if value_range == UNIT else ''}, not {images.dtype}; write "
+            f"images.astype(np.float32){scaled}"
         )
     if images.ndim not in (3, 4) or 0 in images.shape:
         grey = "; write images[..., None] if they have one channel" if images.ndim == 2 else ""
@@ -70,15 +71,17 @@ def _check_layout(shape):
             f"images of shape {shape} look as if their channels came first; write images.transpose({axes}). If they "
             f"are {height} rows high and have {channels} channels, value_range=None takes them as they are"
         )
-    if len(shape) == 4 and (width, channels) == (1, 1) and height > 1:
+    if len(shape) == 4 and width in CHANNELS and height > max(CHANNELS):
         raise ValueError(
-            f"images of shape {shape} would be {shape[0]} images one column wide. For one grey image write "
-            "images[..., 0]. If they are meant as they are, value_range=None takes them"
+            f"images of shape {shape} would be {shape[0]} images of {width} columns. For one image with {width} "
+            "channels write images[..., 0]; where the last axis counts images, write np.moveaxis(images, -1, 0). If they are "
+            "meant as they are, value_range=None takes them"
         )
-    if len(shape) == 3 and channels == width and channels not in CHANNELS:
+    if channels == width and channels not in CHANNELS:
         raise ValueError(
-            f"images of shape {shape} would be one image with {channels} channels. For {height} grey images write "
-            "images[..., None]. If they are meant as they are, value_range=None takes them"
+            f"images of shape {shape} would have {channels} channels. Grey images without an axis of channels need "
+            "images[..., None]; channels that come first have to come last. If they are meant as they are, "
+            "value_range=None takes them"
         )
 
 

@@ -99,7 +99,7 @@ def make_certificate(counts0, counts, sigma, n, alpha: float, lower=None) -> Cer
     else:
         pa_lower = lower(successes) if lower else bounds.clopper_pearson_lower(successes, n, alpha)
         radius = bounds.certified_radius(pa_lower, sigma)
-    abstains = pa_lower < 0.5
+    abstains = (pa_lower < 0.5) | ~(sigma > 0)  # inside jit a sigma cannot be refused
     return Certificate(
         prediction=xp.where(abstains, ABSTAIN, selected)[()],
         radius=xp.where(abstains, 0.0, radius)[()],

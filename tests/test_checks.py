@@ -49,7 +49,7 @@ every_function = pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUN
 @pytest.mark.parametrize(
     ("image", "error", "message"),
     [
-        ((255 * IMAGE).astype(np.uint8), TypeError, "images.astype.np.float32. / 255"),
+        ((255 * IMAGE).astype(np.uint8), TypeError, "images.astype.np.float32. / 255 if they are 0 to 255"),
         (IMAGE.astype(int), TypeError, "floats in .0, 1., not int64"),
         (IMAGE > 0, TypeError, "not bool"),
         (255 * IMAGE, ValueError, "images / 255"),
@@ -61,7 +61,7 @@ every_function = pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUN
         (np.zeros((3, 32, 32), np.float32), ValueError, r"transpose\(1, 2, 0\)"),
         (np.zeros((1, 28, 28), np.float32), ValueError, "channels came first"),
         (np.zeros((32, 32), np.float32), ValueError, r"\[..., None\]"),
-        (np.zeros((9, 28, 28), np.float32), ValueError, "9 grey images"),
+        (np.zeros((9, 28, 28), np.float32), ValueError, "Grey images without an axis of channels"),
         (np.zeros((0, 4, 3), np.float32), ValueError, "must have shape"),
     ],
 )
@@ -76,6 +76,9 @@ def test_images_of_another_kind_are_refused(function, image, error, message):
     [
         (np.zeros((5, 3, 32, 32), np.float32), r"transpose\(0, 2, 3, 1\)"),
         (np.zeros((28, 28, 1, 1), np.float32), r"images\[..., 0\]"),
+        (np.zeros((32, 32, 3, 1), np.float32), r"images\[..., 0\]"),
+        (np.zeros((32, 32, 3, 3), np.float32), r"np.moveaxis\(images, -1, 0\)"),
+        (np.zeros((2, 13, 64, 64), np.float32), "would have 64 channels"),
         (np.zeros((2, 2, 4, 4, 3), np.float32), "must have shape"),
     ],
 )
@@ -92,7 +95,14 @@ def test_inside_jit_dtype_and_shape_are_still_checked(function):
         jax.jit(function)(np.zeros((3, 8, 8), np.float32))
 
 
+def test_a_noise_level_that_is_none_certifies_nothing_inside_jit():
+    certificate = jax.jit(lambda sigma: certify(by_sign, IMAGE, sigma, key=KEY, n=20))(jnp.float32(-0.2))
+    assert certificate.prediction == -1 and certificate.radius == 0
+
+
 def test_a_value_range_of_their_own_is_the_way_out():
+    with pytest.raises(TypeError, match=r"write images.astype\(np.float32\)$"):
+        plain(certify)(by_sign, (255 * IMAGE).astype(np.uint8), 64.0, key=KEY, n=20, value_range=(0, 255))
     scaled = 2 * IMAGE - 1
     plain(certify)(by_sign, scaled, 0.25, key=KEY, n=20, value_range=(-1, 1))
     plain(certify)(by_sign, 255 * IMAGE, 64.0, key=KEY, n=20, value_range=(0, 255))

@@ -114,9 +114,9 @@ def test_grey_images_kept_as_rgb_are_those_of_one_channel(tmp_path, garments):
 
 def test_a_first_look_is_one_sentence_and_changes_nothing(tmp_path, garments, monkeypatch):
     np.savez("d.npz", x=garments[0], y=garments[1])
-    words = ("predict", NETWORK, "--data_dir", "d.npz", *FLAGS, "--sigma", 20)
+    words = ("predict", NETWORK, "--data_dir", "d.npz", *FLAGS, "--sigma", 8)
     text = run(*words[:2], "with.tsv", *words[2:])
-    assert text.count("is near chance") == 1 and "noise of sigma 20" in text
+    assert text.count("is near chance") == 1 and "noise of sigma 8" in text
     monkeypatch.setattr(runner, "first_look", lambda *_: ())
     assert "near chance" not in run(*words[:2], "without.tsv", *words[2:])
     one, other = ((tmp_path / name).read_text().splitlines() for name in ("with.tsv", "without.tsv"))
