@@ -222,7 +222,7 @@ def check_execution(classify, batch_size, devices) -> None:
 
 def instance_of(name: str, value, kinds: tuple[type, ...], example: str) -> None:
     """Raises TypeError unless `value` is an object of one of `kinds`; `example` says what to write."""
-    if not isinstance(value, kinds):
+    if isinstance(value, type) or not isinstance(value, kinds):
         known = " or ".join(kind.__name__ for kind in kinds)
         raise TypeError(f"{name} must be settings of {known}, not {_described(value)}; write {example}")
 
