@@ -100,14 +100,16 @@ def pilot_task(request) -> Task:
     """What is found out of each image first."""
     import numpy as np
 
+    from qcrs_jax import conclude
     from qcrs_jax.budget import outlook
 
-    from .certify import certify_image, search_samples
+    from .certify import draw_image, search_samples
     from .request import recorded_numbers
 
     def start(classify, images, **program):
         nobody = np.int32(-1) if images.ndim == 3 else np.full(len(images), -1, np.int32)
-        return certify_image(request, classify, images, wait=False, labels=nobody, **program)
+        drawn = draw_image(request, classify, images, labels=nobody, **program)
+        return lambda: conclude(drawn)
 
     def records(index, label, seconds, found):
         selected = int(np.argmax(found.counts0))

@@ -66,7 +66,10 @@ def task(request: Request, plans: dict | None) -> Task:
     numbers = recorded_numbers(request)
 
     def start(classify, images, **program):
-        return certify_image(request, classify, images, wait=False, **program)
+        from qcrs_jax import conclude
+
+        drawn = draw_image(request, classify, images, **program)
+        return lambda: conclude(drawn)
 
     def records(index, label, seconds, certificate):
         found = fields(request, certificate)
@@ -84,7 +87,7 @@ def task(request: Request, plans: dict | None) -> Task:
             known["n"] = np.array([plans[index].n for index in indices])
         return known
 
-    if "certificate" in numbers:
+    if request.estimate.votes_beta is not None:
         numbers["votes"] = VOTES
     recorded = recorded_fields(numbers)
     score = ("ACR", lambda record: record.correct * record.radius)
@@ -93,33 +96,28 @@ def task(request: Request, plans: dict | None) -> Task:
     return Task(numbers, start, records, score, file={"columns": columns_of(recorded)}, own=own, knows=knows, even=even)
 
 
-def recorded_fields(numbers: dict) -> list[str]:
+def recorded_fields(numbers: dict) -> set[str]:
     """The fields beside those of every run that each line of a run with these numbers has."""
-    recorded = []
-    if "certificate" in numbers:
-        recorded += ["pb_upper", "sums0", "sums", "squares"]
-    if {"tolerance", "budget", "stop_when_wrong"} & set(numbers):
-        recorded += ["n"]
-    if "sequential" in numbers:
-        recorded += ["n", "radius_upper"] + ["robust"] * (numbers["sequential"].get("decide") is not None)
-    if "bound" in numbers:
-        recorded += ["u"]
-    return recorded
+    from qcrs_jax.estimates import estimate_of
+
+    own_n = {"budget", "stop_when_wrong"} & set(numbers)
+    return {*estimate_of(numbers).columns, *(["n"] if own_n else [])}
 
 
-def certify_image(request: Request, classify, image, **program):
-    """The certificate that is requested of one image, or of several; `program` has the other arguments of `certify`.
+def draw_image(request: Request, classify, image, **program):
+    """What is drawn of one image, or of several, for its certificate; `program` has the other arguments of `draw`.
 
     Where it has sigma, that was searched before.
     """
-    from qcrs_jax import certify
+    from qcrs_jax import draw
 
     numbers = {"sigma": request.sigma, "n0": request.n0, "n": request.n, "alpha": request.alpha}
+    numbers |= {"estimate": request.estimate}
     if "sigma" in program:  # a search may have widened its bracket beyond what may be asked for
         numbers |= {"value_range": None}
     else:
         numbers |= {"search": request.search}
-    return certify(classify, image, **{**numbers, **request.options, **program})
+    return draw(classify, image, **{**numbers, **program})
 
 
 def search_samples(request: Request, trace) -> int:
@@ -142,15 +140,6 @@ def fields(request: Request, certificate) -> dict:
         "counts0": tuple(certificate.counts0.tolist()),
         "counts": tuple(certificate.counts.tolist()),
     }
-    if {"tolerance", "sequential"} & set(request.options) or request.budget or request.stop_when_wrong:
+    if request.own_n:
         found["n"] = int(certificate.n)
-    if certificate.radius_upper is not None:
-        found["radius_upper"] = float(certificate.radius_upper)
-    if certificate.robust is not None:
-        found["robust"] = int(certificate.robust)
-    if certificate.u is not None:
-        found["u"] = float(certificate.u)
-    if votes := certificate.soft:
-        found["pb_upper"] = float(votes.pb_upper)
-        found |= {name: tuple(getattr(votes, name).tolist()) for name in ("sums0", "sums", "squares")}
-    return found
+    return found | request.estimate.fields(certificate)

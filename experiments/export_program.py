@@ -10,6 +10,7 @@ from qcrs_jax.errors import UserError
 from qcrs_jax.files import output, writing
 
 from .arguments import add_program_arguments
+from .guarantees import NOT_ASKED
 from .request import add_method_arguments, check
 
 
@@ -25,13 +26,16 @@ def add_arguments(parser):
         help="where it is to run (default: all)",
     )
     add_method_arguments(parser)
+    parser.set_defaults(**NOT_ASKED)
     add_program_arguments(parser, seed=False)
     parser.set_defaults(seed=0, skip=1)  # those come with the key, and with the image
 
 
 def run(args):
+    from qcrs_jax import Fixed
+
     request = check(args)
-    if request.options or request.budget or request.stop_when_wrong:
+    if request.estimate != Fixed() or request.own_n:
         raise UserError("a program counts classes at N samples: it knows no --tolerance and no soft certificate")
     if args.file.exists():
         raise UserError(f"{args.file}: already exists; choose another file or move it away")

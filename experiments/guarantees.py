@@ -50,25 +50,52 @@ def add_guarantee_arguments(parser):
     )
 
 
-def guarantee_options(args) -> dict:
-    """What `certify` is told by these flags: a sequential estimation, a bound; empty for neither, or without the flags.
+NOT_ASKED = {
+    **dict.fromkeys(("decide", "precision", "decide_beta", "sequence", "look_every")),
+    "bound": "clopper-pearson",
+    "simultaneous": False,
+}
+"""What these flags say in commands that have none of them."""
+
+
+def asked_estimate(args):
+    """The estimate that the flags ask for.
 
     Raises:
-        UserError: flags out of range, or that belong to another.
+        UserError: flags out of range, or that do not go together.
     """
+    from qcrs_jax.estimates import Fixed, Soft, Tolerance
+
+    kinds = {
+        "--decide or --precision": _sequential(args),
+        "--tolerance": None if args.tolerance is None else Tolerance(args.tolerance, args.bound),
+        "--certificate soft": Soft(16.0 if args.beta is None else args.beta) if args.certificate == "soft" else None,
+    }
+    if args.beta is not None and args.certificate != "soft":
+        raise UserError("--beta is of the soft certificate; give --certificate soft with it")
+    asked = {flag: estimate for flag, estimate in kinds.items() if estimate is not None}
+    if len(asked) > 1:
+        raise UserError(f"{' and '.join(asked)} are different ways to certify; choose one")
+    (estimate,) = asked.values() or (Fixed(args.bound),)
+    if args.bound == "randomised" and not estimate.randomises:
+        raise UserError(
+            f"--bound randomised is of a number of samples that is fixed beforehand, not of {next(iter(asked))}"
+        )
+    return estimate
+
+
+def _sequential(args):
+    """The sequential estimation that the flags ask for, or None."""
     from qcrs_jax.sequential import Sequential
 
-    if not hasattr(args, "decide"):
-        return {}
     given = {"beta": args.decide_beta, "sequence": args.sequence, "step": args.look_every}
     given = {name: value for name, value in given.items() if value is not None}
-    options = {} if args.bound == "clopper-pearson" else {"bound": args.bound}
     if args.decide is None and args.precision is None:
         if given:
             raise UserError("--decide_beta, --sequence and --look_every go with --decide or --precision; give one")
-        return options
+        return None
     try:
-        return options | {"sequential": Sequential(decide=args.decide, precision=args.precision, **given)}
+        return Sequential(decide=args.decide, precision=args.precision, **given)
     except ValueError as error:
         raise UserError(f"impossible request: {error}") from error
 
@@ -83,9 +110,9 @@ def shared_alpha(request, images: int):
 
     alpha = request.alpha / images
     try:
-        check_request(request.sigma, request.n0, request.n, alpha, **request.options)
-        if request.search is None and "sequential" in request.options:
-            request.options["sequential"].check_reach(request.sigma, request.n, alpha)
+        check_request(request.sigma, request.n0, request.n, alpha, request.estimate)
+        if request.search is None:
+            request.estimate.check_reach(request.sigma, request.n, alpha)
     except ValueError as error:
         raise UserError(f"--simultaneous, {images} images: {error}") from error
     return dataclasses.replace(request, alpha=alpha, simultaneous={"alpha": request.alpha, "images": images})

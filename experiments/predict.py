@@ -55,9 +55,10 @@ def task(args) -> Task:
     from qcrs_jax.records import PREDICT_COLUMNS
 
     def start(classify, images, **program):
-        from qcrs_jax import predict
+        from qcrs_jax import decide, draw_counts
 
-        return predict(classify, images, args.sigma, n=args.N, alpha=args.alpha, wait=False, **program)
+        counts = draw_counts(classify, images, args.sigma, n=args.N, **program)
+        return lambda: decide(counts, args.N, args.alpha)
 
     def records(index, label, seconds, answer):
         fields = {"predict": int(answer.prediction), "radius": None, "counts": tuple(answer.counts.tolist())}

@@ -7,7 +7,7 @@ import re
 from qcrs_jax.errors import UserError
 
 from .arguments import check_arguments, share
-from .guarantees import guarantee_options, shared_alpha
+from .guarantees import asked_estimate, shared_alpha
 
 
 def add_method_arguments(parser):
@@ -120,10 +120,15 @@ class Request:
     skip: int
     qcrs: object  # a sigma.QCRS, or None
     ddrs: object  # a ddrs.DDRS, or None
-    options: dict  # what else `certify` is told: of samples, bounds and the soft certificate; empty for none of them
+    estimate: object  # how many of the n samples an image gets, and what follows: one of `qcrs_jax.estimates`
     simultaneous: dict | None = None  # the "alpha" of all "images" together, of which each has its part
     budget: dict | None = None  # how many certification samples an image has in the "mean", up to image "max"
     stop_when_wrong: bool = False
+
+    @property
+    def own_n(self) -> bool:
+        """Whether an image's number of samples is decided before they are drawn, outside the estimate."""
+        return bool(self.budget) or self.stop_when_wrong
 
     @property
     def search(self):
@@ -137,26 +142,24 @@ def check(args) -> Request:
     Raises:
         UserError: an impossible request; says which and what would be possible.
     """
+    import numpy as np
+
     from qcrs_jax.certificate import check_request, check_search
     from qcrs_jax.ddrs import DDRS, PRESETS
     from qcrs_jax.sampling import SOFT_ONE
     from qcrs_jax.sigma import QCRS
 
     check_arguments(args)
-    options = guarantee_options(args) | ({} if args.tolerance is None else {"tolerance": args.tolerance})
-    if args.certificate == "soft":
-        options |= {"certificate": "soft", "beta": 16.0 if args.beta is None else args.beta}
-        if isinstance(args.batch, int) and args.batch > SOFT_ONE:
-            raise UserError(f"--batch {args.batch}: soft votes are summed exactly for {SOFT_ONE} at most")
-    elif args.beta is not None:
-        raise UserError("--beta is of the soft certificate; give --certificate soft with it")
     n = args.N if args.budget is None else args.budget
-    if args.budget is not None and {"tolerance", "sequential", "certificate"} & set(options):
-        raise UserError("--budget decides an image's samples; it goes with hard certificates of these samples alone")
     try:
-        check_request(args.sigma, args.N0, n, args.alpha, labels=args.stop_when_wrong, **options)
-        if args.method == "cohen" and "sequential" in options:
-            options["sequential"].check_reach(args.sigma, n, args.alpha)
+        estimate = asked_estimate(args)
+        check_request(args.sigma, args.N0, n, args.alpha, estimate, args.stop_when_wrong)
+        if args.budget is not None:
+            estimate.check(args.N0, np.array([n]), args.alpha, args.stop_when_wrong)
+        if args.method == "cohen":
+            estimate.check_reach(args.sigma, n, args.alpha)
+    except UserError:
+        raise
     except ValueError as error:
         raise UserError(f"impossible request: {error}") from error
     try:
@@ -187,9 +190,11 @@ def check(args) -> Request:
         for name, flag in flags.items():
             message = re.sub(rf"\b{name}\b", flag, message)
         raise UserError(f"impossible request: {message}") from error
+    if estimate.votes_beta is not None and isinstance(args.batch, int) and args.batch > SOFT_ONE:
+        raise UserError(f"--batch {args.batch}: soft votes are summed exactly for {SOFT_ONE} at most")
     numbers = (args.method, args.sigma, args.N0, n, args.alpha, args.seed, args.skip)
     budget = None if args.budget is None else {"mean": args.budget, "max": args.max}
-    return Request(*numbers, qcrs, ddrs, options, budget=budget, stop_when_wrong=args.stop_when_wrong)
+    return Request(*numbers, qcrs, ddrs, estimate, budget=budget, stop_when_wrong=args.stop_when_wrong)
 
 
 def request_of(request: Request, images: int, args) -> Request:
@@ -199,6 +204,6 @@ def request_of(request: Request, images: int, args) -> Request:
 
 def recorded_numbers(request: Request) -> dict:
     """The request as a sidecar has it: without what was not asked."""
-    numbers = dataclasses.asdict(request)
-    numbers |= numbers.pop("options")
+    numbers = {**dataclasses.asdict(request), **request.estimate.recorded()}
+    del numbers["estimate"]
     return {name: v for name, v in numbers.items() if v or name not in ("simultaneous", "budget", "stop_when_wrong")}

@@ -215,10 +215,12 @@ def _compare(request, asked, inputs, index, image, label, written, records):
         return compare_pilots(written[0], records[0])
 
     def at_its_sigma():
+        from qcrs_jax import Fixed, conclude
+
         from . import certify
         from .runner import one_record
 
-        fixed = {name: value for name, value in asked.options.items() if name in ("certificate", "beta")}
+        estimate = Fixed() if asked.estimate.votes_beta is None else asked.estimate
         n = max(written[0].n or asked.n if written[0].n is not None else asked.n, 1)
         plain = dataclasses.replace(
             asked,
@@ -228,14 +230,13 @@ def _compare(request, asked, inputs, index, image, label, written, records):
             alpha=0.5,
             qcrs=None,
             ddrs=None,
-            options=fixed,
+            estimate=estimate,
             budget=None,
+            stop_when_wrong=False,
         )
         (key,) = inputs.keys([index])
-        made = certify.certify_image(
-            dataclasses.replace(plain, stop_when_wrong=False), inputs.classify, image, key=key, **inputs.program
-        )
-        return one_record(index, label, 0.0, certify.fields(dataclasses.replace(plain, stop_when_wrong=False), made))[0]
+        made = conclude(certify.draw_image(plain, inputs.classify, image, key=key, **inputs.program))
+        return one_record(index, label, 0.0, certify.fields(plain, made))[0]
 
     return compare_certificates(written[0], records[0], at_its_sigma, request)
 

@@ -21,6 +21,7 @@ from . import certify
 from .arguments import add_input_arguments, add_program_arguments
 from .curve import add_curve_arguments, check_sigmas
 from .figures import check_ending
+from .guarantees import NOT_ASKED
 from .inputs import open_inputs
 from .request import add_method_arguments, check
 
@@ -34,19 +35,23 @@ def add_arguments(parser):
     add("--out", type=Path, required=True, metavar="FILE", help="FILE.png, FILE.pdf or FILE.svg")
     add_curve_arguments(add, samples=1000)
     add_method_arguments(parser)
+    parser.set_defaults(**NOT_ASKED)
     add_program_arguments(parser, sweep=False)
 
 
 def run(args):
+    from qcrs_jax import Fixed
+
     from . import search_figure
 
     request = check(args)
     if request.ddrs:
         raise UserError("--method ddrs has no evaluations to show; --method qcrs or cohen has")
-    if "tolerance" in request.options or request.budget or request.stop_when_wrong:
-        raise UserError("--tolerance, --budget and --stop_when_wrong: the figure shows certificates of N samples")
-    if request.options:
-        raise UserError("--certificate soft: the figure shows class counts, which a soft certificate is not made of")
+    if request.estimate != Fixed() or request.own_n:
+        raise UserError(
+            "the figure shows class counts of N samples, and the hard certificates that follow from them: it has no "
+            "--tolerance, --budget, --stop_when_wrong or --certificate soft"
+        )
     check_ending(args.out)
     sigmas = check_sigmas(args, request.qcrs)
     data = args.out.with_suffix(".json")
@@ -87,7 +92,7 @@ def measure_image(request, sigmas, curve_n, inputs, index) -> dict:
     """What the row of one image shows."""
     import numpy as np
 
-    from qcrs_jax import sample_curve
+    from qcrs_jax import conclude, sample_curve
 
     from .search_figure import axis_ends
 
@@ -98,12 +103,12 @@ def measure_image(request, sigmas, curve_n, inputs, index) -> dict:
         "idx": index,
         "label": label,
         "curve": sample_curve(inputs.classify, image, sigmas, n=curve_n, **program).tolist(),
-        "cohen": certify.fields(fixed, certify.certify_image(fixed, inputs.classify, image, **program)),
+        "cohen": certify.fields(fixed, conclude(certify.draw_image(fixed, inputs.classify, image, **program))),
         "qcrs": None,
         "search": None,
     }
     if request.qcrs:
-        certificate = certify.certify_image(request, inputs.classify, image, **program)
+        certificate = conclude(certify.draw_image(request, inputs.classify, image, **program))
         trace = certificate.search
         count = int(trace.evaluations)
         measured["qcrs"] = certify.fields(request, certificate)

@@ -74,8 +74,8 @@ def _check_layout(shape):
     if len(shape) == 4 and width in CHANNELS and height > max(CHANNELS):
         raise ValueError(
             f"images of shape {shape} would be {shape[0]} images of {width} columns. For one image with {width} "
-            "channels write images[..., 0]; where the last axis counts images, write np.moveaxis(images, -1, 0). If they are "
-            "meant as they are, value_range=None takes them"
+            "channels write images[..., 0]; where the last axis counts images, write np.moveaxis(images, -1, 0). If "
+            "they are meant as they are, value_range=None takes them"
         )
     if channels == width and channels not in CHANNELS:
         raise ValueError(
@@ -225,7 +225,7 @@ def check_execution(classify, batch_size, devices) -> None:
 
 def instance_of(name: str, value, kinds: tuple[type, ...], example: str) -> None:
     """Raises TypeError unless `value` is an object of one of `kinds`; `example` says what to write."""
-    if not isinstance(value, kinds):
+    if isinstance(value, type) or not isinstance(value, kinds):
         known = " or ".join(kind.__name__ for kind in kinds)
         raise TypeError(f"{name} must be settings of {known}, not {_described(value)}; write {example}")
 

@@ -154,7 +154,12 @@ def draw_votes(classify, image, sigma, key, ns, wanted, tables, enough, sequenti
     if isinstance(search, QCRS):
         trace = final.policy.trace
     votes0, votes = (jax.tree.map(operator.itemgetter(stage), final.votes) for stage in (SELECTION, ESTIMATION))
-    return votes0, votes, final.looks, procedure.best(final), trace
+    n = ns[ESTIMATION] if enough is None else enough[votes0.counts.max()]
+    if wanted is not None:
+        n = jnp.where(jnp.argmax(votes0.counts) == wanted, n, 0)
+    if sequential is not None:
+        n = sequential.n[final.looks - 1]
+    return votes0, votes, n, final.looks, procedure.best(final), trace
 
 
 @over_images

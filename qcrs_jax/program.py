@@ -54,7 +54,7 @@ def export_certification(
 
     def certification(image, key, sigma, n0, n):
         search_n = search.search_n if isinstance(search, QCRS) else 0
-        votes0, votes, _, sigma, _ = draw_votes(
+        votes0, votes, _, _, sigma, _ = draw_votes(
             as_pytree(classify),
             image,
             (

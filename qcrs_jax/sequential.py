@@ -22,13 +22,14 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Float, Int
 from scipy import interpolate, special
 
 from . import bounds
+from .verdict import Certificate, make_sequential_certificate
 
 SEQUENCES = ("union", "betting", "stages", "fixed")
 RATIO = 1.2  # between looks, once it makes a longer step than `step`
@@ -91,6 +92,9 @@ class Sequential:
     beta: float | None = None
     sequence: str = "union"
     step: int = 50
+    randomises: ClassVar[bool] = False
+    votes_beta: ClassVar[None] = None
+    on_host: ClassVar[bool] = True
 
     def __post_init__(self):
         if (self.decide is None) == (self.precision is None):
@@ -105,6 +109,37 @@ class Sequential:
             raise ValueError(f"unknown sequence {self.sequence!r}; known are {', '.join(SEQUENCES)}")
         if self.step < 1:
             raise ValueError(f"step must be at least 1, not {self.step}")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What a results file keeps beside the counts."""
+        return ("n", "radius_upper") + (() if self.decide is None else ("robust",))
+
+    def check(self, n0: int, n, alpha: float, labels: bool) -> None:
+        """Raises ValueError for numbers with which nothing can be certified."""
+        check_one_number(n, "a sequential estimation")
+        check_no_labels(labels, "a sequential estimation")
+        self.check_alpha(alpha)
+        check_smallest(n, alpha, bounds.smallest_n(alpha))
+
+    def tables(self, n0: int, n: int, alpha: float) -> tuple[None, "Looks"]:
+        """What the compiled loop looks up."""
+        return None, tables(self, n, alpha)
+
+    def conclude(self, drawn) -> Certificate:
+        """The certificate of an `estimates.Drawn`; fails with probability at most alpha."""
+        counts = drawn.selection.counts, drawn.estimation.counts
+        look = np.asarray(drawn.looks) - 1
+        return make_sequential_certificate(*counts, drawn.sigma, look, self, drawn.most, drawn.alpha)
+
+    def fields(self, certificate) -> dict:
+        """The `columns` of one image's certificate, in Python's own numbers."""
+        found = {"n": int(certificate.n), "radius_upper": float(certificate.radius_upper)}
+        return found if self.decide is None else {**found, "robust": int(certificate.robust)}
+
+    def recorded(self) -> dict:
+        """What a sidecar says of it."""
+        return {"sequential": dataclasses.asdict(self)}
 
     def looks(self, n: int) -> tuple[int, ...]:
         """How many samples there are at each look, the last n."""
@@ -158,6 +193,27 @@ class Sequential:
     def decision(self, radius, radius_upper):
         """What is claimed of the radius asked about, from the bounds of the true one: 1 robust, 0 not, -1 undecided."""
         return np.where(np.greater(radius, self.decide), 1, np.where(np.less(radius_upper, self.decide), 0, -1))[()]
+
+
+def check_one_number(n, what: str) -> None:
+    """Raises ValueError where `what` is asked of another number of samples for each image."""
+    if np.ndim(n) > 0:
+        raise ValueError(f"{what} takes one n for all images; a number for each goes with Fixed")
+
+
+def check_no_labels(labels: bool, what: str) -> None:
+    """Raises ValueError where `what` is asked to stop where the class is wrong."""
+    if labels:
+        raise ValueError(f"{what} does not stop where the class is wrong; labels go with Fixed and Tolerance")
+
+
+def check_smallest(n, alpha: float, smallest: int) -> None:
+    """Raises ValueError for fewer than the `smallest` number of samples that could certify."""
+    if np.min(n) < smallest:
+        raise ValueError(
+            f"n = {n} samples can certify nothing at alpha = {alpha}: even if all agree the bound stays below "
+            f"1/2. The smallest n that could is {smallest}"
+        )
 
 
 @functools.lru_cache(maxsize=8)

@@ -10,7 +10,6 @@ from jaxtyping import Array, Float, Int
 from . import bounds
 from .ddrs import SigmaAscent
 from .sampling import SOFT_ONE
-from .sequential import Sequential
 from .sigma import SigmaSearch
 
 ABSTAIN = -1
@@ -125,7 +124,7 @@ def make_randomised_certificate(counts0, counts, sigma, n, alpha: float, u) -> C
     return make_certificate(counts0, counts, sigma, n, alpha, lower)._replace(u=u)
 
 
-def make_sequential_certificate(counts0, counts, sigma, look, sequential: Sequential, n: int, alpha: float):
+def make_sequential_certificate(counts0, counts, sigma, look, sequential, n: int, alpha: float) -> Certificate:
     """The certificate of an estimation that stopped at `look`, counted from 0, with n samples at most.
 
     Its bounds are those of the confidence sequence at that look: exact, whatever made the estimation stop there.

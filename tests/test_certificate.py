@@ -17,7 +17,22 @@ from jax.tree_util import Partial
 from reference_noise import reference_noise
 from scipy import special, stats
 
-from qcrs_jax import ABSTAIN, QCRS, Sequential, certify, predict, sample_counts, search_sigma
+from qcrs_jax import (
+    ABSTAIN,
+    QCRS,
+    Fixed,
+    Sequential,
+    Soft,
+    Tolerance,
+    certify,
+    conclude,
+    decide,
+    draw,
+    draw_counts,
+    predict,
+    sample_counts,
+    search_sigma,
+)
 from qcrs_jax.bounds import (
     certified_radius,
     clopper_pearson_lower,
@@ -187,8 +202,8 @@ def test_these_searches_draw_afresh_each_time(search):
     found = search_sigma(by_sign, jnp.full(SHAPE, 0.05), 0.25, settings, key=KEY)
     m = int(found.evaluations)
     assert m == settings.evaluations
-    for draw, (sigma, k) in enumerate(zip(found.sigmas[:m], found.successes[:m])):
-        stream = jax.random.fold_in(jax.random.fold_in(KEY, 0), draw)
+    for number, (sigma, k) in enumerate(zip(found.sigmas[:m], found.successes[:m])):
+        stream = jax.random.fold_in(jax.random.fold_in(KEY, 0), number)
         counts = sample_counts(by_sign, jnp.full(SHAPE, 0.05), sigma, stream, 500)
         assert counts[int(found.prediction)] == k
     assert np.all(np.asarray(found.sigmas)[:m] > 0)  # .1447 - .075 and less: never below the floor
@@ -278,8 +293,8 @@ def test_predict_draws_the_estimation_samples_of_certify():
     assert np.all(predict(by_sign, image, 0.25, key=KEY, n=100).counts <= counts)
 
 
-def certify_soft(classify, image, sigma=0.25, **options):
-    return certify(classify, image, sigma, key=KEY, certificate="soft", **options)
+def certify_soft(classify, image, sigma=0.25, beta=16.0, **options):
+    return certify(classify, image, sigma, key=KEY, estimate=Soft(beta), **options)
 
 
 def test_soft_certificates_follow_from_votes_on_the_documented_noise():
@@ -330,7 +345,7 @@ def test_soft_votes_do_not_depend_on_the_batch_nor_on_the_company(search):
     first, other = (certify_soft(by_sign, images, n=777, search=settings, beta=1.0, batch_size=b) for b in (500, 7))
     jax.tree.map(np.testing.assert_array_equal, first, other)
     key = jax.random.fold_in(KEY, 1)
-    alone = certify(by_sign, images[1], 0.25, key=key, n=777, search=settings, certificate="soft", beta=1.0)
+    alone = certify(by_sign, images[1], 0.25, key=key, n=777, search=settings, estimate=Soft(1.0))
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[1], b), first, alone)
     if search:  # the search looks at hard counts
         hard = certify(by_sign, images, 0.25, key=KEY, n=777, search=settings)
@@ -358,10 +373,7 @@ def test_soft_is_refused_inside_jit():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"certificate": "medium"}, "hard, soft"),
-        ({"certificate": "soft", "beta": 0.0}, "beta"),
-        ({"certificate": "soft", "beta": np.inf}, "beta"),
-        ({"certificate": "soft", "n": 39}, "smallest n that could is 40"),
+        ({"estimate": Soft(), "n": 39}, "smallest n that could is 40"),
         ({"sigma": 0.0}, "sigma"),
         ({"sigma": -0.25}, "sigma"),
         ({"sigma": np.inf}, "sigma"),
@@ -425,7 +437,7 @@ def results(devices):
         certify(by_sign, images[0], 0.25, n=777, search=settings, **options),
         certify(by_sign, images, 0.25, n=333, **options),
         predict(by_sign, images, 0.25, n=333, **options),
-        certify(by_sign, images, 0.25, n=333, certificate="soft", beta=1.0, **options),
+        certify(by_sign, images, 0.25, n=333, estimate=Soft(1.0), **options),
         search_sigma(by_sign, images, 0.25, settings, **options),
     ))
 
@@ -491,25 +503,28 @@ def test_each_image_may_have_a_sigma_a_number_of_samples_and_a_label():
     for i in (0, 2):
         alone = certify(linear, images[i], float(sigmas[i]), n=int(ns[i]), key=keys[i])
         jax.tree.map(np.testing.assert_array_equal, jax.tree.map(lambda a, i=i: a[i], together), alone)
-    for wrong in ({"tolerance": 0.1}, {"certificate": "soft"}):
-        with pytest.raises(ValueError, match="goes with hard certificates"):
-            certify(linear, images, 0.25, n=ns, key=KEY, **wrong)
+    for estimate in (Tolerance(0.1), Soft(), Sequential(decide=0.1)):
+        with pytest.raises(ValueError, match="takes one n for all images"):
+            certify(linear, images, 0.25, n=ns, key=KEY, estimate=estimate)
+    for estimate in (Soft(), Sequential(decide=0.1)):
+        with pytest.raises(ValueError, match="does not stop where the class is wrong"):
+            certify(linear, images, 0.25, n=500, key=KEY, labels=np.array([0, 1, 0]), estimate=estimate)
 
 
 @pytest.mark.parametrize(
-    ("search", "sequential"),
-    [(None, Sequential(decide=0.1)), (QCRS(0.08, 0.9, search="bayesian", search_n=100), None)],
+    ("search", "estimate"),
+    [(None, Sequential(decide=0.1)), (QCRS(0.08, 0.9, search="bayesian", search_n=100), Fixed())],
 )
-def test_images_in_step_get_what_each_would_get_alone(search, sequential):
+def test_images_in_step_get_what_each_would_get_alone(search, estimate):
     images = jnp.stack([jnp.full(SHAPE, level) for level in (0.01, 0.3, 0.9)])
     keys = jax.random.split(KEY, 3)
-    options = {"n": 500, "search": search, "sequential": sequential, "batch_size": 64}
-    together = certify(by_sign, images, 0.25, key=keys, wait=False, **options)()
+    options = {"n": 500, "search": search, "estimate": estimate, "batch_size": 64}
+    together = conclude(draw(by_sign, images, 0.25, key=keys, **options))
     alone = [certify(by_sign, image, 0.25, key=key, **options) for image, key in zip(images, keys)]
     jax.tree.map(lambda both, *each: np.testing.assert_array_equal(both, np.stack(each)), together, *alone)
     waits = together.search.evaluations if search else together.n  # for each other
     assert len(set(waits.tolist())) > 1
-    answers = predict(by_sign, images, 0.25, key=keys, n=500, wait=False)()
+    answers = decide(draw_counts(by_sign, images, 0.25, key=keys, n=500), 500)
     np.testing.assert_array_equal(answers.counts[1], predict(by_sign, images[1], 0.25, key=keys[1], n=500).counts)
 
 
@@ -517,7 +532,7 @@ def test_images_in_step_get_what_each_would_get_alone(search, sequential):
 def test_a_tolerance_gives_each_image_the_samples_it_needs(search):
     images = jnp.stack([at_distance(d) for d in (0.02, 0.4, 1.0)])
     arguments = {"key": KEY, "n0": 100, "n": 20_000, "search": search}
-    ours, full = certify(linear, images, 0.25, tolerance=0.05, **arguments), certify(linear, images, 0.25, **arguments)
+    ours, full = (certify(linear, images, 0.25, estimate=e, **arguments) for e in (Tolerance(0.05), Fixed()))
     np.testing.assert_array_equal(ours.counts0, full.counts0)
     np.testing.assert_array_equal(ours.n, enough_table(100, 20_000, 0.001, 0.05)[ours.counts0.max(axis=-1)])
     np.testing.assert_array_equal(ours.counts.sum(axis=-1), ours.n)
@@ -532,11 +547,20 @@ def test_a_tolerance_gives_each_image_the_samples_it_needs(search):
 
 def test_a_tolerance_is_refused_where_it_cannot_be_had():
     with pytest.raises(ValueError, match="outside jit"):
-        jax.jit(lambda x: certify(linear, x, 0.25, key=KEY, n=100, tolerance=0.1).radius)(at_distance(0.3))
-    with pytest.raises(ValueError, match="does not go with the soft one"):
-        certify(linear, at_distance(0.3), 0.25, key=KEY, n=100, tolerance=0.1, certificate="soft")
+        jax.jit(lambda x: certify(linear, x, 0.25, key=KEY, n=100, estimate=Tolerance(0.1)).radius)(at_distance(0.3))
     with pytest.raises(ValueError, match=r"must lie in \(0, 1\), not 1.5"):
-        certify(linear, at_distance(0.3), 0.25, key=KEY, n=100, tolerance=1.5)
+        Tolerance(1.5)
+    for beta in (0.0, np.inf):
+        with pytest.raises(ValueError, match="beta"):
+            Soft(beta)
+
+
+def test_what_is_drawn_inside_jit_is_concluded_on_the_host():
+    images = jnp.stack([at_distance(d) for d in (0.05, 0.3)])
+    for estimate in (Fixed(), Fixed("randomised"), Tolerance(0.05), Sequential(decide=0.1), Soft()):
+        arguments = {"key": KEY, "n": 1000, "search": SETTINGS, "estimate": estimate}
+        drawn = jax.jit(lambda images, a=arguments: draw(linear, images, 0.25, **a))(images)
+        jax.tree.map(np.testing.assert_array_equal, conclude(drawn), certify(linear, images, 0.25, **arguments))
 
 
 @pytest.mark.parametrize("several", [False, True])

@@ -15,7 +15,10 @@ from classifiers import SHAPE, by_sign
 from qcrs_jax import (
     DDRS,
     QCRS,
+    Fixed,
     Sequential,
+    Soft,
+    certificate,
     certify,
     load_classifier,
     predict,
@@ -28,6 +31,13 @@ from qcrs_jax.checks import as_images, as_key
 KEY = jax.random.key(3)
 IMAGE = np.full(SHAPE, 0.05, np.float32)
 SEARCH = QCRS(0.1, 0.6, search_n=20)
+
+
+@pytest.fixture(autouse=True)
+def as_users_call(monkeypatch):
+    """Functions that call each other do so without the type checks of these tests."""
+    for name in ("draw", "draw_counts"):
+        monkeypatch.setattr(certificate, name, inspect.unwrap(getattr(certificate, name)))
 
 
 def plain(function):
@@ -136,7 +146,7 @@ def test_keys_of_either_kind_are_one(function):
 
 
 def test_keys_of_the_old_kind_go_with_every_bound_and_with_several_images():
-    numbers = {"n0": 5, "n": 20, "bound": "randomised"}
+    numbers = {"n0": 5, "n": 20, "estimate": Fixed("randomised")}
     images = np.stack([IMAGE, IMAGE + 0.1])
     for image, keys in (
         (IMAGE, (KEY, jax.random.PRNGKey(3))),
@@ -166,9 +176,9 @@ def test_a_search_that_is_none_is_a_type_error(wrong):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"sequential": 0.5}, TypeError, r"Sequential\(decide"),
-        ({"sequential": Sequential}, TypeError, "the class Sequential itself"),
-        ({"sequential": False}, TypeError, r"Sequential\(decide"),
+        ({"estimate": 0.5}, TypeError, r"Sequential\(decide"),
+        ({"estimate": Sequential}, TypeError, "the class Sequential itself"),
+        ({"estimate": None}, TypeError, r"Sequential\(decide"),
         ({"n": 20.5}, TypeError, "n must be a whole number"),
         ({"n0": "100"}, TypeError, "n0 must be a whole number"),
         ({"labels": 0.5}, TypeError, "labels must be a whole number"),
@@ -202,7 +212,7 @@ def test_requests_that_cannot_be_meant_are_refused(arguments, error, message):
         lambda f: certify(f, np.stack([IMAGE] * 2), 0.25, key=KEY, n=20),
         lambda f: jax.jit(lambda image: certify(f, image, 0.25, key=KEY, n=20))(IMAGE),
         lambda f: certify(f, IMAGE, 0.25, key=KEY, n=20, search=DDRS(0.1, 0.6, steps=2, draws=5)),
-        lambda f: certify(f, IMAGE, 0.25, key=KEY, n=200, certificate="soft"),
+        lambda f: certify(f, IMAGE, 0.25, key=KEY, n=200, estimate=Soft()),
         lambda f: predict(f, IMAGE, 0.25, key=KEY, n=20),
         lambda f: search_sigma(f, IMAGE, 0.25, SEARCH, key=KEY),
         lambda f: sample_curve(f, IMAGE, [0.2], key=KEY, n=20),
@@ -234,7 +244,7 @@ def test_the_object_that_holds_a_classifier_is_not_the_function():
 
 STRICT = """
 import sys, jax, numpy as np
-from qcrs_jax import DDRS, QCRS, Sequential, certify, load_classifier
+from qcrs_jax import DDRS, QCRS, Fixed, Sequential, Soft, Tolerance, certify, load_classifier
 from qcrs_jax import predict, sample_counts, sample_curve, search_sigma
 from qcrs_jax.models import ARCHITECTURES, Classifier, Spec, build
 from qcrs_jax.sigma import SEARCHES
@@ -247,11 +257,11 @@ for name in SEARCHES:
     certify(classify, alone, 0.25, key=key, n=50, search=QCRS(0.1, 0.6, 0.2, name, **brief))
 certify(classify, images, 0.25, key=key, n=50, search=QCRS(0.1, 0.6, 0.2, **brief), devices=jax.devices())
 certify(classify, alone, 0.25, key=key, n=50, search=DDRS(0.1, 0.6, steps=3, draws=5))
-certify(classify, alone, 0.25, key=key, n=200, certificate="soft")
-certify(classify, alone, 0.25, key=key, n=200, sequential=Sequential(decide=0.1))
-certify(classify, alone, 0.25, key=key, n=200, sequential=Sequential(precision=0.3, sequence="betting"))
-certify(classify, alone, 0.25, key=key, n=200, tolerance=0.1)
-certify(classify, alone, 0.25, key=key, n=200, bound="randomised")
+certify(classify, alone, 0.25, key=key, n=200, estimate=Soft())
+certify(classify, alone, 0.25, key=key, n=200, estimate=Sequential(decide=0.1))
+certify(classify, alone, 0.25, key=key, n=200, estimate=Sequential(precision=0.3, sequence="betting"))
+certify(classify, alone, 0.25, key=key, n=200, estimate=Tolerance(0.1))
+certify(classify, alone, 0.25, key=key, n=200, estimate=Fixed("randomised"))
 certify(classify, images, 0.25, key=key, n=[200, 300], labels=[1, 2])
 jax.jit(lambda image: certify(classify, image, 0.25, key=key, n=50))(alone)
 predict(classify, images, 0.25, key=jax.random.PRNGKey(0), n=50)

@@ -113,7 +113,7 @@ def test_full_memory_halves_the_copies_and_the_run_goes_on(late, told):
 STARVED = """
 import resource, sys
 import jax, jax.numpy as jnp, numpy as np
-from qcrs_jax import certify
+from qcrs_jax import conclude, draw
 from qcrs_jax.experiments.pipeline import Launcher
 
 def classify(images):  # sorts in memory of its own, which XLA allocates
@@ -121,7 +121,8 @@ def classify(images):  # sorts in memory of its own, which XLA allocates
     return jnp.stack([middle.sum(axis=1) > 0.1, middle.sum(axis=1) <= 0.1], axis=1).astype(jnp.float32)
 
 def start(image, copies):
-    return certify(classify, image, 0.25, key=jax.random.key(0), n=500, batch_size=copies, wait=False)
+    drawn = draw(classify, image, 0.25, key=jax.random.key(0), n=500, batch_size=copies)
+    return lambda: conclude(drawn)
 
 image = np.full((4, 4, 3), 0.05, np.float32)
 expected = start(image, 16)().counts.tolist()

@@ -1,5 +1,7 @@
 """Sequential estimation: exact errors by dynamic programming, and certificates that stop when they know."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,9 +9,10 @@ import pytest
 from classifiers import at_distance, linear
 from scipy import special, stats
 
-from qcrs_jax import QCRS, Sequential, certify, sample_counts
+from qcrs_jax import QCRS, Fixed, Sequential, Soft, Tolerance, certify, sample_counts
 from qcrs_jax.bounds import certified_radius, clopper_pearson_lower, randomised_lower
 from qcrs_jax.certificate import check_request
+from qcrs_jax.estimates import estimate_of
 from qcrs_jax.sequential import MARGIN, SEQUENCES, betting_lower, outcome, tables, walk
 from qcrs_jax.sigma import ESTIMATION, UNIFORM
 
@@ -117,11 +120,11 @@ def test_certify_stops_when_it_knows(search, settings):
     distances = [-0.2, 0.05, 0.25, 0.29, 0.3, 0.31, 0.4, 0.8]
     images = jnp.stack([at_distance(d) for d in distances])
     arguments = dict(key=KEY, n=20_000, alpha=0.01, search=search)
-    several = certify(linear, images, 0.25, sequential=sequential, **arguments, batch_size=64)
+    several = certify(linear, images, 0.25, estimate=sequential, **arguments, batch_size=64)
     devices = jax.devices()[:2]
     for i, image in enumerate(images[:2]):  # whatever the batch size and the devices
         alone = {**arguments, "key": jax.random.fold_in(KEY, i), "batch_size": 17, "devices": devices}
-        one = certify(linear, image, 0.25, sequential=sequential, **alone)
+        one = certify(linear, image, 0.25, estimate=sequential, **alone)
         np.testing.assert_array_equal(one.counts, several.counts[i])
         assert one.n == several.n[i] and one.radius == several.radius[i]
     looks, selected = sequential.looks(20_000), several.counts0.argmax(axis=-1)
@@ -170,7 +173,9 @@ def test_the_randomised_bound_covers_with_exactly_its_probability():
 def test_the_uniform_number_is_of_the_image_and_its_stream():
     images = jnp.stack([at_distance(0.3), at_distance(0.5)])
     arguments = dict(key=KEY, n=400, alpha=0.01)
-    ours, plain = (certify(linear, images, 0.25, **arguments, bound=b) for b in ("randomised", "clopper-pearson"))
+    ours, plain = (
+        certify(linear, images, 0.25, **arguments, estimate=Fixed(b)) for b in ("randomised", "clopper-pearson")
+    )
     np.testing.assert_array_equal(ours.counts, plain.counts)
     assert plain.u is None and np.all((ours.u > 0) & (ours.u <= 1)) and ours.u[0] != ours.u[1]
     assert np.all(ours.pa_lower > plain.pa_lower)
@@ -180,7 +185,9 @@ def test_the_uniform_number_is_of_the_image_and_its_stream():
     high, low = (int(word) for word in jax.random.key_data(key))
     assert ours.u[1] == ((high * 2**32 + low) // 2**11 + 1) / 2**53
     assert (
-        certify(linear, images[0], 0.25, **{**arguments, "key": jax.random.fold_in(KEY, 0)}, bound="randomised").u
+        certify(
+            linear, images[0], 0.25, **{**arguments, "key": jax.random.fold_in(KEY, 0)}, estimate=Fixed("randomised")
+        ).u
         == ours.u[0]
     )
 
@@ -192,19 +199,18 @@ def test_an_infinite_radius_is_never_certified():
     assert randomised_lower(50, 50, 0.01, 0.009) == 1 and made.pa_lower[0] == clopper_pearson_lower(50, 50, 0.01)
 
 
+def test_what_cannot_be_had_is_refused():
+    with pytest.raises(ValueError, match="certify at most a radius of"):
+        certify(linear, at_distance(0.3), 0.25, key=KEY, n=1000, estimate=Sequential(decide=2.0))
+    with pytest.raises(ValueError, match="unknown bound"):
+        Fixed("wilson")
+
+
 @pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"sequential": Sequential(decide=2.0)}, "certify at most a radius of"),
-        ({"sequential": Sequential(precision=0.1), "certificate": "soft"}, "soft"),
-        ({"sequential": Sequential(precision=0.1), "tolerance": 0.1}, "choose one"),
-        ({"sequential": Sequential(precision=0.1), "bound": "randomised"}, "fixed beforehand"),
-        ({"bound": "wilson"}, "unknown bound"),
-    ],
+    "estimate", [Fixed(), Fixed("randomised"), Tolerance(0.1), Sequential(precision=0.1, step=20), Soft(2.0)]
 )
-def test_what_does_not_go_together_is_refused(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        certify(linear, at_distance(0.3), 0.25, key=KEY, n=1000, **arguments)
+def test_an_estimate_is_read_from_what_is_recorded_of_it(estimate):
+    assert estimate_of(json.loads(json.dumps(estimate.recorded()))) == estimate
 
 
 @pytest.mark.parametrize(
@@ -217,10 +223,10 @@ def test_settings_out_of_range_are_refused(settings):
         Sequential(**settings)
 
 
-@pytest.mark.parametrize("arguments", [{"sequential": Sequential(decide=0.1)}, {"bound": "randomised"}])
-def test_what_the_host_computes_is_refused_inside_jit(arguments):
+@pytest.mark.parametrize("estimate", [Sequential(decide=0.1), Fixed("randomised")])
+def test_what_the_host_computes_is_refused_inside_jit(estimate):
     def radius(image):
-        return certify(linear, image, 0.25, key=KEY, n=100, **arguments).radius
+        return certify(linear, image, 0.25, key=KEY, n=100, estimate=estimate).radius
 
     with pytest.raises(ValueError, match="outside jit"):
         jax.jit(radius)(at_distance(0.3))
@@ -276,4 +282,4 @@ def test_tables_of_very_small_alphas_stay_on_the_safe_side(alpha, sequence, n):
 def test_alphas_that_are_too_small_for_the_tables():
     for sequential, alpha in ((Sequential(decide=0.5), 1e-16), (Sequential(precision=0.1, beta=1e-300), 0.001)):
         with pytest.raises(ValueError, match="of a sequential estimation must be at least 1e-15"):
-            check_request(0.25, 10, 10_000, alpha, sequential=sequential)
+            check_request(0.25, 10, 10_000, alpha, sequential)

@@ -1,0 +1,258 @@
+"""Estimates: how many certification samples an image gets, and what follows from their counts.
+
+An estimate is an object that `certify` asks and that nobody else has to know: what the compiled loop looks up, which
+certificate its counts give, and what a results file keeps beside the counts. A new one is one class here.
+"""
+
+import dataclasses
+import functools
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Int, UInt32
+
+from . import bounds
+from .ddrs import SigmaAscent
+from .procedure import uniform
+from .sampling import Votes, soft_sums
+from .sequential import Sequential, check_no_labels, check_one_number, check_smallest
+from .sigma import SigmaSearch
+from .verdict import (
+    Certificate,
+    make_certificate,
+    make_randomised_certificate,
+    make_soft_certificate,
+)
+
+BOUNDS = ("clopper-pearson", "randomised")
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("selection", "estimation", "n", "looks", "sigma", "words", "search"),
+    meta_fields=("estimate", "alpha", "most", "fixed"),
+)
+@dataclasses.dataclass(frozen=True)
+class Drawn:
+    """What was drawn of one image, or of several, and at which sigma. `*m` is () or (images,). A pytree of arrays.
+
+    selection, estimation: the votes of the samples that select the class, and of those that certify it.
+    n: how many samples certify; counts sum to less where logits were not finite.
+    looks: how many looks at the counts there were.
+    sigma: the noise level.
+    words: the bits of the number that randomises a bound; None where none does.
+    search: how sigma was chosen; None at a fixed sigma.
+    estimate, alpha: what was asked.
+    most: the most samples that an image could get.
+    fixed: how many each got where that is one number, known beforehand; else None.
+    """
+
+    selection: Votes
+    estimation: Votes
+    n: Int[Array, "*m"]
+    looks: Int[Array, "*m"]
+    sigma: Float[Array, "*m"]
+    words: UInt32[Array, "*m 2"] | None
+    search: SigmaSearch | SigmaAscent | None
+    estimate: "Estimate"
+    alpha: float
+    most: int
+    fixed: int | None
+
+
+@runtime_checkable
+class Estimate(Protocol):
+    """How many of n samples certify an image, and what they certify.
+
+    columns: what a results file keeps beside the counts, by the names of Record.
+    randomises: whether a uniform number is drawn for the bound.
+    votes_beta: inverse temperature of the soft votes that are summed; None for none.
+    on_host: whether the certificate needs counts that can be seen, that is, cannot be had inside jit.
+    """
+
+    columns: tuple[str, ...]
+    randomises: bool
+    votes_beta: float | None
+    on_host: bool
+
+    def check(self, n0: int, n, alpha: float, labels: bool) -> None:
+        """Raises ValueError for numbers with which nothing can be certified, before anything is computed.
+
+        labels: whether images of another label than the selected class are left without samples.
+        """
+
+    def check_reach(self, sigma, n: int, alpha: float) -> None:
+        """Raises ValueError where no counts at `sigma` could certify what is asked."""
+
+    def tables(self, n0: int, n, alpha: float) -> tuple[Any, Any]:
+        """What the compiled loop looks up: samples by the top count of the selection, and looks; None for neither."""
+
+    def conclude(self, drawn: Drawn) -> Certificate:
+        """The certificate of what was drawn; fails with probability at most alpha."""
+
+    def fields(self, certificate: Certificate) -> dict:
+        """The `columns` of one image's certificate, in Python's own numbers."""
+
+    def recorded(self) -> dict:
+        """What a sidecar says of it; `estimate_of` reads it."""
+
+
+class _Hard:
+    """Estimates of Cohen's classifier, whose number of samples does not depend on their counts."""
+
+    bound: str
+    votes_beta: ClassVar[None] = None
+
+    def __post_init__(self):
+        if self.bound not in BOUNDS:
+            raise ValueError(f"unknown bound {self.bound!r}; known are {', '.join(BOUNDS)}")
+
+    @property
+    def randomises(self) -> bool:
+        return self.bound == "randomised"
+
+    @property
+    def on_host(self) -> bool:
+        return self.randomises
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return ("u",) if self.randomises else ()
+
+    def check(self, n0, n, alpha, labels):
+        check_smallest(n, alpha, bounds.smallest_n(alpha))
+
+    def check_reach(self, sigma, n, alpha):
+        pass
+
+    def tables(self, n0, n, alpha):
+        return None, None
+
+    def conclude(self, drawn):
+        counts = drawn.selection.counts, drawn.estimation.counts
+        if isinstance(counts[1], jax.core.Tracer):
+            return make_certificate(*counts, drawn.sigma, drawn.fixed, drawn.alpha)
+        n = np.asarray(drawn.n, np.int64)[()]
+        if self.randomises:
+            return make_randomised_certificate(*counts, drawn.sigma, n, drawn.alpha, uniform(drawn.words))
+        return make_certificate(*counts, drawn.sigma, n, drawn.alpha)
+
+    def fields(self, certificate):
+        return {} if certificate.u is None else {"u": float(certificate.u)}
+
+    def recorded(self):
+        return {"bound": self.bound} if self.randomises else {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Fixed(_Hard):
+    """All n samples, one number for all images or, outside jit, one for each.
+
+    Attributes:
+        bound: "clopper-pearson", or "randomised", `bounds.randomised_lower`: never below, and as large as a bound can
+            be that fails with probability alpha. Its uniform number is drawn from the image's key, in a stream of its
+            own. It cannot be had inside jit.
+    """
+
+    bound: str = "clopper-pearson"
+
+
+@dataclasses.dataclass(frozen=True)
+class Tolerance(_Hard):
+    """As few of the n samples as can be expected to keep an image's radius.
+
+    The n0 selection samples decide how many it gets (`bounds.enough_table`). They are independent of the samples that
+    certify: whatever that number, these are as many independent draws, and the certificate fails with probability at
+    most alpha. It cannot be had inside jit.
+
+    Attributes:
+        tolerance: expected relative loss of radius that is acceptable in exchange for fewer samples, in (0, 1).
+        bound: as of `Fixed`.
+    """
+
+    tolerance: float
+    bound: str = "clopper-pearson"
+    on_host: ClassVar[bool] = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 < self.tolerance < 1:
+            raise ValueError(f"tolerance is a share of the radius and must lie in (0, 1), not {self.tolerance}")
+
+    @property
+    def columns(self):
+        return ("n", *super().columns)
+
+    def check(self, n0, n, alpha, labels):
+        check_one_number(n, "a tolerance")
+        super().check(n0, n, alpha, labels)
+
+    def tables(self, n0, n, alpha):
+        return bounds.enough_table(n0, n, alpha, self.tolerance), None
+
+    def fields(self, certificate):
+        return {"n": int(certificate.n), **super().fields(certificate)}
+
+    def recorded(self):
+        return {**super().recorded(), "tolerance": self.tolerance}
+
+
+@dataclasses.dataclass(frozen=True)
+class Soft:
+    """All n samples, for the soft certificate (Soft-RS of Zhai et al. 2020).
+
+    It is about another smoothed classifier: the class with the largest mean of softmax(beta * logits) over the noise,
+    as `make_soft_certificate` defines it. The bounds of all classes share alpha (`bounds.soft_bounds`). It cannot be
+    had inside jit.
+
+    Attributes:
+        beta: inverse temperature; MACER's by default.
+    """
+
+    beta: float = 16.0
+    columns: ClassVar[tuple[str, ...]] = ("pb_upper", "sums0", "sums", "squares")
+    randomises: ClassVar[bool] = False
+    on_host: ClassVar[bool] = True
+
+    def __post_init__(self):
+        if not 0 < self.beta < np.inf:
+            raise ValueError(f"beta is an inverse temperature and must be positive and finite, not {self.beta}")
+
+    @property
+    def votes_beta(self) -> float:
+        return float(self.beta)
+
+    def check(self, n0, n, alpha, labels):
+        check_one_number(n, "a soft certificate")
+        check_no_labels(labels, "a soft certificate")
+        check_smallest(n, alpha, bounds.smallest_soft_n(alpha))
+
+    def check_reach(self, sigma, n, alpha):
+        pass
+
+    def tables(self, n0, n, alpha):
+        return None, None
+
+    def conclude(self, drawn):
+        counts = drawn.selection.counts, drawn.estimation.counts
+        sums = (soft_sums(drawn.selection.digits)[0], *soft_sums(drawn.estimation.digits))
+        return make_soft_certificate(*counts, *sums, drawn.sigma, drawn.most, drawn.alpha)
+
+    def fields(self, certificate):
+        votes = certificate.soft
+        sums = {name: tuple(getattr(votes, name).tolist()) for name in ("sums0", "sums", "squares")}
+        return {"pb_upper": float(votes.pb_upper), **sums}
+
+    def recorded(self):
+        return {"certificate": "soft", "beta": self.beta}
+
+
+def estimate_of(recorded: dict) -> Fixed | Tolerance | Sequential | Soft:
+    """The estimate that a sidecar's request tells of, as `Estimate.recorded` wrote it."""
+    if recorded.get("certificate") == "soft":
+        return Soft(recorded["beta"])
+    if recorded.get("sequential"):
+        return Sequential(**recorded["sequential"])
+    bound = recorded.get("bound", "clopper-pearson")
+    return Tolerance(recorded["tolerance"], bound) if recorded.get("tolerance") else Fixed(bound)
