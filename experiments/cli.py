@@ -68,8 +68,9 @@ def main(argv: list[str] | None = None) -> int:
     A run over images that SIGTERM, Ctrl-C or the end of another host stops ends the process here, with 143, 130 or 75.
     So does one of several hosts that cannot go on, with 2, or 1 for what was not foreseen.
     """
-    if getattr(sys.stdout, "errors", None) == "strict":  # file names need not be texts
-        sys.stdout.reconfigure(errors="backslashreplace")
+    for stream in (sys.stdout, sys.stderr):
+        if getattr(stream, "errors", None) == "strict":  # file names need not be texts
+            stream.reconfigure(errors="backslashreplace")
     parser = argparse.ArgumentParser(
         prog="qcrs-jax",
         description="Randomized-smoothing certification in JAX: Cohen's RS, QCRS and DDRS.",

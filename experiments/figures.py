@@ -27,6 +27,7 @@ def pyplot():
 
 def literal(text: str) -> str:
     """A name as a figure shows it: with no mathematics between dollars, and in a legend even if it begins with _."""
+    text = text.encode(errors="replace").decode()  # a file name need not be a text
     return text.replace("$", r"\$").replace("_", " _", text.startswith("_"))
 
 
