@@ -34,7 +34,7 @@ from qcrs_jax.errors import UserError
 
 from .gpu import axes_of
 from .networks import NETWORKS
-from .parts import ROOT, machine, parts
+from .parts import machine, parts, python_path
 from .report import FILES, LOG, NUMBERS, TABLES, Part, Report
 from .sides import Clock
 
@@ -161,7 +161,7 @@ def _start(args, waiting, names, began, ends, scratch):
         "JAX_COMPILATION_CACHE_DIR": str(scratch / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
         **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+        **python_path(),
     }
     words = ["--out", str(args.out), "--parts", *waiting, "--child", str(began), str(ends), str(scratch)]
     words += ["--images", str(args.images)] if args.images else []

@@ -15,7 +15,7 @@ from . import reference
 from .report import Part, markdown, seconds_since
 from .sides import Clock
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[2]  # of the checkout, if it is one
 
 
 def devices():
@@ -461,7 +461,7 @@ def command(*words) -> tuple[int, str]:
 
 def process(words, environment: dict, seconds: float) -> tuple[int, str]:
     """The same in a process of its own, which has so many seconds; -1 for a process that needed more."""
-    own = {**os.environ, **environment, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    own = {**os.environ, **environment, **python_path()}
     if "XLA_PYTHON_CLIENT_PREALLOCATE" not in environment:
         own.pop("XLA_PYTHON_CLIENT_PREALLOCATE", None)
     line = "import sys; from qcrs_jax.experiments.cli import main; sys.exit(main(sys.argv[1:]))"
@@ -473,6 +473,13 @@ def process(words, environment: dict, seconds: float) -> tuple[int, str]:
     except subprocess.TimeoutExpired as error:
         return -1, f"stopped after {seconds:.0f} s: {_without_progress((error.stdout or b'').decode(errors='replace'))}"
     return done.returncode, _without_progress(done.stdout)
+
+
+def python_path() -> dict[str, str]:
+    """The variable with which a new process finds the package: only in a checkout is there something to add."""
+    if not (ROOT / "qcrs_jax" / "__init__.py").exists():
+        return {}
+    return {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
 
 
 def _without_progress(text):
