@@ -98,7 +98,7 @@ def counts(name: str, n: int, device, dtype: str = "float32"):
 
 def settings() -> dict[str, dict]:
     """Arguments of `certify` by name: every search, every estimation."""
-    from qcrs_jax import DDRS, QCRS, Sequential
+    from qcrs_jax import DDRS, QCRS, Fixed, Sequential, Soft, Tolerance
 
     bracket, common = (0.08, 0.9), {"search_n": 100}
     searches = {
@@ -110,11 +110,11 @@ def settings() -> dict[str, dict]:
         **searches,
         "bayesian": {"search": QCRS(*bracket, search="bayesian", max_evaluations=6, **common)},
         "ddrs": {"search": DDRS(*bracket, steps=5, draws=32)},
-        "sequential, decide": {"sequential": Sequential(decide=0.2)},
-        "sequential, precision": {"sequential": Sequential(precision=0.1)},
-        "soft": {"certificate": "soft"},
-        "tolerance": {"tolerance": 0.1},
-        "randomised": {"bound": "randomised"},
+        "sequential, decide": {"estimate": Sequential(decide=0.2)},
+        "sequential, precision": {"estimate": Sequential(precision=0.1)},
+        "soft": {"estimate": Soft()},
+        "tolerance": {"estimate": Tolerance(0.1)},
+        "randomised": {"estimate": Fixed("randomised")},
     }
 
 
