@@ -46,7 +46,7 @@ class Opening:
             "field": self.field is None or isinstance(self.field, str),
             "prefix": self.prefix is None or isinstance(self.prefix, str),
             "leave_out": all(isinstance(start, str) for start in self.leave_out),
-            "image_size": size == (None,) or all(isinstance(side, Integral) and side > 0 for side in size[:3]),
+            "image_size": size == (None,) or all(isinstance(side, Integral) for side in size),
             "max_pool": self.max_pool is None or isinstance(self.max_pool, bool),
         }
         for name, right in kinds.items():

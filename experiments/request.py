@@ -154,8 +154,6 @@ def check(args) -> Request:
     try:
         estimate = asked_estimate(args)
         check_request(args.sigma, args.N0, n, args.alpha, estimate, args.stop_when_wrong)
-        if args.budget is not None:
-            estimate.check(args.N0, np.array([n]), args.alpha, args.stop_when_wrong)
         if args.method == "cohen":
             estimate.check_reach(args.sigma, n, args.alpha)
     except UserError:
@@ -190,6 +188,13 @@ def check(args) -> Request:
         for name, flag in flags.items():
             message = re.sub(rf"\b{name}\b", flag, message)
         raise UserError(f"impossible request: {message}") from error
+    if args.budget is not None:
+        try:
+            estimate.check(args.N0, np.array([n]), args.alpha, args.stop_when_wrong)
+        except ValueError as error:
+            raise UserError(
+                "--budget decides an image's samples; it goes with hard certificates of these samples alone"
+            ) from error
     if estimate.votes_beta is not None and isinstance(args.batch, int) and args.batch > SOFT_ONE:
         raise UserError(f"--batch {args.batch}: soft votes are summed exactly for {SOFT_ONE} at most")
     numbers = (args.method, args.sigma, args.N0, n, args.alpha, args.seed, args.skip)
