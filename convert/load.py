@@ -87,7 +87,7 @@ def load_classifier(
         CheckpointError: names the file, what is wrong with it and the remedy.
     """
     leave_out = (leave_out,) if isinstance(leave_out, str) else tuple(leave_out)
-    image_size = image_size if image_size is None or isinstance(image_size, int) else tuple(image_size)
+    image_size = tuple(image_size) if isinstance(image_size, Sequence) else image_size
     return open_classifier(path, Opening(normalization, field, prefix, leave_out, image_size, max_pool))
 
 
@@ -142,15 +142,17 @@ def convert_file(path: Path, opening: Opening | None = None) -> Classifier:
     found = as_asked(found, opening.image_size, opening.max_pool, path)
     notes, normalization = list(found.notes), opening.normalization
     if normalization is not None and found.chosen.normalization is not None:
-        stored = parse_normalization(found.chosen.normalization)
-        if parse_normalization(normalization) != stored:
+        if parse_normalization(normalization) != _numbers(found.chosen.normalization):
             notes.append(f"The normalisation {normalization} is used, as was asked, and not the file's own.")
     normalization = normalization or _timm_normalization(path, found.arch) or _assumed(found)
     if normalization is None:
         raise CheckpointError(_ask_normalization(found, path))
     if opening.normalization is None and (found.layout.name, normalization) == ("Cohen", "cifar10"):
         notes.append(f"CIFAR-10's normalisation, as Cohen's files have it; some of SmoothAdv's need {_SMOOTHADV}.")
-    mean, std = parse_normalization(normalization)
+    try:
+        mean, std = parse_normalization(normalization)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     source = {"file": path.name, "sha256": digest, "layout": found.layout.name, "normalization": normalization}
@@ -210,12 +212,17 @@ def _timm_normalization(path, arch):
     return text
 
 
+def _numbers(text):
+    mean, std = (tuple(float(v) for v in part.split(",")) for part in text.split("/"))
+    return mean, std
+
+
 def parse_normalization(text: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel: those of a name in NORMALIZATIONS, or of "MEAN,.../STD,..."."""
     if text in NORMALIZATIONS:
         return NORMALIZATIONS[text]
     try:
-        mean, std = (tuple(float(v) for v in part.split(",")) for part in text.split("/"))
+        mean, std = _numbers(text)
     except (ValueError, AttributeError):
         raise CheckpointError(
             f"normalisation {text!r} is neither one of {', '.join(NORMALIZATIONS)} nor MEAN,.../STD,..."

@@ -88,6 +88,54 @@ def test_cohen_s_layout_of_other_classes_asks(tmp_path):
     assert "0.4914,0.4822,0.4465/1,1,1" in notes(classifier)
 
 
+@pytest.mark.parametrize("given", [{"prefix": "1."}, {"leave_out": "0."}])
+def test_what_is_left_out_may_be_the_normalisation(tmp_path, given):
+    content = cohen(of_classes(10), "cifar_resnet8")
+    content["state_dict"] |= {"0.mean": torch.full((3,), 0.5), "0.var": torch.full((3,), 0.1)}
+    path = asked(content, tmp_path, "cifar10 (", "0.mean, 0.var", "--normalization", **given)
+    assert load_classifier(path, "none", **given).spec.mean == (0.0,)
+
+
+@pytest.mark.parametrize("beside", [{"mean": [0.5] * 3, "std": [0.5] * 3}, {"normalize": {"mean": [0.5] * 3}}])
+def test_a_normalisation_beside_the_weights_is_not_passed_over(tmp_path, beside):
+    content = {**cohen(of_classes(10), "cifar_resnet8"), **beside}
+    path = asked(content, tmp_path, "cifar10 (", next(iter(beside)), "--normalization")
+    assert load_classifier(path, "cifar10").spec.mean == NORMALIZATIONS["cifar10"][0]
+
+
+def test_the_settings_of_a_training_tell_the_data_set(tmp_path):
+    content = {**cohen(of_classes(100), "resnet"), "args": {"dataset": "cifar100"}}
+    assert load_classifier(save(content, tmp_path / "net.pth")).spec.mean == CIFAR100[0]
+
+
+def test_a_normalisation_of_pixels_from_0_to_255_is_refused(tmp_path):
+    content = cohen(of_classes(10), "cifar_resnet8")
+    content["state_dict"] |= {"0.mean": torch.full((3,), 127.5), "0.std": torch.full((3,), 51.0)}
+    path = save(content, tmp_path / "net.pth")
+    with pytest.raises(CheckpointError, match="0 to 255.*--normalization 0.5,0.5,0.5/0.2,0.2,0.2"):
+        load_classifier(path)
+    assert load_classifier(path, "0.5,0.5,0.5/0.2,0.2,0.2").spec.mean == (0.5,) * 3
+
+
+OF_ANOTHER_TYPE = """
+from qcrs_jax import load_classifier
+OTHERS = [("max_pool", "no"), ("image_size", "64"), ("image_size", 64.0), ("normalization", (0.5, 0.5)), ("field", 3)]
+for given in map(dict, ([pair] for pair in OTHERS)):
+    try:
+        load_classifier("zoo:fashion_mnist-lenet-sigma0.25", **given)
+    except ValueError as error:
+        assert f"{next(iter(given))} cannot be" in str(error), error
+    else:
+        raise AssertionError(given)
+"""
+
+
+def test_arguments_of_another_type_are_refused():
+    # In a process of its own, without the type checks of these tests.
+    done = subprocess.run([sys.executable, "-c", OF_ANOTHER_TYPE], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_relatives_of_the_option_a_networks_ask(tmp_path):
     net = of_classes(10, option_a=True)
     weights = prefixed(net, "module.")
