@@ -131,7 +131,8 @@ def _dictionary(content, path, field):
     dictionaries = dict(_containers(content))
     if field is not None:
         if field not in dictionaries:
-            raise CheckpointError(f"{path}: field {field!r} is no dictionary in it; there are {listed(dictionaries)}")
+            others = f"there are {listed(dictionaries)}" if dictionaries else "it has no fields; leave field out"
+            raise CheckpointError(f"{path}: field {field!r} is no dictionary in it; {others}")
         return field, dictionaries[field], []
     holding = {name: d for name, d in dictionaries.items() if any(isinstance(v, Tensor) for v in d.values())}
     networks = {name: d for name, d in holding.items() if _stems(key for key in d if isinstance(key, str))}

@@ -83,7 +83,10 @@ def _entry(data, position, directory):
     extra = data[position + 46 + name_size : position + 46 + name_size + extra_size]
     packed, size, header = _wide(extra, *sizes, header)
     if flags & 1 or method or packed != size:
-        raise CheckpointError("a compressed or encrypted zip archive; torch.save writes neither: unpack it first")
+        raise CheckpointError(
+            "a compressed or encrypted zip archive; torch.save writes neither: unpack it first, or, if it is a "
+            "TorchScript archive of torch.jit.save, save the model's state_dict with torch.save instead"
+        )
     local, local_method, local_name_size, local_extra_size = struct.unpack_from("<4s4xH16x2H", data, header)
     start = header + 30 + local_name_size + local_extra_size
     same = local == b"PK\x03\x04" and not local_method and data[header + 30 : header + 30 + local_name_size] == name

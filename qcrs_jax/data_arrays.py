@@ -264,7 +264,10 @@ def npz(path: Path, split: str, limit: Limit = _LIMIT) -> Dataset:
     if x.ndim == 4 and x.shape[-1] not in (1, 3) and x.shape[1] in (1, 3):
         raise DataError(f"{path}: {x_key} {x.shape} looks like (m, c, h, w); store {x_key}.transpose(0, 2, 3, 1)")
     if y.dtype.kind not in "iu":
-        raise DataError(f"{path}: {y_key} must hold labels 0, 1, 2, ..., not {y.dtype}; store {y_key}.astype(int)")
+        remedy = f"{y_key}.astype(int)"
+        if y.dtype.kind not in "fb":
+            remedy = f"class_names, {y_key} = np.unique({y_key}, return_inverse=True)"
+        raise DataError(f"{path}: {y_key} must hold labels 0, 1, 2, ..., not {y.dtype}; store {remedy}")
     if x.dtype.kind not in "biuf":
         raise DataError(f"{path}: {x_key} must be uint8, or floats in [0, 1], not {x.dtype}")
     problems = {}
