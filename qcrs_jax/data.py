@@ -156,4 +156,4 @@ def _find(name, data_dir, split, tfds, limit):
             f"data set {name} ({split}) was not found. Looked in{places}\nTensorFlow Datasets was not asked, as this "
             "folder was not given on the command line; name it with --data_dir"
         )
-    return tfds_files.load(name, data_dir, split, looked, tfds == "prepare", limit)
+    return tfds_files.load(name, data_dir, split, looked, prepare=tfds == "prepare", limit=limit)

@@ -424,7 +424,7 @@ RESULTS = """
 import hashlib, sys, jax, jax.numpy as jnp, numpy as np
 sys.path.insert(0, sys.argv[1])
 from classifiers import SHAPE, by_sign
-from qcrs_jax import QCRS, certify, certificate, predict, search_sigma
+from qcrs_jax import QCRS, Soft, certify, certificate, predict, search_sigma
 from qcrs_jax.parallel import all_agree, join_hosts, place, replicated
 if len(sys.argv) > 2:
     join_hosts(sys.argv[2], (int(sys.argv[3]), 2))
@@ -581,8 +581,8 @@ def test_requests_of_impossible_numbers():
     for n0, n in ((10, 10.5), (10, float("nan")), (10, float("inf")), (10, np.array([100, 100.5]))):
         with pytest.raises(ValueError, match="must be a whole number"):
             check_request(0.25, n0, n, 0.001)
-    for kind in ("hard", "soft"):
+    for estimate in (Fixed(), Soft()):
         with pytest.raises(ValueError, match="must be at least 1e-300"):
-            check_request(0.25, 100, 10**6, 1e-320, kind)
-        check_request(0.25, 100, 10**6, 1e-300, kind)
+            check_request(0.25, 100, 10**6, 1e-320, estimate)
+        check_request(0.25, 100, 10**6, 1e-300, estimate)
     assert smallest_soft_n(1e-320) == 3446

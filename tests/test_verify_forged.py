@@ -275,7 +275,7 @@ def test_pipes_are_not_waited_for(run, capsys, tmp_path):
 def test_tfds_neither_downloads_nor_writes_where_a_sidecar_says(run, capsys, monkeypatch, arguments, asks):
     asked = []
 
-    def load(*_, prepare=True):
+    def load(*_, prepare=True, limit=None):
         asked.append(prepare)
         raise DataError("not prepared")
 
