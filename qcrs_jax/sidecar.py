@@ -194,7 +194,7 @@ _LEFT_OUT = Several(whole(0, IMAGES), 10**6)
 _REQUEST = {
     "method": one_of("cohen", "qcrs", "ddrs", "predict", "curve"),
     "sigma": _SIGMA,
-    "sigmas": Several(_SIGMA, 10_000),
+    "sigmas": Several(_SIGMA, 10_001),
     "n0": _COUNT,
     "n": _COUNT,
     "alpha": _ALPHA,

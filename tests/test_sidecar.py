@@ -189,7 +189,7 @@ def test_shards_of_absurdly_many_images_are_missing_at_once(tmp_path):
 def test_curves_whose_sidecar_has_other_sigmas(tmp_path):
     path = tmp_path / "c.tsv"
     path.write_text("idx\tlabel\tsigma\tcounts\n0\t1\t0.5\t3,7\n0\t1\t0.25\t1,2,3\n")
-    for sigma, message in ((0.125, "lack that of the classifier"), (0.25, "different numbers of classes")):
+    for sigma, message in ((0.125, "is not among its sigmas"), (0.25, "and the first line has")):
         request = {"sigma": sigma, "sigmas": [0.25, 0.5], "n": 10}
         path.with_name("c.tsv.json").write_text(json.dumps({"request": request, "provenance": {}}))
         with pytest.raises(RecordsError, match=message):

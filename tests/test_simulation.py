@@ -1,5 +1,7 @@
 """Searches on curves without a network: known ones, and measured ones where they are at hand."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -151,10 +153,13 @@ def hostile(tmp_path, lines=None, **changed):
     path = tmp_path / "curves.tsv"
     curves = falling([0.3])
     sigmas = [0.125, 0.25, 0.5]
-    request = {"method": "curve", "sigma": 0.25, "sigmas": sigmas, "n": N, **changed}
+    request = {"method": "curve", "sigma": 0.25, "sigmas": sigmas, "n": N}
     with Writer(path, request, {}, columns=COLUMNS, read=lambda path: []) as writer:
         for sigma, counts in zip(sigmas, curves.counts[0]):
             writer.write(Point(0, 0, sigma, tuple(counts.tolist())))
+    sidecar = path.with_name(path.name + ".json")
+    content = json.loads(sidecar.read_text())
+    sidecar.write_text(json.dumps({**content, "request": {**content["request"], **changed}}))
     if lines:
         path.write_text("\t".join(COLUMNS) + "\n" + "".join(line + "\n" for line in lines))
     return cli.main(["simulate", str(path), "--repeats", "1"])
@@ -163,21 +168,21 @@ def hostile(tmp_path, lines=None, **changed):
 @pytest.mark.parametrize(
     "lines, changed, message",
     [
-        (None, {"n": 10.5}, "n is 10.5, not a number of samples"),
-        (None, {"n": 10**30}, "not a number of samples"),
-        (None, {"n": float("nan")}, "not a number of samples"),
+        (None, {"n": 10.5}, "request.n is 10.5: it should be a whole number"),
+        (None, {"n": 10**30}, "request.n is a number of 100 bits"),
+        (None, {"n": float("nan")}, "request.n is NaN"),
         (None, {"n": 10}, "are not those of 10 samples"),
-        (None, {"sigma": float("nan")}, "its sigmas are not positive numbers"),
-        (None, {"sigma": "0.25"}, "its sigmas are not positive numbers"),
-        (None, {"sigmas": [0.125, float("nan"), 0.5]}, "its sigmas are not positive numbers"),
-        (None, {"sigmas": [0.125, float("inf")]}, "its sigmas are not positive numbers"),
+        (None, {"sigma": float("nan")}, "request.sigma is NaN: it should be a number above 0"),
+        (None, {"sigma": "0.25"}, "request.sigma is '0.25': it should be a number above 0"),
+        (None, {"sigmas": [0.125, float("nan"), 0.5]}, "request.sigmas is NaN: it should be a number above 0"),
+        (None, {"sigmas": [0.125, float("inf")]}, "request.sigmas is Infinity: it should be a number above 0"),
         (None, {"sigmas": [0.5, 0.25, 0.125]}, "do not ascend"),
-        (None, {"sigmas": list(range(1, 20_000))}, "more than 10001"),
-        (None, {"sigmas": 3}, "its sigmas are not positive numbers"),
+        (None, {"sigmas": list(range(1, 20_000))}, "should be a list of at most"),
+        (None, {"sigmas": 3}, "request.sigmas is 3, and should be a list"),
         (None, {"sigma": 0.3}, "sigma 0.3 is not among its sigmas"),
         (["0\t0\t0.125\t1,2,3", "0\t0\t0.25\t1,2"], {}, "has 2 classes, and the first line has 3"),
         (["0\t0\t0.125\t1,-2"], {}, "are not those of 100000 samples"),
-        (["0\t0\t0.125\t1," + "9" * 400], {}, "are not those of 100000 samples"),
+        (["0\t0\t0.125\t1," + "9" * 400], {}, "a count of more than 63 bits"),
         ([f"{10**30}\t0\t0.125\t1,2"], {}, "is no image with a label"),
         (["0\t0\t0.25\t1,2"], {"sigmas": [0.25]}, "the one sigma 0.25"),
     ],
