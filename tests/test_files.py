@@ -154,7 +154,7 @@ def test_a_file_whose_name_is_not_utf_8_is_printed(tmp_path, monkeypatch, capsys
     assert "caf\\udce9.tsv" in capsys.readouterr().out
     for format in ("markdown", "latex"):
         assert cli.main(["table", name, "--format", format, "--out", "t.md"]) == 0
-        assert format == "latex" or b"caf\xe9" in (tmp_path / "t.md").read_bytes()
+        assert format == "latex" or b"caf\\udce9" in (tmp_path / "t.md").read_bytes()
     assert cli.main(["plot", name, "--out", "p.svg"]) in (0, 2)
     assert cli.main(["table", os.fsdecode(b"no\xe9")]) == 2
     assert "no\\udce9" in capsys.readouterr().err
