@@ -55,7 +55,7 @@ def test_a_sidecar_of_a_run_passes():
         ("request.seed", 2**32),
         ("request.seed", -1),
         ("request.skip", 0),
-        ("request.sigmas", [0.1] * 10_001),
+        ("request.sigmas", [0.1] * 10_002),
         ("request.qcrs", {"search_n": 5}),
         ("request.qcrs", {"search": "golden", "max_evaluations": 10**9}),
         ("request.budget", 5),
