@@ -98,7 +98,17 @@ class Estimate(Protocol):
         """What a sidecar says of it; `estimate_of` reads it."""
 
 
-class _Hard:
+class _OneEstimation:
+    """Estimates that draw their samples in one go, and can reach some radius at every sigma."""
+
+    def check_reach(self, sigma, n, alpha):
+        pass
+
+    def tables(self, n0, n, alpha):
+        return None, None
+
+
+class _Hard(_OneEstimation):
     """Estimates of Cohen's classifier, whose number of samples does not depend on their counts."""
 
     bound: str
@@ -122,12 +132,6 @@ class _Hard:
 
     def check(self, n0, n, alpha, labels):
         check_smallest(n, alpha, bounds.smallest_n(alpha))
-
-    def check_reach(self, sigma, n, alpha):
-        pass
-
-    def tables(self, n0, n, alpha):
-        return None, None
 
     def conclude(self, drawn):
         counts = drawn.selection.counts, drawn.estimation.counts
@@ -199,7 +203,7 @@ class Tolerance(_Hard):
 
 
 @dataclasses.dataclass(frozen=True)
-class Soft:
+class Soft(_OneEstimation):
     """All n samples, for the soft certificate (Soft-RS of Zhai et al. 2020).
 
     It is about another smoothed classifier: the class with the largest mean of softmax(beta * logits) over the noise,
@@ -227,12 +231,6 @@ class Soft:
         check_one_number(n, "a soft certificate")
         check_no_labels(labels, "a soft certificate")
         check_smallest(n, alpha, bounds.smallest_soft_n(alpha))
-
-    def check_reach(self, sigma, n, alpha):
-        pass
-
-    def tables(self, n0, n, alpha):
-        return None, None
 
     def conclude(self, drawn):
         counts = drawn.selection.counts, drawn.estimation.counts
