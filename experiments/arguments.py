@@ -6,6 +6,7 @@ from pathlib import Path
 from qcrs_jax.convert.flags import add_opening_arguments
 
 from qcrs_jax.errors import UserError
+from qcrs_jax.sidecar import LARGEST_BATCH
 
 
 def share(text: str) -> float:
@@ -78,8 +79,8 @@ def add_program_arguments(parser, sweep=True, seed=True):
         "--batch",
         type=(lambda text: text if text == "auto" else int(text)) if seed else int,
         metavar="B",
-        help=f"noisy copies per forward pass of a device{auto} (default: 16 on a CPU; elsewhere "
-        "512, of large images 128)",
+        help=f"noisy copies per forward pass of a device{auto} (default: 16 on a CPU; on a "
+        "GPU 2048, of large images 512; on a TPU 512 and 128)",
     )
     parser.set_defaults(devices=None, images=None, shard=None, distributed=False, coordinator=None, process=None)
     if seed:
@@ -150,6 +151,8 @@ def check_arguments(args) -> None:
         raise UserError(f"--skip must be at least 1, not {args.skip}")
     if args.batch not in (None, "auto") and args.batch < 1:
         raise UserError(f"--batch must be at least 1, not {args.batch}")
+    if args.batch not in (None, "auto") and args.batch > LARGEST_BATCH:
+        raise UserError(f"--batch is at most {LARGEST_BATCH}, not {args.batch}")
     if args.batch == "auto" and args.distributed:
         raise UserError("--batch auto measures one machine; give all hosts of --distributed one number")
     for flag in ("devices", "images"):

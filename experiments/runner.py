@@ -18,12 +18,14 @@ from .pipeline import Launcher, Stopped, groups, in_turn, read_ahead, stopping
 def default_images(devices, image_shape) -> int:
     """Images that share a forward pass when none is asked for.
 
-    On a CPU one. Elsewhere so many that all devices have a share in a query of 500 samples, or, if the images are
-    small, in one of 100, so far as 32 images go. Each has its part of a batch.
+    On a CPU one. On a GPU so many that each has 128 copies of a pass (`default_batch_size`). On TPUs so many that all
+    have a share in a query of 500 samples, or, if the images are small, in one of 100. Never more than 32.
     """
-    if devices[0].platform == "cpu":
+    platform, small = devices[0].platform, image_shape[0] * image_shape[1] <= 64 * 64
+    if platform == "cpu":
         return 1
-    return min((4 if image_shape[0] * image_shape[1] <= 64 * 64 else 1) * len(devices), 32)
+    of_a_device = (4 if small else 1) if platform == "tpu" else (16 if small else 4)
+    return min(of_a_device * len(devices), 32)
 
 
 def one_record(index, label, seconds, fields) -> list:
@@ -79,6 +81,7 @@ def run_over_images(task: Task | Callable[[int], Task], args) -> Path | None:
 
     from qcrs_jax.parallel import hosts_agree, word_of_the_first
     from qcrs_jax.records import without_class
+    from qcrs_jax.sampling import default_batch_size
     from qcrs_jax.writer import Writer
 
     inputs = open_inputs(args)
@@ -90,12 +93,15 @@ def run_over_images(task: Task | Callable[[int], Task], args) -> Path | None:
     if args.on_error == "stop":  # before there is a results file
         inputs.read(indices[0])
     together = args.images or (default_images(devices, inputs.classifier.spec.image_shape) if task.even else 1)
-    hosts_agree((request, indices, inputs.batch, together), devices)
+    batch = inputs.batch
+    if args.batch is None:
+        batch = together * default_batch_size((together, *inputs.classifier.spec.image_shape))
+    hosts_agree((request, indices, batch, together), devices)
     first = jax.process_index() == 0
     print(printable(f"{data.name} ({data.source}): {len(indices)} of {len(data)} images; classes {class_names(data)}"))
     name, score = task.score or ("", lambda record: 0)
     left_out = [index for index in indices if index in task.leave]
-    provenance = {**inputs.provenance, "images": together}
+    provenance = {**inputs.provenance, "images": together, "batch": batch}
     with Writer(args.results, request, provenance, **task.file) if first else contextlib.nullcontext() as writer:
         before = writer.done if first else []
         _check_records(before, continued(args, data, indices), data.labels, args.results)
@@ -115,7 +121,7 @@ def run_over_images(task: Task | Callable[[int], Task], args) -> Path | None:
         calls = groups(
             read_ahead(inputs.read, todo, together), together, leave_out if args.on_error == "skip" else None
         )
-        launch = Launcher(starter(task, inputs, todo, together), max(1, inputs.batch // together), progress.write)
+        launch = Launcher(starter(task, inputs, todo, together), max(1, batch // together), progress.write)
         try:
             with progress, stopping():
                 if first and todo and ("budget" not in request or "pilot" in request):  # of two passes at the first

@@ -38,14 +38,26 @@ class Votes(NamedTuple):
 
 
 def default_batch_size(image_shape: tuple[int, ...], platform: str | None = None) -> int:
-    """Noisy copies of images (..., h, w, c) per forward pass of a device when none is asked for.
+    """Noisy copies of each image per forward pass of a device when no number is asked for.
 
     Small on a CPU, for its cache. Large elsewhere; less so for large images, which leave a chip's own memory otherwise.
-    A number of copies that is no multiple of it costs a whole batch more, and those of a search are 500 or so.
+    A number of copies that is no multiple of it costs a whole batch more, and those of a search are 500 or so: images
+    in step fill a larger pass together.
+
+    Args:
+        image_shape: (..., h, w, c); with an axis in front for images in step.
+        platform: a name of JAX's; by default the one it would run on.
     """
-    if (platform or jax.default_backend()) == "cpu":
-        return 16
-    return 512 if math.prod(image_shape[-3:-1]) <= 64 * 64 else 128
+    platform = platform or jax.default_backend()
+    *several, height, width, _ = image_shape
+    small = height * width <= 64 * 64
+    if platform == "cpu":
+        most, together = 16, 16
+    elif platform == "tpu":
+        most, together = (512, 512) if small else (128, 128)
+    else:
+        most, together = (512, 2048) if small else (256, 512)
+    return max(1, min(most, together // max(1, math.prod(several))))
 
 
 def num_classes(classify: Classifier, image_shape: tuple[int, ...]) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 LARGEST = 8 * 2**20  # bytes of a sidecar; that of 1.3 million images left out
+LARGEST_BATCH = 2**20  # noisy copies in a forward pass
 DEEPEST = 12  # braces and brackets inside each other
 LONGEST = 20_000  # characters of a text
 SAMPLES = 2**30  # which are numbered in 32 bits
@@ -294,7 +295,7 @@ _SIDECAR = {
     "provenance": Needed(
         {
             "arguments": _ARGUMENTS,
-            "batch": whole(1, 2**17),
+            "batch": whole(1, LARGEST_BATCH),
             "images": whole(1, 2**16),
             "started": _NOTE,
             "checkpoint": _PATH,

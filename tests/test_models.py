@@ -61,13 +61,24 @@ def test_all_forms_are_the_same_function(form):
     assert joined.count(4) == (form.joined > 0) and (joined.count(1) == len(joined)) == (form.joined == 0)
 
 
+@pytest.mark.parametrize("shape", [(64, 64, 3), (45, 38, 3), (33, 64, 1)])
+def test_a_packed_stem_is_the_same_function(shape):
+    spec = Spec("resnet18", 7, shape, (0.5,), (0.25,))
+    classifier = Classifier(spec, build(spec))
+    x = jnp.asarray(images(2, shape))
+    packed = classifier.inference(Form(packed=True))
+    assert _network(packed).conv1.conv.kernel.shape == (4, 4, 16 if shape[2] == 3 else 8, 64)
+    np.testing.assert_allclose(packed(x), classifier.inference(Form())(x), atol=1e-4)
+
+
 def _network(classify):
     return nnx.merge(classify.func.graph, nnx.State(classify.args[0]))
 
 
 def test_the_form_of_a_platform():
     assert Form.of("tpu") == Form(2, slice_first=True)
-    assert Form.of("cpu") == Form.of("gpu") == Form()
+    assert Form.of("cpu") == Form()
+    assert Form.of("gpu") == Form.of("cuda") == Form(2, unrolled=True, packed=True)
     assert Form.of(Form(0)) == Form(0)
 
 

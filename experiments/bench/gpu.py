@@ -27,7 +27,7 @@ def run(args) -> None:
 _YES_OR_NO = {"no": False, "yes": True}
 AXES = {
     **dict.fromkeys(("batch", "joined", "images"), int),
-    **dict.fromkeys(("unrolled", "folded"), _YES_OR_NO.__getitem__),
+    **dict.fromkeys(("unrolled", "packed", "folded"), _YES_OR_NO.__getitem__),
     "layout": {name: name for name in ("free", "nhwc", "nchw")}.__getitem__,
     "compiler": {name: name for name in COMPILERS}.__getitem__,
     "weights": {name: name for name in ("bfloat16", "autocast")}.__getitem__,
@@ -72,7 +72,7 @@ def sides_of(network: Network, device, theirs_on, only=None, **axes) -> list:
     def some(*names):
         return {name: axes[name] for name in names if name in axes}
 
-    own, eager = some("batch", "joined", "unrolled", "images", "layout"), some("batch")
+    own, eager = some("batch", "joined", "unrolled", "packed", "images", "layout"), some("batch")
     compiled = some("batch", "compiler", "folded")
     few = some("weights")
     wanted = [ours.side(network, classifier, device, "qcrs_jax, bfloat16", "bfloat16", None, **own)]
@@ -209,7 +209,7 @@ def shares(network: Network, device, options: dict, whole, seconds: float) -> di
     from . import ours
 
     batch, images = options["batch"], options.get("images", 1)
-    form = Form(options.get("joined", 0), options.get("unrolled", False))
+    form = Form(options.get("joined", 0), options.get("unrolled", True), packed=options.get("packed", False))
     classify = network.classifier().inference(form, "bfloat16")
     programs = {
         "whole": whole,

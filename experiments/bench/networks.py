@@ -68,6 +68,6 @@ class Network:
 
 
 NETWORKS = {
-    "cifar_resnet110": Network("cifar_resnet110", 10, (32, 32, 3), (1024, 2048, 4096, 8192, 512, 256)),
-    "resnet50": Network("resnet50", 1000, (224, 224, 3), (256, 512, 1024, 128, 64)),
+    "cifar_resnet110": Network("cifar_resnet110", 10, (32, 32, 3), (2048, 4096, 8192, 1024, 512)),
+    "resnet50": Network("resnet50", 1000, (224, 224, 3), (512, 1024, 256, 128)),
 }

@@ -27,15 +27,15 @@ def side(network: Network, classifier, device, name: str, dtype: str, precision:
     """
     few_channels = network.arch.startswith("cifar")
     usual = {
-        **({"joined": (1, 0, 2)} if few_channels else {}),
+        **({"joined": (2, 1, 0)} if few_channels else {"packed": (True, False)}),
         "batch": network.batches,
-        "unrolled": (False, True),
+        "unrolled": (True, False),
         "images": (1, 4),
         "layout": ("free", "nhwc", "nchw"),
     }
 
-    def build(batch, joined=0, unrolled=False, images=1, layout="free") -> Program:
-        classify = classifier.inference(Form(joined, unrolled), dtype)
+    def build(batch, joined=0, unrolled=True, packed=False, images=1, layout="free") -> Program:
+        classify = classifier.inference(Form(joined, unrolled, packed=packed), dtype)
         return sampler(classify, network, device, batch, images, precision, LAYOUTS[layout])
 
     return Side(name, {**usual, **axes}, build)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from .layers import ConvNorm, Form, fold_norms, join_columns, max_pool, scan_blocks, stack
+from .layers import ConvNorm, Form, fold_norms, join_columns, max_pool, pack_pixels, scan_blocks, stack
 
 
 class BasicBlock(nnx.Module):
@@ -95,7 +95,7 @@ class ResNet(nnx.Module):
         shortcut: str = "projection",
         rngs: nnx.Rngs,
     ):
-        self.width, self.max_pool = width, stem == "7x7" if max_pool is None else max_pool
+        self.width, self.stem, self.max_pool = width, stem, stem == "7x7" if max_pool is None else max_pool
         self.conv1 = ConvNorm(channels, width, *{"3x3": (3, 1), "7x7": (7, 2)}[stem], stem_norm, rngs=rngs)
         features_in = width
         for i, depth in enumerate(blocks):
@@ -122,6 +122,8 @@ class ResNet(nnx.Module):
         fold_norms(self)
         for i in range(self.stages):
             getattr(self, f"layer{i + 1}").write_as(form)
+        if form.packed and self.stem == "7x7":
+            pack_pixels(self.conv1)
         if not form.joined or self.width > 16 or self.max_pool or width % 4:
             return
         join_columns(self.conv1, 4)
