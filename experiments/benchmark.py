@@ -34,7 +34,7 @@ def add_arguments(parser):
         dest="tries",
         nargs="+",
         metavar="OPTION=VALUES",
-        help="on a GPU: values to try of an option, as joined=0,1 unrolled=no,yes images=1,4 layout=free,nhwc "
+        help="on a GPU: values to try of an option, as joined=none,2x2 unrolled=no,yes images=1,4 layout=free,nhwc "
         "compiler=default (default: all that are known)",
     )
     add("--tpu", type=Path, metavar="FOLDER", help="predict for a TPU v5e instead, by the libtpu in FOLDER")

@@ -80,9 +80,9 @@ def test_options_of_the_benchmark_reach_it(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu_check, "parts", lambda: {"benchmark": (seen.append, 1.0)})
     monkeypatch.delenv("QCRS_CHECK_PARTS", raising=False)
     args, now = arguments(tmp_path, "benchmark"), time.time()
-    args.networks, args.tries = ["resnet50"], ["joined=0,1", "unrolled=no"]
+    args.networks, args.tries = ["resnet50"], ["joined=none,4x2", "unrolled=no"]
     gpu_check.run_parts(args, now, now + 60, tmp_path)
-    assert seen[0].networks == ["resnet50"] and seen[0].axes == {"joined": (0, 1), "unrolled": (False,)}
+    assert seen[0].networks == ["resnet50"] and seen[0].axes == {"joined": ((), (4, 2)), "unrolled": (False,)}
     with pytest.raises(SystemExit) as error:
         gpu_check.main(["--out", str(tmp_path), "--try", "joined=many"])
     assert error.value.code == 2

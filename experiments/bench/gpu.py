@@ -26,7 +26,8 @@ def run(args) -> None:
 
 _YES_OR_NO = {"no": False, "yes": True}
 AXES = {
-    **dict.fromkeys(("batch", "joined", "images"), int),
+    **dict.fromkeys(("batch", "images"), int),
+    "joined": lambda word: tuple(int(columns) for columns in word.split("x") if word != "none"),
     **dict.fromkeys(("unrolled", "packed", "folded"), _YES_OR_NO.__getitem__),
     "layout": {name: name for name in ("free", "nhwc", "nchw")}.__getitem__,
     "compiler": {name: name for name in COMPILERS}.__getitem__,
@@ -35,7 +36,7 @@ AXES = {
 
 
 def axes_of(words: list[str]) -> dict[str, tuple]:
-    """The values to try of each option, from words such as joined=0,1.
+    """The values to try of each option, from words such as joined=none,2x2.
 
     Raises:
         UserError: no such option, or no such value of it.
@@ -47,8 +48,8 @@ def axes_of(words: list[str]) -> dict[str, tuple]:
             found[name] = tuple(AXES[name](value) for value in values.split(","))
         except (KeyError, ValueError) as error:
             raise UserError(
-                f"--try {word}: not understood ({error}); write for example batch=1024,2048 joined=0,1,2 images=1,4 "
-                "unrolled=no,yes layout=free,nhwc compiler=default,reduce-overhead weights=bfloat16 folded=yes"
+                f"--try {word}: not understood ({error}); write for example batch=1024,2048 joined=none,2,2x2 "
+                "images=1,4 unrolled=no,yes layout=free,nhwc compiler=default,reduce-overhead weights=bfloat16 folded=yes"
             ) from error
     return found
 
@@ -209,7 +210,7 @@ def shares(network: Network, device, options: dict, whole, seconds: float) -> di
     from . import ours
 
     batch, images = options["batch"], options.get("images", 1)
-    form = Form(options.get("joined", 0), options.get("unrolled", True), packed=options.get("packed", False))
+    form = Form(options.get("joined", ()), options.get("unrolled", True), packed=options.get("packed", False))
     classify = network.classifier().inference(form, "bfloat16")
     programs = {
         "whole": whole,

@@ -27,14 +27,14 @@ def side(network: Network, classifier, device, name: str, dtype: str, precision:
     """
     few_channels = network.arch.startswith("cifar")
     usual = {
-        **({"joined": (2, 1, 0)} if few_channels else {"packed": (True, False)}),
+        **({"joined": ((2, 2), (4, 2), (2,), ())} if few_channels else {"packed": (True, False)}),
         "batch": network.batches,
         "unrolled": (True, False),
         "images": (1, 4),
         "layout": ("free", "nhwc", "nchw"),
     }
 
-    def build(batch, joined=0, unrolled=True, packed=False, images=1, layout="free") -> Program:
+    def build(batch, joined=(), unrolled=True, packed=False, images=1, layout="free") -> Program:
         classify = classifier.inference(Form(joined, unrolled, packed=packed), dtype)
         return sampler(classify, network, device, batch, images, precision, LAYOUTS[layout])
 

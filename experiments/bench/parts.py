@@ -140,7 +140,7 @@ def benchmark(part: Part) -> None:
     networks = [NETWORKS[name] for name in part.networks or NETWORKS]
     if part.quick:
         networks, seconds, turns, kind = [Network("cifar_resnet8", 10, (32, 32, 3), (8,))], 0.01, 1, "cpu"
-        options = {"joined": (1,), "unrolled": (False,), "images": (1,), "layout": ("free",), "folded": (True,)}
+        options = {"joined": ((2,),), "unrolled": (False,), "images": (1,), "layout": ("free",), "folded": (True,)}
         options |= {"compiler": ("graph alone",), "weights": ("bfloat16",)}
         options["only"] = "qcrs_jax, bfloat16", "torch.compile, bfloat16", "PyTorch eager, float32 (TF32)"
         part.say("**Tiny numbers, and no measurement.**")

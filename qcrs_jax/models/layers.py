@@ -14,15 +14,15 @@ class Form:
     """How a network is written for inference. All forms of a network compute the same function, but for rounding.
 
     Attributes:
-        joined: stages, from the first, whose columns are joined (`join_columns`), the stem's with them; 0 for none.
-            Only networks with few channels have such stages.
+        joined: of the stages, from the first, how many columns are joined (`join_columns`), the stem's with them; ()
+            for none. Only networks with few channels have such stages.
         unrolled: whether the blocks of a stage are written out one after another; otherwise they are one block in a
             loop, which compiles faster.
         slice_first: see `scan_blocks`.
         packed: whether a 7x7 stem takes squares of four pixels at a time (`pack_pixels`).
     """
 
-    joined: int = 1
+    joined: tuple[int, ...] = (2,)
     unrolled: bool = False
     slice_first: bool = False
     packed: bool = False
@@ -37,8 +37,8 @@ class Form:
         if isinstance(platform, cls):
             return platform
         if platform == "tpu":
-            return cls(joined=2, slice_first=True)
-        return cls() if platform == "cpu" else cls(joined=2, unrolled=True, packed=True)
+            return cls(joined=(2, 2), slice_first=True)
+        return cls() if platform == "cpu" else cls(joined=(2, 2), unrolled=True, packed=True)
 
 
 def conv(features_in: int, features: int, kernel: int, stride: int = 1, *, rngs: nnx.Rngs) -> nnx.Conv:

@@ -116,7 +116,7 @@ class ResNet(nnx.Module):
     def prepare_inference(self, platform: str | Form, width: int = 32) -> None:
         """Folds batch normalisation, and takes the form for `platform`, in place.
 
-        Columns are joined where the network has few channels and the `width` of the images is a multiple of four.
+        Columns are joined where the network has few channels, and the `width` of the images is a multiple of four.
         """
         form = Form.of(platform)
         fold_norms(self)
@@ -127,11 +127,11 @@ class ResNet(nnx.Module):
         if not form.joined or self.width > 16 or self.max_pool or width % 4:
             return
         join_columns(self.conv1, 4)
-        for stage in (self.layer1, self.layer2)[: form.joined]:
+        for stage, columns in zip((self.layer1, self.layer2), form.joined):
             for block in filter(None, (stage.first, stage.rest)):
                 if block.stride == 1:
-                    join_columns(block.conv1, 2)
-                join_columns(block.conv2, 2)
+                    join_columns(block.conv1, columns)
+                join_columns(block.conv2, columns)
 
     def __call__(self, x: Float[Array, "batch h w c"]) -> Float[Array, "batch num_classes"]:
         x = nnx.relu(self.conv1(x))
