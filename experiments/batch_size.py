@@ -18,7 +18,7 @@ def fastest_batch(classify, image_shape, devices) -> int:
     import jax
 
     on_cpu = devices[0].platform == "cpu"
-    sizes = [2**i for i in (range(3, 9) if on_cpu else range(6, 13))]
+    sizes = [2**i for i in (range(3, 9) if on_cpu else range(6, 15))]
     if on_cpu:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2
         largest = memory / len(devices) / _bytes_per_image(classify, image_shape)
