@@ -13,6 +13,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Bool
 
 from .errors import UserError
+from .machine import cores, own_cards, usable_cpus
 
 DEVICES = "devices"
 """The axis of the devices, inside a program that runs on several."""
@@ -28,12 +29,15 @@ def join_hosts(coordinator: str | None = None, process: tuple[int, int] | None =
             Kubernetes and on TPU pods.
         process: which of how many it is, from 1: (1, n) is the first.
 
+    Of several processes on a host with GPUs each takes the cards that are its own (`machine.own_cards`).
+
     Raises:
-        UserError: the others are not found.
+        UserError: the others are not found, or there is no card for this process.
     """
     number, count = process or (None, None)
+    cards = own_cards()
     try:
-        jax.distributed.initialize(coordinator, count, None if number is None else number - 1)
+        jax.distributed.initialize(coordinator, count, None if number is None else number - 1, cards)
     except (ValueError, RuntimeError, TypeError) as error:
         raise UserError(
             f"--distributed: the other hosts were not found: {error}. JAX knows them under Slurm, MPI, Kubernetes and "
@@ -44,15 +48,18 @@ def join_hosts(coordinator: str | None = None, process: tuple[int, int] | None =
 def choose_devices(count: int | None = None) -> list[jax.Device]:
     """All devices of all hosts of the run, or the first `count` of each host.
 
-    A CPU gives one for each core, which is faster than one of many threads, or `count`.
+    A CPU gives one for each core that may be used all the time (`machine.usable_cpus`), which is faster than one of
+    many threads, or `count`.
 
     Raises:
         UserError: this host has fewer.
     """
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         try:
-            jax.config.update("jax_num_cpu_devices", count or len(os.sched_getaffinity(0)))
-        except (RuntimeError, AttributeError):  # JAX is running already, or no such system call on this platform
+            jax.config.update("jax_num_cpu_devices", count or usable_cpus())
+            if usable_cpus() < cores():  # nor more threads than the quota keeps busy
+                os.environ.setdefault("NPROC", str(usable_cpus()))
+        except (RuntimeError, AttributeError):  # JAX is running already, or does not know this setting
             pass
     if count is not None and count > jax.local_device_count():
         raise UserError(f"--devices {count}: there are {jax.local_device_count()}; give that many at most, or all")
