@@ -69,6 +69,12 @@ def add_input_arguments(parser, sweep=True):
     )
     add("--skip", type=int, default=1, metavar="K", help="only images 0, K, 2K, ... (default: 1, all)")
     add("--max", type=int, default=-1, metavar="M", help="stop before image M (default: -1, the end)")
+    add(
+        "--dry_run",
+        action="store_true",
+        help="only print what is left to do: images, samples, an estimate of time from a measurement of some seconds, "
+        "and of memory; nothing is written",
+    )
 
 
 def add_program_arguments(parser, sweep=True, seed=True):

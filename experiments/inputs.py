@@ -227,7 +227,7 @@ def _provenance(args, dataset, batch_size, devices):
 
     return {
         "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-        "arguments": {name: _plain(value) for name, value in vars(args).items() if name not in ("run", "results")},
+        "arguments": {name: _plain(value) for name, value in vars(args).items() if name not in _NOT_RECORDED},
         "checkpoint": str(args.checkpoint),
         "data": dataset.source,
         "batch": batch_size,
@@ -243,6 +243,7 @@ def _plain(value):
     return str(value) if isinstance(value, Path) else value
 
 
+_NOT_RECORDED = ("run", "results", "dry_run")
 # Flags that tell where a run is computed, not what.
 _WHEREABOUTS = {
     **dict.fromkeys(("devices", "images", "coordinator", "process")),

@@ -1,5 +1,7 @@
 """One program on many devices of many hosts, each with its share of the noisy copies; several images in step."""
 
+import contextvars
+import dataclasses
 import functools
 import hashlib
 import os
@@ -134,6 +136,58 @@ def _of_several(several, mapped, classify, images):
     return logits.reshape(several, -1, logits.shape[-1]), True
 
 
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """A call of a program over images that is not made yet, as `first_call` gives it.
+
+    Attributes:
+        program: the jitted function.
+        arguments: (classify, images, own, *numbers), on its devices.
+        static: its other arguments.
+    """
+
+    program: Callable
+    arguments: tuple
+    static: dict
+
+    def __call__(self):
+        return self.program(*self.arguments, **self.static)
+
+    def with_arguments(self, *arguments) -> "Call":
+        """The call of the same compiled program with other arguments of the same shapes."""
+        devices = self.static["devices"]
+        return dataclasses.replace(self, arguments=place(arguments, devices) if devices else arguments)
+
+    def memory(self) -> int | None:
+        """Bytes that the program needs on each device: arguments, results, and what lies between; None: not known.
+
+        It is compiled for that, once for this and for all calls with such arguments.
+        """
+        analysis = self.program.lower(*self.arguments, **self.static).compile().memory_analysis()
+        if analysis is None:
+            return None
+        return analysis.temp_size_in_bytes + analysis.argument_size_in_bytes + analysis.output_size_in_bytes
+
+
+class _NotMade(BaseException):
+    """Carries a call out of what would have made it."""
+
+
+_not_made = contextvars.ContextVar("not made", default=False)
+
+
+def first_call(start: Callable[[], object]) -> Call:
+    """The call of a program over images that `start()` would make first; it is not made, and `start` ends there."""
+    token = _not_made.set(True)
+    try:
+        start()
+    except _NotMade as stopped:
+        return stopped.args[0]
+    finally:
+        _not_made.reset(token)
+    raise ValueError("no program over images was called")
+
+
 def over_images(one_image: Callable) -> Callable:
     """Jits a function of (classify, image, *own, *numbers), for one image or under vmap over several.
 
@@ -160,7 +214,10 @@ def over_images(one_image: Callable) -> Callable:
     def place_and_run(*args, devices, **static):
         if devices:
             args = place(args, devices)
-        return program(*args, devices=devices, **static)
+        call = Call(program, args, {"devices": devices, **static})
+        if _not_made.get():
+            raise _NotMade(call)
+        return call()
 
     place_and_run.program = program
     return place_and_run

@@ -127,6 +127,11 @@ class QCRS:
         return evaluations(self.search, self.sigma_lower, self.sigma_upper, self.tolerance)
 
     @property
+    def may_end_early(self) -> bool:
+        """Whether a search may make fewer evaluations."""
+        return self.search == "bayesian"
+
+    @property
     def samples(self) -> int:
         """Samples that one search draws; bayesian at most."""
         return self.evaluations * self.search_n
