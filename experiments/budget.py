@@ -7,6 +7,7 @@ finished it stays as it is, and with it what each image gets: images that were l
 import argparse
 import dataclasses
 import datetime
+from collections.abc import Container
 from pathlib import Path
 
 from qcrs_jax.errors import UserError
@@ -56,8 +57,8 @@ def left_out(results: Path) -> list[int]:
     return read_sidecar(pilot_path(results)).get("left_out", [])
 
 
-def plan(request, args) -> dict[int, Pilot]:
-    """What is known of each image of the run, and the samples that it gets, by index.
+def plan(request, args) -> Container:
+    """What is known of each image of the run, and the samples that it gets, by index: Pilots, or stand-ins of a dry run.
 
     Raises:
         UserError: several hosts share the run, or what `run_over_images` raises.

@@ -8,6 +8,7 @@ an image, with a sidecar RESULTS.json. A run that was stopped goes on when the s
 """
 
 import dataclasses
+from collections.abc import Container
 from pathlib import Path
 
 from .arguments import add_input_arguments, add_program_arguments
@@ -60,7 +61,7 @@ def certify_dataset(request: Request, args) -> Path | None:
     return run_over_images(lambda m: dataclasses.replace(task(request_of(request, m, args), plans), leave=leave), args)
 
 
-def task(request: Request, plans: dict | None) -> Task:
+def task(request: Request, plans: Container | None) -> Task:
     """What is done at each image, and recorded. `plans`, by index: what was found out of it before."""
     from qcrs_jax.records import columns_of
 

@@ -18,7 +18,7 @@ from .full_card import memory_is_full
 MEASURED = 0.3  # seconds of passes that a rate is measured over at the start of a run, about
 THOROUGH = 2.0  # and where nothing else is asked for
 SHARE = 50  # of the run's passes, at most one in so many is measured beforehand
-DIFFERENTIATED = 2  # a copy that DDRS differentiates takes about as long as so many others
+DIFFERENTIATED = 2.5  # a copy that DDRS differentiates takes about as long as so many others
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,10 +162,10 @@ class Cost:
     why: str = ""
 
     def __str__(self):
-        most = "at most " if self.at_most else ""
-        said = [f"{self.images:,} image{'s' * (self.images != 1)} to do, {most}{self.samples:,} samples"]
         if not self.images:
             return "nothing is left to do"
+        most = "at most " if self.at_most else ""
+        said = [f"{self.images:,} image{'s' * (self.images != 1)} to do, {most}{self.samples:,} samples"]
         if self.seconds is not None:
             rate = f", by {self.a_second:,.0f} samples a second in full passes" if self.a_second else ""
             said.append(f"{most}about {duration(self.seconds)}{rate}")
@@ -200,13 +200,13 @@ class Estimates:
     """Estimates the costs of runs, and keeps them.
 
     least: seconds to measure.
-    shared: whether runs of one network share its measurement.
+    shared: whether runs of one network share a measurement, that of the first one's program; its memory is theirs too.
     waits: whether an ascent of DDRS, which cannot be shortened, is left to the run's first group.
     costs: what was estimated, in turn.
     rates: by network, what was measured.
     """
 
-    least: float = MEASURED
+    least: float = dataclasses.field(default_factory=lambda: MEASURED)
     shared: bool = False
     waits: bool = True
     costs: list[Cost] = dataclasses.field(default_factory=list)
