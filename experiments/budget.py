@@ -58,7 +58,7 @@ def left_out(results: Path) -> list[int]:
 
 
 def plan(request, args) -> Container:
-    """What is known of each image of the run, and the samples that it gets, by index: Pilots, or stand-ins of a dry run.
+    """What is known of each image of the run, and the samples that it gets: Pilots by index, in a dry run stand-ins.
 
     Raises:
         UserError: several hosts share the run, or what `run_over_images` raises.

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from qcrs_jax.errors import UserError
 
 from .full_card import memory_is_full
+from .pipeline import check_hosts
 
 MEASURED = 0.3  # seconds of passes that a rate is measured over at the start of a run, about
 THOROUGH = 2.0  # and where nothing else is asked for
@@ -109,7 +110,9 @@ class Rate:
         return dataclasses.replace(self, fixed=0.0, of_another=True)
 
 
-def measure(call, copies: int, least: float, most: int, agreed: Callable[[bool], bool], clock=time.perf_counter) -> Rate:
+def measure(
+    call, copies: int, least: float, most: int, agreed: Callable[[bool], bool], clock=time.perf_counter
+) -> Rate:
     """The rate of a call of a program over images.
 
     Args:
@@ -223,6 +226,7 @@ class Estimates:
 
         Raises:
             UserError: several hosts are at work, and the memory of one is full.
+            Stopped: another host is gone.
         """
         image = 4 * math.prod(inputs.classifier.spec.image_shape)
         cost = Cost(
@@ -258,10 +262,13 @@ class Estimates:
                 most = max(1, work.passes(each) // (SHARE if self.waits else 1))
                 rate = measure(call, each, self.least, most, lambda more: word_of_the_first([more])[0])
             except jax.errors.JaxRuntimeError as error:
+                check_hosts(error)
                 if not memory_is_full(error):
                     raise
                 if jax.process_count() > 1:
-                    raise UserError(f"the device's memory is full; give all hosts a smaller --batch: {error}") from error
+                    raise UserError(
+                        f"the device's memory is full; give all hosts a smaller --batch: {error}"
+                    ) from error
                 why = f"not measured: memory does not hold {copies * together} noisy copies in a forward pass"
                 return dataclasses.replace(cost, on_device=memory, why=why)
             self.rates[network] = rate, memory

@@ -16,7 +16,7 @@ TEXT = 2**28  # bytes of a file of labels or of names
 
 
 def default_memory_limit() -> float:
-    """What a data set may take where nothing is said, in GiB: 4, or half of the memory of this machine, or of this container, if less."""
+    """What a data set may take where nothing is said, in GiB: 4, or half of the memory that may be used if less."""
     memory = usable_memory()
     return 4.0 if memory is None else min(4.0, memory / GIB / 2)
 

@@ -1,4 +1,4 @@
-"""CPUs, memory and cards that a container or a job leaves to this process, from files of control groups and variables."""
+"""CPUs, memory and cards that a container or a job leaves to this process, by files of control groups and variables."""
 
 import os
 
@@ -178,7 +178,9 @@ def test_a_task_that_sees_one_card_tells_jax_so(monkeypatch):
 
 def test_a_process_without_a_device_of_its_own_gets_one_clear_line(monkeypatch):
     def fail(count):
-        raise RuntimeError("Unable to initialize backend 'cuda': INTERNAL: no supported devices found for platform CUDA")
+        raise RuntimeError(
+            "Unable to initialize backend 'cuda': INTERNAL: no supported devices found for platform CUDA"
+        )
 
     monkeypatch.setattr(parallel, "choose_devices", fail)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
