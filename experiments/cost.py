@@ -69,9 +69,9 @@ class Work:
         return any(draws.at_most for group, _ in self.groups for draws in group)
 
     @property
-    def ascends(self) -> bool:
-        """Whether copies are differentiated."""
-        return any(draws.differentiated for group, _ in self.groups for draws in group)
+    def ascent(self) -> int:
+        """The copies of an image that are differentiated, at most."""
+        return max((draws.differentiated for group, _ in self.groups for draws in group), default=0)
 
     def passes(self, copies: int) -> int:
         """Forward passes of `copies` of each image: every query in whole ones, and as many as the longest needs."""
@@ -110,9 +110,7 @@ class Rate:
         return dataclasses.replace(self, fixed=0.0, of_another=True)
 
 
-def measure(
-    call, copies: int, least: float, most: int, agreed: Callable[[bool], bool], clock=time.perf_counter
-) -> Rate:
+def measure(call, copies: int, least: float, most: int, agreed: Callable[[bool], bool]) -> Rate:
     """The rate of a call of a program over images.
 
     Args:
@@ -122,24 +120,36 @@ def measure(
         most: passes at most.
         agreed: whether to go on -> whether to go on: several hosts have to make the same calls.
     """
+    seconds_of(call, 0)  # a first call takes longer
+    fixed, _ = seconds_of(call, 0)
+    passes = 1
+    while True:
+        whole, queries = seconds_of(call, passes * copies)
+        spent, made = whole - fixed, passes * queries
+        if not agreed(spent < least and 4 * made <= most):
+            return Rate(fixed, max(spent, whole / 100) / made, copies)
+        passes *= 4
+
+
+def measure_ascent(call, copies: int, differentiated: int) -> Rate:
+    """The rate of a call with an ascent of DDRS of so many copies, which is all that it is measured by.
+
+    An ascent cannot be shortened, and would hide a few passes more.
+    """
+    fixed, _ = seconds_of(call, 0)
+    return Rate(fixed, fixed * copies / (DIFFERENTIATED * differentiated), copies)
+
+
+def seconds_of(call, n: int) -> tuple[float, int]:
+    """Seconds of a call with n samples in one query alone, and how many queries have n, as of `with_samples`."""
     import jax
 
     from qcrs_jax.procedure import with_samples
 
-    def seconds(passes):
-        smaller, queries = with_samples(call, passes * copies)
-        started = clock()
-        jax.block_until_ready(smaller())
-        return clock() - started, queries * passes
-
-    fixed, _ = seconds(0)
-    passes = 1
-    while True:
-        whole, made = seconds(passes)
-        spent = max(whole - fixed, 1e-9)
-        if not agreed(spent < least and 4 * made <= most):
-            return Rate(fixed, spent / made, copies)
-        passes *= 4
+    smaller, queries = with_samples(call, n)
+    started = time.perf_counter()
+    jax.block_until_ready(smaller())
+    return time.perf_counter() - started, queries
 
 
 @dataclasses.dataclass(frozen=True)
@@ -257,10 +267,13 @@ class Estimates:
             try:
                 call = first_call(launch(copies))
                 memory = call.memory()
-                if work.ascends and self.waits:
+                if work.ascent and self.waits:
                     return dataclasses.replace(cost, on_device=memory, why="said after the first images")
-                most = max(1, work.passes(each) // (SHARE if self.waits else 1))
-                rate = measure(call, each, self.least, most, lambda more: word_of_the_first([more])[0])
+                if work.ascent:
+                    rate = measure_ascent(call, each, work.ascent)
+                else:
+                    most = max(1, work.passes(each) // (SHARE if self.waits else 1))
+                    rate = measure(call, each, self.least, most, lambda more: word_of_the_first([more])[0])
             except jax.errors.JaxRuntimeError as error:
                 check_hosts(error)
                 if not memory_is_full(error):

@@ -86,8 +86,9 @@ def start(options, together=1):
     )
 
 
-@pytest.mark.parametrize("together", [1, 2])
-@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize(
+    ("name", "together"), [*((name, 1) for name in CALLS), ("golden", 2), ("sequential", 2), ("labels", 2)]
+)
 def test_the_program_that_is_measured_is_the_run_s_and_is_compiled_once(name, together):
     call = first_call(lambda: start(CALLS[name], together))
     before = len(compiled)
@@ -127,17 +128,33 @@ def test_what_calls_no_program_has_no_first_call():
     assert start({}).n == 200  # and calls are made again
 
 
-def test_a_rate_is_the_difference_that_passes_make():
-    call = first_call(lambda: start({}))
-    times = iter([0, 1.0, 10, 11.1, 20, 21.4, 30, 32.6])  # 1 s without samples, 0.1 s a pass
+def test_a_rate_is_the_difference_that_passes_make(monkeypatch):
+    """Of a call that takes 1 s without samples, 5 s the first time, and 0.1 s for each pass of 8 copies."""
+    asked = []
 
-    def rate(**options):
-        return measure(call, 8, agreed=lambda more: more, clock=lambda: next(times), **options)
+    def seconds_of(call, n):
+        asked.append(n)
+        return (5.0 if len(asked) == 1 else 1.0) + 0.1 * n / 8 * call, call
 
-    found = rate(least=1.5, most=1000)
-    assert (found.fixed, found.copies) == (1.0, 8) and found.turn == pytest.approx(1.6 / 16)
-    times = iter([0, 1.0, 10, 11.1])
-    assert rate(least=1.5, most=3).turn == pytest.approx(0.1)  # no more than a share of the run
+    monkeypatch.setattr(cost, "seconds_of", seconds_of)
+    rate = measure(1, 8, 1.5, 1000, lambda more: more)
+    assert asked == [0, 0, 8, 32, 128]
+    assert (rate.fixed, rate.copies) == (1.0, 8) and rate.turn == pytest.approx(0.1)
+    asked.clear()
+    assert measure(1, 8, 1.5, 3, lambda more: more).turn == pytest.approx(0.1)
+    assert asked == [0, 0, 8]  # no more passes than a share of the run
+    asked.clear()
+    assert measure(4, 8, 1.5, 1000, lambda more: more).turn == pytest.approx(0.1)  # a curve of 4 sigmas
+    assert asked == [0, 0, 8, 32]
+    asked.clear()
+    assert measure(1, 8, 1.5, 1000, lambda more: False).turn == pytest.approx(0.1)  # the first host has enough
+    asked[:] = [0]
+    assert cost.measure_ascent(0, 8, 40) == Rate(1.0, 8 / (cost.DIFFERENTIATED * 40), 8)
+
+
+def test_a_pass_that_takes_no_time_by_the_clock_makes_no_rate_without_bounds(monkeypatch):
+    monkeypatch.setattr(cost, "seconds_of", lambda call, n: (1.0, 1))
+    assert measure(1, 8, 0.3, 1, lambda more: more).turn == 0.01
 
 
 def test_durations_and_sizes_in_words():
