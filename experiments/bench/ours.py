@@ -27,7 +27,7 @@ def side(network: Network, classifier, device, name: str, dtype: str, precision:
     """
     few_channels = network.arch.startswith("cifar")
     usual = {
-        **({"joined": ((2, 2), (4, 2), (2,), ())} if few_channels else {"packed": (True, False)}),
+        **({"joined": ((4, 2), (2, 2), (2,), ())} if few_channels else {"packed": (True, False)}),
         "batch": network.batches,
         "unrolled": (True, False),
         "images": (1, 4),
