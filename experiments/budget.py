@@ -114,11 +114,11 @@ def pilot_task(request) -> Task:
     def records(index, label, seconds, found):
         selected = int(np.argmax(found.counts0))
         sigmas, successes, n = [float(found.sigma)], [int(found.counts0[selected])], [request.n0]
-        if request.qcrs:
+        if request.search.evaluations:
             evaluations = int(found.search.evaluations)
             sigmas += found.search.sigmas[:evaluations].tolist()
             successes += found.search.counts[:evaluations, selected].tolist()
-            n += [request.qcrs.search_n] * evaluations
+            n += [request.search.search_n] * evaluations
         seen = outlook(float(found.sigma), sigmas, successes, n, request.sigma)
         spent = search_samples(request, found.search)
         return [Pilot(index, label, selected, *map(float, seen), spent, seconds)]

@@ -32,7 +32,7 @@ def run(args):
         return
     print()
     table.print_tables([path])
-    if request.qcrs and request.qcrs.search == "bayesian":
+    if request.search.widens:
         print(widened(request, path))
 
 
@@ -40,7 +40,7 @@ def widened(request: Request, path: Path) -> str:
     """Says for how many images of the results the search went beyond its bracket."""
     from qcrs_jax.records import read_run
 
-    records, settings = read_run(path).records, request.qcrs
+    records, settings = read_run(path).records, request.search
     rounding = 1e-6 * settings.sigma_upper
     lower, upper = settings.sigma_lower - rounding, settings.sigma_upper + rounding
     below, above = sum(r.sigma < lower for r in records), sum(r.sigma > upper for r in records)
@@ -122,11 +122,7 @@ def draw_image(request: Request, classify, image, **program):
 
 def search_samples(request: Request, trace) -> int:
     """Noisy copies spent on the choice of sigma; DDRS differentiates on each of its own."""
-    if trace is None:
-        return 0
-    if request.qcrs:
-        return int(trace.evaluations) * request.qcrs.search_n
-    return request.ddrs.samples if request.ddrs else 0
+    return 0 if trace is None else request.search.spent(trace)
 
 
 def fields(request: Request, certificate) -> dict:

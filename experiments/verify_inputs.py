@@ -31,8 +31,8 @@ def recorded_arguments(path, checks):
 
 def check_inputs(path, request, checks, found):
     """Opens what the run opened, and does some images over."""
-    from qcrs_jax.procedure import uniform, uniform_words
     from qcrs_jax.records import differences, read_sidecar
+    from qcrs_jax.streams import uniform, uniform_words
 
     from . import inputs as recorded
 

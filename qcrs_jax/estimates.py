@@ -13,11 +13,10 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt32
 
 from . import bounds
-from .ddrs import SigmaAscent
-from .procedure import uniform
 from .sampling import Votes, soft_sums
+from .search import SigmaAscent, SigmaSearch
 from .sequential import Sequential, check_no_labels, check_one_number, check_smallest
-from .sigma import SigmaSearch
+from .streams import uniform
 from .verdict import (
     Certificate,
     make_certificate,

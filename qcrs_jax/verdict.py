@@ -8,9 +8,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from . import bounds
-from .ddrs import SigmaAscent
 from .sampling import SOFT_ONE
-from .sigma import SigmaSearch
+from .search import SigmaAscent, SigmaSearch
 
 ABSTAIN = -1
 

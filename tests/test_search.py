@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qcrs_jax.search import bisection, evaluations, golden_section, grid, maximise, run, shrinking
+from qcrs_jax.search import maximisers
+from qcrs_jax.search.maximisers import bisection, golden_section, grid, maximise, run, shrinking
 
 BRACKETS = [(0.0, 1.0), (0.08, 0.9), (5.0, 9.0), (-3.0, -1.0)]
 
@@ -79,20 +80,20 @@ def test_evaluates_as_often_as_announced(name, lower, upper, tolerance):
     start = 0.25
     jax.block_until_ready(maximise(make(name, lower, upper, tolerance, start), function))
     jax.effects_barrier()
-    assert len(points) == evaluations(name, lower, upper, tolerance)
+    assert len(points) == getattr(maximisers, f"{name}_evaluations")(lower, upper, tolerance)
     assert points[0] == start
 
 
 def test_the_published_setting_costs_7500_samples():
     # Six differences of two evaluations, the pilot, and the closing comparison, of 500 samples each.
-    assert 500 * evaluations("bisection", 0.12, 1.7, 0.03) == 7500
-    assert 500 * evaluations("bisection", 0.08, 0.9, 0.03) == 6500
+    assert 500 * maximisers.bisection_evaluations(0.12, 1.7, 0.03) == 7500
+    assert 500 * maximisers.bisection_evaluations(0.08, 0.9, 0.03) == 6500
 
 
 def test_golden_section_needs_one_evaluation_a_step():
     # Two interior points and the start, then one evaluation for each narrowing by .618.
     steps = math.ceil(math.log(0.82 / 0.03) / math.log((1 + math.sqrt(5)) / 2))
-    assert evaluations("golden", 0.08, 0.9, 0.03) == 2 + steps
+    assert maximisers.golden_evaluations(0.08, 0.9, 0.03) == 2 + steps
 
 
 @pytest.mark.parametrize("top", [0.1, 0.3])
@@ -199,8 +200,3 @@ def test_works_under_vmap():
     tops = jnp.linspace(0.1, 0.9, 7)
     found = jax.vmap(lambda top: maximise(golden_section(0.0, 1.0, 0.01, 0.5), lambda s: -((s - top) ** 2)))(tops)
     np.testing.assert_allclose(found, tops, atol=0.011)
-
-
-def test_unknown_search_is_named():
-    with pytest.raises(ValueError, match="newton"):
-        evaluations("newton", 0.0, 1.0, 0.1)
