@@ -127,11 +127,11 @@ def search_samples(request: Request, trace) -> int:
 
 def fields(request: Request, certificate) -> dict:
     """A certificate as fields of a Record, in Python's own numbers."""
+    from qcrs_jax.verdict import fields_of
+
     found = {
-        "predict": int(certificate.prediction),
-        "radius": float(certificate.radius),
+        **fields_of(certificate),
         "sigma": float(certificate.sigma),
-        "pa_lower": float(certificate.pa_lower),
         "search_samples": search_samples(request, certificate.search),
         "counts0": tuple(certificate.counts0.tolist()),
         "counts": tuple(certificate.counts.tolist()),

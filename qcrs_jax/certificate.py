@@ -337,7 +337,7 @@ def check_search(search, sigma, value_range: ValueRange = UNIT) -> None:
     """
     check_sigma(sigma, value_range)
     instance_of("search", search, (Search,), _A_SEARCH)
-    if hasattr(search, "sigma_upper"):
+    if search.sigma_upper is not None:
         check_sigma(search.sigma_upper, value_range, "sigma_upper")
     search.check_start(sigma)
 

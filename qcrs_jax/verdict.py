@@ -109,6 +109,15 @@ def make_certificate(counts0, counts, sigma, n, alpha: float, lower=None) -> Cer
     )
 
 
+def fields_of(certificate: Certificate) -> dict:
+    """What every line of a results file says of one image's certificate, in Python's own numbers."""
+    return {
+        "predict": int(certificate.prediction),
+        "radius": float(certificate.radius),
+        "pa_lower": float(certificate.pa_lower),
+    }
+
+
 def make_randomised_certificate(counts0, counts, sigma, n, alpha: float, u) -> Certificate:
     """As `make_certificate`, by the randomised bound at u; outside jit alone.
 

@@ -53,6 +53,7 @@ class Search:
     method: the name of the method in results files.
     search_n: noisy copies that it counts in each evaluation.
     static: attributes that are no leaves.
+    sigma_upper: the upper end of its bracket; None where it has none.
     evaluations: sigmas at which it counts classes, at most; 0 where it counts none.
     widens: whether it may answer a sigma outside its bracket.
     keeps_sigma: whether it keeps sigma as it is.
@@ -62,6 +63,7 @@ class Search:
     static: ClassVar[tuple[str, ...]] = ()
     widens: ClassVar[bool] = False
     keeps_sigma: ClassVar[bool] = False
+    sigma_upper: float | Float[Array, ""] | None = None
     evaluations: int = 0
     search_n: int | Int[Array, ""] = 0
 
