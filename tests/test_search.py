@@ -1,16 +1,24 @@
 """Searches on functions with a known maximum, and the published bisection against a plain transcription."""
 
+import argparse
+import dataclasses
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from classifiers import SHAPE, slab
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax.tree_util import Partial
+from qcrs_jax.experiments.request import add_method_arguments
 
-from qcrs_jax.search import maximisers
+from qcrs_jax import certify
+from qcrs_jax.bounds import predictive_table
+from qcrs_jax.search import QCRS, SEARCHES, maximisers
 from qcrs_jax.search.maximisers import bisection, golden_section, grid, maximise, run, shrinking
+from qcrs_jax.search.qcrs import Tables
 
 BRACKETS = [(0.0, 1.0), (0.08, 0.9), (5.0, 9.0), (-3.0, -1.0)]
 
@@ -200,3 +208,33 @@ def test_works_under_vmap():
     tops = jnp.linspace(0.1, 0.9, 7)
     found = jax.vmap(lambda top: maximise(golden_section(0.0, 1.0, 0.01, 0.5), lambda s: -((s - top) ** 2)))(tops)
     np.testing.assert_allclose(found, tops, atol=0.011)
+
+
+@dataclasses.dataclass(frozen=True)
+class Middle(QCRS):
+    """A search of one's own: the original sigma, or the geometric mean of the bracket."""
+
+    name = "middle"
+
+    @property
+    def evaluations(self):
+        return 3
+
+    def maximiser(self, sigma, tables, num_classes):
+        return grid(sigma, jnp.sqrt(self.sigma_lower * self.sigma_upper), 10.0, sigma)
+
+    def tables(self, n, alpha):
+        return Tables(np.float32(predictive_table(self.search_n, n, alpha)))
+
+
+def test_a_search_of_one_s_own_is_one_class():
+    found = certify(Partial(slab, 1.2), jnp.zeros(SHAPE), 0.2, key=jax.random.key(0), n=500, search=Middle(0.1, 1.6))
+    assert found.search.evaluations == 3 and np.any(np.isclose(found.search.sigmas, 0.4))
+    assert found.sigma in found.search.sigmas and Middle(0.1, 1.6).recorded()["qcrs"]["search"] == "middle"
+
+
+def test_the_flag_knows_every_search():
+    parser = argparse.ArgumentParser()
+    add_method_arguments(parser)
+    (action,) = [action for action in parser._actions if action.dest == "search"]
+    assert list(action.choices) == list(SEARCHES)

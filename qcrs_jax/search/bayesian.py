@@ -76,9 +76,14 @@ class SigmaGrid(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Bayesian(QCRS):
-    """Bayesian optimisation: a posterior of the whole curve from all counts. It may widen the bracket.
+    """Bayesian optimisation: a posterior of the whole curve R(sigma) from all counts. It may widen the bracket.
 
-    Attributes as for QCRS, and:
+    Draws anew for each evaluation, and stops where no further one can be expected to gain anything.
+
+    Attributes:
+        sigma_lower, sigma_upper: the bracket, 0 < sigma_lower < sigma_upper. Where its end is best it is
+            widened, by up to four times.
+        search_n: samples for each evaluation.
         max_evaluations: the most that it makes.
     """
 

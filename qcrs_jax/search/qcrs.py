@@ -173,7 +173,7 @@ class QCRS(Search):
 class _ByValues(QCRS):
     """A search that compares numbers at two sigmas.
 
-    Attributes:
+    Attributes, beside those of QCRS:
         tolerance: width of the bracket, or length of the stride, at which it ends (the published program's epsilon).
         objective: what is compared. "lcb", the published one: the radius of a lower confidence bound from the search_n
             samples. It saturates, at 2.21 sigma with 500 samples where a certificate of 100 000 reaches 3.81, so that
@@ -223,7 +223,16 @@ class _ByValues(QCRS):
 
 @dataclasses.dataclass(frozen=True)
 class GoldenSection(_ByValues):
-    """Golden section, with the same noise at every sigma. Attributes as for QCRS, and:"""
+    """Golden-section search of the largest radius, with the same noise at every sigma (Kiefer 1953).
+
+    Attributes:
+        sigma_lower, sigma_upper: the bracket, 0 < sigma_lower < sigma_upper.
+        search_n: samples for each evaluation (the published program's gradient_n).
+        tolerance: width of the bracket at which it stops (the published program's epsilon).
+        objective: what it compares: "predictive", the radius that the certification can be expected to give, or "lcb",
+            that of a lower confidence bound from the search_n samples.
+        alpha: failure probability of the lower bounds that "lcb" compares.
+    """
 
     name: ClassVar[str] = "golden"
     common_noise: ClassVar[bool] = True
@@ -242,7 +251,10 @@ class GoldenSection(_ByValues):
 
 @dataclasses.dataclass(frozen=True)
 class Grid(_ByValues):
-    """All sigmas of a grid, `tolerance` apart, with the same noise at each."""
+    """Exhaustive search: all sigmas of a grid, `tolerance` apart, with the same noise at each.
+
+    Attributes as of GoldenSection.
+    """
 
     name: ClassVar[str] = "grid"
     common_noise: ClassVar[bool] = True
@@ -259,7 +271,7 @@ class Grid(_ByValues):
 class Bisection(_ByValues):
     """Bisection on the sign of a central difference of lower bounds: the search that QCRS published.
 
-    Attributes:
+    Draws anew for each evaluation. Attributes as of GoldenSection (objective "lcb" by default), and:
         epsilon_step: the central difference steps tolerance / epsilon_step to either side.
     """
 
@@ -283,7 +295,10 @@ class Bisection(_ByValues):
 
 @dataclasses.dataclass(frozen=True)
 class Shrinking(Bisection):
-    """Ascent by strides that shrink by 0.75, as in the published program. Attributes as for Bisection."""
+    """Ascent by strides that shrink by 0.75, as in the published program. Attributes as of Bisection.
+
+    The tolerance is the length of the stride at which it stops.
+    """
 
     name: ClassVar[str] = "shrinking"
 
