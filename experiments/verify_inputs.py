@@ -216,6 +216,7 @@ def _compare(request, asked, inputs, index, image, label, written, records):
 
     def at_its_sigma():
         from qcrs_jax import Fixed, conclude
+        from qcrs_jax.search import FixedSigma
 
         from . import certify
         from .runner import one_record
@@ -228,8 +229,7 @@ def _compare(request, asked, inputs, index, image, label, written, records):
             sigma=written[0].sigma,
             n=n,
             alpha=0.5,
-            qcrs=None,
-            ddrs=None,
+            search=FixedSigma(),
             estimate=estimate,
             budget=None,
             stop_when_wrong=False,
