@@ -37,7 +37,7 @@ def add_data_arguments(parser):
         type=float,
         metavar="GIB",
         help="what the arrays of the data set, or one image, may take in memory; larger files are refused before they "
-        "are read (default: 4, or half of this machine's memory if that is less)",
+        "are read (default: 4, or half of the memory that this process may use if that is less)",
     )
     return group
 
@@ -75,6 +75,12 @@ def add_input_arguments(parser, sweep=True):
     )
     add("--skip", type=int, default=1, metavar="K", help="only images 0, K, 2K, ... (default: 1, all)")
     add("--max", type=int, default=-1, metavar="M", help="stop before image M (default: -1, the end)")
+    add(
+        "--dry_run",
+        action="store_true",
+        help="only print what is left to do: images, samples, an estimate of time from a measurement of some seconds, "
+        "and of memory; nothing is written",
+    )
 
 
 def add_program_arguments(parser, sweep=True, seed=True):
@@ -95,7 +101,7 @@ def add_program_arguments(parser, sweep=True, seed=True):
             type=lambda text: None if text == "all" else int(text),
             metavar="all|K",
             help="how many devices of this machine, or of each host, share the work (default: all; a CPU gives one a "
-            "core)",
+            "core, in a container no more than its quota of CPUs)",
         )
         add("--seed", type=int, default=0, help="seed of all noise (default: 0)")
         add(

@@ -1,6 +1,6 @@
 """The batch size of --batch auto: the fastest of a few, measured."""
 
-import os
+import math
 import time
 
 from .full_card import memory_is_full
@@ -17,11 +17,13 @@ def fastest_batch(classify, image_shape, devices) -> int:
     """
     import jax
 
+    from qcrs_jax.machine import usable_memory
+
     on_cpu = devices[0].platform == "cpu"
-    sizes = [2**i for i in (range(3, 9) if on_cpu else range(6, 13))]
+    sizes = [2**i for i in (range(3, 9) if on_cpu else range(6, 15))]
     if on_cpu:
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2
-        largest = memory / len(devices) / _bytes_per_image(classify, image_shape)
+        memory = usable_memory() or math.inf
+        largest = memory / 2 / len(devices) / _bytes_per_image(classify, image_shape)
         sizes = [size for size in sizes if size <= largest]
     rates = {}
     for size in sizes:

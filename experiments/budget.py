@@ -7,10 +7,12 @@ finished it stays as it is, and with it what each image gets: images that were l
 import argparse
 import dataclasses
 import datetime
+from collections.abc import Container
 from pathlib import Path
 
 from qcrs_jax.errors import UserError
 
+from .cost import Draws
 from .runner import Task, run_over_images
 
 COLUMNS = ("idx", "label", "selected", "sigma", "mean", "deviation", "search_samples", "time")
@@ -55,12 +57,14 @@ def left_out(results: Path) -> list[int]:
     return read_sidecar(pilot_path(results)).get("left_out", [])
 
 
-def plan(request, args) -> dict[int, Pilot]:
-    """What is known of each image of the run, and the samples that it gets, by index.
+def plan(request, args) -> Container:
+    """What is known of each image of the run, and the samples that it gets: Pilots by index, in a dry run stand-ins.
 
     Raises:
         UserError: several hosts share the run, or what `run_over_images` raises.
     """
+    from qcrs_jax.records import read_sidecar
+
     from .request import request_of
 
     if args.distributed:
@@ -74,7 +78,23 @@ def plan(request, args) -> dict[int, Pilot]:
 
     pilots = run_over_images(task, argparse.Namespace(**{**vars(args), "results": pilot_path(args.results)}))
     print("second pass: the certificates")
-    return planned(requests[0], pilots)
+    if args.dry_run and not read_sidecar(pilot_path(args.results)).keys() >= {"sha256"}:
+        return Unplanned(requests[0])
+    return planned(requests[0], pilot_path(args.results) if args.dry_run else pilots)
+
+
+class Unplanned:
+    """Stands for plans that are not made yet, by index: each image gets the mean, at the original sigma."""
+
+    def __init__(self, request):
+        self._request = request
+
+    def __getitem__(self, index):
+        mean = self._request.budget["mean"]
+        return Pilot(index, 0, 0, self._request.sigma, 0.0, 0.0, search_samples=0, seconds=0.0, n=mean)
+
+    def __contains__(self, index):
+        return True
 
 
 def planned(request, path: Path) -> dict[int, Pilot]:
@@ -123,8 +143,17 @@ def pilot_task(request) -> Task:
         spent = search_samples(request, found.search)
         return [Pilot(index, label, selected, *map(float, seen), spent, seconds)]
 
-    numbers = {**recorded_numbers(request), "pilot": True}
-    return Task(numbers, start, records, file={"columns": COLUMNS, "read": read_pilots})
+    numbers, draws = {**recorded_numbers(request), "pilot": True}, pilot_draws(request)
+    return Task(numbers, start, records, lambda index: draws, file={"columns": COLUMNS, "read": read_pilots})
+
+
+def pilot_draws(request) -> Draws:
+    """The noisy copies that an image gets first: all but those that certify."""
+    from .certify import draws_of
+
+    whole = draws_of(request)
+    searched = whole.queries[: len(whole.queries) - len(request.estimate.queries(request.n))]
+    return dataclasses.replace(whole, queries=searched, at_most=request.search.may_end_early)
 
 
 def read_pilots(path) -> list[Pilot]:

@@ -8,9 +8,11 @@ an image, with a sidecar RESULTS.json. A run that was stopped goes on when the s
 """
 
 import dataclasses
+from collections.abc import Container
 from pathlib import Path
 
 from .arguments import add_input_arguments, add_program_arguments
+from .cost import Draws
 from .guarantees import add_guarantee_arguments
 from .request import VOTES, Request, add_method_arguments, check, recorded_numbers, request_of
 from .runner import Task, one_record, run_over_images
@@ -28,7 +30,7 @@ def run(args):
 
     request = check(args)  # before anything slow is imported or read
     path = certify_dataset(request, args)
-    if path is None:  # the first of the hosts has it
+    if path is None:  # the first of the hosts has it; a dry run has none
         return
     print()
     table.print_tables([path])
@@ -59,7 +61,7 @@ def certify_dataset(request: Request, args) -> Path | None:
     return run_over_images(lambda m: dataclasses.replace(task(request_of(request, m, args), plans), leave=leave), args)
 
 
-def task(request: Request, plans: dict | None) -> Task:
+def task(request: Request, plans: Container | None) -> Task:
     """What is done at each image, and recorded. `plans`, by index: what was found out of it before."""
     from qcrs_jax.records import columns_of
 
@@ -93,7 +95,23 @@ def task(request: Request, plans: dict | None) -> Task:
     score = ("ACR", lambda record: record.correct * record.radius)
     even = "n" not in recorded
     knows = lambda index: not plans or index in plans  # noqa: E731
-    return Task(numbers, start, records, score, file={"columns": columns_of(recorded)}, own=own, knows=knows, even=even)
+    of_any = None if plans else draws_of(request)
+    draws = lambda index: of_any or draws_of(request, plans[index].n)  # noqa: E731
+    file = {"columns": columns_of(recorded)}
+    return Task(numbers, start, records, draws, score, file=file, own=own, knows=knows, even=even)
+
+
+def draws_of(request: Request, planned: int | None = None) -> Draws:
+    """The noisy copies that an image gets; where its number of certification samples is planned, it is searched."""
+    search = () if request.qcrs is None else (request.qcrs.search_n,) * request.qcrs.evaluations
+    early = request.estimate.may_end_early or request.stop_when_wrong
+    if planned is not None:
+        return Draws((request.n0, planned), at_most=early)
+    return Draws(
+        (*search, request.n0, *request.estimate.queries(request.n)),
+        request.ddrs.samples if request.ddrs else 0,
+        early or bool(request.qcrs and request.qcrs.may_end_early),
+    )
 
 
 def recorded_fields(numbers: dict) -> set[str]:

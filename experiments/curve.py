@@ -13,6 +13,7 @@ from pathlib import Path
 from qcrs_jax.errors import UserError
 
 from .arguments import add_input_arguments, add_program_arguments, check_arguments
+from .cost import Draws
 from .runner import Task, run_over_images
 
 
@@ -39,7 +40,7 @@ def add_curve_arguments(add, samples):
 def run(args):
     request = check(args)
     path = measure_dataset(request, args)
-    if path is None:  # the first of the hosts has it
+    if path is None:  # the first of the hosts has it; a dry run has none
         return
     print(f"{path}: `qcrs-jax quasiconcavity {path}` tells what the curves look like")
 
@@ -113,4 +114,5 @@ def task(request: dict, args) -> Task:
         return {index for index, _ in written if all((index, sigma) in written for sigma in sigmas)}
 
     file = {"columns": COLUMNS, "read": read_points}
-    return Task({**request, "skip": args.skip}, start, lines, file=file, done=done)
+    draws = Draws((request["n"],) * len(sigmas))
+    return Task({**request, "skip": args.skip}, start, lines, lambda index: draws, file=file, done=done)

@@ -15,6 +15,7 @@ from qcrs_jax.errors import UserError
 from qcrs_jax.printable import printable
 
 from .arguments import part, share
+from .full_card import no_room
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +85,7 @@ def open_inputs(args) -> Inputs:
     from qcrs_jax.convert.load import open_classifier
 
     from qcrs_jax.image_files import resized
-    from qcrs_jax.parallel import choose_devices, join_hosts, place
+    from qcrs_jax.parallel import join_hosts, place
     from qcrs_jax.sampling import default_batch_size
 
     from .batch_size import fastest_batch
@@ -94,7 +95,7 @@ def open_inputs(args) -> Inputs:
 
     if args.distributed:
         join_hosts(args.coordinator, args.process)
-    devices = choose_devices(args.devices)  # before anything touches them
+    devices = open_devices(args.devices, args.distributed)  # before anything touches them
     if jax.process_index() > 0:
         sys.stdout = open(os.devnull, "w")  # the first one tells
     opening = opening_of(args, "none" if args.macer else args.normalization)
@@ -144,6 +145,38 @@ def _shape_of(dataset, args) -> tuple[int, int, int]:
     shape = dataset[0][0].shape
     size = args.image_size or shape[:2]
     return (size[0], size[-1], shape[2])
+
+
+def open_devices(count: int | None = None, distributed: bool = False) -> list:
+    """What `choose_devices` gives; prints why there are fewer than the CPU's cores.
+
+    Raises:
+        UserError: this host has fewer than `count`, or a process of several finds no device of its own.
+    """
+    import jax
+
+    from qcrs_jax.machine import cores, cpu_quota, usable_cpus
+    from qcrs_jax.parallel import choose_devices
+
+    try:
+        devices = choose_devices(count)
+    except RuntimeError as error:
+        if not distributed or (no_room(error) and "no supported devices" not in str(error)):
+            raise
+        seen = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
+        first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise UserError(
+            f"--distributed: this process could not open a device (CUDA_VISIBLE_DEVICES is {seen}). Start as many "
+            "processes on a host as it has cards, each of which sees its own card or all of them. It said: "
+            f"{first[:200]}"
+        ) from error
+    own = [device for device in devices if device.process_index == jax.process_index()]
+    if count is None and own[0].platform == "cpu" and len(own) == usable_cpus() < cores():
+        print(
+            f"this container may use {cpu_quota():.3g} CPUs' time on {cores()} cores: "
+            f"{len(own)} CPU device{'s' * (len(own) > 1)} instead of {cores()}"
+        )
+    return devices
 
 
 def indices_of(args, dataset) -> tuple[range, range]:
@@ -208,7 +241,7 @@ def _provenance(args, dataset, batch_size, devices):
 
     return {
         "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-        "arguments": {name: _plain(value) for name, value in vars(args).items() if name not in ("run", "results")},
+        "arguments": {name: _plain(value) for name, value in vars(args).items() if name not in _NOT_RECORDED},
         "checkpoint": str(args.checkpoint),
         "data": dataset.source,
         "batch": batch_size,
@@ -224,6 +257,7 @@ def _plain(value):
     return str(value) if isinstance(value, Path) else value
 
 
+_NOT_RECORDED = ("run", "results", "dry_run")
 # Flags that tell where a run is computed, not what.
 _WHEREABOUTS = {
     **dict.fromkeys(("devices", "images", "coordinator", "process")),

@@ -111,6 +111,14 @@ def in_turn(calls: Iterable, launch: Callable) -> Iterator[tuple]:
         worker.shutdown(wait=False, cancel_futures=True)
 
 
+def check_hosts(error: Exception) -> None:
+    """Raises Stopped where an error of JAX tells that another host of the run is gone."""
+    import jax
+
+    if jax.process_count() > 1 and any(sign in str(error) for sign in _HOST_IS_GONE):
+        raise Stopped(f"the hosts lost each other; start all of them again: {error}", 75) from error
+
+
 class Launcher:
     """Launches calls for `in_turn`, with half the noisy copies in a forward pass once memory does not hold them.
 
@@ -144,8 +152,7 @@ class Launcher:
 
         if not isinstance(error, jax.errors.JaxRuntimeError):
             raise error
-        if jax.process_count() > 1 and any(sign in str(error) for sign in _HOST_IS_GONE):
-            raise Stopped(f"the hosts lost each other; start all of them again: {error}", 75) from error
+        check_hosts(error)
         if not memory_is_full(error):
             raise error
         if copies == 1:

@@ -11,6 +11,7 @@ from pathlib import Path
 from qcrs_jax.errors import UserError
 
 from .arguments import add_input_arguments, add_program_arguments, check_arguments
+from .cost import Draws
 from .runner import Task, one_record, run_over_images
 
 
@@ -28,7 +29,7 @@ def run(args):
 
     check(args)
     path = predict_dataset(args)
-    if path is None:  # the first of the hosts has it
+    if path is None:  # the first of the hosts has it; a dry run has none
         return
     print()
     table.print_tables([path])
@@ -73,4 +74,5 @@ def task(args) -> Task:
         "skip": args.skip,
     }
     score = ("accuracy", lambda record: record.correct)
-    return Task(request, start, records, score, file={"columns": PREDICT_COLUMNS})
+    draws = Draws((args.N,))
+    return Task(request, start, records, lambda index: draws, score, file={"columns": PREDICT_COLUMNS})

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import operator
 import time
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from qcrs_jax.errors import UserError
 from qcrs_jax.printable import printable, printable_lines
 
+from .cost import Draws, Work, duration, estimates_of
 from .first_look import first_look
 from .inputs import continued, digest, digest_of_all, indices_of, open_inputs, shard_of
 from .pipeline import Launcher, Stopped, groups, in_turn, read_ahead, stopping
@@ -44,6 +46,7 @@ class Task:
         images, as arrays: of one image (h, w, c), or with an axis in front for several.
     score: the name of the figure that the progress bar shows, and what each record adds to its mean.
     records: (index, label, seconds, what was found out) -> the lines that an image gives.
+    draws: index -> the noisy copies that are drawn of the image, at most.
     file: how `Writer` writes and reads these lines, where they are not those of results.
     done: records -> indices of the images that need nothing more.
     own: (indices, labels) -> further arguments of `start`, arrays of one value for each image.
@@ -56,6 +59,7 @@ class Task:
     request: dict
     start: Callable
     records: Callable
+    draws: Callable[[int], Draws]
     score: tuple[str, Callable] | None = None
     file: dict = dataclasses.field(default_factory=dict)
     done: Callable = lambda records: {record.idx for record in records}
@@ -67,6 +71,8 @@ class Task:
 
 def run_over_images(task: Task | Callable[[int], Task], args) -> Path | None:
     """Answers all images, some at a time, the lines of each flushed; returns the results file.
+
+    Prints beforehand what that costs. With `args.dry_run` that is all: nothing is written, and None is returned.
 
     Of several hosts all compute; the first one writes, and the others get None. A task that depends on the number of
     images is given as a function of it.
@@ -82,7 +88,7 @@ def run_over_images(task: Task | Callable[[int], Task], args) -> Path | None:
     from qcrs_jax.parallel import hosts_agree, word_of_the_first
     from qcrs_jax.records import without_class
     from qcrs_jax.sampling import default_batch_size
-    from qcrs_jax.writer import Writer
+    from qcrs_jax.writer import Preview, Writer
 
     inputs = open_inputs(args)
     data, devices = inputs.dataset, inputs.devices
@@ -102,7 +108,8 @@ def run_over_images(task: Task | Callable[[int], Task], args) -> Path | None:
     name, score = task.score or ("", lambda record: 0)
     left_out = [index for index in indices if index in task.leave]
     provenance = {**inputs.provenance, "images": together, "batch": batch}
-    with Writer(args.results, request, provenance, **task.file) if first else contextlib.nullcontext() as writer:
+    opened = Preview if args.dry_run else Writer
+    with opened(args.results, request, provenance, **task.file) if first else contextlib.nullcontext() as writer:
         before = writer.done if first else []
         _check_records(before, continued(args, data, indices), data.labels, args.results)
         done, total, count = task.done(before), sum(map(score, before)), len(before)
@@ -110,18 +117,25 @@ def run_over_images(task: Task | Callable[[int], Task], args) -> Path | None:
         if done:
             print(f"{args.results}: {len(done)} of {len(indices)} images are done; going on behind them")
         todo = [index for index in indices if index not in done and index not in left_out]
+        finished = writer.finished if first else {}
+        digests = _digests(inputs, before, finished.get("pixels_sha256"), args.results) if finished else {}
+        start, copies = starter(task, inputs, todo, together), max(1, batch // together)
+        work, launch_grey = Work.of(task.draws, todo, together), functools.partial(grey, start, inputs, todo)
+        cost = estimates_of(args.dry_run).estimate(work, inputs, launch_grey, together, copies)
+        if todo or args.dry_run:
+            print(cost, flush=True)
+        if args.dry_run:
+            return None
         progress = tqdm(initial=len(done), total=len(indices), unit="img", dynamic_ncols=True, disable=not first)
 
         def leave_out(index, error):
             progress.write(printable_lines(f"image {index} is left out: {error}"))
             left_out.append(index)
 
-        finished = writer.finished if first else {}
-        digests = _digests(inputs, before, finished.get("pixels_sha256"), args.results) if finished else {}
         calls = groups(
             read_ahead(inputs.read, todo, together), together, leave_out if args.on_error == "skip" else None
         )
-        launch = Launcher(starter(task, inputs, todo, together), max(1, batch // together), progress.write)
+        launch = Launcher(start, copies, progress.write)
         try:
             with progress, stopping():
                 if first and todo and ("budget" not in request or "pilot" in request):  # of two passes at the first
@@ -149,6 +163,10 @@ def run_over_images(task: Task | Callable[[int], Task], args) -> Path | None:
                     if task.score:
                         progress.set_postfix_str(f"{name} {total / count:.4f}")
                     progress.update(len(call))
+                    if cost.seconds is None and (rest := len(indices) - len(done) - len(left_out)) > 0:
+                        rate = f"about {duration(seconds * rest)} for the other {rest} images, by the first {len(call)}"
+                        progress.write(rate)
+                        cost = dataclasses.replace(cost, seconds=0.0)
                 if first:
                     digests |= _digests(inputs, [record for record in before if record.idx not in digests])
         except (UserError, Stopped) as error:
@@ -205,6 +223,14 @@ def starter(task, inputs, todo, together):
         return conclude
 
     return start
+
+
+def grey(start, inputs, todo, copies):
+    """A function that launches a group as `start` does, of a grey image in place of the first of `todo`."""
+    import numpy as np
+
+    image, label = np.full(inputs.classifier.spec.image_shape, 0.5, np.float32), int(inputs.dataset.labels[todo[0]])
+    return lambda: start([(todo[0], image, label)], copies)
 
 
 def _digests(inputs, records, whole=None, path=None) -> dict[int, str]:

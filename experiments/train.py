@@ -83,9 +83,9 @@ def run(args):
         UserError: impossible settings, a data set that does not fit, or OUT_DIR holds a run of other settings, or one
             that is still going on.
     """
-    from qcrs_jax.parallel import choose_devices
+    from .inputs import open_devices
 
-    devices = choose_devices()  # before anything touches them
+    devices = open_devices()  # before anything touches them
 
     import jax
     import jax.numpy as jnp

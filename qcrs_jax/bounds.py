@@ -9,7 +9,7 @@ import math
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 from scipy import special
 
 LEAST_ALPHA = 1e-300
@@ -125,9 +125,36 @@ def expected_radius(z, n: int, alpha: float, quantiles: int = 200):
 
     The mean of the certified radius over the binomial distribution of the count, by so many quantiles of it.
     """
-    p = special.ndtr(z)[..., None]
-    counts = np.nan_to_num(np.clip(np.ceil(special.bdtrik(_equally_likely(quantiles), n, p)), 0, n))  # NaN: none
-    return certified_radius(clopper_pearson_lower(counts, n, alpha), 1.0).mean(axis=-1)
+    levels, z = _equally_likely(quantiles), np.asarray(z, np.float64)
+    radii, p = np.zeros((*z.shape, quantiles)), special.ndtr(z)
+    some = special.bdtr(n // 2, n, p) < levels[-1]  # elsewhere no more than half of the samples succeed
+    counts = binomial_quantiles(levels, n, z[some])
+    radii[some] = certified_radius(clopper_pearson_lower(counts, n, alpha), 1.0)
+    return radii.mean(axis=-1)
+
+
+def binomial_quantiles(levels: Float[np.ndarray, "q"], n: int, z: Float[np.ndarray, "m"]) -> Float[np.ndarray, "m q"]:
+    """The smallest counts of n samples whose binomial distribution function reaches `levels`, where p = Phi(z).
+
+    From a normal approximation with its first corrections (Cornish and Fisher 1938), which is off by a count or so, in
+    steps of one: a fifth of the time of SciPy's inverse, which searches the whole range.
+    """
+    p, w = special.ndtr(z)[:, None], special.ndtri(levels)
+    variance = np.maximum(n * p * special.ndtr(-z)[:, None], 1e-12)
+    guess = n * p + np.sqrt(variance) * w + (1 - 2 * p) * (w**2 - 1) / 6 - 0.5
+    counts = np.clip(np.ceil(guess), 0, n)
+
+    def steps(step, misses):
+        """Moves the counts that `misses` by one, again and again; it is asked of (counts, p, levels)."""
+        place = np.arange(counts.size)
+        flat, of_p, of_level = counts.reshape(-1), *(np.broadcast_to(a, counts.shape).ravel() for a in (p, levels))
+        while place.size:
+            place = place[misses(flat[place], of_p[place], of_level[place])]
+            flat[place] += step
+
+    steps(1, lambda k, p, level: (k < n) & (special.bdtr(k, n, p) < level))
+    steps(-1, lambda k, p, level: (k > 0) & (special.bdtr(k - 1, n, p) >= level))
+    return counts
 
 
 @functools.lru_cache(maxsize=16)

@@ -43,7 +43,8 @@ def _dataset(name, split, source, class_names, x, y, labels_in, problems=None, n
             "class_names"
         )
     fingerprint = digest(str((x.shape, x.dtype)).encode(), np.ascontiguousarray(x).data, y.tobytes())
-    return Dataset(name, split, str(source), class_names, y, lambda i: x[i], fingerprint, problems, notes=notes)
+    read = lambda i: x[i]  # noqa: E731
+    return Dataset(name, split, str(source), class_names, y, read, fingerprint, problems, notes=notes, held=x.nbytes)
 
 
 def cifar10(root: Path, split: str, limit: Limit = _LIMIT) -> Dataset | None:

@@ -38,6 +38,7 @@ class Dataset:
         files: the file of each image, where they have files of their own.
         notes: sentences on what was chosen where something else is possible, for the user to read.
         question: why the order of the classes is not known, and how to say it; None where it is known.
+        held: bytes of images that stay in memory; 0 where each is read when it is asked for.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Dataset:
     files: list[Path] | None = None
     notes: tuple[str, ...] = ()
     question: str | None = None
+    held: int = 0
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -69,12 +69,14 @@ class Estimate(Protocol):
     randomises: whether a uniform number is drawn for the bound.
     votes_beta: inverse temperature of the soft votes that are summed; None for none.
     on_host: whether the certificate needs counts that can be seen, that is, cannot be had inside jit.
+    may_end_early: whether an image may get fewer than n samples.
     """
 
     columns: tuple[str, ...]
     randomises: bool
     votes_beta: float | None
     on_host: bool
+    may_end_early: bool
 
     def check(self, n0: int, n, alpha: float, labels: bool) -> None:
         """Raises ValueError for numbers with which nothing can be certified, before anything is computed.
@@ -87,6 +89,9 @@ class Estimate(Protocol):
 
     def tables(self, n0: int, n, alpha: float) -> tuple[Any, Any]:
         """What the compiled loop looks up: samples by the top count of the selection, and looks; None for neither."""
+
+    def queries(self, n: int) -> tuple[int, ...]:
+        """How many samples are drawn at a time, one after another, where all n are drawn."""
 
     def conclude(self, drawn: Drawn) -> Certificate:
         """The certificate of what was drawn; fails with probability at most alpha."""
@@ -107,11 +112,16 @@ class Estimate(Protocol):
 class _OneEstimation:
     """Estimates that draw their samples in one go, and can reach some radius at every sigma."""
 
+    may_end_early: ClassVar[bool] = False
+
     def check_reach(self, sigma, n, alpha):
         pass
 
     def tables(self, n0, n, alpha):
         return None, None
+
+    def queries(self, n):
+        return (n,)
 
 
 class _Hard(_OneEstimation):
@@ -190,6 +200,7 @@ class Tolerance(_Hard):
     tolerance: float
     bound: str = "clopper-pearson"
     on_host: ClassVar[bool] = True
+    may_end_early: ClassVar[bool] = True
 
     def __post_init__(self):
         super().__post_init__()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from .dataset import DataError
 from .files import open_regular
+from .machine import usable_memory
 
 GIB = 2**30
 MOST_CLASSES = 100_000
@@ -15,12 +16,9 @@ TEXT = 2**28  # bytes of a file of labels or of names
 
 
 def default_memory_limit() -> float:
-    """What a data set may take where nothing is said, in GiB: 4, or half of this machine's memory if that is less."""
-    try:
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB
-    except (AttributeError, ValueError, OSError):  # not on this platform
-        return 4.0
-    return min(4.0, memory / 2) if memory > 0 else 4.0
+    """What a data set may take where nothing is said, in GiB: 4, or half of the memory that may be used if less."""
+    memory = usable_memory()
+    return 4.0 if memory is None else min(4.0, memory / GIB / 2)
 
 
 @dataclasses.dataclass(frozen=True)

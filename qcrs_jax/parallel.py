@@ -1,5 +1,7 @@
 """One program on many devices of many hosts, each with its share of the noisy copies; several images in step."""
 
+import contextvars
+import dataclasses
 import functools
 import hashlib
 import os
@@ -13,6 +15,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Bool
 
 from .errors import UserError
+from .machine import cores, own_cards, usable_cpus
 
 DEVICES = "devices"
 """The axis of the devices, inside a program that runs on several."""
@@ -28,12 +31,15 @@ def join_hosts(coordinator: str | None = None, process: tuple[int, int] | None =
             Kubernetes and on TPU pods.
         process: which of how many it is, from 1: (1, n) is the first.
 
+    Of several processes on a host with GPUs each takes the cards that are its own (`machine.own_cards`).
+
     Raises:
-        UserError: the others are not found.
+        UserError: the others are not found, or there is no card for this process.
     """
     number, count = process or (None, None)
+    cards = own_cards()
     try:
-        jax.distributed.initialize(coordinator, count, None if number is None else number - 1)
+        jax.distributed.initialize(coordinator, count, None if number is None else number - 1, cards)
     except (ValueError, RuntimeError, TypeError) as error:
         raise UserError(
             f"--distributed: the other hosts were not found: {error}. JAX knows them under Slurm, MPI, Kubernetes and "
@@ -44,15 +50,18 @@ def join_hosts(coordinator: str | None = None, process: tuple[int, int] | None =
 def choose_devices(count: int | None = None) -> list[jax.Device]:
     """All devices of all hosts of the run, or the first `count` of each host.
 
-    A CPU gives one for each core, which is faster than one of many threads, or `count`.
+    A CPU gives one for each core that may be used all the time (`machine.usable_cpus`), which is faster than one of
+    many threads, or `count`.
 
     Raises:
         UserError: this host has fewer.
     """
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         try:
-            jax.config.update("jax_num_cpu_devices", count or len(os.sched_getaffinity(0)))
-        except (RuntimeError, AttributeError):  # JAX is running already, or no such system call on this platform
+            jax.config.update("jax_num_cpu_devices", count or usable_cpus())
+            if usable_cpus() < cores():  # nor more threads than the quota keeps busy
+                os.environ.setdefault("NPROC", str(usable_cpus()))
+        except (RuntimeError, AttributeError):  # JAX is running already, or does not know this setting
             pass
     if count is not None and count > jax.local_device_count():
         raise UserError(f"--devices {count}: there are {jax.local_device_count()}; give that many at most, or all")
@@ -127,6 +136,58 @@ def _of_several(several, mapped, classify, images):
     return logits.reshape(several, -1, logits.shape[-1]), True
 
 
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """A call of a program over images that is not made yet, as `first_call` gives it.
+
+    Attributes:
+        program: the jitted function.
+        arguments: (classify, images, own, *numbers), on its devices.
+        static: its other arguments.
+    """
+
+    program: Callable
+    arguments: tuple
+    static: dict
+
+    def __call__(self):
+        return self.program(*self.arguments, **self.static)
+
+    def with_arguments(self, *arguments) -> "Call":
+        """The call of the same compiled program with other arguments of the same shapes."""
+        devices = self.static["devices"]
+        return dataclasses.replace(self, arguments=place(arguments, devices) if devices else arguments)
+
+    def memory(self) -> int | None:
+        """Bytes that the program needs on each device: arguments, results, and what lies between; None: not known.
+
+        It is compiled for that, once for this and for all calls with such arguments.
+        """
+        analysis = self.program.lower(*self.arguments, **self.static).compile().memory_analysis()
+        if analysis is None:
+            return None
+        return analysis.temp_size_in_bytes + analysis.argument_size_in_bytes + analysis.output_size_in_bytes
+
+
+class _NotMade(BaseException):
+    """Carries a call out of what would have made it."""
+
+
+_not_made = contextvars.ContextVar("not made", default=False)
+
+
+def first_call(start: Callable[[], object]) -> Call:
+    """The call of a program over images that `start()` would make first; it is not made, and `start` ends there."""
+    token = _not_made.set(True)
+    try:
+        start()
+    except _NotMade as stopped:
+        return stopped.args[0]
+    finally:
+        _not_made.reset(token)
+    raise ValueError("no program over images was called")
+
+
 def over_images(one_image: Callable) -> Callable:
     """Jits a function of (classify, image, *own, *numbers), for one image or under vmap over several.
 
@@ -153,7 +214,10 @@ def over_images(one_image: Callable) -> Callable:
     def place_and_run(*args, devices, **static):
         if devices:
             args = place(args, devices)
-        return program(*args, devices=devices, **static)
+        call = Call(program, args, {"devices": devices, **static})
+        if _not_made.get():
+            raise _NotMade(call)
+        return call()
 
     place_and_run.program = program
     return place_and_run

@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Int
 
-from .parallel import DEVICES, any_image, over_images
+from .parallel import DEVICES, Call, any_image, over_images
 from .sampling import Votes, no_votes, num_classes, sample_votes
 from .search import Query
 from .search.maximisers import AskTell, run
@@ -144,3 +145,26 @@ def draw_prediction(classify, image, sigma, key, n, batch_size, devices):
 def draw_curve(classify, image, key, sigmas, n, batch_size, devices):
     oracle = _count_oracle(classify, image, key, batch_size, devices)
     return jax.lax.map(lambda sigma: oracle(Query(sigma, n, jnp.int32(CURVE), jnp.int32(0))), sigmas)
+
+
+def with_samples(call: Call, n: int) -> tuple[Call, int]:
+    """The same compiled program with n samples in one query and none in the others, and how many queries have n.
+
+    For measurements: it runs as long as an image's search without its samples, and n samples more. Of a curve each
+    sigma has n. An ascent of DDRS keeps its copies.
+    """
+    classify, images, own, *numbers = call.arguments
+    if call.program is not draw_votes.program:
+        *numbers, number = numbers
+        queries = len(numbers[0]) if call.program is draw_curve.program else 1
+        return call.with_arguments(classify, images, own, *numbers, np.full(number.shape, n, number.dtype)), queries
+    sigma, key, ns, wanted = own
+    search, tables, enough, looks = numbers
+    selected = np.zeros(ns.shape, ns.dtype)
+    selected[..., SELECTION] = n
+    if enough is not None:
+        enough = np.zeros(enough.shape, enough.dtype)
+    if looks is not None:  # the first one has no samples, and ends the estimation
+        never = np.full(looks.start.shape, np.iinfo(np.int32).max, looks.start.dtype)
+        looks = looks._replace(n=np.zeros(looks.n.shape, looks.n.dtype), start=never)
+    return call.with_arguments(classify, images, (sigma, key, selected, wanted), search, tables, enough, looks), 1

@@ -95,6 +95,7 @@ class Sequential:
     randomises: ClassVar[bool] = False
     votes_beta: ClassVar[None] = None
     on_host: ClassVar[bool] = True
+    may_end_early: ClassVar[bool] = True
 
     def __post_init__(self):
         if (self.decide is None) == (self.precision is None):
@@ -125,6 +126,10 @@ class Sequential:
     def tables(self, n0: int, n: int, alpha: float) -> tuple[None, "Looks"]:
         """What the compiled loop looks up."""
         return None, tables(self, n, alpha)
+
+    def queries(self, n: int) -> tuple[int, ...]:
+        """How many samples are drawn at a time, one after another, where all n are drawn."""
+        return tuple(np.diff(self.looks(n), prepend=0).tolist())
 
     def conclude(self, drawn) -> Certificate:
         """The certificate of an `estimates.Drawn`; fails with probability at most alpha."""

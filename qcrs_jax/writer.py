@@ -1,9 +1,11 @@
 """Writes results files and their sidecars: line by line, whole or not at all, resumed where they were cut."""
 
 import contextlib
+import errno
 import functools
 import json
 import os
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -73,33 +75,31 @@ class Writer:
     def _begin(self, read):
         """Readies the file for more lines; the records it has already."""
         path = self._path
-        if self._header.encode().startswith(path.read_bytes()):  # new, or stopped before its first result
+        if _is_new(path, self._header):
             self._file.truncate(0)
             _write_sidecar(path, self._request, self._provenance)
             self._write(self._header)
             return []
-        self._check(path, self._request)
-        with open(path, "rb") as file:
-            if file.readline().rstrip(b"\r\n") != self._header.rstrip("\n").encode():
-                raise RecordsError(
-                    f"{path}: its first line is not the one it was begun with, {self._header.split()}; mend it, or "
-                    "choose another file"
-                )
+        self._check(path, self._request, self._header)
         _cut_torn_line(path)
+        done = self._records(path, read)
+        content = read_sidecar(path)
+        self._provenance = content["provenance"]
+        self.finished = _when_finished(content)
+        return done
+
+    @staticmethod
+    def _records(path, read):
         try:
-            done = read(path)
+            return read(path)
         except RecordsError as error:
             raise RecordsError(
                 f"{error}. Nothing is appended to it: mend the line, or delete it, and the same command computes that "
                 "image again"
             ) from error
-        content = read_sidecar(path)
-        self._provenance = content["provenance"]
-        self.finished = {name: content[name] for name in WHEN_FINISHED if name in content}
-        return done
 
     @staticmethod
-    def _check(path, request):
+    def _check(path, request, header):
         content = read_sidecar(path)
         if not content:
             raise RecordsError(
@@ -117,6 +117,12 @@ class Writer:
                 f"delete what is not of the run, and all sums in {sidecar_path(path).name} (..._sha256): the same "
                 "command computes what is missing then"
             )
+        with open(path, "rb") as file:
+            if file.readline().rstrip(b"\r\n") != header.rstrip("\n").encode():
+                raise RecordsError(
+                    f"{path}: its first line is not the one it was begun with, {header.split()}; mend it, or choose "
+                    "another file"
+                )
 
     def write(self, *records) -> None:
         """Appends records, whatever has a `line(columns)`, and flushes them to the disk."""
@@ -157,6 +163,81 @@ class Writer:
 
     def __exit__(self, *_):
         self._file.close()
+
+
+class Preview:
+    """What `Writer` would find at a path, with the same refusals; nothing is written, made or locked.
+
+    A torn last line is not counted. A file that another run is writing to is read as it is.
+
+    Attributes:
+        done, finished: as of `Writer`.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        request: dict,
+        provenance: dict,
+        columns: tuple[str, ...] = COLUMNS,
+        read: Callable[[Path], list] = lambda path: read_run(path).records,
+    ):
+        """Looks at `path`. Arguments and errors as of `Writer`, but for the lock."""
+        path, header = Path(path), "\t".join(columns) + "\n"
+        request = json.loads(json.dumps(request))
+        self.done, self.finished = [], {}
+        with _writing(path):
+            if path.exists() and not path.is_file():
+                raise RecordsError(f"{path}: is not a file that results can be kept in; choose another")
+            _check_writable(path)
+            if not path.exists() or _is_new(path, header):
+                _sidecar_text(path, request, provenance)
+                return
+            Writer._check(path, request, header)
+            self.done = Writer._records(path, lambda path: _read_whole_lines(path, read))
+            self.finished = _when_finished(read_sidecar(path))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
+def _is_new(path, header):
+    """Whether a file has no results: it is new, or was stopped before its first one."""
+    return header.encode().startswith(path.read_bytes())
+
+
+def _when_finished(sidecar):
+    return {name: sidecar[name] for name in WHEN_FINISHED if name in sidecar}
+
+
+def _check_writable(path):
+    """Raises the OSError that writing `path` would."""
+    there = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if there != path and not there.is_dir():
+        wrong = errno.EEXIST if there == path.absolute().parent else errno.ENOTDIR
+    elif not os.access(there, os.W_OK):
+        wrong = errno.EACCES
+    else:
+        return
+    raise OSError(wrong, os.strerror(wrong), str(there))
+
+
+def _read_whole_lines(path, read):
+    """What `read` makes of a file without a torn last line, which is read from a copy elsewhere."""
+    content = path.read_bytes()
+    if content.endswith(b"\n"):
+        return read(path)
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / path.name
+        copy.write_bytes(content[: content.rfind(b"\n") + 1])
+        sidecar_path(copy).write_bytes(sidecar_path(path).read_bytes())
+        try:
+            return read(copy)
+        except RecordsError as error:
+            raise RecordsError(str(error).replace(str(copy), str(path))) from error
 
 
 def check_new(path: str | Path, request: dict | None = None) -> None:
@@ -201,6 +282,13 @@ def write_run(path: str | Path, records: list[Record], request: dict, provenance
 
 
 def _write_sidecar(path, request, provenance, more=None):
+    text = _sidecar_text(path, request, provenance, more)
+    with replacing(sidecar_path(path)) as file:
+        file.write(text)
+
+
+def _sidecar_text(path, request, provenance, more=None):
+    """The content of the sidecar; raises RecordsError where no reader would take it."""
     content = {**said_of(request), "request": request, "provenance": provenance, **(more or {})}
     if more:
         content["sidecar_sha256"] = sidecar_checksum(json.loads(json.dumps(content)))
@@ -209,8 +297,7 @@ def _write_sidecar(path, request, provenance, more=None):
         sidecar.parse(text)
     except sidecar.Unfit as error:  # before anything is computed that no reader would take
         raise RecordsError(f"{sidecar_path(path)}: such a run cannot be recorded: {error}") from error
-    with replacing(sidecar_path(path)) as file:
-        file.write(text)
+    return text
 
 
 _writing = functools.partial(

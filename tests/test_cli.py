@@ -309,7 +309,8 @@ def start_hosts(folder, flags, slurm=False):
         words += ["--coordinator", address]
         return [subprocess.Popen([*words, "--process", f"{i}/2"], **pipes) for i in (1, 2)]
     job = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
-    tasks = [{**os.environ, **job, "SLURM_PROCID": task, "SLURM_LOCALID": task} for task in "01"]
+    own = [{"SLURM_PROCID": task, "SLURM_LOCALID": task, "CUDA_VISIBLE_DEVICES": task} for task in "01"]
+    tasks = [{**os.environ, **job, **variables} for variables in own]  # each task sees a card of its own, if any
     return [subprocess.Popen(words, env=task, **pipes) for task in tasks]
 
 

@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = {"qcrs_jax": "qcrs_jax", "qcrs_jax.convert": "convert", "qcrs_jax.experiments": "experiments"}
-COMMANDS = """cli runner inputs request guarantees budget pipeline batch_size arguments agreement certify
+COMMANDS = """cli runner inputs cost request guarantees budget pipeline batch_size arguments agreement certify
     verify verify_inputs verify_lines verify_sidecar trusted_paths
     predict table compare plot memory visualize curve quasiconcavity simulate sequential train
     experiment export_program demo benchmark tpu tpu_benchmark first_look class_names data_sets full_card

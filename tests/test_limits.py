@@ -14,7 +14,7 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from qcrs_jax import limits
+from qcrs_jax import limits, machine
 from qcrs_jax.cifar_pickle import OPERATIONS, unpickle
 from qcrs_jax.data import DataError, load_dataset, read_idx
 from qcrs_jax.image_files import decode, resize_and_crop
@@ -37,8 +37,9 @@ def refused(*args, **kwargs):
     return str(error.value)
 
 
-def test_the_default_is_no_more_than_half_of_the_memory(monkeypatch):
+def test_the_default_is_no_more_than_half_of_the_memory(monkeypatch, tmp_path):
     assert 0 < default_memory_limit() <= 4
+    monkeypatch.setattr(machine, "ROOT", tmp_path)  # no control groups
     monkeypatch.setattr(os, "sysconf", {"SC_PHYS_PAGES": 2**18, "SC_PAGE_SIZE": 4096}.get)
     assert default_memory_limit() == 0.5
     monkeypatch.setattr(os, "sysconf", {"SC_PHYS_PAGES": 2**28, "SC_PAGE_SIZE": 4096}.get)

@@ -90,6 +90,7 @@ class Bayesian(QCRS):
     max_evaluations: int = dataclasses.field(default=15, kw_only=True)
 
     name: ClassVar[str] = "bayesian"
+    may_end_early: ClassVar[bool] = True
     widens: ClassVar[bool] = True
 
     def __post_init__(self):

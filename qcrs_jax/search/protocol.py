@@ -55,12 +55,14 @@ class Search:
     static: attributes that are no leaves.
     sigma_upper: the upper end of its bracket; None where it has none.
     evaluations: sigmas at which it counts classes, at most; 0 where it counts none.
+    may_end_early: whether it may draw fewer than `samples`.
     widens: whether it may answer a sigma outside its bracket.
     keeps_sigma: whether it keeps sigma as it is.
     """
 
     method: ClassVar[str]
     static: ClassVar[tuple[str, ...]] = ()
+    may_end_early: ClassVar[bool] = False
     widens: ClassVar[bool] = False
     keeps_sigma: ClassVar[bool] = False
     sigma_upper: float | Float[Array, ""] | None = None
