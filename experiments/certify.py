@@ -103,14 +103,15 @@ def task(request: Request, plans: Container | None) -> Task:
 
 def draws_of(request: Request, planned: int | None = None) -> Draws:
     """The noisy copies that an image gets; where its number of certification samples is planned, it is searched."""
-    search = () if request.qcrs is None else (request.qcrs.search_n,) * request.qcrs.evaluations
+    search = request.search
+    counted = (search.search_n,) * search.evaluations
     early = request.estimate.may_end_early or request.stop_when_wrong
     if planned is not None:
         return Draws((request.n0, planned), at_most=early)
     return Draws(
-        (*search, request.n0, *request.estimate.queries(request.n)),
-        request.ddrs.samples if request.ddrs else 0,
-        early or bool(request.qcrs and request.qcrs.may_end_early),
+        (*counted, request.n0, *request.estimate.queries(request.n)),
+        search.samples - sum(counted),
+        early or search.may_end_early,
     )
 
 

@@ -382,7 +382,7 @@ def test_a_file_of_another_program_is_not_appended_to(here):
         (["--N0", "0"], "n0 = 0"),
         (["--N", "3000000000"], "at most 1073741824"),
         (["--epsilon", "0"], "positive"),
-        (["--epsilon_step", "0"], "epsilon_step"),
+        (["--search", "bisection", "--epsilon_step", "0"], "--epsilon_step must be"),
         (["--skip", "0"], "--skip"),
         (["--batch", "0"], "--batch"),
         (["--seed", "-1"], "--seed"),
@@ -684,7 +684,7 @@ def test_published_flags_mean_what_they_meant(name):
     request = certify.check(args)
     left, right, step, skip = {"cohen": (0.08, 0.9, 0.4, 1), "macer": (0.12, 1.9, 0.2, 20)}[name]
     assert (request.search.sigma_lower, request.search.sigma_upper, request.search.tolerance) == (left, right, 0.03)
-    assert (request.search.epsilon_step, request.search.search_n, request.search.alpha) == (step, 500, 0.001)
+    assert (args.epsilon_step, request.search.search_n, request.search.alpha) == (step, 500, 0.001)
     assert request.sigma == {"cohen": 0.25, "macer": 0.5}[name]
     assert request.skip == skip and args.macer == (name == "macer")
 
