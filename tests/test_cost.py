@@ -136,7 +136,12 @@ def test_a_rate_is_the_difference_that_passes_make():
     found = rate(least=1.5, most=1000)
     assert (found.fixed, found.copies) == (1.0, 8) and found.turn == pytest.approx(1.6 / 16)
     times = iter([0, 1.0, 10, 11.1])
-    assert rate(least=1.5, most=3).turn == pytest.approx(0.1)  # no more than a share of the run
+    found = rate(least=1.5, most=3)
+    assert found.turn == pytest.approx(0.1) and found.clear  # no more than a share of the run
+    for whole in (1.0, 0.8):  # a pass that is lost in the rest of the call
+        times = iter([0, 1.0, 10, 10 + whole])
+        found = rate(least=1.5, most=3)
+        assert found.turn == pytest.approx(0.05 * whole) and not found.clear
 
 
 def test_durations_and_sizes_in_words():
