@@ -94,6 +94,8 @@ def load_classifier(
 @reads("path", CheckpointError)
 def open_classifier(path: str | Path, opening: Opening) -> Classifier:
     """The classifier in `path`. Errors as for `load_classifier`."""
+    if str(path).startswith("python:"):
+        raise CheckpointError(f"{path}: a classifier of Python is for certify, predict, curve and visualize alone")
     path = resolve(path)
     if not path.exists():
         raise CheckpointError(f"{path}: no such file or directory")

@@ -42,10 +42,16 @@ def add_data_arguments(parser):
     return group
 
 
+CHECKPOINT_HELP = (
+    "converted directory, PyTorch file, zoo:NAME, or python:FILE.py:FUNCTION, which runs that file: its function takes "
+    "no arguments and returns the classifier"
+)
+
+
 def add_input_arguments(parser, sweep=True):
     """Adds the flags of checkpoint and data set; with `sweep`, also those of a results file over its images."""
     add = parser.add_argument
-    add("checkpoint", metavar="CHECKPOINT", type=Path, help="converted directory or PyTorch file")
+    add("checkpoint", metavar="CHECKPOINT", type=Path, help=CHECKPOINT_HELP)
     if sweep:
         add("results", metavar="RESULTS", type=Path, help="results file to write or to resume")
     add = add_data_arguments(parser).add_argument

@@ -209,12 +209,12 @@ def _jax_sampler(depth, devices):
     import numpy as np
     import torch
 
-    from qcrs_jax import QCRS, certify, load_classifier
+    from qcrs_jax import GoldenSection, certify, load_classifier
 
     from .torch_nets import CifarResNet, randomise
 
     image = np.random.default_rng(0).uniform(size=(32, 32, 3)).astype(np.float32)
-    key, options = jax.random.key(0), {"n": 100, "devices": devices, "search": QCRS(0.08, 0.9)}
+    key, options = jax.random.key(0), {"n": 100, "devices": devices, "search": GoldenSection(0.08, 0.9)}
     # What is compiled once for every classifier, such as the folding of keys, is not the network's.
     certify(lambda x: x.mean((1, 2)), image, 0.25, key=key, **options)
     compilations = []

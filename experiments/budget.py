@@ -134,11 +134,11 @@ def pilot_task(request) -> Task:
     def records(index, label, seconds, found):
         selected = int(np.argmax(found.counts0))
         sigmas, successes, n = [float(found.sigma)], [int(found.counts0[selected])], [request.n0]
-        if request.qcrs:
+        if request.search.evaluations:
             evaluations = int(found.search.evaluations)
             sigmas += found.search.sigmas[:evaluations].tolist()
             successes += found.search.counts[:evaluations, selected].tolist()
-            n += [request.qcrs.search_n] * evaluations
+            n += [request.search.search_n] * evaluations
         seen = outlook(float(found.sigma), sigmas, successes, n, request.sigma)
         spent = search_samples(request, found.search)
         return [Pilot(index, label, selected, *map(float, seen), spent, seconds)]
@@ -153,7 +153,7 @@ def pilot_draws(request) -> Draws:
 
     whole = draws_of(request)
     searched = whole.queries[: len(whole.queries) - len(request.estimate.queries(request.n))]
-    return dataclasses.replace(whole, queries=searched, at_most=bool(request.qcrs and request.qcrs.may_end_early))
+    return dataclasses.replace(whole, queries=searched, at_most=request.search.may_end_early)
 
 
 def read_pilots(path) -> list[Pilot]:

@@ -34,7 +34,7 @@ def run(args):
         return
     print()
     table.print_tables([path])
-    if request.qcrs and request.qcrs.search == "bayesian":
+    if request.search.widens:
         print(widened(request, path))
 
 
@@ -42,7 +42,7 @@ def widened(request: Request, path: Path) -> str:
     """Says for how many images of the results the search went beyond its bracket."""
     from qcrs_jax.records import read_run
 
-    records, settings = read_run(path).records, request.qcrs
+    records, settings = read_run(path).records, request.search
     rounding = 1e-6 * settings.sigma_upper
     lower, upper = settings.sigma_lower - rounding, settings.sigma_upper + rounding
     below, above = sum(r.sigma < lower for r in records), sum(r.sigma > upper for r in records)
@@ -103,14 +103,15 @@ def task(request: Request, plans: Container | None) -> Task:
 
 def draws_of(request: Request, planned: int | None = None) -> Draws:
     """The noisy copies that an image gets; where its number of certification samples is planned, it is searched."""
-    search = () if request.qcrs is None else (request.qcrs.search_n,) * request.qcrs.evaluations
+    search = request.search
+    counted = (search.search_n,) * search.evaluations
     early = request.estimate.may_end_early or request.stop_when_wrong
     if planned is not None:
         return Draws((request.n0, planned), at_most=early)
     return Draws(
-        (*search, request.n0, *request.estimate.queries(request.n)),
-        request.ddrs.samples if request.ddrs else 0,
-        early or bool(request.qcrs and request.qcrs.may_end_early),
+        (*counted, request.n0, *request.estimate.queries(request.n)),
+        search.samples - sum(counted),
+        early or search.may_end_early,
     )
 
 
@@ -140,20 +141,16 @@ def draw_image(request: Request, classify, image, **program):
 
 def search_samples(request: Request, trace) -> int:
     """Noisy copies spent on the choice of sigma; DDRS differentiates on each of its own."""
-    if trace is None:
-        return 0
-    if request.qcrs:
-        return int(trace.evaluations) * request.qcrs.search_n
-    return request.ddrs.samples if request.ddrs else 0
+    return 0 if trace is None else request.search.spent(trace)
 
 
 def fields(request: Request, certificate) -> dict:
     """A certificate as fields of a Record, in Python's own numbers."""
+    from qcrs_jax.verdict import fields_of
+
     found = {
-        "predict": int(certificate.prediction),
-        "radius": float(certificate.radius),
+        **fields_of(certificate),
         "sigma": float(certificate.sigma),
-        "pa_lower": float(certificate.pa_lower),
         "search_samples": search_samples(request, certificate.search),
         "counts0": tuple(certificate.counts0.tolist()),
         "counts": tuple(certificate.counts.tolist()),

@@ -10,7 +10,7 @@ from jax.tree_util import Partial
 
 from qcrs_jax.noise import gaussian_noise
 from qcrs_jax.parallel import DEVICES, over_images
-from qcrs_jax.sigma import CURVE
+from qcrs_jax.streams import CURVE
 
 AT_ONCE = 2**14  # copies whose classes come from the devices together
 

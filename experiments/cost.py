@@ -18,6 +18,7 @@ from .pipeline import check_hosts
 
 MEASURED = 0.3  # seconds of passes that a rate is measured over at the start of a run, about
 THOROUGH = 2.0  # and where nothing else is asked for
+DROWNED = 0.05  # passes that take a smaller share of a call than this are lost in the rest of it
 SHARE = 50  # of the run's passes, at most one in so many is measured beforehand
 DIFFERENTIATED = 2.5  # a copy that DDRS differentiates takes about as long as so many others
 
@@ -98,12 +99,14 @@ class Rate:
     turn: seconds of a forward pass on all devices, noise and counting included.
     copies: of each image in such a pass.
     of_another: whether it was measured by another run of this network, whose search may be another.
+    clear: whether the passes were long enough to be told from the rest; else `turn` is no more than a bound.
     """
 
     fixed: float
     turn: float
     copies: int
     of_another: bool = False
+    clear: bool = True
 
     def for_another(self) -> "Rate":
         """The rate of another run of the same network."""
@@ -127,7 +130,7 @@ def measure(call, copies: int, least: float, most: int, agreed: Callable[[bool],
         whole, queries = seconds_of(call, passes * copies)
         spent, made = whole - fixed, passes * queries
         if not agreed(spent < least and 4 * made <= most):
-            return Rate(fixed, max(spent, whole / 100) / made, copies)
+            return Rate(fixed, max(spent, DROWNED * whole) / made, copies, clear=spent > DROWNED * whole)
         passes *= 4
 
 
@@ -288,7 +291,7 @@ class Estimates:
         return dataclasses.replace(
             cost,
             seconds=work.seconds(rate),
-            a_second=rate.copies * together / rate.turn,
+            a_second=rate.copies * together / rate.turn if rate.clear else None,
             on_device=memory,
         )
 

@@ -111,7 +111,7 @@ def shared_alpha(request, images: int):
     alpha = request.alpha / images
     try:
         check_request(request.sigma, request.n0, request.n, alpha, request.estimate)
-        if request.search is None:
+        if request.search.keeps_sigma:
             request.estimate.check_reach(request.sigma, request.n, alpha)
     except ValueError as error:
         raise UserError(f"--simultaneous, {images} images: {error}") from error

@@ -91,6 +91,7 @@ def open_inputs(args) -> Inputs:
     from .batch_size import fastest_batch
     from .class_names import known_classes, order_warning
     from .data_sets import open_dataset
+    from .trusted_paths import is_python
 
     if args.distributed:
         join_hosts(args.coordinator, args.process)
@@ -98,8 +99,14 @@ def open_inputs(args) -> Inputs:
     if jax.process_index() > 0:
         sys.stdout = open(os.devnull, "w")  # the first one tells
     opening = opening_of(args, "none" if args.macer else args.normalization)
-    classifier = open_classifier(args.checkpoint, opening)
-    dataset = open_dataset(args)
+    if is_python(args.checkpoint):
+        from .python_classifier import open_python
+
+        dataset = open_dataset(args)
+        classifier = open_python(args.checkpoint, _shape_of(dataset, args))
+    else:
+        classifier = open_classifier(args.checkpoint, opening)
+        dataset = open_dataset(args)
     check_fit(classifier.spec, dataset, args.checkpoint)
     spec = classifier.spec
     if args.resize is not None:
@@ -131,6 +138,13 @@ def open_inputs(args) -> Inputs:
         seed=args.seed,
         prng=args.prng,
     )
+
+
+def _shape_of(dataset, args) -> tuple[int, int, int]:
+    """The shape of the images that a classifier of one's own gets: of the first, or as --image_size says."""
+    shape = dataset[0][0].shape
+    size = args.image_size or shape[:2]
+    return (size[0], size[-1], shape[2])
 
 
 def open_devices(count: int | None = None, distributed: bool = False) -> list:

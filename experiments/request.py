@@ -2,9 +2,8 @@
 
 import argparse
 import dataclasses
-import re
 
-from qcrs_jax.errors import UserError
+from qcrs_jax.errors import SettingError, UserError
 
 from .arguments import check_arguments, share
 from .guarantees import asked_estimate, shared_alpha
@@ -102,9 +101,10 @@ _FLAGS = {
     "sigma_upper": "--right",
     "tolerance": "--epsilon",
     "search_n": "--gradient_n",
+    "epsilon_step": "--epsilon_step",
     "max_evaluations": "--evaluations",
 }
-_DDRS_FLAGS = ("steps", "draws", "step_size", "decay", "start", "clamp")
+_DDRS_FLAGS = {name: f"--ddrs_{name}" for name in ("steps", "draws", "step_size", "decay", "start", "clamp")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,8 +118,7 @@ class Request:
     alpha: float
     seed: int
     skip: int
-    qcrs: object  # a sigma.QCRS, or None
-    ddrs: object  # a ddrs.DDRS, or None
+    search: object  # what chooses sigma: one of `qcrs_jax.search`
     estimate: object  # how many of the n samples an image gets, and what follows: one of `qcrs_jax.estimates`
     simultaneous: dict | None = None  # the "alpha" of all "images" together, of which each has its part
     budget: dict | None = None  # how many certification samples an image has in the "mean", up to image "max"
@@ -129,11 +128,6 @@ class Request:
     def own_n(self) -> bool:
         """Whether an image's number of samples is decided before they are drawn, outside the estimate."""
         return bool(self.budget) or self.stop_when_wrong
-
-    @property
-    def search(self):
-        """What chooses sigma; None keeps it fixed."""
-        return self.qcrs or self.ddrs
 
 
 def check(args) -> Request:
@@ -145,9 +139,7 @@ def check(args) -> Request:
     import numpy as np
 
     from qcrs_jax.certificate import check_request, check_search
-    from qcrs_jax.ddrs import DDRS, PRESETS
     from qcrs_jax.sampling import SOFT_ONE
-    from qcrs_jax.sigma import QCRS
 
     check_arguments(args)
     n = args.N if args.budget is None else args.budget
@@ -161,33 +153,13 @@ def check(args) -> Request:
     except ValueError as error:
         raise UserError(f"impossible request: {error}") from error
     try:
-        qcrs = ddrs = None
-        bracket = {
-            "sigma_lower": 0.25 * args.sigma if args.left is None else args.left,
-            "sigma_upper": 3.5 * args.sigma if args.right is None else args.right,
-        }
-        if args.method == "ddrs":
-            asked = {name: getattr(args, f"ddrs_{name}") for name in _DDRS_FLAGS}
-            changed = {name: value for name, value in asked.items() if value is not None}
-            ddrs = DDRS(**bracket, **{**PRESETS[args.ddrs_preset], **changed})
-        if args.method == "qcrs":
-            qcrs = QCRS(
-                **bracket,
-                tolerance=0.1 * args.sigma if args.epsilon is None else args.epsilon,
-                search=args.search,
-                search_n=args.gradient_n,
-                epsilon_step=args.epsilon_step,
-                alpha=args.alpha,
-                objective=args.objective,
-                max_evaluations=args.evaluations,
-            )
-        check_search(qcrs or ddrs, args.sigma)
+        search = asked_search(args)
+        check_search(search, args.sigma)
+    except SettingError as error:
+        flags = _FLAGS | (_DDRS_FLAGS if args.method == "ddrs" else {})
+        raise UserError(f"impossible request: {error.named(flags)}") from error
     except ValueError as error:
-        message = str(error)
-        flags = _FLAGS | ({name: f"--ddrs_{name}" for name in _DDRS_FLAGS} if args.method == "ddrs" else {})
-        for name, flag in flags.items():
-            message = re.sub(rf"\b{name}\b", flag, message)
-        raise UserError(f"impossible request: {message}") from error
+        raise UserError(f"impossible request: {error}") from error
     if args.budget is not None:
         try:
             estimate.check(args.N0, np.array([n]), args.alpha, args.stop_when_wrong)
@@ -199,7 +171,40 @@ def check(args) -> Request:
         raise UserError(f"--batch {args.batch}: soft votes are summed exactly for {SOFT_ONE} at most")
     numbers = (args.method, args.sigma, args.N0, n, args.alpha, args.seed, args.skip)
     budget = None if args.budget is None else {"mean": args.budget, "max": args.max}
-    return Request(*numbers, qcrs, ddrs, estimate, budget=budget, stop_when_wrong=args.stop_when_wrong)
+    return Request(*numbers, search, estimate, budget=budget, stop_when_wrong=args.stop_when_wrong)
+
+
+def asked_search(args):
+    """The search for sigma that the command's arguments ask for.
+
+    Raises:
+        ValueError: a setting of it is out of its range.
+    """
+    from qcrs_jax.search import DDRS, SEARCHES, FixedSigma
+    from qcrs_jax.search.ddrs import PRESETS
+
+    if args.method == "cohen":
+        return FixedSigma()
+    ends = (
+        0.25 * args.sigma if args.left is None else args.left,
+        3.5 * args.sigma if args.right is None else args.right,
+    )
+    if args.method == "ddrs":
+        asked = {name: getattr(args, f"ddrs_{name}") for name in _DDRS_FLAGS}
+        return DDRS(*ends, **PRESETS[args.ddrs_preset] | {name: v for name, v in asked.items() if v is not None})
+    kind = SEARCHES[args.search]
+    asked = {
+        "tolerance": 0.1 * args.sigma if args.epsilon is None else args.epsilon,
+        "search_n": args.gradient_n,
+        "epsilon_step": args.epsilon_step,
+        "alpha": args.alpha,
+        "objective": args.objective,
+        "max_evaluations": args.evaluations,
+    }
+    own = {field.name for field in dataclasses.fields(kind)}
+    if args.objective == "lcb" and "objective" not in own:
+        raise ValueError(f"--search {args.search} compares expected radii; it has no --objective")
+    return kind(*ends, **{name: value for name, value in asked.items() if name in own and value is not None})
 
 
 def request_of(request: Request, images: int, args) -> Request:
@@ -209,6 +214,7 @@ def request_of(request: Request, images: int, args) -> Request:
 
 def recorded_numbers(request: Request) -> dict:
     """The request as a sidecar has it: without what was not asked."""
-    numbers = {**dataclasses.asdict(request), **request.estimate.recorded()}
-    del numbers["estimate"]
+    own = {field.name: getattr(request, field.name) for field in dataclasses.fields(request)}
+    search, estimate = own.pop("search"), own.pop("estimate")
+    numbers = {**own, "qcrs": None, "ddrs": None, **search.recorded(), **estimate.recorded()}
     return {name: v for name, v in numbers.items() if v or name not in ("simultaneous", "budget", "stop_when_wrong")}

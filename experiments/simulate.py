@@ -49,24 +49,20 @@ def run(args):
 
 def searches(sigma: float, args) -> dict:
     """The searches that are compared, by name, in the bracket that `args` name."""
-    from qcrs_jax.sigma import QCRS
+    from qcrs_jax.search import Bayesian, Bisection, GoldenSection, Grid
 
-    given = {"sigma_lower": args.left, "sigma_upper": args.right, "tolerance": args.epsilon}
-    default = {"sigma_lower": 0.25 * sigma, "sigma_upper": 3.5 * sigma, "tolerance": 0.1 * sigma}
-    bracket = {name: default[name] if value is None else value for name, value in given.items()}
-    bracket |= {"epsilon_step": args.epsilon_step, "alpha": args.alpha}
-    bisection = QCRS(**bracket, search="bisection")
+    ends = (0.25 * sigma if args.left is None else args.left, 3.5 * sigma if args.right is None else args.right)
+    stop = {"tolerance": 0.1 * sigma if args.epsilon is None else args.epsilon}
+    bisection = Bisection(*ends, **stop, epsilon_step=args.epsilon_step, alpha=args.alpha)
     return {
         "bisection, as published": bisection,
-        "golden section of lower bounds": QCRS(**bracket, objective="lcb"),
-        "golden section of expected radii": QCRS(**bracket),
+        "golden section of lower bounds": GoldenSection(*ends, **stop, objective="lcb", alpha=args.alpha),
+        "golden section of expected radii": GoldenSection(*ends, **stop),
         **{
-            f"bayesian, {evaluations} x {n}": QCRS(
-                **bracket, search="bayesian", search_n=n, max_evaluations=evaluations
-            )
+            f"bayesian, {evaluations} x {n}": Bayesian(*ends, search_n=n, max_evaluations=evaluations)
             for evaluations, n in ((bisection.evaluations, 500), (20, 100), (10, 100))
         },
-        "grid of expected radii": QCRS(**bracket, search="grid"),
+        "grid of expected radii": Grid(*ends, **stop),
     }
 
 

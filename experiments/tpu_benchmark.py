@@ -177,19 +177,19 @@ def compiled_certifier(job: Job, step: Step, chips):
     import jax
     import jax.numpy as jnp
 
-    from qcrs_jax import QCRS
-    from qcrs_jax.procedure import draw_votes, search_tables
+    from qcrs_jax import GoldenSection
+    from qcrs_jax.procedure import draw_votes
 
     from .runner import default_images
 
-    m, settings = default_images(chips, job.shape), QCRS(0.08, 0.9)
+    m, settings = default_images(chips, job.shape), GoldenSection(0.08, 0.9)
     numbers = [jax.ShapeDtypeStruct((m, *job.shape), jnp.float32), jax.ShapeDtypeStruct((m,), jnp.float32)]
     numbers += [jax.ShapeDtypeStruct((m,), jax.random.key(0).dtype), jax.ShapeDtypeStruct((m, 3), jnp.int32)]
-    arguments = (classify(job, step), numbers[0], (*numbers[1:], None), search_tables(settings, 100_000, 0.001))
+    tables = settings.tables(100_000, 0.001)
+    arguments = (classify(job, step), numbers[0], (*numbers[1:], None), settings, tables)
     with jax.default_matmul_precision(step.precision):
         lowered = draw_votes.program.lower(
             *tpu.replicated(chips, (*arguments, None, None)),
-            search=settings,
             beta=None,
             batch_size=step.batch // m,
             devices=tuple(chips),

@@ -5,8 +5,14 @@ from pathlib import Path
 
 from qcrs_jax.errors import UserError
 
+PYTHON = "python:"  # before the name of a classifier of one's own, a function in a file
 SHIPPED = Path(__file__).parent / "assets"
 WHAT = {"checkpoint": "checkpoint", "data_dir": "data set"}
+
+
+def is_python(checkpoint) -> bool:
+    """Whether the name of a checkpoint stands for a function in a file of Python."""
+    return str(checkpoint).startswith(PYTHON)
 
 
 def use_paths(args, results: Path, given, trust: bool) -> None:
@@ -29,6 +35,13 @@ def use_paths(args, results: Path, given, trust: bool) -> None:
         path = getattr(args, name) if own is None else own
         setattr(args, name, path)
         if path is None or name == "checkpoint" and str(path).startswith("zoo:"):
+            continue
+        if name == "checkpoint" and is_python(path):
+            if own is None:
+                raise UserError(
+                    f"{results}: its sidecar names the classifier {path}, which would run that file; it was not run. "
+                    "Read it, and give --checkpoint python:FILE.py:FUNCTION, or --recount 0 to open nothing"
+                )
             continue
         if own is None and not trust and not _is_near(path, results):
             raise UserError(

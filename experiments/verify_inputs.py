@@ -31,8 +31,8 @@ def recorded_arguments(path, checks):
 
 def check_inputs(path, request, checks, found):
     """Opens what the run opened, and does some images over."""
-    from qcrs_jax.procedure import uniform, uniform_words
     from qcrs_jax.records import differences, read_sidecar
+    from qcrs_jax.streams import uniform, uniform_words
 
     from . import inputs as recorded
 
@@ -216,6 +216,7 @@ def _compare(request, asked, inputs, index, image, label, written, records):
 
     def at_its_sigma():
         from qcrs_jax import Fixed, conclude
+        from qcrs_jax.search import FixedSigma
 
         from . import certify
         from .runner import one_record
@@ -228,8 +229,7 @@ def _compare(request, asked, inputs, index, image, label, written, records):
             sigma=written[0].sigma,
             n=n,
             alpha=0.5,
-            qcrs=None,
-            ddrs=None,
+            search=FixedSigma(),
             estimate=estimate,
             budget=None,
             stop_when_wrong=False,

@@ -88,50 +88,21 @@ def concluded(record, request) -> dict:
     """The fields of a record that follow from its counts, computed again."""
     import numpy as np
 
-    from qcrs_jax import bounds, verdict
-    from qcrs_jax.sequential import Sequential
+    from qcrs_jax.estimates import estimate_of
+    from qcrs_jax.verdict import make_prediction
 
-    n, alpha, counts = request["n"], request["alpha"], (np.array(record.counts0 or ()), np.array(record.counts))
+    n, alpha = request["n"], request["alpha"]
     if request["method"] == "predict":
-        return {"predict": int(verdict.make_prediction(counts[1], n, alpha).prediction)}
+        return {"predict": int(make_prediction(np.array(record.counts), n, alpha).prediction)}
+    if request.get("tolerance") and request["n0"] > MOST_SELECTION:
+        raise ValueError(f"no table is made for n0 = {request['n0']}; {MOST_SELECTION} is the most")
     found = {}
     if request["method"] == "cohen":
         found["sigma"] = float(np.float32(request["sigma"]))
     if record.n is not None and not request.get("budget"):
-        found["n"] = n
-    if request.get("tolerance"):
-        if request["n0"] > MOST_SELECTION:
-            raise ValueError(f"no table is made for n0 = {request['n0']}; {MOST_SELECTION} is the most")
-        found["n"] = int(bounds.enough_table(request["n0"], n, alpha, request["tolerance"])[counts[0].max()])
-    if request.get("stop_when_wrong") and np.argmax(counts[0]) != record.label:
-        found["n"] = 0
-    if request.get("certificate") == "soft":
-        sums = (np.array(getattr(record, name)) for name in ("sums0", "sums", "squares"))
-        made = verdict.make_soft_certificate(*counts, *sums, record.sigma, n, alpha)
-        found["pb_upper"] = float(made.soft.pb_upper)
-    elif request.get("sequential"):
-        sequential = Sequential(**request["sequential"])
-        looks = sequential.looks(n)
-        if record.n not in looks:
-            return {"n": looks[-1]}
-        made = verdict.make_sequential_certificate(*counts, record.sigma, looks.index(record.n), sequential, n, alpha)
-        found |= {"n": record.n, "radius_upper": float(made.radius_upper)}
-        if made.robust is not None:
-            found["robust"] = int(made.robust)
-    elif request.get("bound") == "randomised":
-        made = verdict.make_randomised_certificate(*counts, record.sigma, _n(record, request), alpha, record.u)
-    else:
-        made = verdict.make_certificate(*counts, record.sigma, _n(record, request), alpha)
-    return {
-        "predict": int(made.prediction),
-        "radius": float(made.radius),
-        "pa_lower": float(made.pa_lower),
-        **found,
-    }
-
-
-def _n(record, request):
-    return request["n"] if record.n is None else record.n
+        wrong = request.get("stop_when_wrong") and np.argmax(record.counts0) != record.label
+        found["n"] = 0 if wrong else n
+    return found | estimate_of(request).again(record, request["n0"], n, alpha)
 
 
 def differing_fields(index, records, rows):

@@ -23,7 +23,7 @@ from .curve import add_curve_arguments, check_sigmas
 from .figures import check_ending
 from .guarantees import NOT_ASKED
 from .inputs import open_inputs
-from .request import add_method_arguments, check
+from .request import add_method_arguments, check, recorded_numbers
 
 STRIP = 7  # noisy copies above a curve
 
@@ -45,7 +45,7 @@ def run(args):
     from . import search_figure
 
     request = check(args)
-    if request.ddrs:
+    if not (request.search.evaluations or request.search.keeps_sigma):
         raise UserError("--method ddrs has no evaluations to show; --method qcrs or cohen has")
     if request.estimate != Fixed() or request.own_n:
         raise UserError(
@@ -53,7 +53,7 @@ def run(args):
             "--tolerance, --budget, --stop_when_wrong or --certificate soft"
         )
     check_ending(args.out)
-    sigmas = check_sigmas(args, request.qcrs)
+    sigmas = check_sigmas(args, request.search if request.search.evaluations else None)
     data = args.out.with_suffix(".json")
     search_figure.check_replaceable(data)
     content = measure(request, sigmas, args)
@@ -79,7 +79,7 @@ def measure(request, sigmas, args) -> dict:
         measure_image(request, sigmas, args.curve_n, inputs, index)
         for index in tqdm(args.index, unit="img", dynamic_ncols=True)
     ]
-    numbers = {**dataclasses.asdict(request), "sigmas": sigmas, "curve_n": args.curve_n}
+    numbers = {**recorded_numbers(request), "sigmas": sigmas, "curve_n": args.curve_n}
     return {
         "kind": "visualize",
         "request": {**numbers, **inputs.circumstances},
@@ -93,12 +93,13 @@ def measure_image(request, sigmas, curve_n, inputs, index) -> dict:
     import numpy as np
 
     from qcrs_jax import conclude, sample_curve
+    from qcrs_jax.search import FixedSigma
 
     from .search_figure import axis_ends
 
     image, label = inputs.read(index)
     program = {"key": inputs.keys([index])[0], **inputs.program}
-    fixed = dataclasses.replace(request, method="cohen", qcrs=None, ddrs=None)
+    fixed = dataclasses.replace(request, method="cohen", search=FixedSigma())
     measured = {
         "idx": index,
         "label": label,
@@ -107,7 +108,7 @@ def measure_image(request, sigmas, curve_n, inputs, index) -> dict:
         "qcrs": None,
         "search": None,
     }
-    if request.qcrs:
+    if request.search.evaluations:
         certificate = conclude(certify.draw_image(request, inputs.classify, image, **program))
         trace = certificate.search
         count = int(trace.evaluations)
@@ -116,7 +117,7 @@ def measure_image(request, sigmas, curve_n, inputs, index) -> dict:
             "prediction": int(trace.prediction),
             **{name: np.asarray(getattr(trace, name))[:count].tolist() for name in ("sigmas", "successes", "radii")},
         }
-    ends = axis_ends({"sigmas": sigmas, "qcrs": dataclasses.asdict(request)["qcrs"]}, measured)
+    ends = axis_ends({"sigmas": sigmas, "qcrs": recorded_numbers(request)["qcrs"]}, measured)
     return {**measured, "strip": noisy_copies(image, *ends, program["key"])}
 
 
@@ -127,7 +128,7 @@ def noisy_copies(image, lower, upper, key) -> list[dict]:
     from PIL import Image
 
     from qcrs_jax.noise import gaussian_noise
-    from qcrs_jax.sigma import CURVE
+    from qcrs_jax.streams import CURVE
 
     stream = jax.random.fold_in(jax.random.fold_in(key, CURVE), 0)
     noise = np.asarray(gaussian_noise(stream, jax.numpy.arange(1), image.shape))[0]

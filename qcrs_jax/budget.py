@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from .bayesian import PRIOR, sigma_grid
 from .bounds import expected_radius, smallest_n
 from .certificate import MAX_N
-from .posterior import posterior
+from .search.bayesian import PRIOR, sigma_grid
+from .search.posterior import posterior
 
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(15)
 MOST = 64  # times the mean are given to one image at most
@@ -67,10 +67,10 @@ def outlook(
 
 @functools.cache
 def _fit(lower, upper):
-    grid = sigma_grid(lower, upper)[0]
+    departures = PRIOR.on(sigma_grid(lower, upper)[0])
 
     def fit(sigma0, successes, n):
-        z = posterior(PRIOR.curve(grid, sigma0), successes, n)
+        z = posterior(PRIOR.curve(departures, sigma0), successes, n)
         return z.mean, z.deviation
 
     return jax.jit(fit)

@@ -18,22 +18,21 @@ from .checks import (
     ValueRange,
     as_image_keys,
     as_images,
-    check_bracket,
     check_execution,
     check_sigma,
     for_each,
     instance_of,
     whole_number,
 )
-from .ddrs import DDRS, SigmaAscent
 from .estimates import Drawn, Estimate, Fixed
-from .procedure import draw_curve, draw_prediction, draw_search, draw_votes, search_tables, uniform_words
+from .procedure import draw_curve, draw_prediction, draw_search, draw_votes
 from .sampling import Classifier, as_pytree, default_batch_size
-from .sigma import QCRS, SigmaSearch
+from .search import FixedSigma, Search, SigmaAscent, SigmaSearch
+from .streams import uniform_words
 from .verdict import Certificate, Prediction, make_prediction
 
 MAX_N = 2**30
-_A_SEARCH = 'search=QCRS(0.08, 0.9, search="golden") with the bracket of sigmas, or None for a fixed sigma'
+_A_SEARCH = "search=GoldenSection(0.08, 0.9) with the bracket of sigmas, or another search; None for a fixed sigma"
 _AN_ESTIMATE = 'estimate=Sequential(decide=0.5), Tolerance(0.01), Soft(beta=16.0) or Fixed("clopper-pearson")'
 
 
@@ -46,7 +45,7 @@ def certify(
     n0: int = 100,
     n: int | Int[ArrayLike, "*m"] = 100_000,
     alpha: float = 0.001,
-    search: QCRS | DDRS | None = None,
+    search: Search | None = None,
     estimate: Estimate = Fixed(),  # noqa: B008
     labels: Int[ArrayLike, "*m"] | None = None,
     value_range: ValueRange = UNIT,
@@ -71,8 +70,8 @@ def certify(
         n: samples that estimate its probability, at most; outside jit also a number for each image, which must not
             depend on its certification samples.
         alpha: failure probability of each image's certificate.
-        search: settings of the search for sigma, QCRS or DDRS; None keeps sigma fixed. QCRS looks at hard counts,
-            whatever the certificate.
+        search: how sigma is chosen for each image: GoldenSection, Bisection, Shrinking, Grid, Bayesian (of QCRS), or
+            DDRS. None keeps sigma fixed. QCRS looks at hard counts, whatever the certificate.
         estimate: how many of the n samples an image gets, and what follows from them: `Fixed`, `Tolerance`,
             `Sequential` or `Soft`. Inside jit only `Fixed()` can be had.
         labels: true classes. An image whose selected class is another abstains, and no certification samples are drawn
@@ -115,7 +114,7 @@ def draw(
     n0: int = 100,
     n: int | Int[ArrayLike, "*m"] = 100_000,
     alpha: float = 0.001,
-    search: QCRS | DDRS | None = None,
+    search: Search | None = None,
     estimate: Estimate = Fixed(),  # noqa: B008
     labels: Int[ArrayLike, "*m"] | None = None,
     value_range: ValueRange = UNIT,
@@ -130,24 +129,24 @@ def draw(
     keys = as_image_keys(key, images)
     n0, n = whole_number("n0", n0, least=None), whole_number("n", n, least=None)
     check_execution(classify, batch_size, devices)
+    search = FixedSigma() if search is None else search
     check_search(search, sigma, value_range)
     instance_of("estimate", estimate, (Estimate,), _AN_ESTIMATE)
     check_request(sigma, n0, n, alpha, estimate, labels is not None, value_range)
-    if search is None and not isinstance(sigma, jax.core.Tracer):
+    if search.keeps_sigma and not isinstance(sigma, jax.core.Tracer):
         estimate.check_reach(sigma, n, alpha)
     words = uniform_words(keys) if estimate.randomises else None  # before the devices are at work
-    search_n = search.search_n if isinstance(search, QCRS) else 0
-    ns = np.stack(np.broadcast_arrays(search_n, n0, n), axis=-1)
+    ns = np.stack(np.broadcast_arrays(search.search_n, n0, n), axis=-1)
     wanted = None if labels is None else for_each(images, "labels", whole_number("labels", labels, None), jnp.int32)
     enough, looks = estimate.tables(n0, n, alpha)
     votes0, votes, number, seen, sigma, trace = draw_votes(
         as_pytree(classify),
         images,
         (for_each(images, "sigma", sigma, jnp.float32), keys, for_each(images, "n", ns, jnp.int32, axes=1), wanted),
-        search_tables(search, int(np.max(n)), alpha),
+        search,
+        search.tables(int(np.max(n)), alpha),
         None if enough is None else jnp.asarray(enough, jnp.int32),
         looks,
-        search=search,
         beta=estimate.votes_beta,
         batch_size=batch_size or default_batch_size(images.shape),
         devices=devices and tuple(devices),
@@ -175,7 +174,7 @@ def search_sigma(
     classify: Classifier,
     images: Float[Array | np.ndarray, "*m h w c"],
     sigma: Float[ArrayLike, ""],
-    search: QCRS | DDRS,
+    search: Search,
     *,
     key,
     n: int = 100_000,
@@ -196,14 +195,13 @@ def search_sigma(
     keys = as_image_keys(key, images)
     n = whole_number("n", n)
     check_execution(classify, batch_size, devices)
-    instance_of("search", search, (QCRS, DDRS), _A_SEARCH)
     check_search(search, sigma, value_range)
     return draw_search(
         as_pytree(classify),
         images,
         (for_each(images, "sigma", sigma, jnp.float32), keys),
-        search_tables(search, n, alpha),
-        search=search,
+        search,
+        search.tables(n, alpha),
         batch_size=batch_size or default_batch_size(images.shape),
         devices=devices and tuple(devices),
     )
@@ -331,19 +329,17 @@ def check_request(
 
 
 def check_search(search, sigma, value_range: ValueRange = UNIT) -> None:
-    """Raises unless `search` is None or the settings of a search that can start at `sigma`.
+    """Raises unless `search` is a search that can start at `sigma`.
 
     Raises:
-        TypeError: `search` is something else.
+        TypeError: it is something else.
         ValueError: `sigma` lies outside its bracket, or its bracket reaches far beyond the range of the images.
     """
     check_sigma(sigma, value_range)
-    if search is None:
-        return
-    instance_of("search", search, (QCRS, DDRS), _A_SEARCH)
-    check_sigma(search.sigma_upper, value_range, "sigma_upper")
-    if getattr(search, "start", None) is None:  # an ascent of DDRS may have a start of its own
-        check_bracket(sigma, search.sigma_lower, search.sigma_upper)
+    instance_of("search", search, (Search,), _A_SEARCH)
+    if search.sigma_upper is not None:
+        check_sigma(search.sigma_upper, value_range, "sigma_upper")
+    search.check_start(sigma)
 
 
 def check_prediction(sigma, n: int, alpha: float, value_range: ValueRange = UNIT) -> None:

@@ -175,18 +175,6 @@ def check_sigma(sigma, value_range: ValueRange = UNIT, name: str = "sigma") -> N
         )
 
 
-def check_bracket(sigma, sigma_lower: float, sigma_upper: float) -> None:
-    """Raises ValueError if `sigma`, where a search starts, lies outside its bracket."""
-    if isinstance(sigma, jax.core.Tracer):
-        return
-    values, slack = np.asarray(sigma, np.float64), 1e-6 * sigma_upper
-    if not np.all((values >= sigma_lower - slack) & (values <= sigma_upper + slack)):
-        raise ValueError(
-            f"sigma = {sigma} lies outside the bracket of the search, sigma_lower {sigma_lower:g} to sigma_upper "
-            f"{sigma_upper:g}; give the level that the classifier was trained at, and a bracket around it"
-        )
-
-
 def whole_number(name: str, value, least: int | None = 1):
     """`value`, a whole number or an array of them, as such.
 
@@ -227,7 +215,7 @@ def instance_of(name: str, value, kinds: tuple[type, ...], example: str) -> None
     """Raises TypeError unless `value` is an object of one of `kinds`; `example` says what to write."""
     if isinstance(value, type) or not isinstance(value, kinds):
         known = " or ".join(kind.__name__ for kind in kinds)
-        raise TypeError(f"{name} must be settings of {known}, not {_described(value)}; write {example}")
+        raise TypeError(f"{name} must be of the kind {known}, not {_described(value)}; write {example}")
 
 
 def _described(value):

@@ -13,13 +13,13 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt32
 
 from . import bounds
-from .ddrs import SigmaAscent
-from .procedure import uniform
 from .sampling import Votes, soft_sums
+from .search import SigmaAscent, SigmaSearch
 from .sequential import Sequential, check_no_labels, check_one_number, check_smallest
-from .sigma import SigmaSearch
+from .streams import uniform
 from .verdict import (
     Certificate,
+    fields_of,
     make_certificate,
     make_randomised_certificate,
     make_soft_certificate,
@@ -96,6 +96,12 @@ class Estimate(Protocol):
     def conclude(self, drawn: Drawn) -> Certificate:
         """The certificate of what was drawn; fails with probability at most alpha."""
 
+    def again(self, line, n0: int, n: int, alpha: float) -> dict:
+        """The fields of a line of a results file that follow from its counts, by the names of Record.
+
+        line: a Record, with the `columns`.
+        """
+
     def fields(self, certificate: Certificate) -> dict:
         """The `columns` of one image's certificate, in Python's own numbers."""
 
@@ -152,6 +158,12 @@ class _Hard(_OneEstimation):
             return make_randomised_certificate(*counts, drawn.sigma, n, drawn.alpha, uniform(drawn.words))
         return make_certificate(*counts, drawn.sigma, n, drawn.alpha)
 
+    def again(self, line, n0, n, alpha):
+        counts, n = (np.array(line.counts0), np.array(line.counts)), n if line.n is None else line.n
+        if self.randomises:
+            return fields_of(make_randomised_certificate(*counts, line.sigma, n, alpha, line.u))
+        return fields_of(make_certificate(*counts, line.sigma, n, alpha))
+
     def fields(self, certificate):
         return {} if certificate.u is None else {"u": float(certificate.u)}
 
@@ -206,6 +218,10 @@ class Tolerance(_Hard):
     def tables(self, n0, n, alpha):
         return bounds.enough_table(n0, n, alpha, self.tolerance), None
 
+    def again(self, line, n0, n, alpha):
+        enough = int(self.tables(n0, n, alpha)[0][max(line.counts0)])
+        return {**super().again(line, n0, n, alpha), "n": enough}
+
     def fields(self, certificate):
         return {"n": int(certificate.n), **super().fields(certificate)}
 
@@ -247,6 +263,11 @@ class Soft(_OneEstimation):
         counts = drawn.selection.counts, drawn.estimation.counts
         sums = (soft_sums(drawn.selection.digits)[0], *soft_sums(drawn.estimation.digits))
         return make_soft_certificate(*counts, *sums, drawn.sigma, drawn.most, drawn.alpha)
+
+    def again(self, line, n0, n, alpha):
+        counts, sums = (line.counts0, line.counts), (line.sums0, line.sums, line.squares)
+        made = make_soft_certificate(*map(np.array, (*counts, *sums)), line.sigma, n, alpha)
+        return {**fields_of(made), "pb_upper": float(made.soft.pb_upper)}
 
     def fields(self, certificate):
         votes = certificate.soft

@@ -6,25 +6,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, UInt32
+from jaxtyping import Array, Bool, Int
 
-from .ddrs import DDRS, ascend
 from .parallel import DEVICES, Call, any_image, over_images
 from .sampling import Votes, no_votes, num_classes, sample_votes
-from .search import Search, run
+from .search import Query
+from .search.maximisers import AskTell, run
 from .sequential import Looks
-from .sigma import (
-    CURVE,
-    END,
-    ESTIMATION,
-    QCRS,
-    SEARCH,
-    SELECTION,
-    UNIFORM,
-    Query,
-    fixed_policy,
-    qcrs_policy,
-)
+from .streams import CURVE, END, ESTIMATION, SEARCH, SELECTION, stream
 
 
 class _Stages(NamedTuple):
@@ -37,8 +26,8 @@ class _Stages(NamedTuple):
 
 
 def _certification(
-    policy: Search, ns: Int[Array, "stages"], wanted, enough, sequential: Looks | None, nothing: Votes
-) -> Search:
+    policy: AskTell, ns: Int[Array, "stages"], wanted, enough, sequential: Looks | None, nothing: Votes
+) -> AskTell:
     """CERTIFY as a search over queries: the policy's own, then selection and estimation at the sigma it chose.
 
     `enough` tells how many samples the estimation takes after each top count of the selection; None for ns. Where
@@ -98,34 +87,16 @@ def _certification(
             going=going,
         )
 
-    return Search(init, ask, tell, lambda state: state.stage == END, lambda state: policy.best(state.policy))
-
-
-def _stream(key, stage, draw):
-    return jax.random.fold_in(jax.random.fold_in(key, stage), draw)
-
-
-def uniform_words(keys) -> UInt32[Array, "*m 2"]:
-    """The bits of `uniform`: those of the stream's own key, a hash of the image's, whatever the kind of key."""
-    stream = lambda key: jax.random.key_data(_stream(key, UNIFORM, 0))[:2]  # noqa: E731
-    return jax.vmap(stream)(keys) if keys.ndim else stream(keys)
-
-
-def uniform(words) -> Float[np.ndarray, "*m"] | np.float64:
-    """For each image a number in (0, 1], uniform on multiples of 2**-53: rounded up, which lowers bounds."""
-    bits = np.asarray(words).astype(np.uint64)
-    return (((bits[..., 0] * 2**32 + bits[..., 1]) // 2**11) + 1)[()] / 2.0**53
+    return AskTell(init, ask, tell, lambda state: state.stage == END, lambda state: policy.best(state.policy))
 
 
 def _oracle(classify, image, key, batch_size, devices, beta=None):
     """The oracle of one image: Query -> votes, the soft ones too where there is a `beta`."""
 
     def answer(query):
-        stream = _stream(key, query.stage, query.draw)
+        own = stream(key, query.stage, query.draw)
         devices_share = {"batch_size": batch_size, "axis_name": _axis_name(devices)}
-        return sample_votes(
-            classify, image, query.sigma, stream, query.n, first=query.first, beta=beta, **devices_share
-        )
+        return sample_votes(classify, image, query.sigma, own, query.n, first=query.first, beta=beta, **devices_share)
 
     return answer
 
@@ -141,33 +112,27 @@ def _axis_name(devices):
 
 
 @over_images
-def draw_votes(classify, image, sigma, key, ns, wanted, tables, enough, sequential, search, beta, batch_size, devices):
+def draw_votes(classify, image, sigma, key, ns, wanted, search, tables, enough, sequential, beta, batch_size, devices):
     oracle = _oracle(classify, image, key, batch_size, devices, beta)
-    trace = None
-    if isinstance(search, DDRS):  # needs gradients, which no oracle of counts can give
-        trace = ascend(search, classify, image, sigma, key, batch_size=batch_size, axis_name=_axis_name(devices))
-        sigma = trace.sigma
     classes = num_classes(classify, image.shape)
-    policy = qcrs_policy(search, sigma, tables, classes) if isinstance(search, QCRS) else fixed_policy(sigma)
+    sigma, begun = search.begin(classify, image, sigma, key, batch_size=batch_size, axis_name=_axis_name(devices))
+    policy = search.policy(sigma, tables, classes)
     procedure = _certification(policy, ns, wanted, enough, sequential, no_votes(classes, beta))
     final = run(procedure, oracle)
-    if isinstance(search, QCRS):
-        trace = final.policy.trace
     votes0, votes = (jax.tree.map(operator.itemgetter(stage), final.votes) for stage in (SELECTION, ESTIMATION))
     n = ns[ESTIMATION] if enough is None else enough[votes0.counts.max()]
     if wanted is not None:
         n = jnp.where(jnp.argmax(votes0.counts) == wanted, n, 0)
     if sequential is not None:
         n = sequential.n[final.looks - 1]
-    return votes0, votes, n, final.looks, procedure.best(final), trace
+    return votes0, votes, n, final.looks, procedure.best(final), search.trace(final.policy, begun)
 
 
 @over_images
-def draw_search(classify, image, sigma, key, tables, search, batch_size, devices):
-    if isinstance(search, DDRS):
-        return ascend(search, classify, image, sigma, key, batch_size=batch_size, axis_name=_axis_name(devices))
-    policy = qcrs_policy(search, sigma, tables, num_classes(classify, image.shape))
-    return run(policy, _count_oracle(classify, image, key, batch_size, devices)).trace
+def draw_search(classify, image, sigma, key, search, tables, batch_size, devices):
+    sigma, begun = search.begin(classify, image, sigma, key, batch_size=batch_size, axis_name=_axis_name(devices))
+    policy = search.policy(sigma, tables, num_classes(classify, image.shape))
+    return search.trace(run(policy, _count_oracle(classify, image, key, batch_size, devices)), begun)
 
 
 @over_images
@@ -194,7 +159,7 @@ def with_samples(call: Call, n: int) -> tuple[Call, int]:
         queries = len(numbers[0]) if call.program is draw_curve.program else 1
         return call.with_arguments(classify, images, own, *numbers, np.full(number.shape, n, number.dtype)), queries
     sigma, key, ns, wanted = own
-    tables, enough, looks = numbers
+    search, tables, enough, looks = numbers
     selected = np.zeros(ns.shape, ns.dtype)
     selected[..., SELECTION] = n
     if enough is not None:
@@ -202,8 +167,4 @@ def with_samples(call: Call, n: int) -> tuple[Call, int]:
     if looks is not None:  # the first one has no samples, and ends the estimation
         never = np.full(looks.start.shape, np.iinfo(np.int32).max, looks.start.dtype)
         looks = looks._replace(n=np.zeros(looks.n.shape, looks.n.dtype), start=never)
-    return call.with_arguments(classify, images, (sigma, key, selected, wanted), tables, enough, looks), 1
-
-
-def search_tables(search, n, alpha):
-    return search.tables(n, alpha) if isinstance(search, QCRS) else ()
+    return call.with_arguments(classify, images, (sigma, key, selected, wanted), search, tables, enough, looks), 1

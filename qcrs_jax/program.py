@@ -8,10 +8,9 @@ from jax import export
 
 from .certificate import check_request
 from .checks import check_execution, instance_of, whole_number
-from .ddrs import DDRS
-from .procedure import draw_votes, search_tables
+from .procedure import draw_votes
 from .sampling import Classifier, as_pytree, default_batch_size
-from .sigma import QCRS
+from .search import FixedSigma, Search
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
@@ -20,7 +19,7 @@ def export_certification(
     classify: Classifier,
     image_shape: tuple[int, int, int],
     *,
-    search: QCRS | DDRS | None = None,
+    search: Search | None = None,
     n: int = 100_000,
     alpha: float = 0.001,
     batch_size: int | None = None,
@@ -46,27 +45,26 @@ def export_certification(
     if unknown := set(platforms) - set(PLATFORMS):
         raise ValueError(f"unknown platform {sorted(unknown)[0]!r}; known are {', '.join(PLATFORMS)}")
     check_execution(classify, batch_size, None)
-    if search is not None:
-        instance_of("search", search, (QCRS, DDRS), "search=QCRS(0.08, 0.9)")
+    search = FixedSigma() if search is None else search
+    instance_of("search", search, (Search,), "search=GoldenSection(0.08, 0.9)")
     n = whole_number("n", n, least=None)
     check_request(1.0, 1, n, alpha)
-    tables = search_tables(search, n, alpha)
+    tables = search.tables(n, alpha)
 
     def certification(image, key, sigma, n0, n):
-        search_n = search.search_n if isinstance(search, QCRS) else 0
         votes0, votes, _, _, sigma, _ = draw_votes(
             as_pytree(classify),
             image,
             (
                 sigma,
                 jax.random.wrap_key_data(key, impl="threefry2x32"),
-                jnp.stack([jnp.int32(search_n), n0, n]),
+                jnp.stack([jnp.int32(search.search_n), n0, n]),
                 None,
             ),
+            search,
             tables,
             None,
             None,
-            search=search,
             beta=None,
             batch_size=batch_size or max(default_batch_size(image_shape, platform) for platform in platforms),
             devices=None,

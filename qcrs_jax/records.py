@@ -530,9 +530,18 @@ def parse_seconds(text):
     return sum(p * 60**i for i, p in enumerate(reversed(parts))) + 86400 * int(days.split()[0] if days else 0)
 
 
+_OF_SOME_SEARCHES = [f"qcrs.{name}" for name in "tolerance epsilon_step alpha objective max_evaluations".split()]
+
+
 def differences(before: dict, now: dict, where: tuple[str, str] = ("in the file", "now")) -> list[str]:
-    """A line for each setting in which two requests, as JSON has them, differ; `where` tells where each is."""
+    """A line for each setting in which two requests, as JSON has them, differ; `where` tells where each is.
+
+    Earlier versions recorded settings of other searches as well: those are no difference.
+    """
     before, now = _flat(before), _flat(now)
+    if before.get("qcrs.search") == now.get("qcrs.search") is not None:
+        one_sided = [name for name in _OF_SOME_SEARCHES if (name in before) != (name in now)]
+        before, now = ({k: v for k, v in settings.items() if k not in one_sided} for settings in (before, now))
     return [
         f"{key}: {before.get(key)!r} {where[0]}, {now.get(key)!r} {where[1]}"
         for key in sorted({*before, *now})

@@ -29,7 +29,7 @@ from jaxtyping import Array, Float, Int
 from scipy import interpolate, special
 
 from . import bounds
-from .verdict import Certificate, make_sequential_certificate
+from .verdict import Certificate, fields_of, make_sequential_certificate
 
 SEQUENCES = ("union", "betting", "stages", "fixed")
 RATIO = 1.2  # between looks, once it makes a longer step than `step`
@@ -136,6 +136,15 @@ class Sequential:
         counts = drawn.selection.counts, drawn.estimation.counts
         look = np.asarray(drawn.looks) - 1
         return make_sequential_certificate(*counts, drawn.sigma, look, self, drawn.most, drawn.alpha)
+
+    def again(self, line, n0: int, n: int, alpha: float) -> dict:
+        """What follows from the counts of one line of a results file; that n is no look where it stopped at none."""
+        looks = self.looks(n)
+        if line.n not in looks:
+            return {"n": looks[-1]}
+        counts = np.array(line.counts0), np.array(line.counts)
+        made = make_sequential_certificate(*counts, line.sigma, looks.index(line.n), self, n, alpha)
+        return {**fields_of(made), **self.fields(made), "n": line.n}
 
     def fields(self, certificate) -> dict:
         """The `columns` of one image's certificate, in Python's own numbers."""

@@ -20,8 +20,8 @@ from scipy import special
 
 from .bounds import PROBITS, expected_radius_table
 from .curves import Curves
-from .search import run
-from .sigma import QCRS, qcrs_policy
+from .search import QCRS
+from .search.maximisers import run
 
 
 class Simulation(NamedTuple):
@@ -40,31 +40,31 @@ class Simulation(NamedTuple):
 
 
 def simulate(
-    curves: Curves, settings: QCRS, *, key, n: int = 100_000, alpha: float = 0.001, repeats: int = 10
+    curves: Curves, search: QCRS, *, key, n: int = 100_000, alpha: float = 0.001, repeats: int = 10
 ) -> Simulation:
-    """What `settings` would find on `curves` for certificates of n samples at alpha.
+    """What `search` would find on `curves` for certificates of n samples at alpha.
 
     Beyond the ends of a curve its shares are those at the end, and so is its radius: a wider bracket gains nothing.
     """
     log_sigmas = jnp.asarray(np.log(curves.sigmas), jnp.float32)
-    tables = settings.tables(n, alpha)
+    tables = search.tables(n, alpha)
 
-    def search(key, probits):
+    def simulated(key, probits):
         order = jnp.argsort(-probits[curves.original])  # of the classes, the top one first
 
         def counts(query):
             z = jax.vmap(lambda row: jnp.interp(jnp.log(query.sigma), log_sigmas, row), in_axes=1)(probits)
             ends = jnp.cumsum(ndtr(z)[order])
-            u = jax.random.uniform(jax.random.fold_in(key, query.draw), settings.search_n)
+            u = jax.random.uniform(jax.random.fold_in(key, query.draw), search.search_n)
             below = (u[:, None] < ends / ends[-1]).sum(axis=0, dtype=jnp.int32)
             return jnp.zeros(len(order), jnp.int32).at[order].set(jnp.diff(below, prepend=0))
 
         sigma = jnp.float32(curves.sigmas[curves.original])
-        trace = run(qcrs_policy(settings, sigma, tables, curves.counts.shape[-1]), counts).trace
-        return trace.sigma, trace.prediction, trace.evaluations * settings.search_n
+        trace = run(search.policy(sigma, tables, curves.counts.shape[-1]), counts).trace
+        return trace.sigma, trace.prediction, trace.evaluations * search.search_n
 
     keys = jax.random.split(key, (repeats, len(curves.idx)))
-    over_all = jax.jit(jax.vmap(jax.vmap(search), in_axes=(0, None)))
+    over_all = jax.jit(jax.vmap(jax.vmap(simulated), in_axes=(0, None)))
     found = over_all(keys, jnp.asarray(_probits(curves), jnp.float32))
     sigma, prediction, samples = (np.asarray(a) for a in found)
     return Simulation(sigma.astype(float), prediction, samples, radius_at(curves, sigma, prediction, n, alpha))

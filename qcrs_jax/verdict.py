@@ -8,9 +8,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from . import bounds
-from .ddrs import SigmaAscent
 from .sampling import SOFT_ONE
-from .sigma import SigmaSearch
+from .search import SigmaAscent, SigmaSearch
 
 ABSTAIN = -1
 
@@ -108,6 +107,15 @@ def make_certificate(counts0, counts, sigma, n, alpha: float, lower=None) -> Cer
         counts0=counts0,
         n=(xp.zeros_like(selected) + n)[()],
     )
+
+
+def fields_of(certificate: Certificate) -> dict:
+    """What every line of a results file says of one image's certificate, in Python's own numbers."""
+    return {
+        "predict": int(certificate.prediction),
+        "radius": float(certificate.radius),
+        "pa_lower": float(certificate.pa_lower),
+    }
 
 
 def make_randomised_certificate(counts0, counts, sigma, n, alpha: float, u) -> Certificate:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import searches
 from classifiers import SHAPE, at_distance, by_sign, linear, slab, slab_probability
 from compiled import depths
 from jax.tree_util import Partial
@@ -19,8 +20,10 @@ from scipy import special, stats
 
 from qcrs_jax import (
     ABSTAIN,
-    QCRS,
+    DDRS,
+    Bayesian,
     Fixed,
+    GoldenSection,
     Sequential,
     Soft,
     Tolerance,
@@ -44,10 +47,11 @@ from qcrs_jax.bounds import (
 )
 from qcrs_jax.certificate import check_request
 from qcrs_jax.sampling import SOFT_ONE, soft_votes
-from qcrs_jax.sigma import ESTIMATION, SEARCHES, SELECTION
+from qcrs_jax.search import SEARCHES
+from qcrs_jax.streams import ESTIMATION, SELECTION
 
 KEY = jax.random.key(11)
-SETTINGS = QCRS(0.08, 0.9, tolerance=0.03)
+SETTINGS = GoldenSection(0.08, 0.9, tolerance=0.03)
 
 
 def certify_numpy(classify, image, sigma, key, n0, n, alpha):
@@ -95,7 +99,7 @@ def test_the_guarantee_holds_at_its_level():
 @pytest.mark.parametrize("search", [None, *SEARCHES])
 def test_counts_do_not_depend_on_the_batch_size(search):
     image = jnp.full(SHAPE, 0.05)
-    settings = search and QCRS(0.08, 0.9, 0.05, search, search_n=130)
+    settings = search and searches.search(search, tolerance=0.05, search_n=130)
     first, *others = (
         certify(by_sign, image, 0.25, key=KEY, n0=30, n=777, search=settings, batch_size=b) for b in (1000, 64, 7)
     )
@@ -107,7 +111,7 @@ def test_counts_do_not_depend_on_the_batch_size(search):
 @pytest.mark.parametrize("search", [None, *SEARCHES])
 def test_images_together_are_the_images_one_by_one(search):
     images = jnp.stack([at_distance(d) for d in (0.1, -0.3, 0.0)])
-    settings = search and QCRS(0.08, 0.9, 0.1, search, search_n=100)
+    settings = search and searches.search(search, tolerance=0.1, search_n=100)
     together = certify(linear, images, 0.25, key=KEY, n=500, search=settings)
     for i, image in enumerate(images):
         alone = certify(linear, image, 0.25, key=jax.random.fold_in(KEY, i), n=500, search=settings)
@@ -123,17 +127,34 @@ def test_one_compilation_serves_selection_search_and_estimation(search):
             traces.append(1)
         return by_sign(images)
 
-    settings = search and QCRS(0.08, 0.9, 0.05, search, search_n=100)
+    first, other = (
+        search and searches.search(search, *bracket, tolerance=tolerance, search_n=100, epsilon_step=step)
+        for bracket, tolerance, step in (((0.08, 0.9), 0.05, 0.4), ((0.16, 1.8), 0.07, 0.3))
+    )
     image = jnp.full(SHAPE, 0.05)
-    certify(by_sign, image, 0.25, key=KEY, n=50, search=settings)  # compiles what is not the network's
+    for settings in (first, other):
+        certify(by_sign, image, 0.25, key=KEY, n=50, search=settings)  # compiles what is not the network's
 
     def listen(name, *_, **__):
         compilations.append(1) if name.endswith("backend_compile_duration") else None
 
     jax.monitoring.register_event_duration_secs_listener(listen)
-    for n0, n in ((10, 100), (50, 333)):
+    for n0, n, settings in ((10, 100, first), (50, 333, first), (50, 333, other)):
         certify(classify, image, 0.25, key=KEY, n0=n0, n=n, search=settings, batch_size=16)
     assert len(traces) == len(compilations) == 1
+
+
+def test_another_bracket_compiles_nothing_for_ddrs_either():
+    traces = []
+
+    def classify(images):
+        traces.append(1)
+        return by_sign(images)
+
+    for settings in (DDRS(0.1, 0.9, steps=2, draws=4), DDRS(0.05, 0.7, steps=2, draws=4, step_size=0.1)):
+        before = len(traces)
+        certify(classify, jnp.full(SHAPE, 0.05), 0.25, key=KEY, n=50, search=settings)
+    assert len(traces) == before  # not even traced again
 
 
 def test_certify_works_inside_jit_and_vmap_and_never_overstates():
@@ -159,7 +180,7 @@ def test_qcrs_finds_the_known_sigma_of_a_slab(search, bracket):
     k = n * slab_probability(width, sigmas)
     best = np.max(certified_radius(clopper_pearson_lower(k, n, 0.001), sigmas))
     classify = Partial(slab, width)
-    settings = QCRS(*bracket, tolerance=0.02, search=search, search_n=n, epsilon_step=0.2)
+    settings = searches.search(search, *bracket, tolerance=0.02, search_n=n, epsilon_step=0.2)
     found = search_sigma(classify, jnp.zeros(SHAPE), 0.3, settings, key=KEY, n=n)
     reached = certified_radius(
         clopper_pearson_lower(n * slab_probability(width, float(found.sigma)), n, 0.001), float(found.sigma)
@@ -172,7 +193,7 @@ def test_qcrs_finds_the_known_sigma_of_a_slab(search, bracket):
 @pytest.mark.parametrize("search", SEARCHES)
 def test_the_linear_classifier_keeps_its_true_radius_at_every_sigma(search):
     # Its radius is |d| at all sigmas, so no choice of sigma can help and none may overstate.
-    ours = certify(linear, at_distance(0.25), 0.25, key=KEY, n=20_000, search=QCRS(0.1, 1.0, search=search))
+    ours = certify(linear, at_distance(0.25), 0.25, key=KEY, n=20_000, search=searches.search(search, 0.1, 1.0))
     assert ours.prediction == 0 and 0.22 < ours.radius <= 0.25
 
 
@@ -198,7 +219,7 @@ def test_the_trace_tells_what_the_search_did(objective):
 
 @pytest.mark.parametrize("search", ["bisection", "shrinking", "bayesian"])
 def test_these_searches_draw_afresh_each_time(search):
-    settings = QCRS(0.08, 0.9, search=search)
+    settings = searches.search(search)
     found = search_sigma(by_sign, jnp.full(SHAPE, 0.05), 0.25, settings, key=KEY)
     m = int(found.evaluations)
     assert m == settings.evaluations
@@ -212,7 +233,7 @@ def test_these_searches_draw_afresh_each_time(search):
 def test_certification_samples_are_fresh():
     # The same key, seen by search, selection and estimation: no two stages may share a noise vector.
     image = jnp.zeros(SHAPE)
-    settings = QCRS(0.2, 0.5, tolerance=0.25, search_n=40)
+    settings = GoldenSection(0.2, 0.5, tolerance=0.25, search_n=40)
     seen = []
 
     def spy(images):
@@ -340,7 +361,7 @@ def test_the_soft_guarantee_holds_on_the_linear_classifier(beta):
 
 @pytest.mark.parametrize("search", [None, "golden"])
 def test_soft_votes_do_not_depend_on_the_batch_nor_on_the_company(search):
-    settings = search and QCRS(0.08, 0.9, 0.1, search, search_n=100)
+    settings = search and searches.search(search, tolerance=0.1, search_n=100)
     images = jnp.stack([jnp.full(SHAPE, level) for level in (0.05, 0.2)])
     first, other = (certify_soft(by_sign, images, n=777, search=settings, beta=1.0, batch_size=b) for b in (500, 7))
     jax.tree.map(np.testing.assert_array_equal, first, other)
@@ -393,25 +414,23 @@ def test_impossible_requests_are_told(change, message):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("kind", "change", "message"),
     [
-        ({"sigma_lower": 0.9}, "sigma_lower < sigma_upper"),
-        ({"sigma_lower": 0.0}, "0 < sigma_lower"),
-        ({"tolerance": 0.0}, "tolerance"),
-        ({"tolerance": 1e-9}, "finer"),
-        ({"sigma_upper": np.inf}, "inf"),
-        ({"search": "newton"}, "golden, bisection, shrinking, grid, bayesian"),
-        ({"objective": "mean"}, "predictive, lcb"),
-        ({"search": "bayesian", "objective": "lcb"}, "its objective is predictive"),
-        ({"search": "bayesian", "max_evaluations": 1}, "max_evaluations must be at least 2"),
-        ({"search_n": 0}, "search_n must be at least 1"),
-        ({"search_n": 9, "objective": "lcb"}, "smallest"),
-        ({"alpha": 1.0}, "alpha"),
+        (GoldenSection, {"sigma_lower": 0.9}, "sigma_lower < sigma_upper"),
+        (GoldenSection, {"sigma_lower": 0.0}, "0 < sigma_lower"),
+        (GoldenSection, {"tolerance": 0.0}, "tolerance"),
+        (GoldenSection, {"tolerance": 1e-9}, "finer"),
+        (GoldenSection, {"sigma_upper": np.inf}, "inf"),
+        (GoldenSection, {"objective": "mean"}, "predictive, lcb"),
+        (Bayesian, {"max_evaluations": 1}, "max_evaluations must be at least 2"),
+        (GoldenSection, {"search_n": 0}, "search_n must be at least 1"),
+        (GoldenSection, {"search_n": 9, "objective": "lcb"}, "smallest"),
+        (GoldenSection, {"alpha": 1.0}, "alpha"),
     ],
 )
-def test_impossible_searches_are_told(change, message):
+def test_impossible_searches_are_told(kind, change, message):
     with pytest.raises(ValueError, match=message):
-        QCRS(**{"sigma_lower": 0.1, "sigma_upper": 0.9, **change})
+        kind(**{"sigma_lower": 0.1, "sigma_upper": 0.9, **change})
 
 
 def test_ten_samples_can_certify_and_nine_cannot():
@@ -424,12 +443,12 @@ RESULTS = """
 import hashlib, sys, jax, jax.numpy as jnp, numpy as np
 sys.path.insert(0, sys.argv[1])
 from classifiers import SHAPE, by_sign
-from qcrs_jax import QCRS, Soft, certify, certificate, predict, search_sigma
+from qcrs_jax import GoldenSection, Soft, certify, certificate, predict, search_sigma
 from qcrs_jax.parallel import all_agree, join_hosts, place, replicated
 if len(sys.argv) > 2:
     join_hosts(sys.argv[2], (int(sys.argv[3]), 2))
 key, images = jax.random.key(11), np.full((2, *SHAPE), 0.05, np.float32)
-settings = QCRS(0.08, 0.9, tolerance=0.1, search_n=130)
+settings = GoldenSection(0.08, 0.9, tolerance=0.1, search_n=130)
 
 def results(devices):
     options = dict(key=key, batch_size=7, devices=devices)
@@ -513,7 +532,7 @@ def test_each_image_may_have_a_sigma_a_number_of_samples_and_a_label():
 
 @pytest.mark.parametrize(
     ("search", "estimate"),
-    [(None, Sequential(decide=0.1)), (QCRS(0.08, 0.9, search="bayesian", search_n=100), Fixed())],
+    [(None, Sequential(decide=0.1)), (Bayesian(0.08, 0.9, search_n=100), Fixed())],
 )
 def test_images_in_step_get_what_each_would_get_alone(search, estimate):
     images = jnp.stack([jnp.full(SHAPE, level) for level in (0.01, 0.3, 0.9)])
@@ -528,7 +547,7 @@ def test_images_in_step_get_what_each_would_get_alone(search, estimate):
     np.testing.assert_array_equal(answers.counts[1], predict(by_sign, images[1], 0.25, key=keys[1], n=500).counts)
 
 
-@pytest.mark.parametrize("search", [None, QCRS(0.08, 0.9, search_n=100)])
+@pytest.mark.parametrize("search", [None, GoldenSection(0.08, 0.9, search_n=100)])
 def test_a_tolerance_gives_each_image_the_samples_it_needs(search):
     images = jnp.stack([at_distance(d) for d in (0.02, 0.4, 1.0)])
     arguments = {"key": KEY, "n0": 100, "n": 20_000, "search": search}

@@ -15,7 +15,9 @@ from classifiers import SHAPE, by_sign
 from qcrs_jax import (
     DDRS,
     QCRS,
+    Bayesian,
     Fixed,
+    GoldenSection,
     Sequential,
     Soft,
     certificate,
@@ -30,7 +32,7 @@ from qcrs_jax.checks import as_images, as_key
 
 KEY = jax.random.key(3)
 IMAGE = np.full(SHAPE, 0.05, np.float32)
-SEARCH = QCRS(0.1, 0.6, search_n=20)
+SEARCH = GoldenSection(0.1, 0.6, search_n=20)
 
 
 @pytest.fixture(autouse=True)
@@ -167,7 +169,7 @@ def test_a_search_that_is_none_is_a_type_error(wrong):
         lambda: plain(certify)(by_sign, IMAGE, 0.25, key=KEY, n=20, search=wrong),
         lambda: plain(search_sigma)(by_sign, IMAGE, 0.25, wrong, key=KEY),
     ):
-        with pytest.raises(TypeError, match=r"search must be settings of QCRS or DDRS, not .*write search=QCRS\("):
+        with pytest.raises(TypeError, match=r"search must be of the kind Search, not .*write search=GoldenSection\("):
             call()
     with pytest.raises(TypeError, match="write search="):
         plain(search_sigma)(by_sign, IMAGE, 0.25, None, key=KEY)
@@ -190,7 +192,7 @@ def test_a_search_that_is_none_is_a_type_error(wrong):
         ({"sigma": 25.0}, ValueError, "10 times the range"),
         ({"sigma": 0.9, "search": SEARCH}, ValueError, "outside the bracket"),
         ({"sigma": 0.05, "search": DDRS(0.1, 0.6)}, ValueError, "outside the bracket"),
-        ({"search": QCRS(0.1, 60.0)}, ValueError, "sigma_upper = 60"),
+        ({"search": GoldenSection(0.1, 60.0)}, ValueError, "sigma_upper = 60"),
         ({"batch_size": 0}, ValueError, "at least 1"),
         ({"batch_size": 2.5}, TypeError, "batch_size"),
         ({"devices": "all"}, TypeError, "jax.devices"),
@@ -227,8 +229,13 @@ def test_a_classifier_that_answers_once_for_all_copies_is_refused(call):
 
 def test_a_tolerance_as_wide_as_its_bracket_is_refused():
     with pytest.raises(ValueError, match="nothing would be searched"):
-        QCRS(0.4, 0.6, tolerance=0.25)
-    QCRS(0.4, 0.6, tolerance=0.25, search="bayesian")  # which does not use it
+        GoldenSection(0.4, 0.6, tolerance=0.25)
+    Bayesian(0.4, 0.6)  # which has none
+
+
+def test_the_family_of_searches_is_no_search():
+    with pytest.raises(TypeError, match=r"choose GoldenSection\(sigma_lower, sigma_upper\), Bisection"):
+        QCRS(0.1, 0.6)
 
 
 def test_whole_numbers_may_be_written_as_floats():
@@ -244,18 +251,18 @@ def test_the_object_that_holds_a_classifier_is_not_the_function():
 
 STRICT = """
 import sys, jax, numpy as np
-from qcrs_jax import DDRS, QCRS, Fixed, Sequential, Soft, Tolerance, certify, load_classifier
+from qcrs_jax import DDRS, Fixed, GoldenSection, Sequential, Soft, Tolerance, certify, load_classifier
 from qcrs_jax import predict, sample_counts, sample_curve, search_sigma
 from qcrs_jax.models import ARCHITECTURES, Classifier, Spec, build
-from qcrs_jax.sigma import SEARCHES
+from qcrs_jax.search import SEARCHES
 assert jax.config.jax_debug_nans and jax.config.jax_numpy_rank_promotion == "raise"
 classify = load_classifier("zoo:fashion_mnist-lenet-sigma0.25").classify
 images, key = np.random.default_rng(0).uniform(0, 1, (2, 28, 28, 1)).astype(np.float32), jax.random.key(0)
 alone = images[0]
-brief = {"search_n": 20, "max_evaluations": 4}
-for name in SEARCHES:
-    certify(classify, alone, 0.25, key=key, n=50, search=QCRS(0.1, 0.6, 0.2, name, **brief))
-certify(classify, images, 0.25, key=key, n=50, search=QCRS(0.1, 0.6, 0.2, **brief), devices=jax.devices())
+golden = GoldenSection(0.1, 0.6, tolerance=0.2, search_n=20)
+for kind in SEARCHES.values():
+    certify(classify, alone, 0.25, key=key, n=50, search=kind(0.1, 0.6, search_n=20))
+certify(classify, images, 0.25, key=key, n=50, search=golden, devices=jax.devices())
 certify(classify, alone, 0.25, key=key, n=50, search=DDRS(0.1, 0.6, steps=3, draws=5))
 certify(classify, alone, 0.25, key=key, n=200, estimate=Soft())
 certify(classify, alone, 0.25, key=key, n=200, estimate=Sequential(decide=0.1))
@@ -267,7 +274,7 @@ jax.jit(lambda image: certify(classify, image, 0.25, key=key, n=50))(alone)
 predict(classify, images, 0.25, key=jax.random.PRNGKey(0), n=50)
 sample_curve(classify, images, [0.1, 0.2], key=key, n=50)
 sample_counts(classify, alone, 0.25, jax.random.key(0, impl="rbg"), 50)
-search_sigma(classify, alone, 0.25, QCRS(0.1, 0.6, 0.2, **brief), key=key)
+search_sigma(classify, alone, 0.25, golden, key=key)
 for arch in ("cifar_resnet20", "resnet18", "resnet50", "cifar_wide_resnet"):
     shape = (32, 32, 3) if arch.startswith("cifar") else (224, 224, 3)
     spec = Spec(arch, 10, shape, (0.5,) * 3, (0.5,) * 3)
@@ -306,7 +313,7 @@ def equations(jaxpr, under=()):
 
 @pytest.mark.parametrize("images", [IMAGE, np.stack([IMAGE] * 3)], ids=["one image", "several"])
 def test_a_posterior_is_fitted_at_the_turns_of_the_search_alone(images):
-    search = QCRS(0.1, 0.6, search="bayesian", search_n=20, max_evaluations=4)
+    search = Bayesian(0.1, 0.6, search_n=20, max_evaluations=4)
 
     def program(images):
         return certify(by_sign, images, 0.25, key=KEY, n=50, search=search)

@@ -28,8 +28,8 @@ from scipy import stats
 
 from qcrs_jax.bounds import randomised_lower, soft_bounds, soft_radius
 from qcrs_jax.data import DATASETS, name_of
-from qcrs_jax.ddrs import DDRS, PRESETS
 from qcrs_jax.records import INPUT_SPECIFIC, read_run
+from qcrs_jax.search.ddrs import DDRS, PRESETS
 from qcrs_jax.sequential import Sequential
 
 PROGRAM = str(Path(sys.executable).with_name("qcrs-jax"))
@@ -382,7 +382,7 @@ def test_a_file_of_another_program_is_not_appended_to(here):
         (["--N0", "0"], "n0 = 0"),
         (["--N", "3000000000"], "at most 1073741824"),
         (["--epsilon", "0"], "positive"),
-        (["--epsilon_step", "0"], "epsilon_step"),
+        (["--search", "bisection", "--epsilon_step", "0"], "--epsilon_step must be"),
         (["--skip", "0"], "--skip"),
         (["--batch", "0"], "--batch"),
         (["--seed", "-1"], "--seed"),
@@ -683,8 +683,8 @@ def test_published_flags_mean_what_they_meant(name):
     assert name_of(args.data_dir) == "cifar10" and args.dataset is None  # of nothing that is named
     request = certify.check(args)
     left, right, step, skip = {"cohen": (0.08, 0.9, 0.4, 1), "macer": (0.12, 1.9, 0.2, 20)}[name]
-    assert (request.qcrs.sigma_lower, request.qcrs.sigma_upper, request.qcrs.tolerance) == (left, right, 0.03)
-    assert (request.qcrs.epsilon_step, request.qcrs.search_n, request.qcrs.alpha) == (step, 500, 0.001)
+    assert (request.search.sigma_lower, request.search.sigma_upper, request.search.tolerance) == (left, right, 0.03)
+    assert (args.epsilon_step, request.search.search_n, request.search.alpha) == (step, 500, 0.001)
     assert request.sigma == {"cohen": 0.25, "macer": 0.5}[name]
     assert request.skip == skip and args.macer == (name == "macer")
 
@@ -942,7 +942,7 @@ def test_every_preset_of_ddrs_can_be_asked_for_and_changed():
     assert sorted(action.choices) == sorted(PRESETS)
     words = "c r --method ddrs --sigma 0.5 --left 0.1 --ddrs_preset paper --ddrs_draws 8 --ddrs_decay".split()
     request = certify.check(parser.parse_args(words))
-    assert request.qcrs is None and request.search == DDRS(0.1, 1.75, 900, 8, 1e-4, True, clamp=0.02)
+    assert request.search == DDRS(0.1, 1.75, 900, 8, 1e-4, True, clamp=0.02)
 
 
 def test_a_run_of_before_ddrs_goes_on(certified):

@@ -11,8 +11,7 @@ from qcrs_jax.experiments.cost import NOTHING, Cost, Draws, Estimates, Rate, Wor
 from qcrs_jax.experiments.demo import IMAGES
 from qcrs_jax.experiments.experiment import PRESETS
 
-from qcrs_jax import QCRS, certificate
-from qcrs_jax.ddrs import DDRS
+from qcrs_jax import DDRS, Bayesian, GoldenSection, certificate
 from qcrs_jax.estimates import Fixed, Sequential, Soft, Tolerance
 from qcrs_jax.parallel import first_call
 from qcrs_jax.procedure import with_samples
@@ -67,8 +66,8 @@ IMAGE = np.full(SHAPE, 0.5, np.float32)
 KEY = jax.random.key(0)
 CALLS = {
     "cohen": {},
-    "golden": {"search": QCRS(0.1, 0.9, search_n=50)},
-    "bayesian": {"search": QCRS(0.1, 0.9, search="bayesian", search_n=50, max_evaluations=6)},
+    "golden": {"search": GoldenSection(0.1, 0.9, search_n=50)},
+    "bayesian": {"search": Bayesian(0.1, 0.9, search_n=50, max_evaluations=6)},
     "ddrs": {"search": DDRS(0.1, 0.9, steps=3, draws=5)},
     "tolerance": {"estimate": Tolerance(0.1)},
     "sequential": {"estimate": Sequential(decide=0.1)},
@@ -139,7 +138,7 @@ def test_a_rate_is_the_difference_that_passes_make(monkeypatch):
     monkeypatch.setattr(cost, "seconds_of", seconds_of)
     rate = measure(1, 8, 1.5, 1000, lambda more: more)
     assert asked == [0, 0, 8, 32, 128]
-    assert (rate.fixed, rate.copies) == (1.0, 8) and rate.turn == pytest.approx(0.1)
+    assert (rate.fixed, rate.copies, rate.clear) == (1.0, 8, True) and rate.turn == pytest.approx(0.1)
     asked.clear()
     assert measure(1, 8, 1.5, 3, lambda more: more).turn == pytest.approx(0.1)
     assert asked == [0, 0, 8]  # no more passes than a share of the run
@@ -153,8 +152,10 @@ def test_a_rate_is_the_difference_that_passes_make(monkeypatch):
 
 
 def test_a_pass_that_takes_no_time_by_the_clock_makes_no_rate_without_bounds(monkeypatch):
-    monkeypatch.setattr(cost, "seconds_of", lambda call, n: (1.0, 1))
-    assert measure(1, 8, 0.3, 1, lambda more: more).turn == 0.01
+    for whole in (1.0, 0.8):  # a pass that is lost in the rest of the call
+        monkeypatch.setattr(cost, "seconds_of", lambda call, n, whole=whole: (whole if n else 1.0, 1))
+        found = measure(1, 8, 1.5, 3, lambda more: more)
+        assert found.turn == pytest.approx(cost.DROWNED * whole) and not found.clear
 
 
 def test_durations_and_sizes_in_words():
@@ -257,7 +258,7 @@ def test_a_dry_run_of_a_budget_has_two_passes(tmp_path, capsys):
     words = ["certify", ZOO, tmp_path / "r.tsv", *SMALL, *THREE, "--budget", 300, "--epsilon", 0.1]
     run(*words, "--dry_run")
     lines = [line for line in capsys.readouterr().out.splitlines() if "to do" in line]
-    evaluations = QCRS(0.25 / 4, 0.25 * 3.5, tolerance=0.1).evaluations
+    evaluations = GoldenSection(0.25 / 4, 0.25 * 3.5, tolerance=0.1).evaluations
     assert [line.split(" samples")[0] for line in lines] == [
         f"3 images to do, {3 * (50 * evaluations + 20):,}",
         f"3 images to do, {3 * (20 + 300)}",

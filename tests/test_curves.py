@@ -26,7 +26,7 @@ from qcrs_jax.curves import (
     sigma_grid,
 )
 from qcrs_jax.records import RecordsError
-from qcrs_jax.sigma import CURVE
+from qcrs_jax.streams import CURVE
 from qcrs_jax.writer import Writer
 
 KEY = jax.random.key(3)

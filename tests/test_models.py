@@ -81,7 +81,7 @@ def _network(classify):
 def test_the_form_of_a_platform():
     assert Form.of("tpu") == Form((2, 2), slice_first=True)
     assert Form.of("cpu") == Form()
-    assert Form.of("gpu") == Form.of("cuda") == Form((2, 2), unrolled=True, packed=True)
+    assert Form.of("gpu") == Form.of("cuda") == Form((4, 2), unrolled=True, packed=True)
     assert Form.of(Form(())) == Form(())
 
 

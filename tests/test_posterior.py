@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, special
 
-from qcrs_jax.posterior import Prior, posterior
+from qcrs_jax.search.posterior import Prior, posterior
 
 SIGMAS = np.geomspace(0.06, 1.2, 60)
-CURVE = Prior().curve(SIGMAS, jnp.float32(0.25))
+CURVE = Prior().curve(Prior().on(SIGMAS), jnp.float32(0.25))
 fit = jax.jit(lambda successes, n: posterior(CURVE, successes, n))
 
 

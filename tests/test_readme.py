@@ -24,7 +24,7 @@ def run(*words):
 
 
 def test_the_library_s_example():
-    _, names = run("settings = QCRS(")
+    _, names = run("settings = GoldenSection(")
     assert names["certificate"].prediction == 0 and 0 < names["certificate"].radius < 0.1 * 8 * 3**0.5
     assert names["better"].sigma == names["trace"].sigma
 

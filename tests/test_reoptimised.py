@@ -9,11 +9,11 @@ import pytest
 from qcrs_jax.convert.load import load_classifier
 from qcrs_jax.experiments import demo
 
-from qcrs_jax import QCRS, certify
+from qcrs_jax import GoldenSection, certify
 from qcrs_jax.data import load_dataset
 
 SIGMA = 0.25  # that the classifier was trained at: QCRS takes its class from there
-SEARCH = QCRS(0.08, 0.9, 0.03)
+SEARCH = GoldenSection(0.08, 0.9, tolerance=0.03)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -1,15 +1,24 @@
 """Searches on functions with a known maximum, and the published bisection against a plain transcription."""
 
+import argparse
+import dataclasses
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from classifiers import SHAPE, slab
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax.tree_util import Partial
+from qcrs_jax.experiments.request import add_method_arguments
 
-from qcrs_jax.search import bisection, evaluations, golden_section, grid, maximise, run, shrinking
+from qcrs_jax import certify
+from qcrs_jax.bounds import predictive_table
+from qcrs_jax.search import QCRS, SEARCHES, maximisers
+from qcrs_jax.search.maximisers import bisection, golden_section, grid, maximise, run, shrinking
+from qcrs_jax.search.qcrs import Tables
 
 BRACKETS = [(0.0, 1.0), (0.08, 0.9), (5.0, 9.0), (-3.0, -1.0)]
 
@@ -79,20 +88,20 @@ def test_evaluates_as_often_as_announced(name, lower, upper, tolerance):
     start = 0.25
     jax.block_until_ready(maximise(make(name, lower, upper, tolerance, start), function))
     jax.effects_barrier()
-    assert len(points) == evaluations(name, lower, upper, tolerance)
+    assert len(points) == getattr(maximisers, f"{name}_evaluations")(lower, upper, tolerance)
     assert points[0] == start
 
 
 def test_the_published_setting_costs_7500_samples():
     # Six differences of two evaluations, the pilot, and the closing comparison, of 500 samples each.
-    assert 500 * evaluations("bisection", 0.12, 1.7, 0.03) == 7500
-    assert 500 * evaluations("bisection", 0.08, 0.9, 0.03) == 6500
+    assert 500 * maximisers.bisection_evaluations(0.12, 1.7, 0.03) == 7500
+    assert 500 * maximisers.bisection_evaluations(0.08, 0.9, 0.03) == 6500
 
 
 def test_golden_section_needs_one_evaluation_a_step():
     # Two interior points and the start, then one evaluation for each narrowing by .618.
     steps = math.ceil(math.log(0.82 / 0.03) / math.log((1 + math.sqrt(5)) / 2))
-    assert evaluations("golden", 0.08, 0.9, 0.03) == 2 + steps
+    assert maximisers.golden_evaluations(0.08, 0.9, 0.03) == 2 + steps
 
 
 @pytest.mark.parametrize("top", [0.1, 0.3])
@@ -201,6 +210,31 @@ def test_works_under_vmap():
     np.testing.assert_allclose(found, tops, atol=0.011)
 
 
-def test_unknown_search_is_named():
-    with pytest.raises(ValueError, match="newton"):
-        evaluations("newton", 0.0, 1.0, 0.1)
+@dataclasses.dataclass(frozen=True)
+class Middle(QCRS):
+    """A search of one's own: the original sigma, or the geometric mean of the bracket."""
+
+    name = "middle"
+
+    @property
+    def evaluations(self):
+        return 3
+
+    def maximiser(self, sigma, tables, num_classes):
+        return grid(sigma, jnp.sqrt(self.sigma_lower * self.sigma_upper), 10.0, sigma)
+
+    def tables(self, n, alpha):
+        return Tables(np.float32(predictive_table(self.search_n, n, alpha)))
+
+
+def test_a_search_of_one_s_own_is_one_class():
+    found = certify(Partial(slab, 1.2), jnp.zeros(SHAPE), 0.2, key=jax.random.key(0), n=500, search=Middle(0.1, 1.6))
+    assert found.search.evaluations == 3 and np.any(np.isclose(found.search.sigmas, 0.4))
+    assert found.sigma in found.search.sigmas and Middle(0.1, 1.6).recorded()["qcrs"]["search"] == "middle"
+
+
+def test_the_flag_knows_every_search():
+    parser = argparse.ArgumentParser()
+    add_method_arguments(parser)
+    (action,) = [action for action in parser._actions if action.dest == "search"]
+    assert list(action.choices) == list(SEARCHES)

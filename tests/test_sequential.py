@@ -9,12 +9,12 @@ import pytest
 from classifiers import at_distance, linear
 from scipy import special, stats
 
-from qcrs_jax import QCRS, Fixed, Sequential, Soft, Tolerance, certify, sample_counts
+from qcrs_jax import Fixed, GoldenSection, Sequential, Soft, Tolerance, certify, sample_counts
 from qcrs_jax.bounds import certified_radius, clopper_pearson_lower, randomised_lower
 from qcrs_jax.certificate import check_request
 from qcrs_jax.estimates import estimate_of
 from qcrs_jax.sequential import MARGIN, SEQUENCES, betting_lower, outcome, tables, walk
-from qcrs_jax.sigma import ESTIMATION, UNIFORM
+from qcrs_jax.streams import ESTIMATION, UNIFORM
 
 KEY = jax.random.key(5)
 N, ALPHA = 2000, 0.01
@@ -113,7 +113,11 @@ def test_tables_are_the_bounds_on_the_safe_side(sequence):
 
 @pytest.mark.parametrize(
     ("search", "settings"),
-    [(None, {"decide": 0.3}), (None, {"precision": 0.2}), (QCRS(0.1, 0.5, search_n=200), {"decide": 0.3, "step": 200})],
+    [
+        (None, {"decide": 0.3}),
+        (None, {"precision": 0.2}),
+        (GoldenSection(0.1, 0.5, search_n=200), {"decide": 0.3, "step": 200}),
+    ],
 )
 def test_certify_stops_when_it_knows(search, settings):
     sequential = Sequential(**settings)

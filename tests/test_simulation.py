@@ -6,16 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import searches
 from checkpoints import SHARED
 from classifiers import SHAPE, slab, slab_probability
 from jax.tree_util import Partial
 from qcrs_jax.experiments import cli, simulate
 from scipy import special
 
-from qcrs_jax import QCRS, search_sigma, simulation
+from qcrs_jax import GoldenSection, search_sigma
 from qcrs_jax.bounds import PROBITS, expected_radius_table
 from qcrs_jax.curves import COLUMNS, Curves, Point
-from qcrs_jax.sigma import qcrs_policy
 from qcrs_jax.simulation import best_radius, radius_at
 from qcrs_jax.simulation import simulate as simulate_searches
 from qcrs_jax.writer import Writer
@@ -60,7 +60,7 @@ def test_the_radius_is_that_of_the_share():
 def test_a_search_finds_what_there_is(search):
     curves = falling([0.3, 0.5, 0.8])
     best = best_radius(curves, 0.08, 0.9)
-    settings = QCRS(0.08, 0.9, search=search, search_n=2000)
+    settings = searches.search(search, search_n=2000)
     found = simulate_searches(curves, settings, key=jax.random.key(0), repeats=3)
     assert found.sigma.shape == found.radius.shape == (3, 3) and np.all(found.prediction == 0)
     assert np.all(found.samples <= settings.samples) and np.all(found.samples % 2000 == 0)
@@ -69,16 +69,16 @@ def test_a_search_finds_what_there_is(search):
 
 def test_the_class_is_that_of_the_original_sigma():
     curves = falling([0.1])  # at 0.25 the second class is on top
-    found = simulate_searches(curves, QCRS(0.08, 0.9), key=jax.random.key(0), repeats=2)
+    found = simulate_searches(curves, GoldenSection(0.08, 0.9), key=jax.random.key(0), repeats=2)
     assert np.all(found.prediction == 1)
 
 
-@pytest.mark.parametrize("settings", [{"search": "golden"}, {"search": "bisection"}, {"search": "bayesian"}])
-def test_simulated_searches_are_real_ones(settings):
+@pytest.mark.parametrize("name", ["golden", "bisection", "bayesian"])
+def test_simulated_searches_are_real_ones(name):
     # At the middle of a slab the class shares are known, and a sample changes its class at most once in sigma, as a
     # simulated one does: chosen sigmas, and so regrets, have one distribution.
     width, original, repeats = 1.2, 0.25, 300
-    search = QCRS(0.1, 2.0, tolerance=0.03, search_n=50, max_evaluations=8, **settings)
+    search = searches.search(name, 0.1, 2.0, tolerance=0.03, search_n=50, max_evaluations=8)
     sigmas = np.sort(np.append(np.geomspace(0.02, 9, 400), original))
     p = slab_probability(width, sigmas)
     counts = np.round(1e9 * np.stack([p, 1 - p], axis=-1)).astype(int)[None]
@@ -97,10 +97,10 @@ def test_simulated_searches_are_real_ones(settings):
 def test_common_random_numbers_are_common_in_simulations_too():
     # Golden section sees one set of samples at every sigma: where the class falls off, fewer of them stay in it.
     curves = falling([0.3])
-    asked = {}
+    asked, policy_of = {}, GoldenSection.policy
 
     def spy(*args):
-        policy = qcrs_policy(*args)
+        policy = policy_of(*args)
 
         def tell(state, counts):
             jax.debug.callback(lambda s, c: asked.update({float(s): int(c)}), policy.ask(state).sigma, counts[0])
@@ -109,8 +109,8 @@ def test_common_random_numbers_are_common_in_simulations_too():
         return policy._replace(tell=tell)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(simulation, "qcrs_policy", spy)
-        simulate_searches(curves, QCRS(0.1, 1.0, search_n=60), key=jax.random.key(5), repeats=1)
+        patch.setattr(GoldenSection, "policy", spy)
+        simulate_searches(curves, GoldenSection(0.1, 1.0, search_n=60), key=jax.random.key(5), repeats=1)
     jax.effects_barrier()
     by_sigma = [count for _, count in sorted(asked.items())]
     assert len(by_sigma) > 5 and by_sigma == sorted(by_sigma, reverse=True)
@@ -120,14 +120,14 @@ def test_the_bayesian_search_beats_the_published_one_on_measured_curves():
     curves = measured()
     best = best_radius(curves, 0.12, 1.7).mean()
 
-    def radius(**settings):
-        search = QCRS(0.12, 1.7, 0.03, epsilon_step=0.2, **settings)
+    def radius(name, **settings):
+        search = searches.search(name, 0.12, 1.7, tolerance=0.03, epsilon_step=0.2, **settings)
         return simulate_searches(curves, search, key=jax.random.key(1), repeats=1).radius.mean()
 
-    published = radius(search="bisection")  # 7 500 samples
-    assert radius() > published  # golden section of expected radii
+    published = radius("bisection")  # 7 500 samples
+    assert radius("golden") > published  # golden section of expected radii
     for evaluations, n, gain, share in ((15, 500, 1.03, 0.975), (20, 100, 1.02, 0.965), (10, 100, 1.0, 0.955)):
-        ours = radius(search="bayesian", search_n=n, max_evaluations=evaluations)
+        ours = radius("bayesian", search_n=n, max_evaluations=evaluations)
         assert ours > gain * published and ours > share * best
 
 

@@ -11,7 +11,7 @@ from qcrs_jax.experiments import cli, demo, search_figure
 
 from qcrs_jax.bounds import predictive_table
 from qcrs_jax.records import read_run
-from qcrs_jax.search import evaluations
+from qcrs_jax.search.maximisers import golden_evaluations
 
 COMMON = [str(demo.CHECKPOINT), "--dataset", "npz", "--data_dir", str(demo.IMAGES), "--sigma", "0.25"]
 COMMON += "--left 0.08 --right 0.9 --epsilon 0.1 --N 200 --N0 20 --gradient_n 50".split()
@@ -39,7 +39,7 @@ def test_the_file_has_all_that_the_figure_shows(drawn):
     assert len(request["sigmas"]) == 5 and float(np.float32(0.25)) in request["sigmas"]
     for image in content["images"]:
         assert [sum(row) for row in image["curve"]] == [60] * 5
-        assert len(image["search"]["sigmas"]) == evaluations("golden", 0.08, 0.9, 0.1)
+        assert len(image["search"]["sigmas"]) == golden_evaluations(0.08, 0.9, 0.1)
         assert image["search"]["sigmas"][0] == image["cohen"]["sigma"] == 0.25
         assert image["qcrs"]["sigma"] in image["search"]["sigmas"]
         for k, sigma, radius in zip(*(image["search"][name] for name in ("successes", "sigmas", "radii"))):

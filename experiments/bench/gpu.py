@@ -49,7 +49,7 @@ def axes_of(words: list[str]) -> dict[str, tuple]:
         except (KeyError, ValueError) as error:
             raise UserError(
                 f"--try {word}: not understood ({error}); write for example batch=1024,2048 joined=none,2,2x2 "
-                "images=1,4 unrolled=no,yes layout=free,nhwc compiler=default,reduce-overhead weights=bfloat16 folded=yes"
+                "images=1,4 unrolled=no,yes layout=free,nhwc compiler=default,reduce-overhead weights=bfloat16"
             ) from error
     return found
 

@@ -27,7 +27,7 @@ def side(network: Network, classifier, device, name: str, dtype: str, precision:
     """
     few_channels = network.arch.startswith("cifar")
     usual = {
-        **({"joined": ((2, 2), (4, 2), (2,), ())} if few_channels else {"packed": (True, False)}),
+        **({"joined": ((4, 2), (2, 2), (2,), ())} if few_channels else {"packed": (True, False)}),
         "batch": network.batches,
         "unrolled": (True, False),
         "images": (1, 4),
@@ -115,11 +115,11 @@ def memory_of(compiled) -> int | None:
 
 def first_certificate(network: Network, device) -> float:
     """Seconds from a file of PyTorch to the first certificate of an image by QCRS; JAX is at work already."""
-    from qcrs_jax import QCRS, certify, load_classifier
+    from qcrs_jax import GoldenSection, certify, load_classifier
 
     with network.file() as file:
         started = time.perf_counter()
         classify = load_classifier(file).classify
-        options = {"n": 1000, "search": QCRS(0.08, 0.9), "devices": [device]}
+        options = {"n": 1000, "search": GoldenSection(0.08, 0.9), "devices": [device]}
         certify(classify, network.image(), SIGMA, key=jax.random.key(0), **options)
         return time.perf_counter() - started

@@ -46,14 +46,15 @@ def exact_counts(device, batch_size: int = 512, images: int = 1):
     import jax
     import numpy as np
 
-    from qcrs_jax import QCRS, certify
+    from qcrs_jax import GoldenSection, certify
 
     image, key = np.full((4, 4, 3), 0.05, np.float32), jax.random.key(1)
     if images > 1:
         image = np.stack([image] * images)
         key = jax.numpy.stack([key] * images)
     program = {"key": key, "n": EXACT_N, "batch_size": batch_size // images, "devices": [device]}
-    found = [certify(by_sign, image, SIGMA, search=search, **program).counts for search in (None, QCRS(0.08, 0.9, 0.1))]
+    searches = None, GoldenSection(0.08, 0.9, tolerance=0.1)
+    found = [certify(by_sign, image, SIGMA, search=search, **program).counts for search in searches]
     return np.stack([np.asarray(one).reshape(-1, 4)[-1] for one in found])
 
 
@@ -98,17 +99,18 @@ def counts(name: str, n: int, device, dtype: str = "float32"):
 
 def settings() -> dict[str, dict]:
     """Arguments of `certify` by name: every search, every estimation."""
-    from qcrs_jax import DDRS, QCRS, Fixed, Sequential, Soft, Tolerance
+    from qcrs_jax import DDRS, Fixed, Sequential, Soft, Tolerance
+    from qcrs_jax.search import SEARCHES
 
     bracket, common = (0.08, 0.9), {"search_n": 100}
     searches = {
-        name: {"search": QCRS(*bracket, 0.2, search=name, **common)}
+        name: {"search": SEARCHES[name](*bracket, tolerance=0.2, **common)}
         for name in ("golden", "bisection", "shrinking", "grid")
     }
     return {
         "cohen": {},
         **searches,
-        "bayesian": {"search": QCRS(*bracket, search="bayesian", max_evaluations=6, **common)},
+        "bayesian": {"search": SEARCHES["bayesian"](*bracket, max_evaluations=6, **common)},
         "ddrs": {"search": DDRS(*bracket, steps=5, draws=32)},
         "sequential, decide": {"estimate": Sequential(decide=0.2)},
         "sequential, precision": {"estimate": Sequential(precision=0.1)},

@@ -38,7 +38,7 @@ class Form:
             return platform
         if platform == "tpu":
             return cls(joined=(2, 2), slice_first=True)
-        return cls() if platform == "cpu" else cls(joined=(2, 2), unrolled=True, packed=True)
+        return cls() if platform == "cpu" else cls(joined=(4, 2), unrolled=True, packed=True)
 
 
 def conv(features_in: int, features: int, kernel: int, stride: int = 1, *, rngs: nnx.Rngs) -> nnx.Conv:

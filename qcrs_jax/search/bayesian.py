@@ -5,16 +5,19 @@ the certification can be expected to give, with its n and alpha, and how much mo
 of lower bounds looks at each pair of evaluations once, and compares what saturates at its own small n.
 """
 
-from typing import NamedTuple
+import dataclasses
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from .bounds import PROBITS
-from .posterior import Prior, information, posterior
-from .search import Search
+from ..bounds import PROBITS, expected_radius_table, predictive_table
+from ..errors import SettingError
+from .maximisers import AskTell
+from .posterior import Departures, Prior, information, posterior
+from .qcrs import QCRS, Tables
 
 PRIOR = Prior()
 RATIO = 1.04  # of neighbouring sigmas on the grid; between them a radius hardly changes
@@ -47,16 +50,82 @@ class _State(NamedTuple):
     done: Bool[Array, ""]
 
 
+class SigmaGrid(NamedTuple):
+    """The sigmas that a search may answer, beside the original one.
+
+    sigmas: at most `RATIO` apart, and from `REACH` times below the bracket to `REACH` times above.
+    departures: of the prior at these.
+    design: the first to be asked for; the original sigma is the point behind the grid.
+    first, last: the ends of the bracket.
+    """
+
+    sigmas: Float[Array | np.ndarray, "points"]
+    departures: Departures
+    design: Int[Array | np.ndarray, "first"]
+    first: Int[Array | np.ndarray, ""]
+    last: Int[Array | np.ndarray, ""]
+
+    @classmethod
+    def over(cls, lower: float, upper: float) -> "SigmaGrid":
+        """The grid of a bracket; made on the host, in float64."""
+        grid, first, last = sigma_grid(lower, upper)
+        coarse = first + np.round((last - first) * (np.arange(COARSE) + 0.5) / COARSE).astype(int)
+        design = np.int32([len(grid), *coarse])
+        return cls(np.float32(grid), PRIOR.on(grid), design, np.int32(first), np.int32(last))
+
+
+@dataclasses.dataclass(frozen=True)
+class Bayesian(QCRS):
+    """Bayesian optimisation: a posterior of the whole curve R(sigma) from all counts. It may widen the bracket.
+
+    Draws anew for each evaluation, and stops where no further one can be expected to gain anything.
+
+    Attributes:
+        sigma_lower, sigma_upper: the bracket, 0 < sigma_lower < sigma_upper. Where its end is best it is
+            widened, by up to four times.
+        search_n: samples for each evaluation.
+        max_evaluations: the most that it makes.
+    """
+
+    max_evaluations: int = dataclasses.field(default=15, kw_only=True)
+
+    name: ClassVar[str] = "bayesian"
+    may_end_early: ClassVar[bool] = True
+    widens: ClassVar[bool] = True
+
+    def __post_init__(self):
+        if self.max_evaluations < 2:
+            raise SettingError(f"{{max_evaluations}} must be at least 2, not {self.max_evaluations}")
+        super().__post_init__()
+
+    @property
+    def evaluations(self):
+        return self.max_evaluations
+
+    def tables(self, n, alpha):
+        radii = np.float32(expected_radius_table(n, alpha))
+        values = np.float32(predictive_table(self.search_n, n, alpha))
+        return Tables(values, (radii, SigmaGrid.over(self.sigma_lower, self.sigma_upper)))
+
+    def maximiser(self, sigma, tables, num_classes):
+        radii, grid = tables.more
+        return bayesian(grid, self.max_evaluations, self.search_n, sigma, jnp.asarray(radii), num_classes)
+
+    def told(self, point, counts, prediction, values):
+        return counts
+
+    def predicted(self, inner, prediction):
+        return inner.prediction
+
+
 def bayesian(
-    lower: float,
-    upper: float,
+    grid: SigmaGrid,
     evaluations: int | Int[Array, ""],
     n: int | Int[Array, ""],
     sigma0: Float[Array, ""],
     radii: Float[Array, "probits"],
     num_classes: int,
-    prior: Prior = PRIOR,
-) -> Search:
+) -> AskTell:
     """A search that asks for a sigma, is told the class counts of n samples there, and answers a sigma.
 
     It asks for sigma0 first, where the class is chosen whose radius it maximises, and again as long as the two top
@@ -66,19 +135,17 @@ def bayesian(
     widened, by up to `REACH` times.
 
     Args:
-        lower, upper: the bracket.
+        grid: what may be answered.
         evaluations: how many, at most; fewer where no further one can be expected to gain more than `WORTH`.
         n: samples for each evaluation.
         sigma0: the noise of the training, the original sigma.
         radii: `bounds.expected_radius_table` at the n and alpha of the certification.
     """
     sigma0 = jnp.asarray(sigma0, jnp.float32)
-    grid, first, last = sigma_grid(lower, upper)
-    coarse = first + np.round((last - first) * (np.arange(COARSE) + 0.5) / COARSE).astype(int)
-    design = jnp.asarray([len(grid), *coarse], jnp.int32)  # sigma0 is the point behind the grid
-    sigmas = jnp.append(jnp.asarray(grid, jnp.float32), sigma0)
+    original, design, n = len(grid.sigmas), jnp.asarray(grid.design), jnp.asarray(n, jnp.float32)
+    sigmas = jnp.append(jnp.asarray(grid.sigmas), sigma0)
     points = jnp.arange(sigmas.size)
-    curve = prior.curve(grid, sigma0)
+    curve = PRIOR.curve(grid.departures, sigma0)
     candidates = jnp.append(points[:-1:2], points[-1])
 
     def expected_radii(mean, deviation, rule):
@@ -111,10 +178,10 @@ def bayesian(
     def tell(s, counts):
         counts = s.counts.at[s.next].add(counts.astype(jnp.float32))
         s = s._replace(counts=counts, n=s.n.at[s.next].add(n), told=s.told + 1)
-        at_sigma0 = s.counts[len(grid)]
+        at_sigma0 = s.counts[original]
         prediction = jnp.argmax(at_sigma0).astype(jnp.int32)
         step = jnp.where((s.step == 0) & class_is_open(at_sigma0), 0, s.step + 1)
-        allowed = ((points >= s.lower) & (points <= s.upper)) | (points == len(grid))
+        allowed = ((points >= s.lower) & (points <= s.upper)) | (points == original)
         z = posterior(curve, s.counts[:, prediction], s.n)
         expected = jnp.where(allowed, expected_radii(z.mean, z.deviation, INNER), -1)
         best = jnp.argmax(expected).astype(jnp.int32)
@@ -123,13 +190,13 @@ def bayesian(
         evaluated = s.n[best] > 0
         unsure_end = at_end & ~evaluated
         wider_below = at_end & evaluated & (best == s.lower) & (best > 0)
-        wider_above = at_end & evaluated & (best == s.upper) & (best < len(grid) - 1)
+        wider_above = at_end & evaluated & (best == s.upper) & (best < original - 1)
         gain = knowledge_gradient(z, allowed, best)
         following = jnp.where(unsure_end, best, candidates[jnp.argmax(gain)])
         worthwhile = unsure_end | wider_below | wider_above | (gain.max() > least)
         return s._replace(
             lower=jnp.where(wider_below, jnp.maximum(s.lower - WIDENING, 0), s.lower),
-            upper=jnp.where(wider_above, jnp.minimum(s.upper + WIDENING, len(grid) - 1), s.upper),
+            upper=jnp.where(wider_above, jnp.minimum(s.upper + WIDENING, original - 1), s.upper),
             prediction=prediction,
             step=step,
             next=jnp.where(step < design.size, design[step], following).astype(jnp.int32),
@@ -143,13 +210,13 @@ def bayesian(
         prediction=jnp.int32(0),
         told=jnp.int32(0),
         step=jnp.int32(0),
-        lower=jnp.int32(first),
-        upper=jnp.int32(last),
+        lower=jnp.asarray(grid.first),
+        upper=jnp.asarray(grid.last),
         next=design[0],
         best=design[0],
         done=jnp.bool_(False),
     )
-    return Search(init, lambda s: sigmas[s.next], tell, lambda s: s.done, lambda s: sigmas[s.best])
+    return AskTell(init, lambda s: sigmas[s.next], tell, lambda s: s.done, lambda s: sigmas[s.best])
 
 
 def sigma_grid(lower: float, upper: float):

@@ -2,19 +2,21 @@
 
 import dataclasses
 import math
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .noise import gaussian_noise
-from .sampling import Classifier, logits_of, num_classes
-from .sigma import SEARCH
+from ..errors import SettingError
+from ..noise import gaussian_noise
+from ..sampling import Classifier, logits_of, num_classes
+from ..streams import SEARCH
+from .protocol import Search, check_bracket
 
 
 @dataclasses.dataclass(frozen=True)
-class DDRS:
+class DDRS(Search):
     """The settings of DDRS: gradient ascent on sigma (Alfarra et al., UAI 2022).
 
     The surrogate radius is sigma / 2 * (ndtri(p1) - ndtri(p2)), where p1 and p2 are the two largest entries of the mean
@@ -43,28 +45,43 @@ class DDRS:
     start: float | None = None
     clamp: float = 0.001
 
+    method: ClassVar[str] = "ddrs"
+    static: ClassVar[tuple[str, ...]] = ("steps", "draws", "decay", "clamp")
+
     def __post_init__(self):
         if not 0 < self.sigma_lower < self.sigma_upper < math.inf:
-            raise ValueError(
-                f"the bracket needs 0 < sigma_lower < sigma_upper < inf, not {self.sigma_lower} and {self.sigma_upper}"
+            raise SettingError(
+                f"the bracket needs 0 < {{sigma_lower}} < {{sigma_upper}} < inf, not {self.sigma_lower} and "
+                f"{self.sigma_upper}"
             )
         for name in ("steps", "draws"):
             if not 1 <= getattr(self, name) < 2**30:
-                raise ValueError(f"{name} must be at least 1 and below {2**30}, not {getattr(self, name)}")
+                raise SettingError(f"{{{name}}} must be at least 1 and below {2**30}, not {getattr(self, name)}")
         if not 0 < self.step_size < math.inf:
-            raise ValueError(f"step_size must be positive and finite, not {self.step_size}")
+            raise SettingError(f"{{step_size}} must be positive and finite, not {self.step_size}")
         if self.start is not None and not self.sigma_lower <= self.start <= self.sigma_upper:
-            raise ValueError(
-                f"start must lie between sigma_lower {self.sigma_lower} and sigma_upper {self.sigma_upper}, not at "
-                f"{self.start}"
+            raise SettingError(
+                f"{{start}} must lie between {{sigma_lower}} {self.sigma_lower} and {{sigma_upper}} "
+                f"{self.sigma_upper}, not at {self.start}"
             )
         if not 1e-6 <= self.clamp < 0.5:  # 1 - clamp must be less than 1 in float32
-            raise ValueError(f"clamp must be at least 1e-6 and less than 0.5, not {self.clamp}")
+            raise SettingError(f"{{clamp}} must be at least 1e-6 and less than 0.5, not {self.clamp}")
 
     @property
     def samples(self) -> int:
         """Noisy copies that one ascent draws; each costs about twice what a counted one does, for its derivative."""
         return self.steps * self.draws
+
+    def check_start(self, sigma):
+        if self.start is None:
+            check_bracket(sigma, self.sigma_lower, self.sigma_upper)
+
+    def begin(self, classify, image, sigma, key, *, batch_size, axis_name):
+        ascent = ascend(self, classify, image, sigma, key, batch_size=batch_size, axis_name=axis_name)
+        return ascent.sigma, ascent
+
+    def recorded(self):
+        return {self.method: dataclasses.asdict(self)}
 
 
 PRESETS = {
@@ -115,7 +132,7 @@ def ascend(
         batch_size: copies per forward pass of a device.
         axis_name: inside `jax.shard_map`, the axis of devices that share the copies; each gets the same sigma.
     """
-    lower, upper = jnp.float32(settings.sigma_lower), jnp.float32(settings.sigma_upper)
+    lower, upper = (jnp.asarray(end, jnp.float32) for end in (settings.sigma_lower, settings.sigma_upper))
     stream = jax.random.fold_in(key, SEARCH)
 
     def step(sigma, number):

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Real
 
@@ -23,7 +24,7 @@ SHRINK = 0.75
 SLACK = 1 + 1e-4  # so that rounding to float32 does not decide how often a stride shrinks
 
 
-class Search(NamedTuple):
+class AskTell(NamedTuple):
     """A search in ask-and-tell form; `state` is any pytree of arrays.
 
     init: the first state.
@@ -40,7 +41,7 @@ class Search(NamedTuple):
     best: Callable[[Any], Any]
 
 
-def run(search: Search, evaluate: Callable[[Any], Any]) -> Any:
+def run(search: AskTell, evaluate: Callable[[Any], Any]) -> Any:
     """The final state of `search` when each thing it asks is answered by `evaluate`; jit- and vmap-compatible."""
     return jax.lax.while_loop(
         lambda state: ~search.done(state),
@@ -49,7 +50,7 @@ def run(search: Search, evaluate: Callable[[Any], Any]) -> Any:
     )
 
 
-def maximise(search: Search, function: Callable[[Float[Array, ""]], Scalar]) -> Float[Array, ""]:
+def maximise(search: AskTell, function: Callable[[Float[Array, ""]], Scalar]) -> Float[Array, ""]:
     """The point that `search` finds for `function`."""
     return search.best(run(search, function))
 
@@ -67,14 +68,20 @@ class _Golden(NamedTuple):
     asks_left: Bool[Array, ""]
 
 
-def golden_section(lower: Scalar, upper: Scalar, tolerance: Scalar, start: Scalar) -> Search:
+def golden_section(
+    lower: Scalar, upper: Scalar, tolerance: Scalar, start: Scalar, interior: tuple[Scalar, Scalar] | None = None
+) -> AskTell:
     """Golden-section search (Kiefer 1953): one evaluation narrows the bracket by 0.618.
 
     Stops when the bracket is at most `tolerance` wide, and answers the best point it evaluated, `start`
     included. Where the two interior values tie, as on a plateau, it goes towards the best point so far.
+
+    Args:
+        interior: the first two points inside, as `interior_points` gives them on the host. A compiler may round them
+            in another way, by the context that it finds them in.
     """
     lower, upper, tolerance, start = _bracket(lower, upper, tolerance, start)
-    left, right = _interior(lower, upper)
+    left, right = (jnp.asarray(point, jnp.float32) for point in interior or _interior(lower, upper))
     unknown = jnp.float32(-jnp.inf)
     init = _Golden(lower, upper, left, unknown, right, unknown, start, unknown, jnp.int32(0), jnp.bool_(True))
 
@@ -110,7 +117,7 @@ def golden_section(lower: Scalar, upper: Scalar, tolerance: Scalar, start: Scala
             asks_left=keeps_left,
         )
 
-    return Search(init, ask, tell, lambda s: (s.told >= 3) & (s.upper - s.lower <= tolerance), lambda s: s.best)
+    return AskTell(init, ask, tell, lambda s: (s.told >= 3) & (s.upper - s.lower <= tolerance), lambda s: s.best)
 
 
 class _Climb(NamedTuple):
@@ -125,7 +132,7 @@ class _Climb(NamedTuple):
 _PILOT, _BELOW, _ABOVE, _START, _FOUND, _END = range(6)
 
 
-def bisection(lower: Scalar, upper: Scalar, tolerance: Scalar, start: Scalar, step: Scalar, floor: Scalar) -> Search:
+def bisection(lower: Scalar, upper: Scalar, tolerance: Scalar, start: Scalar, step: Scalar, floor: Scalar) -> AskTell:
     """Bisection on the sign of the central difference f(m + step) - f(m - step), as QCRS published it.
 
     A positive difference moves the lower end to the midpoint m, a negative one the upper end. A zero (a
@@ -154,7 +161,7 @@ def bisection(lower: Scalar, upper: Scalar, tolerance: Scalar, start: Scalar, st
     return _climb((lower, upper), middle, move, ends, start, step, floor, moved_up=True)
 
 
-def shrinking(lower: Scalar, upper: Scalar, tolerance: Scalar, start: Scalar, step: Scalar, floor: Scalar) -> Search:
+def shrinking(lower: Scalar, upper: Scalar, tolerance: Scalar, start: Scalar, step: Scalar, floor: Scalar) -> AskTell:
     """Ascent from `start` by strides that shrink by 0.75, up or down by the sign of f(s + step) - f(s - step).
 
     A zero difference goes up first and then always the other way than the last move. When the stride is at most
@@ -180,7 +187,7 @@ def shrinking(lower: Scalar, upper: Scalar, tolerance: Scalar, start: Scalar, st
     return _climb(place, lambda place: place[0], move, ends, start, step, floor, moved_up=False)
 
 
-def _climb(place, point, move, ends, start, step, floor, moved_up) -> Search:
+def _climb(place, point, move, ends, start, step, floor, moved_up) -> AskTell:
     """A search that moves a place by the sign of a central difference at its point, until it `ends`.
 
     Args:
@@ -215,7 +222,7 @@ def _climb(place, point, move, ends, start, step, floor, moved_up) -> Search:
             phase=jnp.where(moves, after_move, s.phase + 1),
         )
 
-    return Search(init, ask, tell, lambda s: s.phase == _END, lambda s: s.best)
+    return AskTell(init, ask, tell, lambda s: s.phase == _END, lambda s: s.best)
 
 
 class _Grid(NamedTuple):
@@ -224,7 +231,7 @@ class _Grid(NamedTuple):
     told: Int[Array, ""]
 
 
-def grid(lower: Scalar, upper: Scalar, tolerance: Scalar, start: Scalar) -> Search:
+def grid(lower: Scalar, upper: Scalar, tolerance: Scalar, start: Scalar) -> AskTell:
     """Exhaustive search of evenly spaced points, both ends included, at most `tolerance` apart."""
     lower, upper, tolerance, start = _bracket(lower, upper, tolerance, start)
     # A quotient such as 0.82 / 0.02 may come out just above the whole number that it is.
@@ -239,21 +246,37 @@ def grid(lower: Scalar, upper: Scalar, tolerance: Scalar, start: Scalar) -> Sear
         better = value > s.best_value
         return _Grid(jnp.where(better, ask(s), s.best), jnp.where(better, value, s.best_value), s.told + 1)
 
-    return Search(init, ask, tell, lambda s: s.told.astype(jnp.float32) > steps + 1, lambda s: s.best)
+    return AskTell(init, ask, tell, lambda s: s.told.astype(jnp.float32) > steps + 1, lambda s: s.best)
 
 
-def evaluations(name: str, lower: float, upper: float, tolerance: float) -> int:
-    """How many points the named search ("golden", "bisection", "shrinking" or "grid") evaluates, `start` included."""
+def golden_evaluations(lower: float, upper: float, tolerance: float) -> int:
+    """How many points `golden_section` evaluates, `start` included."""
     ratio = (upper - lower) / tolerance
-    if name == "golden":
-        return 2 + max(1, math.ceil(math.log(ratio, 1 / GOLDEN) - 1e-4)) if ratio > 1 else 3
-    if name == "bisection":
-        return 3 + 2 * max(1, math.ceil(math.log2(ratio) - 1e-4)) if ratio > 1 else 5
-    if name == "shrinking":
-        return 3 + 2 * max(1, math.ceil(math.log(ratio / 2 / SLACK, 1 / SHRINK))) if ratio > 2 else 5
-    if name == "grid":
-        return 2 + max(1, math.ceil(ratio - 1e-4))
-    raise ValueError(f"unknown search {name!r}: choose golden, bisection, shrinking or grid")
+    return 2 + max(1, math.ceil(math.log(ratio, 1 / GOLDEN) - 1e-4)) if ratio > 1 else 3
+
+
+def bisection_evaluations(lower: float, upper: float, tolerance: float) -> int:
+    """How many points `bisection` evaluates, `start` included."""
+    ratio = (upper - lower) / tolerance
+    return 3 + 2 * max(1, math.ceil(math.log2(ratio) - 1e-4)) if ratio > 1 else 5
+
+
+def shrinking_evaluations(lower: float, upper: float, tolerance: float) -> int:
+    """How many points `shrinking` evaluates, `start` included."""
+    ratio = (upper - lower) / tolerance
+    return 3 + 2 * max(1, math.ceil(math.log(ratio / 2 / SLACK, 1 / SHRINK))) if ratio > 2 else 5
+
+
+def grid_evaluations(lower: float, upper: float, tolerance: float) -> int:
+    """How many points `grid` evaluates, `start` included."""
+    return 2 + max(1, math.ceil((upper - lower) / tolerance - 1e-4))
+
+
+def interior_points(lower: float, upper: float) -> tuple[np.float32, np.float32]:
+    """The first two points of `golden_section` inside the bracket, in float32."""
+    lower, upper = np.float32(lower), np.float32(upper)
+    step = np.float32(GOLDEN) * (upper - lower)
+    return upper - step, lower + step
 
 
 def _interior(lower, upper):

@@ -41,18 +41,33 @@ class Prior:
     amplitude: float = 1.5
     length: float = 0.45
 
-    def curve(self, sigmas: Float[np.ndarray, "points"], sigma0: Float[Array, ""]) -> "Curve":
-        """The prior at `sigmas`, ascending, and at sigma0 behind them."""
+    def on(self, sigmas: Float[np.ndarray, "points"]) -> "Departures":
+        """The departures from the line at `sigmas`, ascending; computed on the host, in float64."""
         u = np.log(sigmas)
         values, vectors = np.linalg.eigh(self.amplitude**2 * np.exp(-0.5 * ((u[:, None] - u) / self.length) ** 2))
         kept = values > 1e-4  # less is not to be seen
-        departures = jnp.asarray(vectors[:, kept] * np.sqrt(values[kept]), jnp.float32)
-        u, u0 = jnp.asarray(u, jnp.float32), jnp.log(sigma0)
-        at_sigma0 = jax.vmap(lambda component: jnp.interp(u0, u, component), in_axes=1)(departures)
+        return Departures(np.float32(u), np.float32(vectors[:, kept] * np.sqrt(values[kept])))
+
+    def curve(self, departures: "Departures", sigma0: Float[Array, ""]) -> "Curve":
+        """The prior at the sigmas of `departures`, and at sigma0 behind them; jit-compatible."""
+        u, components = map(jnp.asarray, departures)
+        u0 = jnp.log(sigma0)
+        at_sigma0 = jax.vmap(lambda component: jnp.interp(u0, u, component), in_axes=1)(components)
         v = jnp.append(u - u0, 0.0)
         line = jnp.stack([jnp.full_like(v, self.height_sd), self.slope_sd * v], axis=1)
-        basis = jnp.concatenate([line, jnp.vstack([departures, at_sigma0])], axis=1)
+        basis = jnp.concatenate([line, jnp.vstack([components, at_sigma0])], axis=1)
         return Curve(self.height + self.slope * v, basis)
+
+
+class Departures(NamedTuple):
+    """The principal components of what departs from the line, at some sigmas.
+
+    u: logarithms of the sigmas.
+    components: the departure at each sigma, of each component.
+    """
+
+    u: Float[Array | np.ndarray, "points"]
+    components: Float[Array | np.ndarray, "points components"]
 
 
 class Curve(NamedTuple):

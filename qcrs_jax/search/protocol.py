@@ -1,0 +1,133 @@
+"""What a search for sigma has to give. It sees the classifier through class counts, or else begins with `begin`."""
+
+import dataclasses
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from ..errors import SettingError
+from ..streams import SEARCH
+from .maximisers import AskTell
+
+
+class Query(NamedTuple):
+    """Asks for the class counts of n noisy copies at sigma; (stage, draw) names the noise, from sample `first` on."""
+
+    sigma: Float[Array, ""]
+    n: Int[Array, ""]
+    stage: Int[Array, ""]
+    draw: Int[Array, ""]
+    first: Int[Array, ""] | int = 0
+
+
+def query(sigma, n, draw) -> Query:
+    """A query of the search."""
+    return Query(sigma, jnp.asarray(n, jnp.int32), jnp.int32(SEARCH), jnp.asarray(draw, jnp.int32))
+
+
+def _flatten(search):
+    static = {name: value for name, value in vars(search).items() if name in search.static}
+    numbers = {name: _number(value) for name, value in vars(search).items() if name not in search.static}
+    return tuple(numbers.values()), (tuple(numbers), tuple(static.items()))
+
+
+def _unflatten(cls, static, leaves):
+    search, (names, rest) = object.__new__(cls), static
+    for name, value in (*zip(names, leaves), *rest):
+        object.__setattr__(search, name, value)
+    return search
+
+
+def _number(value):
+    return {float: np.float32, int: np.int32}.get(type(value), lambda value: value)(value)
+
+
+class Search:
+    """How an input gets its sigma: a frozen dataclass, and a pytree whose numbers are leaves.
+
+    So another bracket or tolerance compiles nothing anew. What decides the shapes of a program is `static`.
+
+    method: the name of the method in results files.
+    search_n: noisy copies that it counts in each evaluation.
+    static: attributes that are no leaves.
+    sigma_upper: the upper end of its bracket; None where it has none.
+    evaluations: sigmas at which it counts classes, at most; 0 where it counts none.
+    may_end_early: whether it may draw fewer than `samples`.
+    widens: whether it may answer a sigma outside its bracket.
+    keeps_sigma: whether it keeps sigma as it is.
+    """
+
+    method: ClassVar[str]
+    static: ClassVar[tuple[str, ...]] = ()
+    may_end_early: ClassVar[bool] = False
+    widens: ClassVar[bool] = False
+    keeps_sigma: ClassVar[bool] = False
+    sigma_upper: float | Float[Array, ""] | None = None
+    evaluations: int = 0
+    search_n: int | Int[Array, ""] = 0
+
+    def __init_subclass__(cls, **options):
+        super().__init_subclass__(**options)
+        jax.tree_util.register_pytree_node(cls, _flatten, lambda static, leaves: _unflatten(cls, static, leaves))
+
+    def check_start(self, sigma) -> None:
+        """Raises ValueError where it cannot start at `sigma`."""
+
+    @property
+    def samples(self) -> int:
+        """Noisy copies that it draws for an image, at most."""
+        return 0
+
+    def tables(self, n: int, alpha: float) -> Any:
+        """What it looks up for certificates of n samples at alpha: a pytree of arrays, made on the host."""
+        return ()
+
+    def begin(self, classify, image, sigma, key, *, batch_size, axis_name) -> tuple[Float[Array, ""], Any]:
+        """The sigma that follows from the classifier itself, gradients and all, and what led to it."""
+        return sigma, None
+
+    def policy(self, sigma: Float[Array, ""], tables, num_classes: int) -> AskTell:
+        """What asks for counts (`Query`), is told them, and answers a sigma; begins at `sigma`."""
+        return fixed_policy(sigma)
+
+    def trace(self, state, begun) -> Any:
+        """What it did: from the last state of the policy, and what `begin` gave."""
+        return begun
+
+    def spent(self, trace) -> int:
+        """Noisy copies that were drawn for one image, by its trace."""
+        return self.samples
+
+    def recorded(self) -> dict:
+        """What a sidecar says of it, by the name of the method."""
+        return {}
+
+
+@dataclasses.dataclass(frozen=True)
+class FixedSigma(Search):
+    """Keeps sigma as it is, for all inputs (Cohen et al., ICML 2019)."""
+
+    method: ClassVar[str] = "cohen"
+    keeps_sigma: ClassVar[bool] = True
+
+
+def fixed_policy(sigma: Float[Array, ""]) -> AskTell:
+    """A policy that asks nothing, and answers `sigma`."""
+    init = jnp.asarray(sigma, jnp.float32)
+    return AskTell(init, lambda s: query(s, 0, 0), lambda s, counts: s, lambda s: jnp.bool_(True), lambda s: s)
+
+
+def check_bracket(sigma, sigma_lower: float, sigma_upper: float) -> None:
+    """Raises ValueError if `sigma`, where a search starts, lies outside its bracket."""
+    if isinstance(sigma, jax.core.Tracer):
+        return
+    values, slack = np.asarray(sigma, np.float64), 1e-6 * sigma_upper
+    if not np.all((values >= sigma_lower - slack) & (values <= sigma_upper + slack)):
+        raise SettingError(
+            f"sigma = {sigma} lies outside the bracket of the search, {{sigma_lower}} {sigma_lower:g} to "
+            f"{{sigma_upper}} {sigma_upper:g}; give the level that the classifier was trained at, and a bracket "
+            "around it"
+        )

@@ -1,0 +1,322 @@
+"""QCRS: the sigma with the largest radius, found for each input by class counts (Kung and Chen, AAAI 2024).
+
+R(sigma) = sigma * ndtri(p(sigma)) is quasiconcave in sigma for most inputs, p the probability of the class. The
+samples of the search choose sigma and nothing else: the certificate is drawn afresh.
+
+A search asks for class counts at a sigma, is told them, and answers a sigma. It sees the classifier in no other way,
+so that it runs as well on a closed form or on a simulated curve.
+"""
+
+import dataclasses
+import math
+from typing import Any, ClassVar, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from ..bounds import check_alpha, expected_radius_table, predictive_table, radius_table, smallest_n
+from ..errors import SettingError
+from . import maximisers
+from .maximisers import AskTell
+from .protocol import Search, check_bracket, query
+
+OBJECTIVES = ("predictive", "lcb")
+DIFFERENCE_FLOOR = 1e-3  # where the central difference of the published settings reaches a negative sigma
+CAPACITY = 32  # evaluations that a trace has room for, at least: so most brackets give one program
+
+
+class SigmaSearch(NamedTuple):
+    """What a search for sigma did. Entries of the trace beyond `evaluations` are 0.
+
+    sigma: the sigma chosen.
+    prediction: the class whose radius was maximised, the top class at the original sigma.
+    evaluations: how many there were; search_n samples each.
+    sigmas: the sigmas in the order of their evaluation, the original one first.
+    counts: class counts of the search_n samples at each.
+    radii: what the search compared: their lower bounds of the radius, or expected ones, by the objective.
+    """
+
+    sigma: Float[Array, "*m"]
+    prediction: Int[Array, "*m"]
+    evaluations: Int[Array, "*m"]
+    sigmas: Float[Array, "*m capacity"]
+    counts: Int[Array, "*m capacity num_classes"]
+    radii: Float[Array, "*m capacity"]
+
+    @property
+    def successes(self) -> Int[Array, "*m capacity"]:
+        """Counts of `prediction` at each of `sigmas`."""
+        return jnp.take_along_axis(self.counts, self.prediction[..., None, None], axis=-1)[..., 0]
+
+
+class Tables(NamedTuple):
+    """What a search looks up, at sigma = 1.
+
+    values: of what it compares, for each count of successes among search_n.
+    more: what the kind of search looks up beside.
+    """
+
+    values: Float[np.ndarray | Array, "counts"]
+    more: Any = ()
+
+
+class _State(NamedTuple):
+    inner: Any
+    trace: SigmaSearch
+
+
+@dataclasses.dataclass(frozen=True)
+class QCRS(Search):
+    """The family of searches of QCRS, by class counts. Choose one: GoldenSection, Bisection, Shrinking, Grid, Bayesian.
+
+    Attributes:
+        sigma_lower, sigma_upper: the bracket, 0 < sigma_lower < sigma_upper.
+        search_n: samples for each evaluation (the published program's gradient_n).
+    """
+
+    sigma_lower: float
+    sigma_upper: float
+    _: dataclasses.KW_ONLY
+    search_n: int = 500
+
+    method: ClassVar[str] = "qcrs"
+    name: ClassVar[str]
+    static: ClassVar[tuple[str, ...]] = ("capacity",)
+    common_noise: ClassVar[bool] = False  # the same noise at every sigma; else drawn anew for each evaluation
+
+    def __post_init__(self):
+        if not hasattr(self, "name"):
+            raise TypeError(
+                "QCRS is a family of searches: choose GoldenSection(sigma_lower, sigma_upper), Bisection (as "
+                "published), Shrinking, Grid or Bayesian"
+            )
+        if not 0 < self.sigma_lower < self.sigma_upper < math.inf:
+            raise SettingError(
+                f"the bracket needs 0 < {{sigma_lower}} < {{sigma_upper}} < inf, not {self.sigma_lower} and "
+                f"{self.sigma_upper}"
+            )
+        if self.search_n < 1:
+            raise SettingError(f"{{search_n}} must be at least 1, not {self.search_n}")
+        room = self.evaluations + 2  # float32 may end the bracket a step later than counted
+        object.__setattr__(self, "capacity", max(CAPACITY, 2 ** math.ceil(math.log2(room))))
+
+    @property
+    def evaluations(self) -> int:
+        """How many sigmas one search evaluates, the original one included, at most."""
+        raise NotImplementedError
+
+    @property
+    def samples(self) -> int:
+        """Samples that one search draws, at most."""
+        return self.evaluations * self.search_n
+
+    def spent(self, trace: SigmaSearch) -> int:
+        return int(trace.evaluations) * self.search_n
+
+    def check_start(self, sigma):
+        check_bracket(sigma, self.sigma_lower, self.sigma_upper)
+
+    def recorded(self) -> dict:
+        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {self.method: {**own, "search": self.name}}
+
+    def maximiser(self, sigma: Float[Array, ""], tables: Tables, num_classes: int) -> AskTell:
+        """What asks for sigmas, and is told `told`."""
+        raise NotImplementedError
+
+    def told(self, point, counts, prediction, values):
+        """What the maximiser is told of the counts at a sigma: the radius of `prediction`."""
+        return point * values[counts[prediction]]
+
+    def predicted(self, inner, prediction):
+        """The class whose radius is maximised; `prediction` is the top class of the first evaluation."""
+        return prediction
+
+    def policy(self, sigma, tables, num_classes):
+        inner = self.maximiser(sigma, tables, num_classes)
+        values = jnp.asarray(tables.values)
+        zero = jnp.int32(0)
+        trace = SigmaSearch(
+            sigma=jnp.asarray(sigma, jnp.float32),
+            prediction=zero,
+            evaluations=zero,
+            sigmas=jnp.zeros(self.capacity, jnp.float32),
+            counts=jnp.zeros((self.capacity, num_classes), jnp.int32),
+            radii=jnp.zeros(self.capacity, jnp.float32),
+        )
+
+        def ask(state):
+            draw = 0 if self.common_noise else state.trace.evaluations
+            return query(inner.ask(state.inner), self.search_n, draw)
+
+        def tell(state, counts):
+            t, point = state.trace, inner.ask(state.inner)
+            prediction = jnp.where(t.evaluations == 0, jnp.argmax(counts).astype(jnp.int32), t.prediction)
+            told = inner.tell(state.inner, self.told(point, counts, prediction, values))
+            trace = t._replace(
+                sigma=inner.best(told),
+                prediction=self.predicted(told, prediction),
+                evaluations=t.evaluations + 1,
+                sigmas=t.sigmas.at[t.evaluations].set(point, mode="drop"),
+                counts=t.counts.at[t.evaluations].set(counts, mode="drop"),
+            )
+            return _State(told, trace._replace(radii=trace.sigmas * values[trace.successes]))
+
+        return AskTell(_State(inner.init, trace), ask, tell, lambda s: inner.done(s.inner), lambda s: s.trace.sigma)
+
+    def trace(self, state, begun):
+        return state.trace
+
+
+@dataclasses.dataclass(frozen=True)
+class _ByValues(QCRS):
+    """A search that compares numbers at two sigmas.
+
+    Attributes, beside those of QCRS:
+        tolerance: width of the bracket, or length of the stride, at which it ends (the published program's epsilon).
+        objective: what is compared. "lcb", the published one: the radius of a lower confidence bound from the search_n
+            samples. It saturates, at 2.21 sigma with 500 samples where a certificate of 100 000 reaches 3.81, so that
+            sigmas are chosen too large. "predictive": the radius that the certification can be expected to give, with
+            its own n and alpha, after these samples.
+        alpha: failure probability of the lower bounds that "lcb" compares.
+    """
+
+    tolerance: float = dataclasses.field(default=0.03, kw_only=True)
+    objective: str = dataclasses.field(default="predictive", kw_only=True)
+    alpha: float = dataclasses.field(default=0.001, kw_only=True)
+
+    static: ClassVar[tuple[str, ...]] = ("capacity", "objective")
+
+    def __post_init__(self):
+        if self.objective not in OBJECTIVES:
+            raise ValueError(f"unknown objective {self.objective!r}; known are {', '.join(OBJECTIVES)}")
+        check_alpha(self.alpha)
+        check_positive(self, "tolerance")
+        super().__post_init__()
+        if self.tolerance >= self.sigma_upper - self.sigma_lower:
+            raise SettingError(
+                f"{{tolerance}} {self.tolerance:g} is as wide as the bracket, {self.sigma_lower:g} to "
+                f"{self.sigma_upper:g}: nothing would be searched; choose a smaller {{tolerance}} or a wider bracket"
+            )
+        if self.tolerance < 1e-4 * self.sigma_upper:
+            raise SettingError(
+                f"{{tolerance}} {self.tolerance} is finer than a search can tell; the least is "
+                f"{1e-4 * self.sigma_upper:g}"
+            )
+        if self.objective == "lcb" and self.search_n < smallest_n(self.alpha):
+            raise SettingError(
+                f"with {{search_n}} = {self.search_n} every radius of the search is 0; at alpha = {self.alpha} "
+                f"the smallest that can tell sigmas apart is {smallest_n(self.alpha)}"
+            )
+
+    @property
+    def bracket(self) -> tuple:
+        """The ends of the bracket, and the tolerance."""
+        return self.sigma_lower, self.sigma_upper, self.tolerance
+
+    def tables(self, n, alpha):
+        if self.objective == "lcb":
+            return Tables(np.float32(radius_table(self.search_n, self.alpha)))
+        return Tables(np.float32(predictive_table(self.search_n, n, alpha)))
+
+
+@dataclasses.dataclass(frozen=True)
+class GoldenSection(_ByValues):
+    """Golden-section search of the largest radius, with the same noise at every sigma (Kiefer 1953).
+
+    Attributes:
+        sigma_lower, sigma_upper: the bracket, 0 < sigma_lower < sigma_upper.
+        search_n: samples for each evaluation (the published program's gradient_n).
+        tolerance: width of the bracket at which it stops (the published program's epsilon).
+        objective: what it compares: "predictive", the radius that the certification can be expected to give, or "lcb",
+            that of a lower confidence bound from the search_n samples.
+        alpha: failure probability of the lower bounds that "lcb" compares.
+    """
+
+    name: ClassVar[str] = "golden"
+    common_noise: ClassVar[bool] = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        object.__setattr__(self, "interior", maximisers.interior_points(self.sigma_lower, self.sigma_upper))
+
+    @property
+    def evaluations(self):
+        return maximisers.golden_evaluations(*self.bracket)
+
+    def maximiser(self, sigma, tables, num_classes):
+        return maximisers.golden_section(*self.bracket, sigma, self.interior)
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid(_ByValues):
+    """Exhaustive search: all sigmas of a grid, `tolerance` apart, with the same noise at each.
+
+    Attributes as of GoldenSection.
+    """
+
+    name: ClassVar[str] = "grid"
+    common_noise: ClassVar[bool] = True
+
+    @property
+    def evaluations(self):
+        return maximisers.grid_evaluations(*self.bracket)
+
+    def maximiser(self, sigma, tables, num_classes):
+        return maximisers.grid(*self.bracket, sigma)
+
+
+@dataclasses.dataclass(frozen=True)
+class Bisection(_ByValues):
+    """Bisection on the sign of a central difference of lower bounds: the search that QCRS published.
+
+    Draws anew for each evaluation. Attributes as of GoldenSection (objective "lcb" by default), and:
+        epsilon_step: the central difference steps tolerance / epsilon_step to either side.
+    """
+
+    objective: str = dataclasses.field(default="lcb", kw_only=True)
+    epsilon_step: float = dataclasses.field(default=0.4, kw_only=True)
+
+    name: ClassVar[str] = "bisection"
+
+    def __post_init__(self):
+        check_positive(self, "epsilon_step")
+        super().__post_init__()
+        object.__setattr__(self, "step", self.tolerance / self.epsilon_step)
+
+    @property
+    def evaluations(self):
+        return maximisers.bisection_evaluations(*self.bracket)
+
+    def maximiser(self, sigma, tables, num_classes):
+        return maximisers.bisection(*self.bracket, sigma, self.step, DIFFERENCE_FLOOR)
+
+
+@dataclasses.dataclass(frozen=True)
+class Shrinking(Bisection):
+    """Ascent by strides that shrink by 0.75, as in the published program. Attributes as of Bisection.
+
+    The tolerance is the length of the stride at which it stops.
+    """
+
+    name: ClassVar[str] = "shrinking"
+
+    @property
+    def evaluations(self):
+        return maximisers.shrinking_evaluations(*self.bracket)
+
+    def maximiser(self, sigma, tables, num_classes):
+        return maximisers.shrinking(*self.bracket, sigma, self.step, DIFFERENCE_FLOOR)
+
+
+def check_positive(search, *names) -> None:
+    """Raises ValueError unless these attributes are positive and finite."""
+    for name in names:
+        if not 0 < getattr(search, name) < math.inf:
+            raise SettingError(f"{{{name}}} must be positive and finite, not {getattr(search, name)}")
+
+
+def expected_radii(n: int, alpha: float) -> Float[np.ndarray, "probits"]:
+    """`bounds.expected_radius_table`, in the numbers that a program takes."""
+    return np.float32(expected_radius_table(n, alpha))
