@@ -305,6 +305,7 @@ _SIDECAR = {
             "memory": {},
         }
     ),
+    "owner": text(64),
     "left_out": _LEFT_OUT,
     "sha256": text(64),
     "pixels_sha256": text(64),

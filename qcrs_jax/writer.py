@@ -5,6 +5,7 @@ import errno
 import functools
 import json
 import os
+import secrets
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from .records import (
     said_of,
     sidecar_checksum,
     sidecar_path,
+    whole_sidecar,
 )
 
 
@@ -32,6 +34,9 @@ class Writer:
 
     A rerun with the same request goes on behind the last whole line; a torn last line is cut off and computed
     again. Every line is flushed to the disk.
+
+    Two runs cannot write to one file: it is locked. Some file systems of a network have locks that do nothing; there
+    the sidecar of a file that is not finished names the run that writes to it, and one that finds another there stops.
 
     Attributes:
         done: records that the file already had.
@@ -55,7 +60,7 @@ class Writer:
         self._path, self._columns = path, columns
         self._header = "\t".join(columns) + "\n"
         self._request, self._provenance = json.loads(json.dumps(request)), provenance
-        self.finished = {}
+        self._owner, self.finished = secrets.token_hex(8), {}
         with _writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.exists() and not path.is_file():
@@ -77,16 +82,20 @@ class Writer:
         path = self._path
         if _is_new(path, self._header):
             self._file.truncate(0)
-            _write_sidecar(path, self._request, self._provenance)
+            self._own()
             self._write(self._header)
             return []
         self._check(path, self._request, self._header)
-        _cut_torn_line(path)
-        done = self._records(path, read)
         content = read_sidecar(path)
         self._provenance = content["provenance"]
         self.finished = _when_finished(content)
-        return done
+        if not self.finished:
+            self._own()  # before its lines are read: nobody adds to them any more
+        _cut_torn_line(path)
+        return self._records(path, read)
+
+    def _own(self):
+        _write_sidecar(self._path, self._request, self._provenance, owner=self._owner)
 
     @staticmethod
     def _records(path, read):
@@ -129,7 +138,7 @@ class Writer:
         if self.finished:  # no longer
             self.finished = {}
             with _writing(self._path):
-                _write_sidecar(self._path, self._request, self._provenance)
+                self._own()
         self._write("".join(record.line(self._columns) for record in records))
 
     def finish(self, left_out: Sequence[int], pixels_sha256: str) -> None:
@@ -140,12 +149,15 @@ class Writer:
             pixels_sha256: a sum over the pixels of the images that the file is of.
         """
         with _writing(self._path):
+            self._check_owner()
             sums = {"sha256": checksum(self._path), "pixels_sha256": pixels_sha256}
             notes = {"left_out": list(left_out), **sums}
             _write_sidecar(self._path, self._request, self._provenance, notes)
+            self.finished = notes
 
     def _write(self, text):
         """Appends all of `text` or, when that fails, none of it."""
+        self._check_owner()
         end = os.fstat(self._file.fileno()).st_size
         rest = memoryview(text.encode())
         with _writing(self._path):
@@ -157,6 +169,13 @@ class Writer:
                 with contextlib.suppress(OSError):
                     self._file.truncate(end)
                 raise
+
+    def _check_owner(self):
+        if not self.finished and whole_sidecar(self._path).get("owner") != self._owner:
+            raise RecordsError(
+                f"{self._path}: another run has begun to write to it, as its sidecar tells; this one stops. Locks do "
+                "nothing on this file system: give each run a file of its own"
+            )
 
     def __enter__(self):
         return self
@@ -281,15 +300,17 @@ def write_run(path: str | Path, records: list[Record], request: dict, provenance
             file.write(text.encode())
 
 
-def _write_sidecar(path, request, provenance, more=None):
-    text = _sidecar_text(path, request, provenance, more)
+def _write_sidecar(path, request, provenance, more=None, owner=None):
+    text = _sidecar_text(path, request, provenance, more, owner)
     with replacing(sidecar_path(path)) as file:
         file.write(text)
 
 
-def _sidecar_text(path, request, provenance, more=None):
+def _sidecar_text(path, request, provenance, more=None, owner=None):
     """The content of the sidecar; raises RecordsError where no reader would take it."""
     content = {**said_of(request), "request": request, "provenance": provenance, **(more or {})}
+    if owner:
+        content["owner"] = owner
     if more:
         content["sidecar_sha256"] = sidecar_checksum(json.loads(json.dumps(content)))
     text = (json.dumps(content, indent=2) + "\n").encode()
