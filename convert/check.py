@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from qcrs_jax.data import Dataset
+from qcrs_jax.data.load import Dataset
 from qcrs_jax.errors import UserError
 from qcrs_jax.models import Classifier, Spec
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from qcrs_jax.checkpoint import CheckpointError
+from qcrs_jax.models.checkpoint import CheckpointError
 
 from .torch_file import Storage, Tensor
 from .unpickle import ODD_KEYS, SAVE_WEIGHTS_ALONE, Unused

@@ -35,10 +35,10 @@ def add_arguments(parser):
 
 
 def run(args):
-    from qcrs_jax.checkpoint import CheckpointError, is_classifier, save_classifier
-    from qcrs_jax.data import load_dataset
+    from qcrs_jax.data.image_files import resized
+    from qcrs_jax.data.load import load_dataset
     from qcrs_jax.files import reading, writing
-    from qcrs_jax.image_files import resized
+    from qcrs_jax.models.checkpoint import CheckpointError, is_classifier, save_classifier
 
     from .check import accuracy, check_fit
     from .flags import opening_of, print_notes

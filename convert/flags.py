@@ -50,7 +50,7 @@ def add_opening_arguments(parser, normalization: str | None = NORMALIZATION_HELP
 
 def opening_of(args, normalization: str | None):
     """The Opening that the flags in `args` say, with this normalisation; flags that a command lacks say nothing."""
-    from qcrs_jax.checkpoint import CheckpointError
+    from qcrs_jax.models.checkpoint import CheckpointError
 
     from .load import Opening
 

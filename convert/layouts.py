@@ -14,8 +14,8 @@ import jax
 import numpy as np
 from flax import nnx
 
-from qcrs_jax.checkpoint import CheckpointError, fill
 from qcrs_jax.models import ARCHITECTURES, Classifier, Spec, architecture, build
+from qcrs_jax.models.checkpoint import CheckpointError, fill
 
 from .choose import PARTS, Chosen, choose, listed
 from .torch_file import Tensor

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from numbers import Integral
 from pathlib import Path
 
-from qcrs_jax.checkpoint import CheckpointError, is_classifier, restore_classifier
 from qcrs_jax.errors import UserError
 from qcrs_jax.files import check_regular, read_regular, reads
 from qcrs_jax.models import Classifier, architecture
+from qcrs_jax.models.checkpoint import CheckpointError, is_classifier, restore_classifier
 
 from .choose import listed
 from .layouts import NORMALIZATIONS, as_asked, recognise, to_classifier

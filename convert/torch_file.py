@@ -25,7 +25,7 @@ import ml_dtypes
 import numpy as np
 import safetensors
 
-from qcrs_jax.checkpoint import CheckpointError
+from qcrs_jax.models.checkpoint import CheckpointError
 
 from .stand_ins import WEIGHTS, stand_in
 from .unpickle import LIMIT, SAVE_WEIGHTS_ALONE, Unused, set_items, unpickle

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
-from qcrs_jax.checkpoint import CheckpointError
+from qcrs_jax.models.checkpoint import CheckpointError
 
 LIMIT = 2**22
 SAVE_WEIGHTS_ALONE = "if you trust the file, open it with PyTorch and save the model's state_dict alone"

@@ -10,7 +10,7 @@ import struct
 import zlib
 from typing import NamedTuple
 
-from qcrs_jax.checkpoint import CheckpointError
+from qcrs_jax.models.checkpoint import CheckpointError
 
 from .unpickle import LIMIT
 

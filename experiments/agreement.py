@@ -33,7 +33,7 @@ def run(args):
     import numpy as np
     from tqdm import tqdm
 
-    from qcrs_jax.certificate import check_request
+    from qcrs_jax.certification.certificate import check_request
 
     from .table import LAYOUTS
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from qcrs_jax.convert.flags import add_opening_arguments
 
 from qcrs_jax.errors import UserError
-from qcrs_jax.sidecar import LARGEST_BATCH
+from qcrs_jax.results.sidecar import LARGEST_BATCH
 
 
 def share(text: str) -> float:

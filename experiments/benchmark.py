@@ -57,7 +57,7 @@ def run(args):
     gpu.share_the_card()
     import jax
 
-    from qcrs_jax.parallel import choose_devices
+    from qcrs_jax.sampling.devices import choose_devices
 
     devices = choose_devices()
     if devices[0].platform == "gpu":

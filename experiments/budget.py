@@ -52,7 +52,7 @@ def pilot_path(results: Path) -> Path:
 
 def left_out(results: Path) -> list[int]:
     """The images that have no share of the budget: those that could not be read for a finished RESULTS.pilot."""
-    from qcrs_jax.records import read_sidecar
+    from qcrs_jax.results.records import read_sidecar
 
     return read_sidecar(pilot_path(results)).get("left_out", [])
 
@@ -63,7 +63,7 @@ def plan(request, args) -> Container:
     Raises:
         UserError: several hosts share the run, or what `run_over_images` raises.
     """
-    from qcrs_jax.records import read_sidecar
+    from qcrs_jax.results.records import read_sidecar
 
     from .request import request_of
 
@@ -104,7 +104,7 @@ def planned(request, path: Path) -> dict[int, Pilot]:
     """
     import numpy as np
 
-    from qcrs_jax.budget import Outlook, allocate
+    from qcrs_jax.analysis.outlook import Outlook, allocate
 
     pilots, mean = read_pilots(path), request.budget["mean"]
     paying = [pilot for pilot in pilots if not request.stop_when_wrong or pilot.selected == pilot.label]
@@ -121,7 +121,7 @@ def pilot_task(request) -> Task:
     import numpy as np
 
     from qcrs_jax import conclude
-    from qcrs_jax.budget import outlook
+    from qcrs_jax.analysis.outlook import outlook
 
     from .certify import draw_image, search_samples
     from .request import recorded_numbers
@@ -158,7 +158,7 @@ def pilot_draws(request) -> Draws:
 
 def read_pilots(path) -> list[Pilot]:
     """The lines of RESULTS.pilot; raises RecordsError for another file."""
-    from qcrs_jax.records import parse_seconds, read_rows
+    from qcrs_jax.results.records import parse_seconds, read_rows
 
     def parse(row):
         whole = {name: int(row[name]) for name in ("idx", "label", "selected", "search_samples")}

@@ -40,7 +40,7 @@ def run(args):
 
 def widened(request: Request, path: Path) -> str:
     """Says for how many images of the results the search went beyond its bracket."""
-    from qcrs_jax.records import read_run
+    from qcrs_jax.results.records import read_run
 
     records, settings = read_run(path).records, request.search
     rounding = 1e-6 * settings.sigma_upper
@@ -63,7 +63,7 @@ def certify_dataset(request: Request, args) -> Path | None:
 
 def task(request: Request, plans: Container | None) -> Task:
     """What is done at each image, and recorded. `plans`, by index: what was found out of it before."""
-    from qcrs_jax.records import columns_of
+    from qcrs_jax.results.records import columns_of
 
     numbers = recorded_numbers(request)
 
@@ -117,7 +117,7 @@ def draws_of(request: Request, planned: int | None = None) -> Draws:
 
 def recorded_fields(numbers: dict) -> set[str]:
     """The fields beside those of every run that each line of a run with these numbers has."""
-    from qcrs_jax.estimates import estimate_of
+    from qcrs_jax.certification.estimates import estimate_of
 
     own_n = {"budget", "stop_when_wrong"} & set(numbers)
     return {*estimate_of(numbers).columns, *(["n"] if own_n else [])}
@@ -146,7 +146,7 @@ def search_samples(request: Request, trace) -> int:
 
 def fields(request: Request, certificate) -> dict:
     """A certificate as fields of a Record, in Python's own numbers."""
-    from qcrs_jax.verdict import fields_of
+    from qcrs_jax.certification.verdict import fields_of
 
     found = {
         **fields_of(certificate),

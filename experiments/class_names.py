@@ -8,7 +8,7 @@ def known_classes(classifier, checkpoint) -> Sequence[str] | None:
     """The names of a network's classes in the order of its logits, as its file or the zoo knows them; None if not."""
     from qcrs_jax.convert import zoo
 
-    from qcrs_jax.data import CLASSES
+    from qcrs_jax.data.load import CLASSES
 
     if names := getattr(classifier.spec, "class_names", None):
         return names

@@ -9,7 +9,7 @@ import math
 from pathlib import Path
 
 from qcrs_jax.errors import UserError
-from qcrs_jax.records import INPUT_SPECIFIC
+from qcrs_jax.results.records import INPUT_SPECIFIC
 
 from .table import DDRS_SAMPLES, FORMATS, label
 
@@ -33,7 +33,7 @@ def add_arguments(parser):
 
 
 def run(args):
-    from qcrs_jax.shards import read_runs
+    from qcrs_jax.results.shards import read_runs
 
     from .figures import check_ending
     from .table import check_replaceable, write
@@ -107,7 +107,7 @@ def frontier(reference, runs, out) -> None:
 
     Bars are 95% intervals of the gain over the reference, which has none: images vary more than methods do.
     """
-    from qcrs_jax.metrics import columns, paired_gain, summarise
+    from qcrs_jax.results.metrics import columns, paired_gain, summarise
 
     from .figures import literal, pyplot, save, tidy
 
@@ -137,7 +137,7 @@ def frontier(reference, runs, out) -> None:
 def _row(reference, run):
     import numpy as np
 
-    from qcrs_jax.metrics import average_certified_radius, columns, paired_gain
+    from qcrs_jax.results.metrics import average_certified_radius, columns, paired_gain
 
     ours, theirs = columns(run), columns(reference)
     acr, base = average_certified_radius(*ours), average_certified_radius(*theirs)

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from qcrs_jax.noise import gaussian_noise
-from qcrs_jax.parallel import DEVICES, over_images
-from qcrs_jax.streams import CURVE
+from qcrs_jax.sampling.devices import DEVICES, over_images
+from qcrs_jax.sampling.noise import gaussian_noise
+from qcrs_jax.sampling.streams import CURVE
 
 AT_ONCE = 2**14  # copies whose classes come from the devices together
 

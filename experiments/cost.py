@@ -147,7 +147,7 @@ def seconds_of(call, n: int) -> tuple[float, int]:
     """Seconds of a call with n samples in one query alone, and how many queries have n, as of `with_samples`."""
     import jax
 
-    from qcrs_jax.procedure import with_samples
+    from qcrs_jax.certification.procedure import with_samples
 
     smaller, queries = with_samples(call, n)
     started = time.perf_counter()
@@ -257,7 +257,7 @@ class Estimates:
     def _measured(self, cost, work, inputs, launch, together, copies):
         import jax
 
-        from qcrs_jax.parallel import first_call, word_of_the_first
+        from qcrs_jax.sampling.devices import first_call, word_of_the_first
 
         spec = inputs.classifier.spec
         program = (inputs.circumstances["dtype"], together, copies, len(inputs.devices))

@@ -68,9 +68,9 @@ def check_sigmas(args, qcrs=None) -> list[float]:
     Raises:
         UserError: --sigmas or --curve_n is impossible.
     """
-    from qcrs_jax.certificate import MAX_N
+    from qcrs_jax.analysis.curves import sigma_grid
+    from qcrs_jax.certification.certificate import MAX_N
     from qcrs_jax.checks import check_sigma
-    from qcrs_jax.curves import sigma_grid
 
     bracket = (qcrs.sigma_lower, qcrs.sigma_upper) if qcrs else (0.25 * args.sigma, 3.5 * args.sigma)
     lower, upper, count = args.sigmas or (*bracket, 24)
@@ -94,7 +94,7 @@ def measure_dataset(request: dict, args) -> Path | None:
 
 def task(request: dict, args) -> Task:
     """What is done at each image."""
-    from qcrs_jax.curves import COLUMNS, Point, read_points
+    from qcrs_jax.analysis.curves import COLUMNS, Point, read_points
 
     sigmas = request["sigmas"]
     written = set()

@@ -9,7 +9,7 @@ def open_dataset(args, split: str | None = None):
     Raises:
         UserError: what `load_dataset` raises.
     """
-    from qcrs_jax.data import load_dataset
+    from qcrs_jax.data.load import load_dataset
 
     on_error = getattr(args, "on_error", "stop")
     split, tfds = split or args.split, getattr(args, "tfds", "prepare")

@@ -43,7 +43,7 @@ def run(args):
     from qcrs_jax.convert.flags import opening_of, print_notes
     from qcrs_jax.convert.load import open_classifier
 
-    from qcrs_jax.program import export_certification
+    from qcrs_jax.certification.export import export_certification
 
     opening = opening_of(args, "none" if args.macer else args.normalization)
     classifier = open_classifier(args.checkpoint, opening)

@@ -59,7 +59,7 @@ def draw_band(axes, sigmas, successes, n, alpha, top):
     import numpy as np
     from scipy import special
 
-    from qcrs_jax.curves import radius_band
+    from qcrs_jax.analysis.curves import radius_band
 
     successes = np.asarray(successes)
     lower, upper = radius_band(successes, n, sigmas, alpha)

@@ -64,7 +64,7 @@ def asked_estimate(args):
     Raises:
         UserError: flags out of range, or that do not go together.
     """
-    from qcrs_jax.estimates import Fixed, Soft, Tolerance
+    from qcrs_jax.certification.estimates import Fixed, Soft, Tolerance
 
     kinds = {
         "--decide or --precision": _sequential(args),
@@ -86,7 +86,7 @@ def asked_estimate(args):
 
 def _sequential(args):
     """The sequential estimation that the flags ask for, or None."""
-    from qcrs_jax.sequential import Sequential
+    from qcrs_jax.certification.sequential import Sequential
 
     given = {"beta": args.decide_beta, "sequence": args.sequence, "step": args.look_every}
     given = {name: value for name, value in given.items() if value is not None}
@@ -106,7 +106,7 @@ def shared_alpha(request, images: int):
     Raises:
         UserError: nothing could be certified so.
     """
-    from qcrs_jax.certificate import check_request
+    from qcrs_jax.certification.certificate import check_request
 
     alpha = request.alpha / images
     try:

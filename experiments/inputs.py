@@ -55,7 +55,7 @@ class Inputs:
         import jax
         import numpy as np
 
-        from qcrs_jax.noise import IMPLEMENTATIONS
+        from qcrs_jax.sampling.noise import IMPLEMENTATIONS
 
         seed = jax.random.key(self.seed, impl=IMPLEMENTATIONS[self.prng])
         return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(seed, np.asarray(indices, np.uint32))
@@ -84,9 +84,9 @@ def open_inputs(args) -> Inputs:
     from qcrs_jax.convert.flags import opening_of, print_notes
     from qcrs_jax.convert.load import open_classifier
 
-    from qcrs_jax.image_files import resized
-    from qcrs_jax.parallel import join_hosts, place
-    from qcrs_jax.sampling import default_batch_size
+    from qcrs_jax.data.image_files import resized
+    from qcrs_jax.sampling.counts import default_batch_size
+    from qcrs_jax.sampling.devices import join_hosts, place
 
     from .batch_size import fastest_batch
     from .class_names import known_classes, order_warning
@@ -156,7 +156,7 @@ def open_devices(count: int | None = None, distributed: bool = False) -> list:
     import jax
 
     from qcrs_jax.machine import cores, cpu_quota, usable_cpus
-    from qcrs_jax.parallel import choose_devices
+    from qcrs_jax.sampling.devices import choose_devices
 
     try:
         devices = choose_devices(count)
@@ -208,7 +208,7 @@ def _circumstances(classifier, dataset, args):
     """What decides the results beside the task's own numbers."""
     import jax
 
-    from qcrs_jax.noise import recorded
+    from qcrs_jax.sampling.noise import recorded
 
     spec = classifier.spec
     return {
@@ -273,7 +273,7 @@ def recorded_arguments(results: Path):
     Raises:
         UserError: its sidecar does not tell them.
     """
-    from qcrs_jax.records import read_sidecar, sidecar_path
+    from qcrs_jax.results.records import read_sidecar, sidecar_path
 
     from . import certify, curve, predict
 

@@ -62,11 +62,11 @@ def postprocess(
     """
     import numpy as np
 
-    from qcrs_jax import memory
-    from qcrs_jax.data import digest, load_dataset
-    from qcrs_jax.metrics import columns
-    from qcrs_jax.shards import read_runs
-    from qcrs_jax.writer import check_new, write_run
+    from qcrs_jax.data.load import digest, load_dataset
+    from qcrs_jax.results import stored_balls as memory
+    from qcrs_jax.results.metrics import columns
+    from qcrs_jax.results.shards import read_runs
+    from qcrs_jax.results.writer import check_new, write_run
 
     from .class_names import order_warning
 

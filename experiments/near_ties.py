@@ -106,7 +106,7 @@ def compare_certificates(record, again, at_its_sigma, request: dict) -> Comparis
 
 def _soft_troubles(record, there, again, n, n0):
     """As for counts: each class's votes, and their squares, within the share of what all copies could give."""
-    from qcrs_jax.sampling import SOFT_ONE
+    from qcrs_jax.sampling.counts import SOFT_ONE
 
     for name, whole in (("sums0", n0 * SOFT_ONE), ("sums", n * SOFT_ONE), ("squares", n * SOFT_ONE**2)):
         ours, theirs = getattr(record, name), getattr(there, name)

@@ -41,14 +41,14 @@ def plot(paths, out, title=None, names=None) -> None:
     check_ending(out)
     import numpy as np
 
-    from qcrs_jax.metrics import (
+    from qcrs_jax.results.metrics import (
         acr_interval,
         average_certified_radius,
         certified_accuracy,
         certified_accuracy_interval,
         columns,
     )
-    from qcrs_jax.shards import read_runs
+    from qcrs_jax.results.shards import read_runs
 
     from .table import group_by_images, independent, interval_text, label
 

@@ -37,7 +37,7 @@ def run(args):
 
 def check(args) -> None:
     """Raises UserError for an impossible request; says which and what would be possible."""
-    from qcrs_jax.certificate import check_prediction
+    from qcrs_jax.certification.certificate import check_prediction
 
     check_arguments(args)
     try:
@@ -53,7 +53,7 @@ def predict_dataset(args) -> Path | None:
 
 def task(args) -> Task:
     """What is done at each image."""
-    from qcrs_jax.records import PREDICT_COLUMNS
+    from qcrs_jax.results.records import PREDICT_COLUMNS
 
     def start(classify, images, **program):
         from qcrs_jax import decide, draw_counts

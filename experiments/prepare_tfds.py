@@ -17,14 +17,14 @@ from pathlib import Path
 
 from PIL import Image
 
-from qcrs_jax.data import CLASSES, DataError, load_dataset
+from qcrs_jax.data.image_files import decode
+from qcrs_jax.data.image_folders import Listing, list_folder, split_folder, splits_below
+from qcrs_jax.data.imagenet_files import list_imagenet
+from qcrs_jax.data.load import CLASSES, DataError, load_dataset
+from qcrs_jax.data.splits import TAKEN_FOR, is_hidden
+from qcrs_jax.data.tfds_files import GENERATORS, write
 from qcrs_jax.errors import UserError
 from qcrs_jax.files import reading, writing
-from qcrs_jax.image_files import decode
-from qcrs_jax.image_folders import Listing, list_folder, split_folder, splits_below
-from qcrs_jax.imagenet_files import list_imagenet
-from qcrs_jax.splits import TAKEN_FOR, is_hidden
-from qcrs_jax.tfds_files import GENERATORS, write
 
 
 def main(argv: list[str] | None = None) -> int:

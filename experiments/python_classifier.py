@@ -21,7 +21,7 @@ import numpy as np
 
 from qcrs_jax.errors import UserError
 from qcrs_jax.models import Spec
-from qcrs_jax.sampling import as_pytree, num_classes
+from qcrs_jax.sampling.counts import as_pytree, num_classes
 
 from .trusted_paths import PYTHON
 

@@ -26,8 +26,8 @@ def add_arguments(parser):
 
 
 def run(args):
+    from qcrs_jax.analysis.curves import read_all_curves
     from qcrs_jax.bounds import check_alpha
-    from qcrs_jax.curves import read_all_curves
 
     from .table import check_replaceable
 
@@ -53,7 +53,7 @@ def report(path, curves, alpha: float) -> str:
     """What the curves of one file say, in lines for the terminal."""
     import numpy as np
 
-    from qcrs_jax.curves import dips, oracle, radius_band
+    from qcrs_jax.analysis.curves import dips, oracle, radius_band
 
     names = curves.request["dataset"]["class_names"]
     images = len(curves.idx)
@@ -93,7 +93,7 @@ def draw_exceptions(several, alpha: float, out: Path) -> int:
     """Draws the deepest dips among the curves to the file `out`; returns how many, and writes nothing for none."""
     import math
 
-    from qcrs_jax.curves import dips, radius_band
+    from qcrs_jax.analysis.curves import dips, radius_band
 
     exceptions = []
     for curves in several:
@@ -119,7 +119,7 @@ def draw_exceptions(several, alpha: float, out: Path) -> int:
 
 
 def _draw_exception(axes, curves, i, alpha):
-    from qcrs_jax.curves import dips, radius_band
+    from qcrs_jax.analysis.curves import dips, radius_band
 
     successes, sigmas = curves.successes[i], curves.sigmas
     band = radius_band(successes, curves.n, sigmas, alpha)

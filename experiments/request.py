@@ -119,7 +119,9 @@ class Request:
     seed: int
     skip: int
     search: object  # what chooses sigma: one of `qcrs_jax.search`
-    estimate: object  # how many of the n samples an image gets, and what follows: one of `qcrs_jax.estimates`
+    estimate: (
+        object  # how many of the n samples an image gets, and what follows: one of `qcrs_jax.certification.estimates`
+    )
     simultaneous: dict | None = None  # the "alpha" of all "images" together, of which each has its part
     budget: dict | None = None  # how many certification samples an image has in the "mean", up to image "max"
     stop_when_wrong: bool = False
@@ -138,8 +140,8 @@ def check(args) -> Request:
     """
     import numpy as np
 
-    from qcrs_jax.certificate import check_request, check_search
-    from qcrs_jax.sampling import SOFT_ONE
+    from qcrs_jax.certification.certificate import check_request, check_search
+    from qcrs_jax.sampling.counts import SOFT_ONE
 
     check_arguments(args)
     n = args.N if args.budget is None else args.budget

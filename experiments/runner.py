@@ -32,7 +32,7 @@ def default_images(devices, image_shape) -> int:
 
 def one_record(index, label, seconds, fields) -> list:
     """The one line of an image: a Record of `fields`, which are those of its answer."""
-    from qcrs_jax.records import Record
+    from qcrs_jax.results.records import Record
 
     return [Record(idx=index, label=label, correct=fields["predict"] == label, seconds=seconds, **fields)]
 
@@ -85,10 +85,10 @@ def run_over_images(task: Task | Callable[[int], Task], args) -> Path | None:
     from qcrs_jax.convert.check import class_names
     from tqdm import tqdm
 
-    from qcrs_jax.parallel import hosts_agree, word_of_the_first
-    from qcrs_jax.records import without_class
-    from qcrs_jax.sampling import default_batch_size
-    from qcrs_jax.writer import Preview, Writer
+    from qcrs_jax.results.records import without_class
+    from qcrs_jax.results.writer import Preview, Writer
+    from qcrs_jax.sampling.counts import default_batch_size
+    from qcrs_jax.sampling.devices import hosts_agree, word_of_the_first
 
     inputs = open_inputs(args)
     data, devices = inputs.dataset, inputs.devices
@@ -189,7 +189,7 @@ def starter(task, inputs, todo, together):
     import jax
     import numpy as np
 
-    from qcrs_jax.parallel import agreement
+    from qcrs_jax.sampling.devices import agreement
 
     keys = inputs.keys(todo)
     data, impl = np.asarray(jax.random.key_data(keys)), jax.random.key_impl(keys)

@@ -34,8 +34,8 @@ def add_arguments(parser):
 
 
 def run(args):
-    from qcrs_jax.certificate import check_request
-    from qcrs_jax.sequential import Sequential
+    from qcrs_jax.certification.certificate import check_request
+    from qcrs_jax.certification.sequential import Sequential
 
     try:
         check_request(1.0, 1, args.N, args.alpha)
@@ -59,7 +59,7 @@ def probits(path: Path) -> list[float]:
     """
     from scipy.special import ndtri
 
-    from qcrs_jax.records import read_run
+    from qcrs_jax.results.records import read_run
 
     records = read_run(path).records
     if not records or not all(record.counts and record.counts0 for record in records):
@@ -78,7 +78,7 @@ def decisions(layout, radius: float, n: int, alpha: float, images=None) -> list[
     import numpy as np
     from scipy.special import ndtr
 
-    from qcrs_jax.sequential import Sequential, outcome
+    from qcrs_jax.certification.sequential import Sequential, outcome
 
     zs = [*(radius + distance for distance in DISTANCES), *(images or ())]
     threshold = float(ndtr(radius))
@@ -154,7 +154,7 @@ def _claims(looks, rejects, rejects_more, threshold, p, fresh):
     import numpy as np
     from scipy import stats
 
-    from qcrs_jax.sequential import walk
+    from qcrs_jax.certification.sequential import walk
 
     def more(look, k):
         return rejects(look, k, looks[look], threshold)
@@ -183,7 +183,7 @@ def precisions(layout, shares, n: int, alpha: float) -> list[str]:
     """A heading and a table of the mean samples, and the mean certified radius, of runs to a precision at sigma = 1."""
     from scipy.special import ndtr
 
-    from qcrs_jax.sequential import Sequential, outcome
+    from qcrs_jax.certification.sequential import Sequential, outcome
 
     settings = {f"N = {n:,}": Sequential(precision=0.5, sequence="fixed")}
     settings |= {f"within {share:.3g}": Sequential(precision=share) for share in shares}

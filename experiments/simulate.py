@@ -32,9 +32,9 @@ def add_arguments(parser):
 
 
 def run(args):
+    from qcrs_jax.analysis.curves import read_all_curves
     from qcrs_jax.bounds import smallest_n
-    from qcrs_jax.certificate import check_request
-    from qcrs_jax.curves import read_all_curves
+    from qcrs_jax.certification.certificate import check_request
 
     if not 1 <= args.repeats <= MOST_REPEATS:
         raise UserError(f"--repeats must be at least 1 and at most {MOST_REPEATS}, not {args.repeats}")
@@ -75,8 +75,8 @@ def comparison(curves, args) -> str:
     import jax
     import numpy as np
 
-    from qcrs_jax.metrics import paired_gain
-    from qcrs_jax.simulation import best_radius, radius_at, simulate
+    from qcrs_jax.analysis.simulation import best_radius, radius_at, simulate
+    from qcrs_jax.results.metrics import paired_gain
 
     from .table import LAYOUTS
 

@@ -16,11 +16,11 @@ import math
 import textwrap
 from pathlib import Path
 
-from qcrs_jax.account import account
 from qcrs_jax.errors import UserError
 from qcrs_jax.files import write_text, writing
 from qcrs_jax.printable import printable, printable_lines
-from qcrs_jax.records import EARLIER_VERSION, INPUT_SPECIFIC, without_class
+from qcrs_jax.results.account import account
+from qcrs_jax.results.records import EARLIER_VERSION, INPUT_SPECIFIC, without_class
 
 from .latex import comment, escape
 
@@ -64,7 +64,7 @@ def add_arguments(parser):
 
 
 def run(args):
-    from qcrs_jax.shards import read_runs
+    from qcrs_jax.results.shards import read_runs
 
     check_replaceable(args.out, args.results)
     write((class_tables if args.classes else tables)(read_runs(args.results), args.format, args.radii), args.out)
@@ -76,14 +76,14 @@ def print_tables(paths) -> None:
     Raises:
         UserError: a file cannot be read or has no results.
     """
-    from qcrs_jax.records import read_run
+    from qcrs_jax.results.records import read_run
 
     write(tables([read_run(path) for path in paths]), None)
 
 
 def check_replaceable(out, paths) -> None:
     """Raises UserError if `out` is one of the results files `paths`, or another one; None is the terminal."""
-    from qcrs_jax.records import sidecar_path
+    from qcrs_jax.results.records import sidecar_path
 
     if out is None:
         return
@@ -263,7 +263,13 @@ def _figures(run, radii):
     """The figures of a run of certificates by key; the ends of the interval of KEY are KEY_low and KEY_high."""
     import numpy as np
 
-    from qcrs_jax.metrics import acr_interval, certified_accuracy, certified_accuracy_interval, columns, summarise
+    from qcrs_jax.results.metrics import (
+        acr_interval,
+        certified_accuracy,
+        certified_accuracy_interval,
+        columns,
+        summarise,
+    )
 
     figures, (correct, radius) = summarise(run)._asdict(), columns(run)
     at = np.asarray([0.0, *radii], float)
@@ -285,7 +291,7 @@ def _figures(run, radii):
 
 def _agreement(groups):
     """As `_certified`, of runs of PREDICT."""
-    from qcrs_jax.metrics import agreement, largest_run
+    from qcrs_jax.results.metrics import agreement, largest_run
 
     shown = [
         ("n", "N", ",.0f", False),
@@ -390,7 +396,7 @@ def _csv_text(rows):
 
 def _limits(run):
     """What the certificates of a run hold for, where that is not one classifier for all inputs; else nothing."""
-    from qcrs_jax import memory
+    from qcrs_jax.results import stored_balls as memory
 
     if "memory" in run.request:
         return memory.LIMITS
@@ -443,7 +449,7 @@ def left_out_notes(runs) -> list[str]:
 
 
 def _notes(runs):
-    from qcrs_jax import memory
+    from qcrs_jax.results import stored_balls as memory
 
     accounts = {}
     for run in runs:

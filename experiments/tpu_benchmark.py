@@ -158,7 +158,7 @@ def compiled_sampler(job: Job, step: Step, chips):
     import jax
     import jax.numpy as jnp
 
-    from qcrs_jax.sampling import sample_counts
+    from qcrs_jax.sampling.counts import sample_counts
 
     def sample(classify, image, sigma, key, n):
         key = jax.random.wrap_key_data(key, impl="threefry2x32")
@@ -178,7 +178,7 @@ def compiled_certifier(job: Job, step: Step, chips):
     import jax.numpy as jnp
 
     from qcrs_jax import GoldenSection
-    from qcrs_jax.procedure import draw_votes
+    from qcrs_jax.certification.procedure import draw_votes
 
     from .runner import default_images
 
@@ -211,7 +211,7 @@ def compiled_noise(job: Job, step: Step, chips):
     import jax
     import jax.numpy as jnp
 
-    from qcrs_jax.noise import gaussian_noise
+    from qcrs_jax.sampling.noise import gaussian_noise
 
     def noisy(image, sigma, key, first):
         key = jax.random.wrap_key_data(key, impl="threefry2x32")

@@ -93,8 +93,8 @@ def run(args):
     from jax.sharding import NamedSharding, PartitionSpec
     from tqdm import tqdm
 
-    from qcrs_jax.checkpoint import write_classifier
-    from qcrs_jax.parallel import replicated
+    from qcrs_jax.models.checkpoint import write_classifier
+    from qcrs_jax.sampling.devices import replicated
     from qcrs_jax.training import Trainer, crop_and_flip
 
     from .data_sets import open_train_and_test
@@ -373,7 +373,7 @@ class _Run:
         Raises:
             UserError: it is another.
         """
-        from qcrs_jax.records import differences
+        from qcrs_jax.results.records import differences
 
         file = self.folder / "request.json"
         request = json.loads(json.dumps(request))

@@ -11,7 +11,7 @@ def check_uncounted(path, run, numbers: dict, troubles: list):
     Args:
         numbers: "sigma", "n" and "alpha" of the run, None for those that are not known.
     """
-    from qcrs_jax.records import read_texts
+    from qcrs_jax.results.records import read_texts
 
     texts = read_texts(path)
     yield f"{len(run.records)} lines: correct follows from predict and label, and abstentions have no radius"

@@ -130,7 +130,7 @@ def _choice(args) -> Choice:
 def results_files(paths):
     """Yields the files of `paths`, and of a folder the results files below it; raises UserError where it has none."""
     from qcrs_jax.files import reading
-    from qcrs_jax.records import is_results
+    from qcrs_jax.results.records import is_results
 
     for path in paths:
         if not path.is_dir():
@@ -221,7 +221,7 @@ class Checks:
         Raises:
             UserError: the file cannot be read, or what is needed for a check is not there.
         """
-        from qcrs_jax.records import read_run, read_sidecar
+        from qcrs_jax.results.records import read_run, read_sidecar
 
         sidecar = read_sidecar(path)
         request = sidecar.get("request", {})
@@ -288,7 +288,7 @@ class Checks:
 
     def _pilot(self, path, request, found):
         """The checks of the pilot, which decides sigma and samples of each image."""
-        from qcrs_jax.records import differences, read_sidecar
+        from qcrs_jax.results.records import differences, read_sidecar
 
         from .budget import pilot_path
 
@@ -311,7 +311,7 @@ class Checks:
     def _of_another_program(self, path, found):
         """The checks of a log without a sidecar."""
         from qcrs_jax.files import read_regular
-        from qcrs_jax.records import read_run, sidecar_path
+        from qcrs_jax.results.records import read_run, sidecar_path
 
         header = read_regular(path).split(b"\n", 1)[0].split(b"\t")
         if ours := {b"search_samples", b"counts0", b"counts"} & {name.strip() for name in header}:
@@ -336,7 +336,7 @@ def _memory(path, made, checks, found):
     import tempfile
 
     from qcrs_jax.files import read_regular
-    from qcrs_jax.records import checksum, read_sidecar
+    from qcrs_jax.results.records import checksum, read_sidecar
 
     from .memory import postprocess
 

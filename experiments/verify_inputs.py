@@ -31,8 +31,8 @@ def recorded_arguments(path, checks):
 
 def check_inputs(path, request, checks, found):
     """Opens what the run opened, and does some images over."""
-    from qcrs_jax.records import differences, read_sidecar
-    from qcrs_jax.streams import uniform, uniform_words
+    from qcrs_jax.results.records import differences, read_sidecar
+    from qcrs_jax.sampling.streams import uniform, uniform_words
 
     from . import inputs as recorded
 
@@ -245,7 +245,7 @@ def _plan_troubles(task, request, lines, indices):
     """Where sigma and n are not those that the pilot gives an image."""
     import numpy as np
 
-    from qcrs_jax.records import parse_counts
+    from qcrs_jax.results.records import parse_counts
 
     known = task.own(indices, [lines[index][0]["label"] for index in indices])
     for column, name in (("best_sigma", "sigma"), ("n", "n")):

@@ -10,7 +10,8 @@ NEAR = dict.fromkeys(("mean", "deviation"), 1e-3)  # and what a pilot computes i
 
 def columns_due(request) -> tuple[str, ...]:
     """The columns, in their order, of a file of this request."""
-    from qcrs_jax import curves, records
+    from qcrs_jax.analysis import curves
+    from qcrs_jax.results import records
 
     from . import budget
     from .certify import recorded_fields
@@ -44,7 +45,7 @@ def header_trouble(path, request) -> str | None:
 
 def recorded_time(path, request) -> float:
     """The seconds that all images took by the file's own times; 0 where it has none."""
-    from qcrs_jax.records import parse_seconds
+    from qcrs_jax.results.records import parse_seconds
 
     try:
         seconds = [parse_seconds(rows[0].get("time")) for rows in lines_of(path).values()]
@@ -55,7 +56,7 @@ def recorded_time(path, request) -> float:
 
 def curve_troubles(images, request):
     """Where a line of a curve is not of the sigmas and the samples of the request."""
-    from qcrs_jax.records import parse_counts
+    from qcrs_jax.results.records import parse_counts
 
     for index, rows in images.items():
         for row in rows:
@@ -88,8 +89,8 @@ def concluded(record, request) -> dict:
     """The fields of a record that follow from its counts, computed again."""
     import numpy as np
 
-    from qcrs_jax.estimates import estimate_of
-    from qcrs_jax.verdict import make_prediction
+    from qcrs_jax.certification.estimates import estimate_of
+    from qcrs_jax.certification.verdict import make_prediction
 
     n, alpha = request["n"], request["alpha"]
     if request["method"] == "predict":
@@ -117,8 +118,8 @@ def differing_fields(index, records, rows):
 
 def typed_lines(path, request) -> dict:
     """The lines of a file by image, as objects."""
-    from qcrs_jax.curves import read_points
-    from qcrs_jax.records import read_run
+    from qcrs_jax.analysis.curves import read_points
+    from qcrs_jax.results.records import read_run
 
     from .budget import read_pilots
 
@@ -141,7 +142,7 @@ def same(written, again, close):
 
 def lines_of(path):
     """The rows of a results file by column, of each image; all but idx and label is text."""
-    from qcrs_jax.records import read_rows, whole_number
+    from qcrs_jax.results.records import read_rows, whole_number
 
     images = {}
     rows = read_rows(path, set(KEYS), lambda row: {**row, **{name: whole_number(row[name]) for name in KEYS}})

@@ -1,7 +1,7 @@
 """`qcrs-jax verify`: a sidecar by itself. Of what run it is, and whether file and sidecar are whole."""
 
 from qcrs_jax.errors import UserError
-from qcrs_jax.records import WHEN_FINISHED
+from qcrs_jax.results.records import WHEN_FINISHED
 
 SUMS = {"sha256", "pixels_sha256", "sidecar_sha256"}
 FIRST_NOISE = (
@@ -117,7 +117,7 @@ def taken_out(path, sidecar):
 
 def check_whole(path, troubles):
     """Compares the file with its sum, and what the sidecar says of the guarantee with what it says of the run."""
-    from qcrs_jax.records import checksum, read_sidecar, said_of, sidecar_checksum, whole_sidecar
+    from qcrs_jax.results.records import checksum, read_sidecar, said_of, sidecar_checksum, whole_sidecar
 
     sidecar, name = read_sidecar(path), f"{path.name}.json"
     said, due = sidecar["said"], said_of(sidecar["request"])

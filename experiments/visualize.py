@@ -127,8 +127,8 @@ def noisy_copies(image, lower, upper, key) -> list[dict]:
     import numpy as np
     from PIL import Image
 
-    from qcrs_jax.noise import gaussian_noise
-    from qcrs_jax.streams import CURVE
+    from qcrs_jax.sampling.noise import gaussian_noise
+    from qcrs_jax.sampling.streams import CURVE
 
     stream = jax.random.fold_in(jax.random.fold_in(key, CURVE), 0)
     noise = np.asarray(gaussian_noise(stream, jax.numpy.arange(1), image.shape))[0]

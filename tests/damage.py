@@ -281,7 +281,7 @@ def read_all(path: Path):
     """What the reader gives for `path`, once every tensor has been read, or its CheckpointError."""
     from qcrs_jax.convert.torch_file import load
 
-    from qcrs_jax.checkpoint import CheckpointError
+    from qcrs_jax.models.checkpoint import CheckpointError
 
     try:
         content = load(path)

@@ -15,7 +15,7 @@ from qcrs_jax.experiments.agreement import summary, told_by
 
 from qcrs_jax import sample_counts, sample_curve
 from qcrs_jax.bounds import certified_radius, clopper_pearson_lower
-from qcrs_jax.streams import CURVE
+from qcrs_jax.sampling.streams import CURVE
 
 KEY = jax.random.key(3)
 

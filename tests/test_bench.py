@@ -129,10 +129,10 @@ def test_on_a_gpu_the_command_compares_there(monkeypatch, capsys):
     """The devices are made up: only which way the command goes."""
     from qcrs_jax.experiments import cli
 
-    import qcrs_jax.parallel
+    import qcrs_jax.sampling.devices
 
     called = []
-    monkeypatch.setattr(qcrs_jax.parallel, "choose_devices", lambda: [type("Device", (), {"platform": "gpu"})])
+    monkeypatch.setattr(qcrs_jax.sampling.devices, "choose_devices", lambda: [type("Device", (), {"platform": "gpu"})])
     monkeypatch.setattr(gpu, "measure", lambda network, seconds, turns, **o: called.append(network.arch) or ["a table"])
     monkeypatch.delenv("XLA_PYTHON_CLIENT_PREALLOCATE", raising=False)
     assert cli.main(["benchmark", "--minutes", "5"]) == 0

@@ -7,9 +7,9 @@ import pytest
 from checkpoints import SHARED
 from scipy import special
 
+from qcrs_jax.analysis.outlook import Outlook, allocate, expected_radii, outlook
 from qcrs_jax.bounds import clopper_pearson_lower, expected_radius
-from qcrs_jax.budget import Outlook, allocate, expected_radii, outlook
-from qcrs_jax.records import read_run
+from qcrs_jax.results.records import read_run
 
 
 def known(z, sigma=0.25, deviation=0.0):

@@ -45,10 +45,10 @@ from qcrs_jax.bounds import (
     soft_bounds,
     soft_radius,
 )
-from qcrs_jax.certificate import check_request
-from qcrs_jax.sampling import SOFT_ONE, soft_votes
+from qcrs_jax.certification.certificate import check_request
+from qcrs_jax.sampling.counts import SOFT_ONE, soft_votes
+from qcrs_jax.sampling.streams import ESTIMATION, SELECTION
 from qcrs_jax.search import SEARCHES
-from qcrs_jax.streams import ESTIMATION, SELECTION
 
 KEY = jax.random.key(11)
 SETTINGS = GoldenSection(0.08, 0.9, tolerance=0.03)
@@ -443,8 +443,9 @@ RESULTS = """
 import hashlib, sys, jax, jax.numpy as jnp, numpy as np
 sys.path.insert(0, sys.argv[1])
 from classifiers import SHAPE, by_sign
-from qcrs_jax import GoldenSection, Soft, certify, certificate, predict, search_sigma
-from qcrs_jax.parallel import all_agree, join_hosts, place, replicated
+from qcrs_jax import GoldenSection, Soft, certify, predict, search_sigma
+from qcrs_jax.certification import certificate
+from qcrs_jax.sampling.devices import all_agree, join_hosts, place, replicated
 if len(sys.argv) > 2:
     join_hosts(sys.argv[2], (int(sys.argv[3]), 2))
 key, images = jax.random.key(11), np.full((2, *SHAPE), 0.05, np.float32)

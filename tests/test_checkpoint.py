@@ -14,8 +14,9 @@ from qcrs_jax.convert.load import load_classifier
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from qcrs_jax import checkpoint, files
-from qcrs_jax.checkpoint import (
+from qcrs_jax import files
+from qcrs_jax.models import Classifier, checkpoint
+from qcrs_jax.models.checkpoint import (
     FILE,
     CheckpointError,
     is_classifier,
@@ -23,7 +24,6 @@ from qcrs_jax.checkpoint import (
     save_classifier,
     write_classifier,
 )
-from qcrs_jax.models import Classifier
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,6 @@ from qcrs_jax import (
     GoldenSection,
     Sequential,
     Soft,
-    certificate,
     certify,
     load_classifier,
     predict,
@@ -28,6 +27,7 @@ from qcrs_jax import (
     sample_curve,
     search_sigma,
 )
+from qcrs_jax.certification import certificate
 from qcrs_jax.checks import as_images, as_key
 
 KEY = jax.random.key(3)

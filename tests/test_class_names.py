@@ -6,7 +6,7 @@ import types
 import pytest
 from qcrs_jax.experiments.class_names import known_classes, order_warning
 
-from qcrs_jax.dataset import CIFAR10
+from qcrs_jax.data.dataset import CIFAR10
 
 RENAMED = sorted(["plane", "car", *CIFAR10[2:]])
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qcrs_jax.class_order import by_number, question_of
-from qcrs_jax.data import DataError, load_dataset
+from qcrs_jax.data.class_order import by_number, question_of
+from qcrs_jax.data.load import DataError, load_dataset
 
 
 def folders(root, names, images=1):

@@ -27,10 +27,10 @@ from qcrs_jax.experiments.torch_nets import CifarResNet, LeNet, randomise
 from scipy import stats
 
 from qcrs_jax.bounds import randomised_lower, soft_bounds, soft_radius
-from qcrs_jax.data import DATASETS, name_of
-from qcrs_jax.records import INPUT_SPECIFIC, read_run
+from qcrs_jax.certification.sequential import Sequential
+from qcrs_jax.data.load import DATASETS, name_of
+from qcrs_jax.results.records import INPUT_SPECIFIC, read_run
 from qcrs_jax.search.ddrs import DDRS, PRESETS
-from qcrs_jax.sequential import Sequential
 
 PROGRAM = str(Path(sys.executable).with_name("qcrs-jax"))
 SMALL = "--dataset npz --data_dir data.npz --sigma 0.25 --N 200 --N0 20 --gradient_n 50".split()
@@ -862,7 +862,7 @@ def test_the_table_of_a_results_file_computes_nothing(results):
         "assert main(['table', 'cohen_a.tsv', 'qcrs.tsv']) == 0\n"
         "assert main(['plot', 'cohen_a.tsv', 'qcrs.tsv', '--out', 'p.svg']) == 0\n"
         "found = [m for m in sys.modules if m.split('.')[0] in ('jaxlib', 'flax', 'torch')]\n"
-        "assert not found and 'qcrs_jax.certificate' not in sys.modules, found"
+        "assert not found and 'qcrs_jax.certification.certificate' not in sys.modules, found"
     )
     subprocess.run([sys.executable, "-c", code], cwd=results, check=True, capture_output=True)
 
@@ -1106,7 +1106,7 @@ def test_images_of_other_sizes_are_resized_and_cut(here, folder):
 def test_grey_images_among_those_of_a_network_that_takes_colours():
     from qcrs_jax.convert.check import fit_image
 
-    from qcrs_jax.data import Dataset
+    from qcrs_jax.data.load import Dataset
     from qcrs_jax.errors import UserError
     from qcrs_jax.models import Spec
 

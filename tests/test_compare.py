@@ -6,8 +6,8 @@ from qcrs_jax.experiments.compare import comparison
 from scipy import stats
 
 from qcrs_jax.errors import UserError
-from qcrs_jax.metrics import paired_gain
-from qcrs_jax.records import Record, Run
+from qcrs_jax.results.metrics import paired_gain
+from qcrs_jax.results.records import Record, Run
 
 
 def run(name, radii, sigmas, search_samples, first=0):

@@ -12,7 +12,7 @@ import pytest
 from checkpoints import cohen, images, lenet_file, resnet, save
 from qcrs_jax.convert.load import load_classifier
 
-from qcrs_jax.checkpoint import restore_classifier
+from qcrs_jax.models.checkpoint import restore_classifier
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = Path(sys.executable).parent / "qcrs-jax"

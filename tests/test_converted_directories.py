@@ -16,8 +16,8 @@ from qcrs_jax.convert.load import load_classifier
 from qcrs_jax.experiments import cli
 from qcrs_jax.experiments.torch_nets import CifarResNet, randomise
 
-from qcrs_jax.checkpoint import FILE, save_classifier
-from qcrs_jax.records import read_run, read_sidecar
+from qcrs_jax.models.checkpoint import FILE, save_classifier
+from qcrs_jax.results.records import read_run, read_sidecar
 
 PROGRAM = str(Path(sys.executable).with_name("qcrs-jax"))
 FLAGS = "--dataset npz --data_dir data.npz --sigma 0.25 --method cohen --N 100 --N0 10 --max 2".split()

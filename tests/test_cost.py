@@ -11,12 +11,13 @@ from qcrs_jax.experiments.cost import NOTHING, Cost, Draws, Estimates, Rate, Wor
 from qcrs_jax.experiments.demo import IMAGES
 from qcrs_jax.experiments.experiment import PRESETS
 
-from qcrs_jax import DDRS, Bayesian, GoldenSection, certificate
-from qcrs_jax.estimates import Fixed, Sequential, Soft, Tolerance
-from qcrs_jax.parallel import first_call
-from qcrs_jax.procedure import with_samples
-from qcrs_jax.records import RecordsError, read_run
-from qcrs_jax.writer import Preview, Writer
+from qcrs_jax import DDRS, Bayesian, GoldenSection
+from qcrs_jax.certification import certificate
+from qcrs_jax.certification.estimates import Fixed, Sequential, Soft, Tolerance
+from qcrs_jax.certification.procedure import with_samples
+from qcrs_jax.results.records import RecordsError, read_run
+from qcrs_jax.results.writer import Preview, Writer
+from qcrs_jax.sampling.devices import first_call
 
 ZOO = "zoo:fashion_mnist-lenet-sigma0.25"
 SMALL = f"--dataset npz --data_dir {IMAGES} --sigma 0.25 --N 200 --N0 20 --gradient_n 50".split()

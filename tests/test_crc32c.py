@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from qcrs_jax.crc32c import crc32c, masked_crc32c
+from qcrs_jax.data.crc32c import crc32c, masked_crc32c
 
 
 def by_definition(data):

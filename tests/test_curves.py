@@ -14,7 +14,7 @@ from jax.tree_util import Partial
 from scipy import special, stats
 
 from qcrs_jax import sample_counts, sample_curve
-from qcrs_jax.curves import (
+from qcrs_jax.analysis.curves import (
     COLUMNS,
     Band,
     Point,
@@ -25,9 +25,9 @@ from qcrs_jax.curves import (
     read_points,
     sigma_grid,
 )
-from qcrs_jax.records import RecordsError
-from qcrs_jax.streams import CURVE
-from qcrs_jax.writer import Writer
+from qcrs_jax.results.records import RecordsError
+from qcrs_jax.results.writer import Writer
+from qcrs_jax.sampling.streams import CURVE
 
 KEY = jax.random.key(3)
 SIGMAS = np.array(sigma_grid(0.1, 2.0, 9, 0.25))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qcrs_jax.data import DataError, load_dataset
+from qcrs_jax.data.load import DataError, load_dataset
 
 
 def random_images(*shape, seed=0):

@@ -7,8 +7,8 @@ import pytest
 import scipy.io
 from test_data import Python2Pickler, assert_holds, random_images
 
-from qcrs_jax.data import DataError, load_dataset
-from qcrs_jax.data_arrays import CIFAR100
+from qcrs_jax.data.arrays import CIFAR100
+from qcrs_jax.data.load import DataError, load_dataset
 
 X, T, V = (random_images(3, 5, 4, seed=seed) for seed in range(3))
 Y = np.array([0, 2, 1])

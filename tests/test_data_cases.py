@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from checkpoints import SHARED
 
-from qcrs_jax.data import DataError, load_dataset
+from qcrs_jax.data.load import DataError, load_dataset
 
 SCRIPT = SHARED / "cases/data.py"
 

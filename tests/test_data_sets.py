@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from qcrs_jax.experiments import cli, runner
 
-from qcrs_jax.records import read_run, read_sidecar, sidecar_checksum
+from qcrs_jax.results.records import read_run, read_sidecar, sidecar_checksum
 
 NETWORK = "zoo:fashion_mnist-lenet-sigma0.25"
 NAMES = "T-shirt,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot".split(",")

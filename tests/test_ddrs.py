@@ -15,8 +15,8 @@ from reference_noise import reference_noise
 from scipy import special, stats
 
 from qcrs_jax import DDRS, certify, sample_counts, search_sigma
+from qcrs_jax.sampling.streams import ESTIMATION, SEARCH, SELECTION
 from qcrs_jax.search.ddrs import PRESETS, mean_softmax, surrogate_radius
-from qcrs_jax.streams import ESTIMATION, SEARCH, SELECTION
 
 KEY = jax.random.key(5)
 QUICK = DDRS(0.05, 2.0, steps=12, draws=20, step_size=0.05)

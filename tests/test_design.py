@@ -74,8 +74,47 @@ def test_the_table_of_lazy_names_is_the_one_exception():
     assert qcrs_jax.load_classifier is load.load_classifier
 
 
+GROUND = {"errors", "files", "machine", "printable", "version"}
+WINGS = {
+    "bounds": set(),
+    "checks": set(),
+    "sampling": {"checks"},
+    "search": {"bounds", "sampling"},
+    "certification": {"bounds", "checks", "sampling", "search"},
+    "models": set(),
+    "data": set(),
+    "results": set(),
+    "analysis": {"bounds", "certification", "results", "search"},
+    "training": {"checks", "models", "sampling"},
+    **dict.fromkeys(GROUND, set()),
+}
+"""What each wing of the library may import, beside itself and the ground that all stand on."""
+
+
+def wing(module):
+    """The wing of `qcrs_jax.wing...`; None of another package, and of the package itself."""
+    package, _, rest = module.partition(".")
+    return rest.split(".")[0] or None if package == "qcrs_jax" else None
+
+
+@pytest.mark.parametrize("name", [name for name in core_files() if name != "__init__.py"])
+def test_wings_import_no_wing_above_them(name):
+    own = Path(name).parts[0].removesuffix(".py")
+    seen = {wing(module) for module in core_imports(name)} - {None, own}
+    assert {other for other in seen if other in WINGS} <= WINGS[own] | GROUND
+    assert seen <= WINGS.keys(), f"{name} imports what is in no wing"
+
+
+def test_the_wings_have_no_circle():
+    left = dict(WINGS)
+    while left:
+        free = [name for name, needs in left.items() if not needs & left.keys()]
+        assert free, f"a circle of {sorted(left)}"
+        left = {name: needs for name, needs in left.items() if name not in free}
+
+
 @pytest.mark.parametrize("name", ["bounds.py", "search/maximisers.py", "search/posterior.py"])
-def test_bounds_and_search_import_nothing_of_the_package(name):
+def test_mathematics_imports_nothing_of_the_package(name):
     assert within(core_imports(name), "qcrs_jax") == []
 
 
@@ -91,22 +130,21 @@ def test_convert_imports_neither_experiments_nor_torch():
 )
 def test_tables_and_plots_read_results_files_only(name):
     file = ROOT / "experiments" / name
-    modules = ("sequential", "certificate", "sampling", "search", "models", "checkpoint")
+    modules = ("certification", "sampling", "search", "models")
     lazy = ("certify", "predict", "search_sigma", "sample_counts", "save_classifier", "load_classifier")
     computing = [f"qcrs_jax.{m}" for m in modules + lazy]
     names = imports("qcrs_jax.experiments", file)
     assert within(names, *computing, "qcrs_jax.convert", "qcrs_jax.experiments.certify", "torch") == []
     if name not in ("search_figure.py", "figures.py"):  # a file of its own kind; none
-        assert within(names, "qcrs_jax.records", "qcrs_jax.shards", "qcrs_jax.curves"), "it reads results files"
+        assert within(names, "qcrs_jax.results.records", "qcrs_jax.results.shards", "qcrs_jax.analysis.curves"), (
+            "it reads results files"
+        )
     assert within(imports("qcrs_jax.experiments", file, module_level=True), "jax", "flax", "jaxlib") == []
 
 
-@pytest.mark.parametrize("name", ["records.py", "shards.py", "metrics.py", "memory.py"])
+@pytest.mark.parametrize("name", [name for name in core_files() if name.startswith("results/")])
 def test_what_tables_and_plots_stand_on_needs_no_jax(name):
-    names = core_imports(name)
-    assert within(names, "jax", "flax") == []
-    inside = {n.split(".")[1] for n in within(names, "qcrs_jax") if "." in n}
-    assert inside <= {"records", "errors", "account", "files", "sidecar"}
+    assert within(core_imports(name), "jax", "flax") == []
 
 
 def test_commands_import_jax_only_when_they_run():

@@ -12,7 +12,7 @@ from qcrs_jax.experiments import cli
 from qcrs_jax.experiments.experiment import PRESETS, describe
 from qcrs_jax.experiments.torch_nets import ResNet
 
-from qcrs_jax.records import read_run
+from qcrs_jax.results.records import read_run
 
 
 def names(command, flag="--out"):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from qcrs_jax.experiments import compare, figures, plot, quasiconcavity, search_figure, train
 
-from qcrs_jax.curves import Curves
-from qcrs_jax.metrics import certified_accuracy_interval, columns
-from qcrs_jax.records import read_run
+from qcrs_jax.analysis.curves import Curves
+from qcrs_jax.results.metrics import certified_accuracy_interval, columns
+from qcrs_jax.results.records import read_run
 
 HEADER = "idx\tlabel\tpredict\tradius\tcorrect\tbest_sigma\tpABar\ttime\n"
 

@@ -10,7 +10,7 @@ from jax.tree_util import Partial
 from qcrs_jax.experiments.first_look import IMAGES, LEVEL, Evidence, choose, first_look, near_chance
 from scipy import stats
 
-from qcrs_jax.dataset import Dataset
+from qcrs_jax.data.dataset import Dataset
 from qcrs_jax.errors import UserError
 
 

@@ -5,8 +5,8 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from qcrs_jax.data import DataError, load_dataset, name_of
-from qcrs_jax.imagenet_files import known_to_tfds
+from qcrs_jax.data.imagenet_files import known_to_tfds
+from qcrs_jax.data.load import DataError, load_dataset, name_of
 
 
 def put(root, *files, side=4):

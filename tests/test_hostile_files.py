@@ -25,7 +25,7 @@ from qcrs_jax.convert.unpickle import Unused
 from safetensors.torch import load_file, save_file
 from test_torch_file import assert_equal
 
-from qcrs_jax.checkpoint import CheckpointError
+from qcrs_jax.models.checkpoint import CheckpointError
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="measures memory as Linux counts it")
 LIMIT = 2**22  # bytes of pickles, as the reader states it

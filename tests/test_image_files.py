@@ -6,9 +6,9 @@ import scipy.io
 import torch
 from PIL import Image
 
-from qcrs_jax.data import DataError, load_dataset
-from qcrs_jax.image_files import resize_and_crop, resized
-from qcrs_jax.imagenet_files import known_to_tfds
+from qcrs_jax.data.image_files import resize_and_crop, resized
+from qcrs_jax.data.imagenet_files import known_to_tfds
+from qcrs_jax.data.load import DataError, load_dataset
 
 
 def picture(width, height, seed=0):

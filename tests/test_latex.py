@@ -10,7 +10,7 @@ from qcrs_jax.experiments.compare import comparison
 from qcrs_jax.experiments.latex import comment, escape
 from qcrs_jax.experiments.table import class_tables, tables
 
-from qcrs_jax.records import Record, Run
+from qcrs_jax.results.records import Record, Run
 
 HOSTILE = [
     r"a\b",

@@ -33,8 +33,8 @@ from qcrs_jax.experiments.torch_nets import Bottleneck as TorchBottleneck
 from qcrs_jax.experiments.torch_nets import CifarResNet, ResNet, randomise
 from safetensors.torch import save_file
 
-from qcrs_jax.checkpoint import CheckpointError
 from qcrs_jax.models import build
+from qcrs_jax.models.checkpoint import CheckpointError
 from qcrs_jax.models.resnet import BasicBlock, Bottleneck
 
 DEPTHS = (20, 32, 44, 56, 110)

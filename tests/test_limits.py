@@ -14,11 +14,12 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from qcrs_jax import limits, machine
-from qcrs_jax.cifar_pickle import OPERATIONS, unpickle
-from qcrs_jax.data import DataError, load_dataset, read_idx
-from qcrs_jax.image_files import decode, resize_and_crop
-from qcrs_jax.limits import Limit, default_memory_limit
+from qcrs_jax import machine
+from qcrs_jax.data import limits
+from qcrs_jax.data.cifar_pickle import OPERATIONS, unpickle
+from qcrs_jax.data.image_files import decode, resize_and_crop
+from qcrs_jax.data.limits import Limit, default_memory_limit
+from qcrs_jax.data.load import DataError, load_dataset, read_idx
 
 SMALL = Limit(2**20)
 MIB = 1 / 1024  # in GiB
@@ -91,7 +92,7 @@ def test_headers_of_arrays_are_not_believed(tmp_path, x, compression, message):
 
 
 def test_an_archive_of_too_many_names(tmp_path, monkeypatch):
-    from qcrs_jax import npz_archive
+    from qcrs_jax.data import npz_archive
 
     monkeypatch.setattr(npz_archive, "_DIRECTORY", 300)
     np.savez(tmp_path / "d.npz", x=IMAGES, y=[0, 1])
@@ -189,7 +190,7 @@ def test_a_far_place_in_the_memo_of_a_pickle_takes_no_memory(tmp_path):
 
 
 def test_a_pickle_has_an_end(monkeypatch):
-    from qcrs_jax import cifar_pickle
+    from qcrs_jax.data import cifar_pickle
 
     assert OPERATIONS > 10 * 150_000  # those of CIFAR-100's training file
     monkeypatch.setattr(cifar_pickle, "OPERATIONS", 50)

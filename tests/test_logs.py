@@ -8,7 +8,7 @@ import pytest
 from checkpoints import SHARED
 from qcrs_jax.experiments.table import tables
 
-from qcrs_jax.records import INPUT_SPECIFIC, RecordsError, read_run
+from qcrs_jax.results.records import INPUT_SPECIFIC, RecordsError, read_run
 
 COHEN = "idx\tlabel\tpredict\tradius\tcorrect\ttime"
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qcrs_jax import memory
-from qcrs_jax.memory import correct
+from qcrs_jax.results import stored_balls as memory
+from qcrs_jax.results.stored_balls import correct
 
 ROUNDING = 1e-12
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from qcrs_jax.account import account, most_wrong, wrong_share
-from qcrs_jax.metrics import (
+from qcrs_jax.results.account import account, most_wrong, wrong_share
+from qcrs_jax.results.metrics import (
     FEWEST,
     acr_interval,
     average_certified_radius,
@@ -24,7 +24,7 @@ from qcrs_jax.metrics import (
     share_interval,
     summarise,
 )
-from qcrs_jax.records import Record, Run, read_run, said_of
+from qcrs_jax.results.records import Record, Run, read_run, said_of
 
 RESULTS = Path(__file__).parents[2] / "shared/results"
 

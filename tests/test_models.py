@@ -9,8 +9,8 @@ from flax import nnx
 from qcrs_jax.convert.layouts import count_parameters
 from qcrs_jax.convert.load import load_classifier
 
-from qcrs_jax.checkpoint import fill
 from qcrs_jax.models import ARCHITECTURES, Classifier, Spec, build
+from qcrs_jax.models.checkpoint import fill
 from qcrs_jax.models.layers import ConvNorm, Form, fold_norms, max_pool, scan_blocks, stack
 
 CIFAR = {"num_classes": 10, "image_shape": (32, 32, 3), "mean": (0.0,), "std": (1.0,)}

@@ -12,9 +12,9 @@ from qcrs_jax.experiments.near_ties import (
     moved,
 )
 
-from qcrs_jax.curves import Point
-from qcrs_jax.records import Record
-from qcrs_jax.verdict import make_certificate
+from qcrs_jax.analysis.curves import Point
+from qcrs_jax.certification.verdict import make_certificate
+from qcrs_jax.results.records import Record
 
 REQUEST = {"n0": 100, "n": 10_000}
 

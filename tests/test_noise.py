@@ -8,7 +8,7 @@ from jax.extend.random import threefry_2x32
 from reference_noise import quantiles, reference_noise, threefry
 from scipy import special, stats
 
-from qcrs_jax.noise import _one_by_one, _together, gaussian_noise, normal_numbers, threefry2x32
+from qcrs_jax.sampling.noise import _one_by_one, _together, gaussian_noise, normal_numbers, threefry2x32
 
 KEYS = {prng: jax.random.key(3, impl=impl) for prng, impl in (("threefry", "threefry2x32"), ("rbg", "rbg"))}
 SHAPE = (5, 4, 3)

@@ -18,9 +18,9 @@ from qcrs_jax.convert.load import load_classifier
 from qcrs_jax.experiments.torch_nets import CifarResNet, ResNet, WideResNet, randomise
 from safetensors.torch import save_file
 
-from qcrs_jax.checkpoint import CheckpointError
-from qcrs_jax.data import Dataset
+from qcrs_jax.data.load import Dataset
 from qcrs_jax.errors import UserError
+from qcrs_jax.models.checkpoint import CheckpointError
 
 CIFAR100 = ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761))
 

@@ -12,7 +12,7 @@ from jax import export
 from test_readme import blocks
 
 from qcrs_jax import GoldenSection, certify, load_classifier
-from qcrs_jax.program import PLATFORMS, export_certification
+from qcrs_jax.certification.export import PLATFORMS, export_certification
 
 REPORT = """
 import json, sys

@@ -4,8 +4,8 @@ import numpy as np
 import tqdm
 from qcrs_jax.experiments import cli, demo
 
-from qcrs_jax.metrics import average_certified_radius, columns
-from qcrs_jax.records import read_run
+from qcrs_jax.results.metrics import average_certified_radius, columns
+from qcrs_jax.results.records import read_run
 
 
 def test_the_bar_shows_the_acr_of_the_images_so_far_also_after_a_stop(tmp_path, monkeypatch):

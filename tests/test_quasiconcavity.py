@@ -7,9 +7,9 @@ import pytest
 from kill_runs import cut
 from qcrs_jax.experiments import cli, demo
 
-from qcrs_jax.curves import COLUMNS, Point, read_all_curves, read_curves, read_points
-from qcrs_jax.records import RecordsError
-from qcrs_jax.writer import Writer
+from qcrs_jax.analysis.curves import COLUMNS, Point, read_all_curves, read_curves, read_points
+from qcrs_jax.results.records import RecordsError
+from qcrs_jax.results.writer import Writer
 
 FLAGS = ["--dataset", "npz", "--data_dir", str(demo.IMAGES), "--sigma", "0.25", "--skip", "2", "--max", "6"]
 FLAGS += "--sigmas 0.1 0.8 4 --curve_n 100".split()

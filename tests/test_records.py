@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qcrs_jax.records import (
+from qcrs_jax.results.records import (
     COLUMNS,
     INPUT_SPECIFIC,
     Record,
@@ -28,7 +28,7 @@ from qcrs_jax.records import (
     sidecar_path,
     without_class,
 )
-from qcrs_jax.writer import Writer, write_run
+from qcrs_jax.results.writer import Writer, write_run
 
 RESULTS = Path(__file__).parents[2] / "shared/results"
 REQUEST = {"method": "qcrs", "sigma": 0.5, "seed": 0, "dataset": {"name": "npz", "fingerprint": "ab"}}

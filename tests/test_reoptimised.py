@@ -10,7 +10,7 @@ from qcrs_jax.convert.load import load_classifier
 from qcrs_jax.experiments import demo
 
 from qcrs_jax import GoldenSection, certify
-from qcrs_jax.data import load_dataset
+from qcrs_jax.data.load import load_dataset
 
 SIGMA = 0.25  # that the classifier was trained at: QCRS takes its class from there
 SEARCH = GoldenSection(0.08, 0.9, tolerance=0.03)

@@ -11,8 +11,7 @@ from jax.tree_util import Partial
 from reference_noise import reference_noise
 from scipy import special
 
-from qcrs_jax.noise import gaussian_noise
-from qcrs_jax.sampling import (
+from qcrs_jax.sampling.counts import (
     SOFT_ONE,
     _add,
     num_classes,
@@ -21,6 +20,7 @@ from qcrs_jax.sampling import (
     soft_sums,
     soft_votes,
 )
+from qcrs_jax.sampling.noise import gaussian_noise
 
 IMAGE = jnp.full(SHAPE, 0.1)
 KEY = jax.random.key(3)

@@ -11,10 +11,10 @@ from scipy import special, stats
 
 from qcrs_jax import Fixed, GoldenSection, Sequential, Soft, Tolerance, certify, sample_counts
 from qcrs_jax.bounds import certified_radius, clopper_pearson_lower, randomised_lower
-from qcrs_jax.certificate import check_request
-from qcrs_jax.estimates import estimate_of
-from qcrs_jax.sequential import MARGIN, SEQUENCES, betting_lower, outcome, tables, walk
-from qcrs_jax.streams import ESTIMATION, UNIFORM
+from qcrs_jax.certification.certificate import check_request
+from qcrs_jax.certification.estimates import estimate_of
+from qcrs_jax.certification.sequential import MARGIN, SEQUENCES, betting_lower, outcome, tables, walk
+from qcrs_jax.sampling.streams import ESTIMATION, UNIFORM
 
 KEY = jax.random.key(5)
 N, ALPHA = 2000, 0.01
@@ -197,7 +197,7 @@ def test_the_uniform_number_is_of_the_image_and_its_stream():
 
 
 def test_an_infinite_radius_is_never_certified():
-    from qcrs_jax.verdict import make_randomised_certificate
+    from qcrs_jax.certification.verdict import make_randomised_certificate
 
     made = make_randomised_certificate([[9, 0]], [[50, 0]], [0.25], 50, 0.01, np.array([0.009]))
     assert randomised_lower(50, 50, 0.01, 0.009) == 1 and made.pa_lower[0] == clopper_pearson_lower(50, 50, 0.01)

@@ -4,9 +4,9 @@ import pytest
 from qcrs_jax.experiments import compare, table
 from test_records import make_record
 
-from qcrs_jax.records import RecordsError, read_run
-from qcrs_jax.shards import read_runs
-from qcrs_jax.writer import Writer
+from qcrs_jax.results.records import RecordsError, read_run
+from qcrs_jax.results.shards import read_runs
+from qcrs_jax.results.writer import Writer
 
 IMAGES, SKIP = 7, 10
 REQUEST = {"method": "cohen", "sigma": 0.5, "dataset": {"name": "npz", "split": "test", "fingerprint": "ab"}}

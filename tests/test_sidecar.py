@@ -7,14 +7,14 @@ import os
 
 import pytest
 
-from qcrs_jax.curves import read_all_curves
+from qcrs_jax.analysis.curves import read_all_curves
 from qcrs_jax.errors import UserError
 from qcrs_jax.files import check_regular, read_regular
 from qcrs_jax.printable import printable, printable_lines
-from qcrs_jax.records import RecordsError, read_run, read_sidecar
-from qcrs_jax.shards import read_runs
-from qcrs_jax.sidecar import LARGEST, Unfit, parse
-from qcrs_jax.writer import Writer
+from qcrs_jax.results.records import RecordsError, read_run, read_sidecar
+from qcrs_jax.results.shards import read_runs
+from qcrs_jax.results.sidecar import LARGEST, Unfit, parse
+from qcrs_jax.results.writer import Writer
 
 RUN = {"request": {"method": "cohen", "sigma": 0.25, "n0": 10, "n": 100}, "provenance": {}}
 HEADER = "idx\tlabel\tpredict\tradius\tcorrect\n"

@@ -14,11 +14,11 @@ from qcrs_jax.experiments import cli, simulate
 from scipy import special
 
 from qcrs_jax import GoldenSection, search_sigma
+from qcrs_jax.analysis.curves import COLUMNS, Curves, Point
+from qcrs_jax.analysis.simulation import best_radius, radius_at
+from qcrs_jax.analysis.simulation import simulate as simulate_searches
 from qcrs_jax.bounds import PROBITS, expected_radius_table
-from qcrs_jax.curves import COLUMNS, Curves, Point
-from qcrs_jax.simulation import best_radius, radius_at
-from qcrs_jax.simulation import simulate as simulate_searches
-from qcrs_jax.writer import Writer
+from qcrs_jax.results.writer import Writer
 
 SIGMAS = np.geomspace(0.06, 1.2, 40)
 N = 100_000

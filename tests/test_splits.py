@@ -2,7 +2,7 @@
 
 import pytest
 
-from qcrs_jax.splits import is_hidden, is_plain, split_of, split_within
+from qcrs_jax.data.splits import is_hidden, is_plain, split_of, split_within
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import pytest
 from qcrs_jax.experiments.table import class_tables, group_by_images, tables
 from scipy import stats
 
-from qcrs_jax.metrics import acr_interval, columns
-from qcrs_jax.records import EARLIER_VERSION, Record, RecordsError, Run
+from qcrs_jax.results.metrics import acr_interval, columns
+from qcrs_jax.results.records import EARLIER_VERSION, Record, RecordsError, Run
 
 
 def make_run(tmp_path, name, fingerprint=None, radius=0.5):

@@ -20,11 +20,11 @@ from checkpoints import SHARED
 from PIL import Image
 from qcrs_jax.experiments import prepare_tfds
 
-from qcrs_jax import tfds_files
-from qcrs_jax.crc32c import masked_crc32c
-from qcrs_jax.data import CLASSES, DataError, load_dataset
-from qcrs_jax.image_files import resize_and_crop
-from qcrs_jax.records import read_run
+from qcrs_jax.data import tfds_files
+from qcrs_jax.data.crc32c import masked_crc32c
+from qcrs_jax.data.image_files import resize_and_crop
+from qcrs_jax.data.load import CLASSES, DataError, load_dataset
+from qcrs_jax.results.records import read_run
 
 ARCHIVE = SHARED / "data/cifar10-imagefolder.tar.xz"
 PROGRAM = str(Path(sys.executable).with_name("qcrs-jax"))

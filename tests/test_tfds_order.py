@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from test_tfds_files import as_png, random_images
 
-from qcrs_jax import tfds_files, tfds_order
-from qcrs_jax.data import DataError, load_dataset
+from qcrs_jax.data import tfds_files, tfds_order
+from qcrs_jax.data.load import DataError, load_dataset
 
 
 @pytest.fixture

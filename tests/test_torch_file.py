@@ -26,7 +26,7 @@ from qcrs_jax.convert.load import load_classifier
 from qcrs_jax.convert.torch_file import Tensor, load
 from qcrs_jax.convert.unpickle import ODD_KEYS, Unused
 
-from qcrs_jax.checkpoint import CheckpointError
+from qcrs_jax.models.checkpoint import CheckpointError
 
 BOTH = pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
 DTYPES = "float16 float32 float64 bfloat16 int8 int16 int32 int64 uint8 bool".split()

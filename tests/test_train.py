@@ -13,9 +13,9 @@ from qcrs_jax.convert.load import load_classifier
 from qcrs_jax.experiments import demo
 from qcrs_jax.experiments.train import COLUMNS, _reader, _Run, read_log
 
-from qcrs_jax.checkpoint import is_classifier
-from qcrs_jax.data import Dataset
+from qcrs_jax.data.load import Dataset
 from qcrs_jax.errors import UserError
+from qcrs_jax.models.checkpoint import is_classifier
 
 PROGRAM = str(Path(sys.executable).with_name("qcrs-jax"))
 SMALL = "--arch lenet --dataset npz --data_dir data --sigma 0.25 --schedule onecycle --batch 32 --lr 0.05".split()

@@ -10,7 +10,7 @@ from PIL import Image
 from qcrs_jax.experiments import cli, demo
 from qcrs_jax.experiments.verify_lines import concluded
 
-from qcrs_jax.records import checksum, read_run, sidecar_checksum
+from qcrs_jax.results.records import checksum, read_run, sidecar_checksum
 
 COMMAND = "zoo:fashion_mnist-lenet-sigma0.25"
 DATA = f"--dataset npz --data_dir {demo.IMAGES} --sigma 0.25 --skip 100 --max 300 --N 300".split()

@@ -12,9 +12,9 @@ from qcrs_jax.experiments import cli
 from qcrs_jax.experiments.inputs import digest, digest_of_all
 from qcrs_jax.experiments.verify_sidecar import FIRST_NOISE, LEARNT_SINCE
 
-from qcrs_jax import tfds_files
-from qcrs_jax.data import DataError, load_dataset
-from qcrs_jax.records import checksum, sidecar_checksum
+from qcrs_jax.data import tfds_files
+from qcrs_jax.data.load import DataError, load_dataset
+from qcrs_jax.results.records import checksum, sidecar_checksum
 
 COMMAND = "zoo:fashion_mnist-lenet-sigma0.25"
 SUMS = ("left_out", "sha256", "pixels_sha256", "sidecar_sha256")

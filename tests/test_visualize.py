@@ -10,7 +10,7 @@ from PIL import Image
 from qcrs_jax.experiments import cli, demo, search_figure
 
 from qcrs_jax.bounds import predictive_table
-from qcrs_jax.records import read_run
+from qcrs_jax.results.records import read_run
 from qcrs_jax.search.maximisers import golden_evaluations
 
 COMMON = [str(demo.CHECKPOINT), "--dataset", "npz", "--data_dir", str(demo.IMAGES), "--sigma", "0.25"]

@@ -5,7 +5,7 @@ from qcrs_jax.convert.load import load_classifier
 from qcrs_jax.experiments import cli, demo
 from qcrs_jax.experiments.train import read_log
 
-from qcrs_jax.data import Dataset, load_dataset
+from qcrs_jax.data.load import Dataset, load_dataset
 from qcrs_jax.errors import UserError
 
 

@@ -246,7 +246,7 @@ def pack_images(folder: Path, file: Path, count: int) -> int:
     """
     import numpy as np
 
-    from qcrs_jax.data import load_dataset
+    from qcrs_jax.data.load import load_dataset
 
     dataset = load_dataset("folder", folder, "test")
     places = [np.flatnonzero(np.asarray(dataset.labels) == label) for label in range(len(dataset.class_names))]

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
+from qcrs_jax.certification.procedure import draw_prediction
 from qcrs_jax.models.layers import Form
-from qcrs_jax.parallel import place
-from qcrs_jax.procedure import draw_prediction
+from qcrs_jax.sampling.devices import place
 
 from .networks import SIGMA, Network
 from .sides import Program, Side

@@ -55,7 +55,7 @@ def exact(part: Part) -> None:
     import jax.numpy as jnp
     import numpy as np
 
-    from qcrs_jax.noise import gaussian_noise
+    from qcrs_jax.sampling.noise import gaussian_noise
 
     device, cpu = devices()
     committed = np.array(reference.read()["exact"])
@@ -490,7 +490,7 @@ def _without_progress(text):
 
 
 def _counts(path):
-    from qcrs_jax.records import read_run
+    from qcrs_jax.results.records import read_run
 
     return [record.counts for record in read_run(path).records]
 

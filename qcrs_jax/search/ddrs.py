@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..errors import SettingError
-from ..noise import gaussian_noise
-from ..sampling import Classifier, logits_of, num_classes
-from ..streams import SEARCH
+from ..sampling.counts import Classifier, logits_of, num_classes
+from ..sampling.noise import gaussian_noise
+from ..sampling.streams import SEARCH
 from .protocol import Search, check_bracket
 
 

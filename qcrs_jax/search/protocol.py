@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ..errors import SettingError
-from ..streams import SEARCH
+from ..sampling.streams import SEARCH
 from .maximisers import AskTell
 
 

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
-from .parallel import DEVICES, Call, any_image, over_images
-from .sampling import Votes, no_votes, num_classes, sample_votes
-from .search import Query
-from .search.maximisers import AskTell, run
+from ..sampling.counts import Votes, no_votes, num_classes, sample_votes
+from ..sampling.devices import DEVICES, Call, any_image, over_images
+from ..sampling.streams import CURVE, END, ESTIMATION, SEARCH, SELECTION, stream
+from ..search import Query
+from ..search.maximisers import AskTell, run
 from .sequential import Looks
-from .streams import CURVE, END, ESTIMATION, SEARCH, SELECTION, stream
 
 
 class _Stages(NamedTuple):

@@ -28,7 +28,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from scipy import interpolate, special
 
-from . import bounds
+from .. import bounds
 from .verdict import Certificate, fields_of, make_sequential_certificate
 
 SEQUENCES = ("union", "betting", "stages", "fixed")

@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from .bounds import expected_radius, smallest_n
-from .certificate import MAX_N
-from .search.bayesian import PRIOR, sigma_grid
-from .search.posterior import posterior
+from ..bounds import expected_radius, smallest_n
+from ..certification.certificate import MAX_N
+from ..search.bayesian import PRIOR, sigma_grid
+from ..search.posterior import posterior
 
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(15)
 MOST = 64  # times the mean are given to one image at most

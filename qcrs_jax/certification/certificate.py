@@ -12,8 +12,8 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
-from . import bounds
-from .checks import (
+from .. import bounds
+from ..checks import (
     UNIT,
     ValueRange,
     as_image_keys,
@@ -24,11 +24,11 @@ from .checks import (
     instance_of,
     whole_number,
 )
+from ..sampling.counts import Classifier, as_pytree, default_batch_size
+from ..sampling.streams import uniform_words
+from ..search import FixedSigma, Search, SigmaAscent, SigmaSearch
 from .estimates import Drawn, Estimate, Fixed
 from .procedure import draw_curve, draw_prediction, draw_search, draw_votes
-from .sampling import Classifier, as_pytree, default_batch_size
-from .search import FixedSigma, Search, SigmaAscent, SigmaSearch
-from .streams import uniform_words
 from .verdict import Certificate, Prediction, make_prediction
 
 MAX_N = 2**30

@@ -12,11 +12,11 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt32
 
-from . import bounds
-from .sampling import Votes, soft_sums
-from .search import SigmaAscent, SigmaSearch
+from .. import bounds
+from ..sampling.counts import Votes, soft_sums
+from ..sampling.streams import uniform
+from ..search import SigmaAscent, SigmaSearch
 from .sequential import Sequential, check_no_labels, check_one_number, check_smallest
-from .streams import uniform
 from .verdict import (
     Certificate,
     fields_of,

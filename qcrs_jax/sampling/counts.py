@@ -15,7 +15,7 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
-from .checks import UNIT, ValueRange, as_images, as_key, check_sigma
+from ..checks import UNIT, ValueRange, as_images, as_key, check_sigma
 from .noise import gaussian_noise
 
 Classifier = Callable[[Float[Array, "batch h w c"]], Float[Array, "batch num_classes"]]

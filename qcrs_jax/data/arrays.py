@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
+from ..files import open_regular
 from .cifar_pickle import unpickle
 from .dataset import CIFAR10, CLASSES, DataError, Dataset, digest
-from .files import open_regular
 from .limits import MOST_CLASSES, Limit, check_classes, read_text
 from .mat_files import check_mat
 from .npz_archive import Archive

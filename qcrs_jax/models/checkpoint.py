@@ -21,9 +21,9 @@ import safetensors
 from flax import nnx
 from safetensors.numpy import save
 
-from .errors import UserError
-from .files import check_regular, is_partial, read_regular, replacing
-from .models import Classifier, Spec, build
+from ..errors import UserError
+from ..files import check_regular, is_partial, read_regular, replacing
+from ..models import Classifier, Spec, build
 
 FILE = "classifier.safetensors"
 FORMAT = 2

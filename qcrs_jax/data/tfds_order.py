@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ..files import replacing
 from .dataset import digest
-from .files import replacing
 
 NAME = "qcrs_jax_order_{}.npz"
 

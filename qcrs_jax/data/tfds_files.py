@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ..files import open_regular
 from . import image_files, image_folders, imagenet_files, tfds_order
+from .arrays import read_idx
 from .crc32c import masked_crc32c
-from .data_arrays import read_idx
 from .dataset import DataError, Dataset, digest
-from .files import open_regular
 from .limits import Limit, check_classes
 
 _LIMIT = Limit()

@@ -5,9 +5,9 @@ import math
 import os
 from pathlib import Path
 
+from ..files import open_regular
+from ..machine import usable_memory
 from .dataset import DataError
-from .files import open_regular
-from .machine import usable_memory
 
 GIB = 2**30
 MOST_CLASSES = 100_000

@@ -29,7 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt32
 
-from .version import version
+from ..version import version
 
 _Array = Array | np.ndarray
 

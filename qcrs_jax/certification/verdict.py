@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from . import bounds
-from .sampling import SOFT_ONE
-from .search import SigmaAscent, SigmaSearch
+from .. import bounds
+from ..sampling.counts import SOFT_ONE
+from ..search import SigmaAscent, SigmaSearch
 
 ABSTAIN = -1
 

@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from ..files import open_regular
 from .dataset import DataError, Dataset, digest
-from .files import open_regular
 from .image_folders import list_folder
 from .imagenet_files import list_imagenet
 from .limits import MOST_PIXELS, Limit

@@ -14,8 +14,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.tree_util import Partial
 from jaxtyping import Array, Bool
 
-from .errors import UserError
-from .machine import cores, own_cards, usable_cpus
+from ..errors import UserError
+from ..machine import cores, own_cards, usable_cpus
 
 DEVICES = "devices"
 """The axis of the devices, inside a program that runs on several."""

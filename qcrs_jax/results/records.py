@@ -24,10 +24,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..errors import UserError
+from ..files import read_regular
 from . import sidecar as sidecars
 from .account import account
-from .errors import UserError
-from .files import read_regular
 
 COLUMNS = (
     "idx",

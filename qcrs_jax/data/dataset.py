@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from .errors import UserError
+from ..errors import UserError
 
 CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck".split()
 CLASSES = {

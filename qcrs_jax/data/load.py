@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from . import data_arrays, image_files, image_folders, tfds_files
+from ..files import reads
+from . import arrays as data_arrays
+from . import image_files, image_folders, tfds_files
+from .arrays import read_idx
 from .class_order import in_class_order
-from .data_arrays import read_idx
 from .dataset import CLASSES, DataError, Dataset, digest
-from .files import reads
 from .limits import Limit
 from .splits import SPLITS
 

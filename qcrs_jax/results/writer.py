@@ -10,8 +10,8 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ..files import lock, replacing, writing
 from . import sidecar
-from .files import lock, replacing, writing
 from .records import (
     COLUMNS,
     WHEN_FINISHED,

@@ -16,9 +16,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from .bounds import certified_radius, clopper_pearson_lower, clopper_pearson_upper
-from .records import RecordsError, Run, parse_counts, read_rows, read_sidecar
-from .shards import join
+from ..bounds import certified_radius, clopper_pearson_lower, clopper_pearson_upper
+from ..results.records import RecordsError, Run, parse_counts, read_rows, read_sidecar
+from ..results.shards import join
 
 MOST_SAMPLES = 2**31  # at each sigma
 MOST_SIGMAS = 10_001

@@ -18,10 +18,10 @@ from jax.scipy.special import ndtr
 from jaxtyping import Float, Int
 from scipy import special
 
-from .bounds import PROBITS, expected_radius_table
+from ..bounds import PROBITS, expected_radius_table
+from ..search import QCRS
+from ..search.maximisers import run
 from .curves import Curves
-from .search import QCRS
-from .search.maximisers import run
 
 
 class Simulation(NamedTuple):

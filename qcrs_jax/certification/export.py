@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 from jax import export
 
+from ..checks import check_execution, instance_of, whole_number
+from ..sampling.counts import Classifier, as_pytree, default_batch_size
+from ..search import FixedSigma, Search
 from .certificate import check_request
-from .checks import check_execution, instance_of, whole_number
 from .procedure import draw_votes
-from .sampling import Classifier, as_pytree, default_batch_size
-from .search import FixedSigma, Search
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
