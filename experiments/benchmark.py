@@ -4,8 +4,8 @@ All draw noise, add it, normalise, run the same ResNet (ours is converted from P
 exported from PyTorch's network), and count classes. ONNX Runtime gets its noise from PyTorch, whose generator is faster
 than NumPy's. Each side runs at its best batch size, PyTorch also in its better memory format and ONNX Runtime with its
 threads spinning or not; turns alternate, and medians count. Also told: the time from the checkpoint file to the first
-certificate by QCRS, and how many programs of the network were compiled on the way. Needs PyTorch: pip install
-'qcrs_jax[test]'. ONNX Runtime is left out, as "-", where it is not installed: pip install onnxruntime onnxscript.
+certificate by QCRS, and how many programs of the network were compiled on the way. With --python there is a row for the
+JAX of each of these interpreters, all timed in one run. Needs PyTorch: pip install 'qcrs_jax[test]'. ONNX Runtime is left out, as "-", where it is not installed: pip install onnxruntime onnxscript.
 
 Where JAX finds a GPU, the sides are on that GPU: our sampler in float32 (with TF32, and with full precision) and in
 bfloat16, PyTorch eager, and torch.compile. Each is timed at the best of several options: batch size, images in
@@ -17,6 +17,7 @@ With --tpu nothing is timed: the sampler is compiled for a TPU v5e, which need n
 model tells what it would do, step by step.
 """
 
+import sys
 from pathlib import Path
 
 from qcrs_jax.errors import UserError
@@ -28,6 +29,13 @@ def add_arguments(parser):
     add("--batches", type=int, nargs="+", help="batch sizes to try (default: 8 to 256 on a CPU)")
     add("--seconds", type=float, default=3.0, help="length of a turn, roughly (default: 3)")
     add("--turns", type=int, default=7, help="turns of each side at its best batch size (default: 7)")
+    add(
+        "--python",
+        nargs="+",
+        default=[sys.executable],
+        metavar="FILE",
+        help="on a CPU: interpreters with qcrs_jax and some version of JAX, a row for each (default: this one)",
+    )
     add("--minutes", type=float, help="on a GPU: when it has to be done; what is left out is said (default: no end)")
     add(
         "--try",
@@ -55,12 +63,9 @@ def run(args):
     from .bench import gpu
 
     gpu.share_the_card()
-    import jax
-
     from qcrs_jax.sampling.devices import choose_devices
 
-    devices = choose_devices()
-    if devices[0].platform == "gpu":
+    if choose_devices()[0].platform == "gpu":
         return gpu.run(args)
     args.batches = args.batches or [8, 16, 32, 64, 128, 256]
     try:
@@ -70,12 +75,12 @@ def run(args):
     onnxruntime = _onnxruntime()
     on_cpu = f"torch {torch.__version__}" + (f" and onnxruntime {onnxruntime.__version__}" if onnxruntime else "")
     print(
-        f"jax {jax.__version__} on {len(devices)} x {devices[0].device_kind}; {on_cpu} on the CPU, "
-        f"{torch.get_num_threads()} threads; float32.\nSamples a second, noise and counting included, @ batch size "
-        "(ours: of each device), and the ratios of ours to theirs\n"
+        f"{on_cpu}, {torch.get_num_threads()} threads; float32.\nSamples a second, noise and counting included, @ batch "
+        "size (ours: of each device), and the ratios of ours to theirs\n"
     )
     columns = (
         ("network", 12),
+        ("JAX", 10),
         ("PyTorch", 14),
         ("ONNX Runtime", 14),
         ("qcrs_jax", 14),
@@ -86,31 +91,56 @@ def run(args):
     )
     print("".join(name.rjust(width) for name, width in columns), flush=True)
     for depth in args.depths:
-        cells = _compare(depth, devices, args)
-        print("".join(cell.rjust(width) for cell, (_, width) in zip(cells, columns)), flush=True)
+        for cells in _compare(depth, args):
+            print("".join(cell.rjust(width) for cell, (_, width) in zip(cells, columns)), flush=True)
 
 
-def _compare(depth, devices, args):
+def _compare(depth, args):
+    """The cells of the rows of a network, one row for each version of JAX."""
+    import contextlib
+    import functools
     import statistics
+    import tempfile
 
-    ours, first, compilations = _jax_sampler(depth, devices)
-    sides = {"torch": _torch_samplers(depth), "onnx": _onnx_samplers(depth), "jax": [ours]}
-    best = {}
-    for name, samplers in sides.items():
-        trials = {(s, batch): _rate(s, batch, args.seconds / 3) for s in samplers for batch in args.batches}
-        if trials:
-            best[name] = max(trials, key=trials.get)
-    rates = {name: [] for name in best}
-    for _ in range(args.turns):
-        for name, choice in best.items():
-            rates[name].append(_rate(*choice, args.seconds))
-    median = {name: statistics.median(values) for name, values in rates.items()}
-    shown = [f"{median[name]:,.0f} @{best[name][1]}" if name in best else "-" for name in sides]
-    ratios = [f"{median['jax'] / median[name]:.2f}" if name in best else "-" for name in ("torch", "onnx")]
-    return f"ResNet-{depth}", *shown, *ratios, f"{first:.2f} s", str(compilations)
+    from .bench.jax_sampler import JaxSampler
+
+    with contextlib.ExitStack() as stack:
+        checkpoint = _checkpoint(depth, Path(stack.enter_context(tempfile.TemporaryDirectory())))
+        ours = [stack.enter_context(contextlib.closing(JaxSampler(python, checkpoint))) for python in args.python]
+        # Of each side, what takes (batch, seconds) and gives a rate.
+        sides = {
+            "torch": [functools.partial(rate, sampler) for sampler in _torch_samplers(depth)],
+            "onnx": [functools.partial(rate, sampler) for sampler in _onnx_samplers(depth)],
+            **{sampler: [sampler.rate] for sampler in ours},
+        }
+        best = {}
+        for side, meters in sides.items():
+            trials = {(meter, batch): meter(batch, args.seconds / 3) for meter in meters for batch in args.batches}
+            if trials:
+                best[side] = max(trials, key=trials.get)
+        rates = {side: [] for side in best}
+        for _ in range(args.turns):
+            for side, (meter, batch) in best.items():
+                rates[side].append(meter(batch, args.seconds))
+    median = {side: statistics.median(values) for side, values in rates.items()}
+    for sampler in ours:
+        shown = [f"{median[s]:,.0f} @{best[s][1]}" if s in best else "-" for s in ("torch", "onnx", sampler)]
+        ratios = [f"{median[sampler] / median[s]:.2f}" if s in best else "-" for s in ("torch", "onnx")]
+        yield f"ResNet-{depth}", sampler.jax, *shown, *ratios, f"{sampler.first:.2f} s", str(sampler.compilations)
 
 
-def _rate(sampler, batch, seconds):
+def _checkpoint(depth, folder):
+    """A file of PyTorch's weights."""
+    import torch
+
+    from .torch_nets import CifarResNet, randomise
+
+    weights = {f"1.{k}": v for k, v in randomise(CifarResNet(depth)).state_dict().items()}
+    torch.save({"arch": f"cifar_resnet{depth}", "state_dict": weights}, folder / "checkpoint.pth.tar")
+    return folder / "checkpoint.pth.tar"
+
+
+def rate(sampler, batch: int, seconds: float) -> float:
     """Samples a second over about so many seconds; the first calls, which may compile, do not count."""
     import time
 
@@ -198,40 +228,3 @@ def _sampler(logits):
         return counts
 
     return sample
-
-
-def _jax_sampler(depth, devices):
-    """Our sampler, the seconds to its first certificate, and the programs compiled for that."""
-    import tempfile
-    import time
-
-    import jax
-    import numpy as np
-    import torch
-
-    from qcrs_jax import GoldenSection, certify, load_classifier
-
-    from .torch_nets import CifarResNet, randomise
-
-    image = np.random.default_rng(0).uniform(size=(32, 32, 3)).astype(np.float32)
-    key, options = jax.random.key(0), {"n": 100, "devices": devices, "search": GoldenSection(0.08, 0.9)}
-    # What is compiled once for every classifier, such as the folding of keys, is not the network's.
-    certify(lambda x: x.mean((1, 2)), image, 0.25, key=key, **options)
-    compilations = []
-    jax.monitoring.register_event_duration_secs_listener(
-        lambda name, *_, **__: compilations.append(name) if name.endswith("backend_compile_duration") else None
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "checkpoint.pth.tar"
-        weights = {f"1.{k}": v for k, v in randomise(CifarResNet(depth)).state_dict().items()}
-        torch.save({"arch": f"cifar_resnet{depth}", "state_dict": weights}, file)
-        started = time.perf_counter()
-        classify = load_classifier(file).classify
-        before = len(compilations)
-        certify(classify, image, 0.25, key=key, **options)
-        first = time.perf_counter() - started
-
-    def sample(batch, n):
-        return certify(classify, image, 0.25, key=key, n0=1, n=max(n, 10), batch_size=batch, devices=devices).counts
-
-    return sample, first, len(compilations) - before

@@ -11,7 +11,7 @@ from qcrs_jax.convert.load import load_classifier
 
 from qcrs_jax.models import ARCHITECTURES, Classifier, Spec, build
 from qcrs_jax.models.checkpoint import fill
-from qcrs_jax.models.layers import ConvNorm, Form, fold_norms, max_pool, scan_blocks, stack
+from qcrs_jax.models.layers import ConvNorm, Form, fold_norms, max_pool, put_apart, put_beside, scan_blocks, stack
 
 CIFAR = {"num_classes": 10, "image_shape": (32, 32, 3), "mean": (0.0,), "std": (1.0,)}
 
@@ -51,7 +51,16 @@ def test_the_form_of_a_tpu_is_the_same_function_under_vmap_and_with_derivatives(
 
 @pytest.mark.parametrize(
     "form",
-    [Form(()), Form((2,), unrolled=True), Form((2, 2), slice_first=True), Form((2, 2), True, True), Form((4, 2), True)],
+    [
+        Form(()),
+        Form((2,), unrolled=True),
+        Form((2, 2), slice_first=True),
+        Form((2, 2), True, True),
+        Form((4, 2), True),
+        Form((), beside=2),
+        Form((2,), beside=16),
+        Form((4, 2), beside=3),
+    ],
 )
 def test_all_forms_are_the_same_function(form):
     spec = Spec("cifar_resnet20", 10, (32, 32, 3), (0.5,), (0.25,))
@@ -78,9 +87,31 @@ def _network(classify):
     return nnx.merge(classify.func.graph, nnx.State(classify.args[0]))
 
 
+@pytest.mark.parametrize("batch", [1, 6, 16])
+@pytest.mark.parametrize("shape", [(32, 32, 3), (28, 36, 1), (30, 32, 3), (32, 30, 3)])
+def test_images_side_by_side_do_not_see_each_other(batch, shape):
+    spec = Spec("cifar_resnet14", 5, shape, (0.5,), (0.25,), {"shortcut": "option_a"})
+    classifier = Classifier(spec, build(spec))
+    x = jnp.asarray(images(batch, shape))
+    beside, plain = (classifier.inference(form) for form in (Form(beside=16), Form(())))
+    np.testing.assert_allclose(beside(x), plain(x), atol=1e-5)
+    alone = beside(x.at[1:].set(7.0))[0]
+    np.testing.assert_allclose(alone, beside(x)[0], atol=1e-5)
+
+
+def test_images_side_by_side_come_apart_as_they_were():
+    x = jnp.asarray(images(12, (5, 3, 2)))
+    beside = put_beside(x, 4)
+    assert beside.shape == (3, 5, 3, 4, 2)
+    np.testing.assert_array_equal(beside[1, :, 2, 3], x[7, :, 2])
+    np.testing.assert_array_equal(put_apart(beside), x)
+
+
 def test_the_form_of_a_platform():
     assert Form.of("tpu") == Form((2, 2), slice_first=True)
-    assert Form.of("cpu") == Form()
+    assert Form.of("cpu", (0, 7, 0)) == Form.of("cpu", (0, 10, 2)) == Form()
+    assert Form.of("cpu", (0, 11, 0)) == Form.of("cpu", (0, 12, 0, 1)) == Form(beside=16)
+    assert Form.of("cpu") == Form.of("cpu", jax.__version_info__)
     assert Form.of("gpu") == Form.of("cuda") == Form((4, 2), unrolled=True, packed=True)
     assert Form.of(Form(())) == Form(())
 

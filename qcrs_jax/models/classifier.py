@@ -144,7 +144,7 @@ class Classifier:
         inference = nnx.clone(self.model)
         inference.eval()
         if hasattr(inference, "prepare_inference"):
-            inference.prepare_inference(platform or jax.default_backend(), self.spec.image_shape[1])
+            inference.prepare_inference(platform or jax.default_backend(), *self.spec.image_shape[:2])
         compute_in(inference, dtype := jnp.dtype(dtype))
         graph, weights = nnx.split(inference)
         mean, std = (jnp.asarray(v, jnp.float32).reshape(1, 1, 1, -1) for v in (self.spec.mean, self.spec.std))

@@ -20,25 +20,31 @@ class Form:
             loop, which compiles faster.
         slice_first: see `scan_blocks`.
         packed: whether a 7x7 stem takes squares of four pixels at a time (`pack_pixels`).
+        beside: how many images stand side by side in the stages (`put_beside`); 1 for none. Rows are joined then, not
+            columns. Only networks with few channels have such stages.
     """
 
     joined: tuple[int, ...] = (2,)
     unrolled: bool = False
     slice_first: bool = False
     packed: bool = False
+    beside: int = 1
 
     @classmethod
-    def of(cls, platform: "str | Form") -> "Form":
+    def of(cls, platform: "str | Form", jax_version: tuple[int, ...] = jax.__version_info__) -> "Form":
         """The form for `platform`, a name of JAX's; a form is kept as it is.
 
         Those of a CPU and of a GPU (an H100) were the fastest of those measured there. That of a TPU is by its
-        compiler's estimates.
+        compiler's estimates. On a CPU the form depends on the version of JAX: since 0.11 XLA computes a convolution
+        row by row of each image, at a cost for each row, and long rows are faster.
         """
         if isinstance(platform, cls):
             return platform
         if platform == "tpu":
             return cls(joined=(2, 2), slice_first=True)
-        return cls() if platform == "cpu" else cls(joined=(4, 2), unrolled=True, packed=True)
+        if platform == "cpu":
+            return cls(beside=16 if jax_version >= (0, 11) else 1)
+        return cls(joined=(4, 2), unrolled=True, packed=True)
 
 
 def conv(features_in: int, features: int, kernel: int, stride: int = 1, *, rngs: nnx.Rngs) -> nnx.Conv:
@@ -72,10 +78,12 @@ class ConvNorm(nnx.Module):
         self.conv = conv(features_in, features, kernel, stride, rngs=rngs)
         self.norm = batch_norm(features, rngs=rngs) if normed else None
         self.features_in = features_in
-        self.columns = 1  # see join_columns
+        self.columns = self.rows = 1  # see join_columns, join_rows
         self.packed = False  # see pack_pixels
 
-    def __call__(self, x: Float[Array, "batch h w c"]) -> Float[Array, "batch h2 w2 c2"]:
+    def __call__(self, x: Float[Array, "batch h w *beside c"]) -> Float[Array, "batch h2 w2 *beside c2"]:
+        if x.ndim == 5:
+            return _conv_beside(self, x)
         if self.packed:
             return self.conv(_squares(x, self.conv.kernel.shape[-2]))
         x = x.reshape(*x.shape[:2], -1, self.features_in)  # undoes join_columns of the layer before
@@ -128,16 +136,61 @@ def join_columns(unit: ConvNorm, columns: int) -> None:
     undoes it at no cost. With 16 channels a convolution leaves most of a vector unit idle; two columns at a time
     cost 4/3 of the operations and are yet faster by a third. Works on stacked kernels too.
     """
-    kernel, bias = np.asarray(unit.conv.kernel[...]), np.asarray(unit.conv.bias[...])
-    *stacked, h, w, features_in, features = kernel.shape
-    joined = np.zeros((*stacked, h, w + columns - 1, features_in, columns, features), np.float32)
-    for j in range(columns):
-        joined[..., j : j + w, :, j, :] = kernel
-    unit.conv.kernel = nnx.Param(jnp.asarray(joined.reshape(*joined.shape[:-2], -1)))
-    unit.conv.bias = nnx.Param(jnp.asarray(np.tile(bias, columns)))
-    unit.conv.kernel_size = (h, w + columns - 1)
-    unit.conv.strides = (1, columns)
+    _join(unit, columns, axis=-3)
     unit.columns = columns
+
+
+def join_rows(unit: ConvNorm, rows: int) -> None:
+    """Makes a folded 3x3 convolution of stride 1 compute `rows` neighbouring rows at a time, in place.
+
+    As `join_columns`, for images side by side (`put_beside`), whose neighbouring columns are apart. The rows have to
+    be brought into order again, which costs a copy.
+    """
+    _join(unit, rows, axis=-4)
+    unit.rows = rows
+
+
+def _join(unit, count, axis):
+    """Makes the kernel of `unit` give `count` neighbours along `axis`, -4 for rows or -3 for columns."""
+    kernel = np.moveaxis(np.asarray(unit.conv.kernel[...]), axis, 0)
+    joined = np.zeros((len(kernel) + count - 1, *kernel.shape[1:-1], count, kernel.shape[-1]), np.float32)
+    for j in range(count):
+        joined[j : j + len(kernel), ..., j, :] = kernel
+    joined = np.moveaxis(joined.reshape(*joined.shape[:-2], -1), 0, axis)
+    unit.conv.kernel = nnx.Param(jnp.asarray(joined))
+    unit.conv.bias = nnx.Param(jnp.asarray(np.tile(np.asarray(unit.conv.bias[...]), count)))
+    unit.conv.kernel_size = joined.shape[-4:-2]
+    unit.conv.strides = (count, 1) if axis == -4 else (1, count)
+
+
+def put_beside(x: Float[Array, "batch h w c"], count: int) -> Float[Array, "batch2 h w count c"]:
+    """The images with `count` of them side by side: the first column of each, then the second of each, and so on.
+
+    A row is `count` times as long so. The neighbours of a pixel are `count` pixels away, and belong to its own image.
+    """
+    batch, h, w, c = x.shape
+    return x.reshape(batch // count, count, h, w, c).transpose(0, 2, 3, 1, 4)
+
+
+def put_apart(x: Float[Array, "batch2 h w count c"]) -> Float[Array, "batch h w c"]:
+    """Undoes `put_beside`."""
+    x = x.transpose(0, 3, 1, 2, 4)
+    return x.reshape(-1, *x.shape[2:])
+
+
+def _conv_beside(unit, x):
+    """The folded 3x3 convolution `unit` of stride 1 on images side by side, with its rows in order again."""
+    batch, h, w, beside, c = x.shape
+    y = jax.lax.conv_general_dilated(
+        x.reshape(batch, h, w * beside, c),
+        unit.conv.kernel[...],
+        (unit.rows, 1),
+        ((1, 1), (beside, beside)),
+        rhs_dilation=(1, beside),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    y = (y + unit.conv.bias[...]).reshape(batch, h // unit.rows, w * beside, unit.rows, -1)
+    return y.swapaxes(2, 3).reshape(batch, h, w, beside, -1)
 
 
 def pack_pixels(unit: ConvNorm) -> None:

@@ -3,11 +3,25 @@
 Each stage is its first block, which may stride and widen, and the rest, stacked and scanned.
 """
 
+import math
+
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from .layers import ConvNorm, Form, fold_norms, join_columns, max_pool, pack_pixels, scan_blocks, stack
+from .layers import (
+    ConvNorm,
+    Form,
+    fold_norms,
+    join_columns,
+    join_rows,
+    max_pool,
+    pack_pixels,
+    put_apart,
+    put_beside,
+    scan_blocks,
+    stack,
+)
 
 
 class BasicBlock(nnx.Module):
@@ -21,7 +35,7 @@ class BasicBlock(nnx.Module):
         projects = shortcut == "projection" and (stride > 1 or self.widens > 0)
         self.shortcut = ConvNorm(features_in, features, 1, stride, rngs=rngs) if projects else None
 
-    def __call__(self, x: Float[Array, "batch h w c"]) -> Float[Array, "batch h2 w2 c2"]:
+    def __call__(self, x: Float[Array, "batch h w *beside c"]) -> Float[Array, "batch h2 w2 *beside c2"]:
         out = self.conv2(nnx.relu(self.conv1(x)))
         if self.shortcut is not None:
             x = self.shortcut(x)
@@ -57,14 +71,35 @@ class Stage(nnx.Module):
         self.first = block(features_in, features, stride, rngs=rngs)
         self.rest = stack(lambda r: block(features, features, 1, rngs=r), depth - 1, rngs) if depth > 1 else None
         self.slice_first = self.unrolled = False  # see scan_blocks
+        self.beside = 1  # see put_beside
 
     def __call__(self, x: Float[Array, "batch h w c"]) -> Float[Array, "batch h2 w2 c2"]:
-        x = self.first(x)
+        if self.beside == 1:
+            return self._run_rest(self.first(x))
+        beside, features_in = math.gcd(len(x), self.beside), self.first.features_in
+        x = x.reshape(*x.shape[:2], -1, features_in)  # undoes join_columns of the stem
+        if self.first.stride > 1:  # what strides takes the images apart
+            x = put_beside(self.first(x), beside)
+        else:
+            x = self.first(put_beside(x, beside))
+        return put_apart(self._run_rest(x))
+
+    def _run_rest(self, x):
         return x if self.rest is None else scan_blocks(self.rest, x, self.slice_first, self.unrolled)
 
     def write_as(self, form: Form) -> None:
         """Sets how the blocks are run."""
         self.slice_first, self.unrolled = form.slice_first, form.unrolled
+
+    def join(self, count: int) -> None:
+        """Joins `count` columns of the convolutions of stride 1; rows of those on images side by side."""
+        for block in filter(None, (self.first, self.rest)):
+            if self.beside == 1:
+                units, join = (block.conv1, block.conv2) if block.stride == 1 else (block.conv2,), join_columns
+            else:
+                units, join = (block.conv1, block.conv2) if block.stride == 1 else (), join_rows
+            for unit in units:
+                join(unit, count)
 
 
 class ResNet(nnx.Module):
@@ -113,25 +148,28 @@ class ResNet(nnx.Module):
         self.stages = len(blocks)
         self.fc = nnx.Linear(features_in, num_classes, rngs=rngs)
 
-    def prepare_inference(self, platform: str | Form, width: int = 32) -> None:
+    def prepare_inference(self, platform: str | Form, height: int = 32, width: int = 32) -> None:
         """Folds batch normalisation, and takes the form for `platform`, in place.
 
-        Columns are joined where the network has few channels, and the `width` of the images is a multiple of four.
+        Columns are joined where the network has few channels, and the `width` of the images is a multiple of four;
+        images stand side by side where their `height` is one, too.
         """
         form = Form.of(platform)
         fold_norms(self)
-        for i in range(self.stages):
-            getattr(self, f"layer{i + 1}").write_as(form)
+        stages = [getattr(self, f"layer{i + 1}") for i in range(self.stages)]
+        for stage in stages:
+            stage.write_as(form)
         if form.packed and self.stem == "7x7":
             pack_pixels(self.conv1)
-        if not form.joined or self.width > 16 or self.max_pool or width % 4:
+        if self.width > 16 or self.max_pool or width % 4:
             return
-        join_columns(self.conv1, 4)
-        for stage, columns in zip((self.layer1, self.layer2), form.joined):
-            for block in filter(None, (stage.first, stage.rest)):
-                if block.stride == 1:
-                    join_columns(block.conv1, columns)
-                join_columns(block.conv2, columns)
+        if height % 4 == 0:
+            for stage in stages:
+                stage.beside = form.beside
+        if form.joined:
+            join_columns(self.conv1, 4)
+        for stage, columns in zip(stages, form.joined):
+            stage.join(columns)
 
     def __call__(self, x: Float[Array, "batch h w c"]) -> Float[Array, "batch num_classes"]:
         x = nnx.relu(self.conv1(x))

@@ -45,7 +45,7 @@ class WideResNet(nnx.Module):
         self.norm = batch_norm(64 * widen, rngs=rngs)
         self.fc = nnx.Linear(64 * widen, num_classes, rngs=rngs)
 
-    def prepare_inference(self, platform: str | Form, width: int = 32) -> None:
+    def prepare_inference(self, platform: str | Form, height: int = 32, width: int = 32) -> None:
         """Folds the batch normalisation that follows a convolution, one of the two in every block, in place."""
         fold_norms(self)
         for stage in (self.block1, self.block2, self.block3):
