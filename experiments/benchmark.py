@@ -5,7 +5,8 @@ exported from PyTorch's network), and count classes. ONNX Runtime gets its noise
 than NumPy's. Each side runs at its best batch size, PyTorch also in its better memory format and ONNX Runtime with its
 threads spinning or not; turns alternate, and medians count. Also told: the time from the checkpoint file to the first
 certificate by QCRS, and how many programs of the network were compiled on the way. With --python there is a row for the
-JAX of each of these interpreters, all timed in one run. Needs PyTorch: pip install 'qcrs_jax[test]'. ONNX Runtime is left out, as "-", where it is not installed: pip install onnxruntime onnxscript.
+JAX of each of these interpreters, all timed in one run. Needs PyTorch: pip install 'qcrs_jax[test]'. ONNX Runtime is
+left out, as "-", where it is not installed: pip install onnxruntime onnxscript.
 
 Where JAX finds a GPU, the sides are on that GPU: our sampler in float32 (with TF32, and with full precision) and in
 bfloat16, PyTorch eager, and torch.compile. Each is timed at the best of several options: batch size, images in
@@ -75,8 +76,8 @@ def run(args):
     onnxruntime = _onnxruntime()
     on_cpu = f"torch {torch.__version__}" + (f" and onnxruntime {onnxruntime.__version__}" if onnxruntime else "")
     print(
-        f"{on_cpu}, {torch.get_num_threads()} threads; float32.\nSamples a second, noise and counting included, @ batch "
-        "size (ours: of each device), and the ratios of ours to theirs\n"
+        f"{on_cpu}, {torch.get_num_threads()} threads; float32.\nSamples a second, noise and counting included, @ "
+        "batch size (ours: of each device), and the ratios of ours to theirs\n"
     )
     columns = (
         ("network", 12),

@@ -1,8 +1,8 @@
 """Our sampler in a process of its own, so that several versions of JAX are timed in one run, each by its interpreter.
 
-`python -m qcrs_jax.experiments.bench.jax_sampler CHECKPOINT` prints a line of JSON: the version of JAX, the devices, the
-seconds from the file to the first certificate, and the programs compiled for that. It then answers each line "BATCH
-SECONDS" with the samples a second.
+`python -m qcrs_jax.experiments.bench.jax_sampler CHECKPOINT` prints a line of JSON: the version of JAX, the devices,
+the seconds from the file to the first certificate, and the programs compiled for that. It then answers each line
+"BATCH SECONDS" with the samples a second.
 """
 
 import json
