@@ -7,7 +7,8 @@ The function takes no arguments, and returns the classifier: a jit-compatible fu
         weights = read_my_weights("weights.npz")
         return Partial(apply, weights)
 
-The prefix is what allows the file to be run. No other name of a checkpoint runs anything.
+The prefix is what allows the file to be run. No other name of a checkpoint runs anything. A run records the sums of
+the file and of all arrays of the classifier; of other files that it imports there is no sum.
 """
 
 import hashlib

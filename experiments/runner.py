@@ -20,14 +20,13 @@ from .pipeline import Launcher, Stopped, groups, in_turn, read_ahead, stopping
 def default_images(devices, image_shape) -> int:
     """Images that share a forward pass when none is asked for.
 
-    On a CPU one. On a GPU so many that each has 128 copies of a pass (`default_batch_size`). On TPUs so many that all
-    have a share in a query of 500 samples, or, if the images are small, in one of 100. Never more than 32.
+    On a CPU one. Elsewhere so many that each has 128 copies of a pass on each device (`default_pass`): a query of 100
+    samples fills it. Never more than 32.
     """
-    platform, small = devices[0].platform, image_shape[0] * image_shape[1] <= 64 * 64
-    if platform == "cpu":
-        return 1
-    of_a_device = (4 if small else 1) if platform == "tpu" else (16 if small else 4)
-    return min(of_a_device * len(devices), 32)
+    from qcrs_jax.sampling.counts import default_pass
+
+    platform = devices[0].platform
+    return 1 if platform == "cpu" else min(default_pass(image_shape, platform)[1] // 128 * len(devices), 32)
 
 
 def one_record(index, label, seconds, fields) -> list:

@@ -5,12 +5,15 @@ import signal
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import jax
 import pytest
 from qcrs_jax.experiments.pipeline import Launcher, Stopped, groups, in_turn, read_ahead, stopping
+from qcrs_jax.experiments.runner import default_images
 
 from qcrs_jax.errors import UserError
+from qcrs_jax.sampling.counts import default_batch_size
 
 
 def reads(values):
@@ -165,3 +168,20 @@ def test_signals_stop_the_loop_while_it_waits(number, status):
             got.append(call)
     release.set()
     assert got == ["first"] and stop.value.status == status and signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize(
+    ("platform", "shape", "devices", "images", "copies"),
+    [
+        ("cpu", (32, 32, 3), 2, 1, 16),
+        ("gpu", (32, 32, 3), 1, 16, 128),
+        ("gpu", (224, 224, 3), 1, 4, 128),
+        ("gpu", (224, 224, 3), 100, 32, 16),
+        ("tpu", (28, 28, 1), 4, 16, 32),
+        ("tpu", (224, 224, 3), 4, 4, 32),
+    ],
+)
+def test_images_in_step_share_a_pass(platform, shape, devices, images, copies):
+    chips = [SimpleNamespace(platform=platform)] * devices
+    assert default_images(chips, shape) == images
+    assert default_batch_size((images, *shape), platform) == copies

@@ -48,16 +48,18 @@ def default_batch_size(image_shape: tuple[int, ...], platform: str | None = None
         image_shape: (..., h, w, c); with an axis in front for images in step.
         platform: a name of JAX's; by default the one it would run on.
     """
-    platform = platform or jax.default_backend()
-    *several, height, width, _ = image_shape
-    small = height * width <= 64 * 64
+    most, together = default_pass(image_shape[-3:], platform or jax.default_backend())
+    return max(1, min(most, together // max(1, math.prod(image_shape[:-3]))))
+
+
+def default_pass(image_shape: tuple[int, int, int], platform: str) -> tuple[int, int]:
+    """Noisy copies in a forward pass of a device: of one image at most, and of all images in step together."""
+    small = image_shape[0] * image_shape[1] <= 64 * 64
     if platform == "cpu":
-        most, together = 16, 16
-    elif platform == "tpu":
-        most, together = (512, 512) if small else (128, 128)
-    else:
-        most, together = (512, 2048) if small else (256, 512)
-    return max(1, min(most, together // max(1, math.prod(several))))
+        return 16, 16
+    if platform == "tpu":
+        return (512, 512) if small else (128, 128)
+    return (512, 2048) if small else (256, 512)
 
 
 def num_classes(classify: Classifier, image_shape: tuple[int, ...]) -> int:

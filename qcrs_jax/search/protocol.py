@@ -42,7 +42,10 @@ def _unflatten(cls, static, leaves):
 
 
 def _number(value):
-    return {float: np.float32, int: np.int32}.get(type(value), lambda value: value)(value)
+    """A number of the host as a program takes it; what is traced, or no number, as it is."""
+    if isinstance(value, float | np.floating):
+        return np.float32(value)
+    return np.int32(value) if isinstance(value, int | np.integer) else value
 
 
 class Search:

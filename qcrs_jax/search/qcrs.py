@@ -7,6 +7,7 @@ A search asks for class counts at a sigma, is told them, and answers a sigma. It
 so that it runs as well on a closed form or on a simulated curve.
 """
 
+import abc
 import dataclasses
 import math
 from typing import Any, ClassVar, NamedTuple
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ..bounds import check_alpha, expected_radius_table, predictive_table, radius_table, smallest_n
+from ..bounds import check_alpha, predictive_table, radius_table, smallest_n
 from ..errors import SettingError
 from . import maximisers
 from .maximisers import AskTell
@@ -67,7 +68,7 @@ class _State(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class QCRS(Search):
+class QCRS(Search, abc.ABC):
     """The family of searches of QCRS, by class counts. Choose one: GoldenSection, Bisection, Shrinking, Grid, Bayesian.
 
     Attributes:
@@ -85,12 +86,15 @@ class QCRS(Search):
     static: ClassVar[tuple[str, ...]] = ("capacity",)
     common_noise: ClassVar[bool] = False  # the same noise at every sigma; else drawn anew for each evaluation
 
-    def __post_init__(self):
-        if not hasattr(self, "name"):
+    def __new__(cls, *args, **options):
+        if cls is QCRS:
             raise TypeError(
                 "QCRS is a family of searches: choose GoldenSection(sigma_lower, sigma_upper), Bisection (as "
                 "published), Shrinking, Grid or Bayesian"
             )
+        return super().__new__(cls)
+
+    def __post_init__(self):
         if not 0 < self.sigma_lower < self.sigma_upper < math.inf:
             raise SettingError(
                 f"the bracket needs 0 < {{sigma_lower}} < {{sigma_upper}} < inf, not {self.sigma_lower} and "
@@ -102,9 +106,9 @@ class QCRS(Search):
         object.__setattr__(self, "capacity", max(CAPACITY, 2 ** math.ceil(math.log2(room))))
 
     @property
+    @abc.abstractmethod
     def evaluations(self) -> int:
         """How many sigmas one search evaluates, the original one included, at most."""
-        raise NotImplementedError
 
     @property
     def samples(self) -> int:
@@ -121,9 +125,9 @@ class QCRS(Search):
         own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {self.method: {**own, "search": self.name}}
 
+    @abc.abstractmethod
     def maximiser(self, sigma: Float[Array, ""], tables: Tables, num_classes: int) -> AskTell:
         """What asks for sigmas, and is told `told`."""
-        raise NotImplementedError
 
     def told(self, point, counts, prediction, values):
         """What the maximiser is told of the counts at a sigma: the radius of `prediction`."""
@@ -315,8 +319,3 @@ def check_positive(search, *names) -> None:
     for name in names:
         if not 0 < getattr(search, name) < math.inf:
             raise SettingError(f"{{{name}}} must be positive and finite, not {getattr(search, name)}")
-
-
-def expected_radii(n: int, alpha: float) -> Float[np.ndarray, "probits"]:
-    """`bounds.expected_radius_table`, in the numbers that a program takes."""
-    return np.float32(expected_radius_table(n, alpha))
