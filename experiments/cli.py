@@ -11,28 +11,15 @@ from qcrs_jax.convert import export, zoo
 from qcrs_jax.errors import UserError
 from qcrs_jax.printable import printable_lines
 
-from . import (
-    agreement,
-    benchmark,
-    certify,
-    compare,
-    curve,
-    demo,
-    experiment,
-    export_program,
-    memory,
-    plot,
-    predict,
-    quasiconcavity,
-    sequential,
-    simulate,
-    table,
-    train,
-    verify,
-    visualize,
-)
-from .full_card import no_room
-from .pipeline import Stopped
+from .bench import speed as benchmark
+from .commands import demo, experiment, export_program
+from .report import compare, plot, quasiconcavity, sequential, table
+from .run import agreement, certify, curve, predict, simulate, visualize
+from .run import stored_balls as memory
+from .run import training as train
+from .run.full_card import no_room
+from .run.pipeline import Stopped
+from .verification import check as verify
 
 COMMANDS = {
     "train": train,

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import images, resnet, torch_logits
-from qcrs_jax.experiments import benchmark, cli
+from qcrs_jax.experiments import cli
 from qcrs_jax.experiments.bench import jax_sampler
-from qcrs_jax.experiments.benchmark import export_onnx, onnx_function
+from qcrs_jax.experiments.bench import speed as benchmark
+from qcrs_jax.experiments.bench.speed import export_onnx, onnx_function
 
 from qcrs_jax.errors import UserError
 

@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from qcrs_jax.experiments.choice import Choice, duration, forged_lines, found, lines_needed, percent
+from qcrs_jax.experiments.verification.choice import Choice, duration, forged_lines, found, lines_needed, percent
 from scipy.stats import hypergeom
 
 

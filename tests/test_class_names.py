@@ -4,7 +4,7 @@ import re
 import types
 
 import pytest
-from qcrs_jax.experiments.class_names import known_classes, order_warning
+from qcrs_jax.experiments.run.class_names import known_classes, order_warning
 
 from qcrs_jax.data.dataset import CIFAR10
 

@@ -22,8 +22,11 @@ import torch
 from kill_runs import cut, kill_runs, lines
 from PIL import Image
 from qcrs_jax.convert.zoo import resolve
-from qcrs_jax.experiments import batch_size, certify, cli, demo, pipeline
-from qcrs_jax.experiments.torch_nets import CifarResNet, LeNet, randomise
+from qcrs_jax.experiments import cli
+from qcrs_jax.experiments.bench.torch_nets import CifarResNet, LeNet, randomise
+from qcrs_jax.experiments.commands import certify as certify_of_commands
+from qcrs_jax.experiments.commands import demo
+from qcrs_jax.experiments.run import batch_size, certify, pipeline
 from scipy import stats
 
 from qcrs_jax.bounds import randomised_lower, soft_bounds, soft_radius
@@ -172,7 +175,7 @@ def test_help_lists_every_command(tmp_path):
 
 def test_every_option_of_certify_is_explained():
     parser = argparse.ArgumentParser()
-    certify.add_arguments(parser)
+    certify_of_commands.add_arguments(parser)
     assert [action.dest for action in parser._actions if not action.help] == []
 
 
@@ -676,7 +679,7 @@ def test_convert_gives_what_certify_takes(certified):
 @pytest.mark.parametrize("name", ["cohen", "macer"])
 def test_published_flags_mean_what_they_meant(name):
     parser = argparse.ArgumentParser()
-    certify.add_arguments(parser)
+    certify_of_commands.add_arguments(parser)
     args = parser.parse_args(PUBLISHED[name].split())
     assert (args.N0, args.N, args.alpha, args.gradient_n) == (100, 100_000, 0.001, 500)
     assert (args.split, args.method, args.max) == ("test", "qcrs", -1)
@@ -877,7 +880,7 @@ def test_plot(results, ending, magic):
 
 def test_plot_writes_the_acr_and_warns_of_different_images(results, monkeypatch):
     import matplotlib
-    from qcrs_jax.experiments import plot
+    from qcrs_jax.experiments.report import plot
 
     monkeypatch.setitem(matplotlib.rcParams, "svg.fonttype", "none")  # text stays text
     paths = [results / "cohen_a.tsv", results / "qcrs.tsv"]
@@ -921,7 +924,7 @@ def test_demo(tmp_path, monkeypatch, capsys):
 
 def test_the_demo_as_it_ships_parses():
     parser = argparse.ArgumentParser()
-    certify.add_arguments(parser)
+    certify_of_commands.add_arguments(parser)
     for flags in demo.RUNS.values():
         args = parser.parse_args([demo.CHECKPOINT, "r.tsv", "--data_dir", str(demo.IMAGES), *demo.COMMON, *flags])
         assert certify.check(args).n == 10_000
@@ -930,14 +933,14 @@ def test_the_demo_as_it_ships_parses():
 
 def test_every_data_set_can_be_asked_for():
     parser = argparse.ArgumentParser()
-    certify.add_arguments(parser)
+    certify_of_commands.add_arguments(parser)
     (action,) = [a for a in parser._actions if a.dest == "dataset"]
     assert tuple(action.choices) == DATASETS
 
 
 def test_every_preset_of_ddrs_can_be_asked_for_and_changed():
     parser = argparse.ArgumentParser()
-    certify.add_arguments(parser)
+    certify_of_commands.add_arguments(parser)
     (action,) = [a for a in parser._actions if a.dest == "ddrs_preset"]
     assert sorted(action.choices) == sorted(PRESETS)
     words = "c r --method ddrs --sigma 0.5 --left 0.1 --ddrs_preset paper --ddrs_draws 8 --ddrs_decay".split()

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from qcrs_jax.experiments.compare import comparison
+from qcrs_jax.experiments.report.compare import comparison
 from scipy import stats
 
 from qcrs_jax.errors import UserError

@@ -6,10 +6,11 @@ import jax
 import numpy as np
 import pytest
 from classifiers import SHAPE, by_sign
-from qcrs_jax.experiments import cli, cost
-from qcrs_jax.experiments.cost import NOTHING, Cost, Draws, Estimates, Rate, Work, duration, measure, size
-from qcrs_jax.experiments.demo import IMAGES
-from qcrs_jax.experiments.experiment import PRESETS
+from qcrs_jax.experiments import cli
+from qcrs_jax.experiments.commands.demo import IMAGES
+from qcrs_jax.experiments.presets import PRESETS
+from qcrs_jax.experiments.run import cost
+from qcrs_jax.experiments.run.cost import NOTHING, Cost, Draws, Estimates, Rate, Work, duration, measure, size
 
 from qcrs_jax import DDRS, Bayesian, GoldenSection
 from qcrs_jax.certification import certificate

@@ -8,7 +8,8 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
-from qcrs_jax.experiments import cli, runner
+from qcrs_jax.experiments import cli
+from qcrs_jax.experiments.run import runner
 
 from qcrs_jax.results.records import read_run, read_sidecar, sidecar_checksum
 
@@ -20,7 +21,7 @@ FLAGS = "--sigma 0.25 --N 20 --skip 100".split()
 @pytest.fixture(scope="module")
 def garments():
     """150 of the test images of Fashion-MNIST, 15 a class, and their labels."""
-    from qcrs_jax.experiments.demo import IMAGES
+    from qcrs_jax.experiments.commands.demo import IMAGES
 
     with np.load(IMAGES) as archive:
         x, y = archive["x"], archive["y"].astype(int)

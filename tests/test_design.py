@@ -134,7 +134,7 @@ def test_tables_and_plots_read_results_files_only(name):
     lazy = ("certify", "predict", "search_sigma", "sample_counts", "save_classifier", "load_classifier")
     computing = [f"qcrs_jax.{m}" for m in modules + lazy]
     names = imports("qcrs_jax.experiments", file)
-    assert within(names, *computing, "qcrs_jax.convert", "qcrs_jax.experiments.certify", "torch") == []
+    assert within(names, *computing, "qcrs_jax.convert", "qcrs_jax.experiments.run.certify", "torch") == []
     if name not in ("search_figure.py", "figures.py"):  # a file of its own kind; none
         assert within(names, "qcrs_jax.results.records", "qcrs_jax.results.shards", "qcrs_jax.analysis.curves"), (
             "it reads results files"

@@ -11,7 +11,7 @@ from checkpoints import SHARED, cohen, ddrs, idelbayev, lenet, macer, resnet, sa
 from checkpoints import images as make_images
 from qcrs_jax.convert.export import export_file
 from qcrs_jax.convert.load import load_classifier
-from qcrs_jax.experiments.torch_nets import CifarResNet, ResNet
+from qcrs_jax.experiments.bench.torch_nets import CifarResNet, ResNet
 
 CASES = {
     "Cohen": lambda: cohen(resnet(20), "cifar_resnet20"),

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.tree_util import Partial
-from qcrs_jax.experiments.first_look import IMAGES, LEVEL, Evidence, choose, first_look, near_chance
+from qcrs_jax.experiments.run.first_look import IMAGES, LEVEL, Evidence, choose, first_look, near_chance
 from scipy import stats
 
 from qcrs_jax.data.dataset import Dataset

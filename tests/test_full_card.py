@@ -4,7 +4,9 @@ import subprocess
 
 import jax
 import pytest
-from qcrs_jax.experiments import benchmark, cli, full_card
+from qcrs_jax.experiments import cli
+from qcrs_jax.experiments.bench import speed as benchmark
+from qcrs_jax.experiments.run import full_card
 
 TAKEN = [
     "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 1073741824 bytes.",

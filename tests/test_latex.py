@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from qcrs_jax.experiments.compare import comparison
-from qcrs_jax.experiments.latex import comment, escape
-from qcrs_jax.experiments.table import class_tables, tables
+from qcrs_jax.experiments.report.compare import comparison
+from qcrs_jax.experiments.report.latex import comment, escape
+from qcrs_jax.experiments.report.table import class_tables, tables
 
 from qcrs_jax.results.records import Record, Run
 

@@ -28,9 +28,9 @@ from flax import nnx
 from qcrs_jax.convert.layouts import NORMALIZATIONS, count_parameters, recognise
 from qcrs_jax.convert.load import load_classifier, parse_normalization
 from qcrs_jax.convert.torch_file import load
-from qcrs_jax.experiments.torch_nets import BasicBlock as TorchBlock
-from qcrs_jax.experiments.torch_nets import Bottleneck as TorchBottleneck
-from qcrs_jax.experiments.torch_nets import CifarResNet, ResNet, randomise
+from qcrs_jax.experiments.bench.torch_nets import BasicBlock as TorchBlock
+from qcrs_jax.experiments.bench.torch_nets import Bottleneck as TorchBottleneck
+from qcrs_jax.experiments.bench.torch_nets import CifarResNet, ResNet, randomise
 from safetensors.torch import save_file
 
 from qcrs_jax.models import build

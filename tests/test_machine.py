@@ -4,7 +4,7 @@ import os
 
 import jax
 import pytest
-from qcrs_jax.experiments import batch_size, inputs
+from qcrs_jax.experiments.run import batch_size, inputs
 
 from qcrs_jax import machine
 from qcrs_jax.data.limits import default_memory_limit

@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from qcrs_jax.experiments.near_ties import (
+from qcrs_jax.experiments.verification.near_ties import (
     allowed,
     compare_certificates,
     compare_pilots,
@@ -105,7 +105,7 @@ def test_curves_and_pilots():
     assert not compare_points([ours], [here], 1000).troubles
     assert compare_points([ours], [Point(0, 0, 0.25, (990, 10))], 1000).troubles
     assert compare_points([ours], [Point(0, 0, 0.26, (998, 2))], 1000).troubles
-    from qcrs_jax.experiments.budget import Pilot
+    from qcrs_jax.experiments.run.pilot import Pilot
 
     pilot = Pilot(0, 3, 3, 0.25, 2.0, 0.2, 500, 1.0)
     assert not compare_pilots(pilot, dataclasses.replace(pilot, mean=2.01)).troubles

@@ -15,7 +15,7 @@ from qcrs_jax.convert.check import fit_image
 from qcrs_jax.convert.export import export_file
 from qcrs_jax.convert.layouts import NORMALIZATIONS
 from qcrs_jax.convert.load import load_classifier
-from qcrs_jax.experiments.torch_nets import CifarResNet, ResNet, WideResNet, randomise
+from qcrs_jax.experiments.bench.torch_nets import CifarResNet, ResNet, WideResNet, randomise
 from safetensors.torch import save_file
 
 from qcrs_jax.data.load import Dataset

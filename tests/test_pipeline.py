@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import jax
 import pytest
-from qcrs_jax.experiments.pipeline import Launcher, Stopped, groups, in_turn, read_ahead, stopping
-from qcrs_jax.experiments.runner import default_images
+from qcrs_jax.experiments.run.pipeline import Launcher, Stopped, groups, in_turn, read_ahead, stopping
+from qcrs_jax.experiments.run.runner import default_images
 
 from qcrs_jax.errors import UserError
 from qcrs_jax.sampling.counts import default_batch_size
@@ -117,7 +117,7 @@ STARVED = """
 import resource, sys
 import jax, jax.numpy as jnp, numpy as np
 from qcrs_jax import conclude, draw
-from qcrs_jax.experiments.pipeline import Launcher
+from qcrs_jax.experiments.run.pipeline import Launcher
 
 def classify(images):  # sorts in memory of its own, which XLA allocates
     middle = jnp.sort(images.reshape(len(images), -1))[:, 22:26]

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 from qcrs_jax.experiments import cli
-from qcrs_jax.experiments.python_classifier import open_python
+from qcrs_jax.experiments.run.python_classifier import open_python
 
 SHAPE = (4, 4, 1)
 NET = """

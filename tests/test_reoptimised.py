@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from qcrs_jax.convert.load import load_classifier
-from qcrs_jax.experiments import demo
+from qcrs_jax.experiments.commands import demo
 
 from qcrs_jax import GoldenSection, certify
 from qcrs_jax.data.load import load_dataset

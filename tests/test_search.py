@@ -12,7 +12,7 @@ from classifiers import SHAPE, slab
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.tree_util import Partial
-from qcrs_jax.experiments.request import add_method_arguments
+from qcrs_jax.experiments.commands.method import add_method_arguments
 
 from qcrs_jax import certify
 from qcrs_jax.bounds import predictive_table

@@ -237,7 +237,7 @@ def test_what_the_host_computes_is_refused_inside_jit(estimate):
 
 
 def test_published_schemes_keep_their_errors_and_take_the_samples_that_they_draw():
-    from qcrs_jax.experiments.sequential import published
+    from qcrs_jax.experiments.report.sequential import published
 
     threshold, n, alpha = float(special.ndtr(1.0)), 10_000, 0.01
     schemes = published(threshold, n, alpha)

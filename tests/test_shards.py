@@ -1,7 +1,9 @@
 """Files of a split run are read as one; overlaps, holes and mismatches are refused by name."""
 
 import pytest
-from qcrs_jax.experiments import compare, table
+from qcrs_jax.experiments.commands import compare
+from qcrs_jax.experiments.commands import table as table_of_commands
+from qcrs_jax.experiments.report import table
 from test_records import make_record
 
 from qcrs_jax.results.records import RecordsError, read_run
@@ -83,7 +85,7 @@ def test_an_image_of_another_shard_is_named(shards):
 
 
 def test_tables_and_comparisons_take_them_for_one_run(tmp_path, shards, capsys):
-    table.run(_arguments(table, *shards))
+    table_of_commands.run(_arguments(table, *shards))
     text = capsys.readouterr().out
     assert "7 images of npz" in text and "(run-*.tsv)" in text and "shard" not in text
     table.print_tables([shards[0]])

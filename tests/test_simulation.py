@@ -10,7 +10,8 @@ import searches
 from checkpoints import SHARED
 from classifiers import SHAPE, slab, slab_probability
 from jax.tree_util import Partial
-from qcrs_jax.experiments import cli, simulate
+from qcrs_jax.experiments import cli
+from qcrs_jax.experiments.run import simulate
 from scipy import special
 
 from qcrs_jax import GoldenSection, search_sigma

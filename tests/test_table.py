@@ -8,7 +8,8 @@ import json
 
 import numpy as np
 import pytest
-from qcrs_jax.experiments.table import class_tables, group_by_images, tables
+from qcrs_jax.experiments.report.table import class_tables, tables
+from qcrs_jax.experiments.report.words import group_by_images
 from scipy import stats
 
 from qcrs_jax.results.metrics import acr_interval, columns

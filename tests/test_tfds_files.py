@@ -18,7 +18,7 @@ import pytest
 import scipy.io
 from checkpoints import SHARED
 from PIL import Image
-from qcrs_jax.experiments import prepare_tfds
+from qcrs_jax.experiments.commands import prepare_tfds
 
 from qcrs_jax.data import tfds_files
 from qcrs_jax.data.crc32c import masked_crc32c
@@ -83,7 +83,7 @@ def real_images(tmp_path_factory):
 
 @pytest.mark.parametrize("source", ["images", "images.tar.gz"])
 def test_a_real_data_set_prepared_on_disk_is_certified_by_its_name(real_images, tmp_path, no_tensorflow, source):
-    prepare = [sys.executable, "-m", "qcrs_jax.experiments.prepare_tfds"]
+    prepare = [sys.executable, "-m", "qcrs_jax.experiments.commands.prepare_tfds"]
     printed = run([*prepare, "cifar10", real_images / source, tmp_path / "tfds"], no_tensorflow, tmp_path)
     assert f"{tmp_path}/tfds/cifar10/3.0.2: test, 30 images of 10 classes" in printed
     by_name, by_file = load_dataset("cifar10", tmp_path / "tfds"), load_dataset("folder", real_images / "images")

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from qcrs_jax.convert.load import load_classifier
-from qcrs_jax.experiments import demo
-from qcrs_jax.experiments.train import COLUMNS, _reader, _Run, read_log
+from qcrs_jax.experiments.commands import demo
+from qcrs_jax.experiments.report.training_curve import COLUMNS, read_log
+from qcrs_jax.experiments.run.training import _reader, _Run
 
 from qcrs_jax.data.load import Dataset
 from qcrs_jax.errors import UserError

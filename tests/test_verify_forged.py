@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from qcrs_jax.experiments import cli
-from qcrs_jax.experiments.inputs import digest, digest_of_all
-from qcrs_jax.experiments.verify_sidecar import FIRST_NOISE, LEARNT_SINCE
+from qcrs_jax.experiments.run.inputs import digest, digest_of_all
+from qcrs_jax.experiments.verification.sidecar import FIRST_NOISE, LEARNT_SINCE
 
 from qcrs_jax.data import tfds_files
 from qcrs_jax.data.load import DataError, load_dataset

@@ -28,7 +28,7 @@ class Network:
         """The network in PyTorch, in evaluation mode; the same each time."""
         import torch
 
-        from ..torch_nets import CifarResNet, ResNet, randomise
+        from .torch_nets import CifarResNet, ResNet, randomise
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)

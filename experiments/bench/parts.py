@@ -116,7 +116,7 @@ def compared(found, committed, n) -> tuple[list[int], int]:
     """Copies of each image that are in another class, and how many images are within the rule for near ties."""
     from qcrs_jax.bounds import certified_radius, clopper_pearson_lower
 
-    from ..near_ties import SHARE, allowed, close, moved
+    from ..verification.near_ties import SHARE, allowed, close, moved
 
     each, within = [], 0
     for one, other in zip(found.tolist(), committed.tolist()):
@@ -203,7 +203,7 @@ def searches(part: Part) -> None:
 
 def differences(found: list[dict], committed: list[dict]) -> tuple[int, float, float]:
     """Copies in another class where sigma is the same, and the largest shares by which sigmas and radii differ."""
-    from ..near_ties import moved
+    from ..verification.near_ties import moved
 
     copies, sigma, radius = 0, 0.0, 0.0
     for one, other in zip(found, committed, strict=True):
@@ -263,7 +263,7 @@ def memory(part: Part) -> None:
     """`--batch auto`, a batch that the memory does not hold, and a card that somebody else fills."""
     import jax
 
-    from ..batch_size import fastest_batch
+    from ..run.batch_size import fastest_batch
 
     device = devices()[0]
     if part.quick:
@@ -401,7 +401,7 @@ def _program(part, device):
 
     from qcrs_jax import certify
 
-    from ..near_ties import moved
+    from ..verification.near_ties import moved
 
     n, file, image = 100 if part.quick else 10_000, part.scratch / "program.bin", part.scratch / "image.npy"
     platforms = ["cpu"] if device.platform == "cpu" else ["cuda", "cpu"]
@@ -444,7 +444,7 @@ def _directory(part, device):
 
 def shipped() -> Path:
     """The test images of Fashion-MNIST that come with the package."""
-    from ..demo import IMAGES
+    from ..commands.demo import IMAGES
 
     return IMAGES
 

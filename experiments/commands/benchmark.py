@@ -1,0 +1,98 @@
+"""Benchmark: samples a second of the jitted sampler beside PyTorch eager and ONNX Runtime, in one run, on this machine.
+
+All draw noise, add it, normalise, run the same ResNet (ours is converted from PyTorch's weights, ONNX Runtime's graph
+exported from PyTorch's network), and count classes. ONNX Runtime gets its noise from PyTorch, whose generator is faster
+than NumPy's. Each side runs at its best batch size, PyTorch also in its better memory format and ONNX Runtime with its
+threads spinning or not; turns alternate, and medians count. Also told: the time from the checkpoint file to the first
+certificate by QCRS, and how many programs of the network were compiled on the way. With --python there is a row for the
+JAX of each of these interpreters, all timed in one run. Needs PyTorch: pip install 'qcrs_jax[test]'. ONNX Runtime is
+left out, as "-", where it is not installed: pip install onnxruntime onnxscript.
+
+Where JAX finds a GPU, the sides are on that GPU: our sampler in float32 (with TF32, and with full precision) and in
+bfloat16, PyTorch eager, and torch.compile. Each is timed at the best of several options: batch size, images in
+step, joined columns, blocks unrolled or not, the layout of convolutions; compilers and number formats of PyTorch. Also
+told: the share of noise and counting, compilation time, memory, and the time from the file to the first certificate.
+Where PyTorch sees no CUDA, ours alone is timed.
+
+With --tpu nothing is timed: the sampler is compiled for a TPU v5e, which need not be there, and the compiler's own cost
+model tells what it would do, step by step.
+"""
+
+import sys
+from pathlib import Path
+
+from qcrs_jax.errors import UserError
+
+from ..bench.speed import _compare, _onnxruntime
+
+
+def add_arguments(parser):
+    add = parser.add_argument
+    add("--depths", type=int, nargs="+", default=[20, 110], help="on a CPU: CIFAR ResNets to time (default: 20 110)")
+    add("--batches", type=int, nargs="+", help="batch sizes to try (default: 8 to 256 on a CPU)")
+    add("--seconds", type=float, default=3.0, help="length of a turn, roughly (default: 3)")
+    add("--turns", type=int, default=7, help="turns of each side at its best batch size (default: 7)")
+    add(
+        "--python",
+        nargs="+",
+        default=[sys.executable],
+        metavar="FILE",
+        help="on a CPU: interpreters with qcrs_jax and some version of JAX, a row for each (default: this one)",
+    )
+    add("--minutes", type=float, help="on a GPU: when it has to be done; what is left out is said (default: no end)")
+    add(
+        "--try",
+        dest="tries",
+        nargs="+",
+        metavar="OPTION=VALUES",
+        help="on a GPU: values to try of an option, as joined=none,2x2 unrolled=no,yes images=1,4 layout=free,nhwc "
+        "compiler=default (default: all that are known)",
+    )
+    add("--tpu", type=Path, metavar="FOLDER", help="predict for a TPU v5e instead, by the libtpu in FOLDER")
+    add(
+        "--networks",
+        nargs="+",
+        default=["cifar_resnet110", "resnet50"],
+        choices=["cifar_resnet110", "resnet50"],
+        help="with --tpu, and on a GPU: which networks (default: both)",
+    )
+
+
+def run(args):
+    if args.tpu:
+        from ..bench.tpu_prediction import run
+
+        return run(args.tpu, args.networks)
+    from ..bench import gpu
+
+    gpu.share_the_card()
+    from qcrs_jax.sampling.devices import choose_devices
+
+    if choose_devices()[0].platform == "gpu":
+        return gpu.run(args)
+    args.batches = args.batches or [8, 16, 32, 64, 128, 256]
+    try:
+        import torch
+    except ImportError as error:
+        raise UserError("the benchmark needs PyTorch: pip install 'qcrs_jax[test]'") from error
+    onnxruntime = _onnxruntime()
+    on_cpu = f"torch {torch.__version__}" + (f" and onnxruntime {onnxruntime.__version__}" if onnxruntime else "")
+    print(
+        f"{on_cpu}, {torch.get_num_threads()} threads; float32.\nSamples a second, noise and counting included, @ "
+        "batch size (ours: of each device), and the ratios of ours to theirs\n"
+    )
+    columns = (
+        ("network", 12),
+        ("JAX", 10),
+        ("PyTorch", 14),
+        ("ONNX Runtime", 14),
+        ("qcrs_jax", 14),
+        ("to PyTorch", 12),
+        ("to ONNX", 9),
+        ("first result", 13),
+        ("compilations", 13),
+    )
+    print("".join(name.rjust(width) for name, width in columns), flush=True)
+    for depth in args.depths:
+        for cells in _compare(depth, args):
+            print("".join(cell.rjust(width) for cell, (_, width) in zip(cells, columns)), flush=True)

@@ -1,0 +1,39 @@
+"""Compare runs with a reference run, image by image: gain in ACR with its interval, cost of the search, regret.
+
+With Cohen's run as the reference the table says what a search gains; with an exhaustive search (`--search grid`) what
+it misses. All runs have to be over the same images. The files of a run that was split by --shard are one run; the
+reference is the run of the first file. Intervals are of a paired bootstrap (BCa) over the images.
+"""
+
+from pathlib import Path
+
+from ..report.compare import comparison, frontier, plot
+from ..report.layouts import FORMATS
+
+
+def add_arguments(parser):
+    parser.add_argument("reference", metavar="REFERENCE", type=Path)
+    parser.add_argument("results", metavar="RESULTS", nargs="+", type=Path)
+    parser.add_argument("--format", choices=FORMATS[:3], default="terminal", help="default: terminal")
+    parser.add_argument("--out", type=Path, help="write to this file instead of the terminal")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw sigma and radius of each image (png, pdf, svg)")
+    parser.add_argument("--frontier", type=Path, metavar="FILE", help="draw ACR against samples (png, pdf, svg)")
+
+
+def run(args):
+    from qcrs_jax.results.shards import read_runs
+
+    from ..report.figures import check_ending
+    from ..report.layouts import check_replaceable, write
+
+    check_replaceable(args.out, [args.reference, *args.results])
+    figures = [(args.plot, plot), (args.frontier, frontier)]
+    for file, _ in figures:
+        if file is not None:
+            check_ending(file)
+    reference, *runs = read_runs([args.reference, *args.results])
+    write(comparison(reference, runs, args.format), args.out)
+    for file, draw in figures:
+        if file is not None:
+            draw(reference, runs, file)
+            print(file)

@@ -1,0 +1,115 @@
+"""The experiments of the papers, each one command: runs, then tables and figures made from the results files alone.
+
+Without NAME it lists them: what each asks, its source, the time it takes and the result to expect. One that was stopped
+goes on when the same command is given again. --quick takes a few images and samples: it shows that every step works,
+and nothing else.
+
+  qcrs-jax experiment acr --out results/acr
+  qcrs-jax experiment frontier frontier_cifar10
+"""
+
+import argparse
+import dataclasses
+import shlex
+from pathlib import Path
+
+from qcrs_jax.errors import UserError
+from qcrs_jax.files import writing
+
+from ..presets import PRESETS, describe
+
+RUNS = ("certify", "predict", "curve")
+"""Commands over images, which take time."""
+
+
+def add_arguments(parser):
+    parser.add_argument("names", metavar="NAME", nargs="*", help=", ".join(PRESETS))
+    parser.add_argument("--out", type=Path, help="folder of the results; of several experiments, their folders' (.)")
+    parser.add_argument("--base", type=Path, default=Path("."), help="where models, weights and data are (default: .)")
+    parser.add_argument("--quick", action="store_true", help="few images and samples, to see that every step works")
+    parser.add_argument(
+        "--dry_run",
+        action="store_true",
+        help="only print the runs that are left, and the images, samples, time and memory that each takes, by a "
+        "measurement of some seconds for each network; nothing is written",
+    )
+
+
+def run(args):
+    if unknown := set(args.names) - set(PRESETS):
+        raise UserError(f"unknown experiment {sorted(unknown)[0]!r}; known are {', '.join(PRESETS)}")
+    if not args.names:
+        print("\n\n".join(describe(name) for name in PRESETS))
+        return
+    if args.quick and args.out is None:
+        raise UserError("--quick needs --out: its results must not be taken for those of the experiment")
+    for name in args.names:
+        out = args.out or Path(name)
+        out = out / name if args.out and len(args.names) > 1 else out
+        commands = commands_of(name, args.base.absolute(), args.quick)
+        print(describe(name))
+        print_costs(commands, out.absolute(), args.dry_run)
+        if not args.dry_run:
+            run_commands(commands, out)
+
+
+def commands_of(name: str, base: Path, quick: bool) -> list[list[str]]:
+    """The commands of an experiment, with models, weights and data below `base`, as their words."""
+    found = []
+    for command in PRESETS[name].commands:
+        words = shlex.split(command.format(base=shlex.quote(str(base))))
+        if quick and words[0] in RUNS:
+            words += shlex.split(PRESETS[name].quick)
+            words += ["--budget", "200"] if "--budget" in words else []
+        found.append(words)
+    return found
+
+
+def print_costs(commands: list[list[str]], out: Path, each: bool) -> None:
+    """Prints what the runs among `commands` cost, whose results are in the folder `out`: in sum, or `each` besides.
+
+    Raises:
+        UserError: one of them would be refused.
+    """
+    import contextlib
+    import io
+
+    from .. import cli
+    from ..run.cost import NOTHING, THOROUGH, Estimates
+
+    runs = [words for words in commands if words[0] in RUNS]
+    estimates = Estimates(THOROUGH, shared=True, waits=False) if each else Estimates(shared=True)
+    total = NOTHING
+    for command, *words in runs:
+        parser = argparse.ArgumentParser()
+        cli.COMMANDS[command].add_arguments(parser)
+        args = parser.parse_args(words)
+        args.results, args.dry_run, estimates.costs = out / args.results, estimates, []
+        with contextlib.redirect_stdout(io.StringIO()):  # the run itself says it again
+            cli.COMMANDS[command].run(args)
+        images = max(cost.images for cost in estimates.costs)  # a run of two passes has them twice
+        cost = dataclasses.replace(sum(estimates.costs, NOTHING), images=images)
+        if each:
+            print(f"\nqcrs-jax {shlex.join([command, *words])}\n  {cost}", flush=True)
+        total += cost
+    if runs:
+        print(f"\n{len(runs)} runs, in sum: {total}", flush=True)
+
+
+def run_commands(commands: list[list[str]], out: Path) -> None:
+    """Runs the commands of an experiment, one after another, in the folder `out`."""
+    import contextlib
+
+    from .. import cli
+
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+    with contextlib.chdir(out):
+        for words in commands:
+            for flag in {"--out", "--report"} & set(words):
+                earlier = Path(words[words.index(flag) + 1])
+                with writing(earlier):
+                    earlier.unlink(missing_ok=True)
+            print(f"\nqcrs-jax {shlex.join(words)}", flush=True)
+            if status := cli.main(words):
+                raise SystemExit(status)

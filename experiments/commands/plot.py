@@ -1,0 +1,29 @@
+"""Plot certified accuracy against radius of results files, with the ACR in the legend (png, pdf or svg).
+
+Bands are 95% intervals over all images like these, exact (Clopper-Pearson) at each radius by itself; that of the ACR is
+a bootstrap's (BCa). They suppose that the images were drawn at random, and are not about alpha. Memory-based
+runs have none.
+
+The files of a run that was split by --shard are one run, if all are given. A FILE.json that `qcrs-jax visualize` wrote
+is drawn as its figure was.
+"""
+
+from pathlib import Path
+
+from ..report import search_figure
+from ..report.plot import plot
+
+
+def add_arguments(parser):
+    parser.add_argument("results", metavar="RESULTS", nargs="+", type=Path)
+    parser.add_argument("--out", type=Path, required=True, help="FILE.png, FILE.pdf or FILE.svg")
+    parser.add_argument("--title", help="default: the number of images and the data set")
+    parser.add_argument("--names", nargs="+", metavar="NAME", help="names for the legend, one a run")
+
+
+def run(args):
+    if len(args.results) == 1 and args.results[0].suffix == ".json":
+        search_figure.draw(args.results[0], args.out)
+    else:
+        plot(args.results, args.out, args.title, args.names)
+    print(args.out)

@@ -1,0 +1,49 @@
+"""How many samples a decision takes, or a radius known to a precision: exact means, without a network.
+
+For an image whose selected class has probability Phi(z) under the noise, that is a true radius of z sigma, the samples
+of `qcrs-jax certify --decide` and `--precision` are followed through all their counts (dynamic programming). Beside our
+bounds stand a fixed N and published schemes.
+
+  qcrs-jax sequential --decide 1 2 --precision 0.05 0.1
+"""
+
+from pathlib import Path
+
+from qcrs_jax.errors import UserError
+
+from ..report.layouts import FORMATS, LAYOUTS, check_replaceable, write
+from ..report.sequential import decisions, precisions, probits
+
+
+def add_arguments(parser):
+    add = parser.add_argument
+    add("--decide", type=float, nargs="+", default=[1.0, 2.0], metavar="R", help="radii / sigma (default: 1 2)")
+    add("--precision", type=float, nargs="+", default=[0.05, 0.1], metavar="SHARE", help="default: 0.05 0.1")
+    add(
+        "--results",
+        type=Path,
+        help="a results file: a further column has the mean over its images, of which the share of the selected class "
+        "among the certification samples is taken for its probability",
+    )
+    add("--N", type=int, default=100_000, help="samples at most (default: 100000)")
+    add("--alpha", type=float, default=0.001, help="failure probability of each claim (default: 0.001)")
+    add("--format", choices=FORMATS[:2], default="terminal", help="default: terminal")
+    add("--out", type=Path, help="write to this file instead of the terminal")
+
+
+def run(args):
+    from qcrs_jax.certification.certificate import check_request
+    from qcrs_jax.certification.sequential import Sequential
+
+    try:
+        check_request(1.0, 1, args.N, args.alpha)
+        asked = [Sequential(decide=r) for r in args.decide] + [Sequential(precision=share) for share in args.precision]
+        for sequential in asked:
+            sequential.check_reach(1.0, args.N, args.alpha)
+    except ValueError as error:
+        raise UserError(f"impossible request: {error}") from error
+    check_replaceable(args.out, [])
+    layout = LAYOUTS[args.format]
+    zs = None if args.results is None else probits(args.results)
+    parts = [part for r in args.decide for part in decisions(layout, r, args.N, args.alpha, zs)]
+    write("\n\n".join([*parts, *precisions(layout, args.precision, args.N, args.alpha)]) + "\n", args.out)

@@ -1,0 +1,236 @@
+"""The experiments of the papers, each one command: runs, then tables and figures made from the results files alone.
+
+Without NAME it lists them: what each asks, its source, the time it takes and the result to expect. One that was stopped
+goes on when the same command is given again. --quick takes a few images and samples: it shows that every step works,
+and nothing else.
+
+  qcrs-jax experiment acr --out results/acr
+  qcrs-jax experiment frontier frontier_cifar10
+"""
+
+import dataclasses
+import shlex
+import textwrap
+
+from .commands.demo import IMAGES
+
+GAUSSIAN, MACER = "zoo:fashion_mnist-lenet-sigma0.25", "zoo:fashion_mnist-lenet-macer-sigma0.25"
+
+
+DATA = f"--dataset npz --data_dir {shlex.quote(str(IMAGES))} --sigma 0.25 --skip 10"
+
+
+BRACKET = "--left 0.08 --right 0.9"
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """An experiment.
+
+    asks: the question.
+    source: what it answers in the papers.
+    takes: its time on two CPU cores, or what it needs.
+    expect: the result to expect.
+    commands: of qcrs-jax, run in the folder of the results.
+    quick: flags that a quick run adds to those that certify or measure.
+    """
+
+    asks: str
+    source: str
+    takes: str
+    expect: str
+    commands: tuple[str, ...]
+    quick: str = "--max 21 --N 200 --N0 20"
+
+
+def _methods(checkpoint, name):
+    """Runs of one network by every method, of 16 500 samples an image each but for the exhaustive search."""
+    certify = f"certify {checkpoint} {name}"
+    return (
+        f"{certify}-cohen.tsv {DATA} --method cohen --N 16500",
+        f"{certify}-ddrs.tsv {DATA} --method ddrs {BRACKET} --N 13500",
+        f"{certify}-bisection.tsv {DATA} {BRACKET} --epsilon 0.03 --search bisection --N 10000",
+        f"{certify}-golden.tsv {DATA} {BRACKET} --epsilon 0.03 --N 12000",
+        f"{certify}-bayesian.tsv {DATA} {BRACKET} --search bayesian --gradient_n 100 --evaluations 20 --N 14500",
+        f"{certify}-grid.tsv {DATA} {BRACKET} --epsilon 0.03 --search grid --objective lcb --gradient_n 2000 --N 12000",
+    )
+
+
+def _files(name, methods="cohen ddrs bisection golden bayesian grid"):
+    return " ".join(f"{name}-{method}.tsv" for method in methods.split())
+
+
+def _settings(epsilons=(0.01, 0.03, 0.1), samples=(100, 500, 2000)):
+    """Runs of golden section, one of its two settings at a time away from (0.03, 500); the file's name tells them."""
+    settings = [(e, 500) for e in epsilons] + [(0.03, n) for n in samples if n != 500]
+    names = {(e, n): f"epsilon{e:g}-n{n}.tsv" for e, n in settings}
+    runs = tuple(
+        f"certify {GAUSSIAN} {name} {DATA} {BRACKET} --epsilon {e:g} --gradient_n {n} --objective lcb --N 10000"
+        for (e, n), name in names.items()
+    )
+    return (
+        f"certify {GAUSSIAN} cohen.tsv {DATA} --method cohen --N 10000",
+        *runs,
+        f"compare cohen.tsv {' '.join(names.values())} --format markdown --out compare.md",
+    )
+
+
+def _frontier(checkpoint, flags):
+    """Runs of one network with searches of several costs, which the file's name tells, and N = 10 000 or a budget."""
+    certify = f"certify {checkpoint}"
+    bayesian = {1000: (100, 10), 2000: (100, 20), 6500: (500, 13)}
+    runs = {
+        "cohen.tsv": "--method cohen",
+        "bisection-6500.tsv": "--search bisection",
+        "golden-4500.tsv": "",
+        **{
+            f"bayesian-{samples}.tsv": f"--search bayesian --gradient_n {n} --evaluations {evaluations}"
+            for samples, (n, evaluations) in bayesian.items()
+        },
+        **{
+            f"bayesian-2000-budget-{mean}.tsv": f"--search bayesian --gradient_n 100 --evaluations 20 --budget {mean}"
+            for mean in (5000, 10000)
+        },
+    }
+    files = " ".join(name for name in runs if not name.startswith("bisection"))
+    return (
+        *(f"{certify} {name} {flags} --epsilon 0.03 --N 10000 {method}" for name, method in runs.items()),
+        f"compare bisection-6500.tsv {files} --format markdown --out compare.md --frontier frontier.png",
+    )
+
+
+def _published(checkpoint, results, flags):
+    """A command of QCRS's program; its search is the bisection."""
+    return f"certify {{base}}/{checkpoint} {results} --data_dir {{base}}/data --search bisection {flags}"
+
+
+PRESETS = {
+    "acr": Preset(
+        asks="What does each choice of sigma give, at equal samples?",
+        source="QCRS (Kung and Chen, AAAI 2024, arXiv 2302.00209), the tables of ACR",
+        takes="about 40 minutes of one core, half of them for the grid",
+        expect="ACR 0.69 Cohen, 1.04 bisection, 1.06 DDRS, 1.06 golden, 1.08 bayesian, 1.07 grid; "
+        "with MACER 0.73, 1.07, 1.10, 1.10, 1.12, 1.10",
+        commands=(
+            *_methods(GAUSSIAN, "gaussian"),
+            *_methods(MACER, "macer"),
+            f"table {_files('gaussian')} {_files('macer')} --format markdown --out table.md",
+            f"compare {_files('gaussian')} --format markdown --out gaussian.md",
+            f"compare {_files('macer')} --format markdown --out macer.md",
+            "compare gaussian-cohen.tsv gaussian-golden.tsv macer-cohen.tsv macer-golden.tsv --format markdown "
+            "--out networks.md",
+            f"plot {_files('gaussian')} --out gaussian.png",
+            f"plot {_files('macer')} --out macer.png",
+        ),
+    ),
+    "regret": Preset(
+        asks="How near does each search come to an exhaustive one, image by image?",
+        source="QCRS, its comparison with grid search",
+        takes="about 20 minutes of one core; nothing where the runs of acr are in the folder",
+        expect="a regret of 0.01 (golden, bayesian) to 0.03 (bisection, DDRS), beside 0.41 for Cohen",
+        commands=(
+            *_methods(GAUSSIAN, "gaussian"),
+            f"compare {_files('gaussian', 'grid bisection golden bayesian ddrs cohen')} --format markdown "
+            "--out regret.md --plot regret.png",
+        ),
+    ),
+    "quasiconcavity": Preset(
+        asks="Is R(sigma) quasiconcave?",
+        source="QCRS, the assumption that its search stands on",
+        takes="about 16 minutes of one core",
+        expect="consistent with it, within the confidence band, for all 50 images of both networks",
+        commands=(
+            f"curve {GAUSSIAN} gaussian-curves.tsv {DATA} --sigmas 0.06 1.2 24 --curve_n 2000",
+            f"curve {MACER} macer-curves.tsv {DATA} --sigmas 0.06 1.2 24 --curve_n 2000",
+            "quasiconcavity gaussian-curves.tsv macer-curves.tsv --report report.txt --out exceptions.png",
+        ),
+        quick="--max 21 --curve_n 50",
+    ),
+    "overhead": Preset(
+        asks="What do epsilon and the samples of an evaluation cost, and what do they give?",
+        source="QCRS, its ablations of both",
+        takes="about 15 minutes of one core",
+        expect="ACR 1.05 at any epsilon, 1.03 at 100 and 1.07 at 2000 samples an evaluation, beside 0.66 for Cohen",
+        commands=_settings(),
+    ),
+    "frontier": Preset(
+        asks="What does a search give for its samples?",
+        source="ours: the published bisection beside searches that use their samples better",
+        takes="about 10 minutes of one core",
+        expect="ACR 0.66 Cohen, 1.04 bisection, 1.05 golden, 1.06 to 1.08 bayesian, 1.05 with half the samples",
+        commands=_frontier(GAUSSIAN, f"{DATA} {BRACKET}"),
+    ),
+    "frontier_cifar10": Preset(
+        asks="The same, for a ResNet-20 on CIFAR-10.",
+        source="as above",
+        takes="about 40 minutes of one core; the test images as ./cifar10/test/CLASS/IMAGE",
+        expect="ACR 0.36 Cohen, 0.51 bisection, 0.51 golden, 0.51 to 0.52 bayesian",
+        commands=_frontier(
+            "zoo:cifar10-resnet20-sigma0.25",
+            f"--dataset folder --data_dir {{base}}/cifar10 --sigma 0.25 --skip 250 {BRACKET}",
+        ),
+    ),
+    "sequential": Preset(
+        asks="How many samples does it take to decide whether an image is robust at r, or to know its radius?",
+        source="Voracek (NeurIPS 2024) and Horvath et al. (ICLR 2022), whose schemes stand beside",
+        takes="a minute; computed exactly, without a network",
+        expect="about a thousand samples where the answer is no closer than 0.2 sigma, for 100 000",
+        commands=("sequential --format markdown --out table.md",),
+    ),
+    "cifar10": Preset(
+        asks="The published runs on CIFAR-10.",
+        source="the program of QCRS: ResNet-110 of Cohen et al. in ./models, MACER's in ./weights, CIFAR-10 in ./data",
+        takes="a GPU or a TPU: 2.2 billion samples, which would be about 7 weeks of two CPU cores; not run here",
+        expect="ACR 0.6565 at sigma 0.50 (the published log, bisection)",
+        commands=(
+            _published(
+                "models/cifar10/resnet110/noise_0.25/checkpoint.pth.tar",
+                "noise_0.25.tsv",
+                "--dataset cifar10 --sigma 0.25 --left 0.08 --right 0.9 --epsilon 0.03 --epsilon_step 0.4 --skip 1",
+            ),
+            _published(
+                "models/cifar10/resnet110/noise_0.50/checkpoint.pth.tar",
+                "noise_0.50.tsv",
+                "--dataset cifar10 --sigma 0.50 --left 0.12 --right 1.7 --epsilon 0.03 --epsilon_step 0.2 --skip 1",
+            ),
+            _published(
+                "weights/0.50.pth",
+                "macer_0.50.tsv",
+                "--dataset cifar10 --sigma 0.50 --left 0.12 --right 1.9 --epsilon 0.03 --epsilon_step 0.2 --macer "
+                "--skip 20",
+            ),
+            "table noise_0.25.tsv noise_0.50.tsv macer_0.50.tsv --format markdown --out table.md",
+        ),
+        quick="--max 1 --alpha 0.2 --N 4 --N0 4 --gradient_n 4 --batch 2",
+    ),
+    "imagenet": Preset(
+        asks="The published runs on ImageNet.",
+        source="the program of QCRS: ResNet-50 of Cohen et al. below ./models, the validation images below ./data",
+        takes="a GPU or a TPU: 53 million samples of 224 x 224 pixels, weeks of two CPU cores; not run here",
+        expect="at sigma 0.50 Cohen's ACR is 0.7325 over 500 images; QCRS's is larger",
+        commands=(
+            _published(
+                "models/imagenet/resnet50/noise_0.25/checkpoint.pth.tar",
+                "noise_0.25.tsv",
+                "--dataset imagenet --skip 200 --sigma 0.25 --left 0.15 --right 0.40 --epsilon 0.01 --epsilon_step 0.8 "
+                "--batch 1000",
+            ),
+            _published(
+                "models/imagenet/resnet50/noise_0.50/checkpoint.pth.tar",
+                "noise_0.50.tsv",
+                "--dataset imagenet --skip 200 --sigma 0.50 --left 0.40 --right 0.60 --epsilon 0.01 --epsilon_step 0.4 "
+                "--batch 1000",
+            ),
+            "table noise_0.25.tsv noise_0.50.tsv --format markdown --out table.md",
+        ),
+        quick="--max 1 --alpha 0.2 --N 4 --N0 4 --gradient_n 4 --batch 2",
+    ),
+}
+
+
+def describe(name: str) -> str:
+    """What there is to know of an experiment before it runs."""
+    preset = PRESETS[name]
+    lines = [f"asks: {preset.asks}", f"source: {preset.source}", f"takes: {preset.takes}", f"expect: {preset.expect}"]
+    wrapped = [textwrap.fill(line, 100, initial_indent="  ", subsequent_indent="    ") for line in lines]
+    return "\n".join([name, *wrapped])

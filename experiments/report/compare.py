@@ -1,0 +1,138 @@
+"""Compare runs with a reference run, image by image: gain in ACR with its interval, cost of the search, regret.
+
+With Cohen's run as the reference the table says what a search gains; with an exhaustive search (`--search grid`) what
+it misses. All runs have to be over the same images. The files of a run that was split by --shard are one run; the
+reference is the run of the first file. Intervals are of a paired bootstrap (BCa) over the images.
+"""
+
+import math
+
+import numpy as np
+
+from qcrs_jax.errors import UserError
+from qcrs_jax.results.metrics import average_certified_radius, columns, paired_gain, summarise
+from qcrs_jax.results.records import INPUT_SPECIFIC
+
+from .figures import literal, pyplot, save, tidy
+from .layouts import LAYOUTS, Body, page
+from .words import DDRS_SAMPLES, earlier_notes, group_by_images, label, left_out_notes
+
+# Colours of the figure of ACR against samples, by search or method.
+FAMILIES = {
+    "cohen": "tab:blue",
+    "bisection": "black",
+    "golden": "tab:orange",
+    "bayesian": "tab:red",
+    "grid": "tab:green",
+}
+
+
+def comparison(reference, runs, format="terminal") -> str:
+    """The text of a table with a line for each of `runs` beside `reference`.
+
+    Raises:
+        UserError: the runs are not over the same images.
+    """
+
+    for run in (reference, *runs):
+        if not run.records:
+            raise UserError(f"{run.path}: holds no results yet")
+        if len(group_by_images([reference, run])) > 1:
+            raise UserError(
+                f"{run.path}: is not over the images of {reference.path}; give both the same data, --skip and --max"
+            )
+    header = "run", "ACR", "gain in ACR (95%)", "of the reference", "search / N", "regret", "sigma ratio"
+    body = Body(LAYOUTS[format](list(header), [_row(reference, run) for run in (reference, *runs)]))
+    notes = (
+        f"Reference: {label(reference)}, {len(reference.records)} images. Regret: mean of (reference radius - radius), "
+        "negative ones as 0, where both predict the label. Sigma ratio: quartiles of sigma / the reference's sigma. "
+        "Intervals of the gain: a paired bootstrap over the images (BCa), approximate for few images."
+    )
+    if any(run.request.get("method") == "ddrs" for run in (reference, *runs)):
+        notes += f" {DDRS_SAMPLES}"
+    if any(run.input_specific for run in (reference, *runs)):
+        notes += f" {INPUT_SPECIFIC}"
+    return page([body, notes, *left_out_notes((reference, *runs)), *earlier_notes((reference, *runs))], format)
+
+
+def plot(reference, runs, out) -> None:
+    """Draws sigma and radius of every image in each of `runs` against those in `reference` to the file `out`."""
+
+    plt = pyplot()
+    figure, panels = plt.subplots(2, len(runs), figsize=(3.0 * len(runs), 6.2), layout="constrained", squeeze=False)
+    for column, run in enumerate(runs):
+        for axes, quantity in zip(panels[:, column], ("sigma", "radius")):
+            pairs = [(getattr(a, quantity), getattr(b, quantity)) for a, b in zip(reference.records, run.records)]
+            pairs = [pair for pair in pairs if None not in pair]
+            end = 1.05 * max(map(max, pairs), default=1.0) or 1.0
+            axes.plot([0, end], [0, end], color="0.7", linewidth=1)
+            axes.plot(*zip(*pairs), ".", markersize=5, alpha=0.6)
+            axes.set(xlim=(0, end), ylim=(0, end), aspect="equal", xlabel=f"{quantity} of the reference")
+            tidy(axes)
+        panels[0, column].set_title(literal(label(run)).replace(" (", "\n("), fontsize=9)
+    panels[0, 0].set_ylabel("sigma of the run")
+    panels[1, 0].set_ylabel(r"certified $\ell_2$ radius of the run")
+    figure.suptitle(f"Each image beside the reference, {literal(label(reference))}", fontsize=10)
+    save(figure, out)
+
+
+def frontier(reference, runs, out) -> None:
+    """Draws ACR of all runs against their mean samples an image to the file `out`.
+
+    Bars are 95% intervals of the gain over the reference, which has none: images vary more than methods do.
+    """
+
+    figure, axes = pyplot().subplots(figsize=(7.2, 4.2), layout="constrained")
+    base = summarise(reference)
+    points = sorted((summarise(run).samples, place, run) for place, run in enumerate((reference, *runs)))
+    for order, (samples, _, run) in enumerate(points):
+        gain, low, high = paired_gain(columns(run), columns(reference))
+        bars = None if run is reference or math.isnan(low) else [[gain - low], [high - gain]]
+        kind = run.request.get("qcrs") or {"search": run.request.get("method")}
+        color = FAMILIES.get(kind["search"], "0.3")
+        axes.errorbar(samples, base.acr + gain, bars, fmt="D" if run is reference else "o", capsize=3, color=color)
+        above = order % 2  # neighbours have their names on different sides
+        side = {"xytext": (4, 6), "rotation": 30} if above else {"xytext": (4, -6), "rotation": -30, "va": "top"}
+        style = {**side, "textcoords": "offset points", "fontsize": 8, "color": color}
+        axes.annotate(literal(run.path.stem), (samples, base.acr + gain), **style)
+    axes.axhline(base.acr, color="0.8", linewidth=1, zorder=0)
+    axes.margins(x=0.16, y=0.5)
+    axes.set(xlabel="samples an image, of search and certificate", ylabel="ACR")
+    axes.set_title(
+        f"gains over {literal(reference.path.stem)}, {len(reference.records)} images, with 95% intervals", fontsize=10
+    )
+    tidy(axes)
+    save(figure, out)
+
+
+def _row(reference, run):
+
+    ours, theirs = columns(run), columns(reference)
+    acr, base = average_certified_radius(*ours), average_certified_radius(*theirs)
+    both = ours[0] & theirs[0]
+    regret = np.maximum(theirs[1] - ours[1], 0)[both]
+    cells = [label(run), f"{acr:.4f}"]
+    if run is reference:
+        return [(text, None) for text in (*cells, "", "", _overhead(run), "", "")]
+    gain, low, high = paired_gain(ours, theirs)
+    interval = "no interval" if math.isnan(low) else f"{low:+.4f} to {high:+.4f}"
+    cells += [f"{gain:+.4f} ({interval})", f"{100 * acr / base:.1f}%" if base else "-", _overhead(run)]
+    cells += [f"{regret.mean():.4f}" if both.any() else "-", _ratios(run, reference)]
+    return [(text, None) for text in cells]
+
+
+def _overhead(run):
+    """Samples of the search in per cent of those of the certificate."""
+    certified = [sum(r.counts) for r in run.records if r.counts]
+    if not certified:
+        return "-"
+    return f"{100 * sum(r.search_samples for r in run.records) / sum(certified):.1f}%"
+
+
+def _ratios(run, reference):
+
+    pairs = [(a.sigma, b.sigma) for a, b in zip(run.records, reference.records) if a.sigma and b.sigma]
+    if not pairs:
+        return "-"
+    ratio = np.array([a / b for a, b in pairs])
+    return " / ".join(f"{q:.2f}" for q in np.quantile(ratio, [0.25, 0.5, 0.75]))

@@ -1,0 +1,92 @@
+"""What the figures share: the format, the axes, and the band of a curve of R(sigma). Reads no file."""
+
+import numpy as np
+from scipy import special
+
+from qcrs_jax.analysis.curves import radius_band
+from qcrs_jax.errors import UserError
+from qcrs_jax.files import output
+
+COHEN, QCRS, BAND = "tab:blue", "tab:orange", "0.5"  # told apart by marker and lightness as well
+
+
+SIGMA = r"$\sigma$"
+
+
+RADIUS = r"$\ell_2$ radius, pixels in [0, 1]"
+
+
+def check_ending(out) -> None:
+    """Raises UserError unless the name of the file `out` ends as a format that can be written."""
+    if out.suffix not in (".png", ".pdf", ".svg"):
+        raise UserError(f"--out {out}: the ending tells the format; it must be .png, .pdf or .svg")
+
+
+def pyplot():
+    """Matplotlib's pyplot, which is to write files and opens no window. Fonts are TrueType: venues refuse Type 3."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    matplotlib.rcParams.update({"pdf.fonttype": 42, "ps.fonttype": 42})
+    return plt
+
+
+def literal(text: str) -> str:
+    """A name as a figure shows it: with no mathematics between dollars, and in a legend even if it begins with _."""
+    text = text.encode(errors="replace").decode()  # a file name need not be a text
+    return text.replace("$", r"\$").replace("_", " _", text.startswith("_"))
+
+
+def tidy(axes) -> None:
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def log_sigma(axes, lower, upper) -> None:
+    """Makes the x axis that of sigma, logarithmic, with round numbers at its ticks."""
+    from matplotlib.ticker import FixedLocator, NullFormatter, StrMethodFormatter
+
+    round_numbers = [m * 10.0**e for e in range(-4, 5) for m in (1, 2, 3, 5, 7)]
+    while sum(lower <= tick <= upper for tick in round_numbers) > 8:
+        round_numbers = round_numbers[::2]
+    axes.set_xscale("log")
+    axes.set_xlim(lower, upper)
+    axes.xaxis.set_major_locator(FixedLocator(round_numbers))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_minor_locator(FixedLocator([]))
+
+
+def draw_band(axes, sigmas, successes, n, alpha, top):
+    """Draws R(sigma) as estimated, and its band up to `top`, lighter where that has no upper end.
+
+    Returns the handles of both, for a legend.
+    """
+
+    successes = np.asarray(successes)
+    lower, upper = radius_band(successes, n, sigmas, alpha)
+    open_ended = np.isinf(upper)
+    beside = open_ended | np.append(open_ended[1:], False) | np.insert(open_ended[:-1], 0, False)
+    axes.fill_between(sigmas, lower, 2 * top, where=beside, color=BAND, alpha=0.12, linewidth=0)
+    band = axes.fill_between(sigmas, lower, np.minimum(upper, 2 * top), where=~open_ended, color=BAND, alpha=0.35, lw=0)
+    axes.plot(sigmas, lower, color=BAND, linewidth=0.8)
+    share = np.where(successes < n, np.maximum(successes / n, 0.5), np.nan)
+    (estimate,) = axes.plot(sigmas, sigmas * special.ndtri(share), color="black", linewidth=1.2)
+    return estimate, band
+
+
+def save(figure, out) -> None:
+    """Writes the figure to `out` and closes it.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    try:
+        with output(out) as file:
+            figure.savefig(file, format=out.suffix[1:].lower(), dpi=150)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written: {error.strerror}") from error
+    finally:
+        pyplot().close(figure)

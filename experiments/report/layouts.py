@@ -1,0 +1,95 @@
+"""Table of results files: ACR, certified accuracy at radii, abstention, samples and time an image.
+
+Reads our files and those of Cohen's and QCRS's programs. The best of each column is marked. The row below a run has 95%
+intervals of ACR and of certified accuracy over all images like these; in csv they are columns, ..._low and ..._high.
+Runs over different images are put in tables of their own. The files of a run that was split by --shard are one run, if
+all are given. With --classes each run has a table with a row for each class. With files of `qcrs-jax predict` among
+them it is the table of agreement instead: how often each run answers, is right, and answers as the run with the most
+samples.
+"""
+
+import textwrap
+
+from qcrs_jax.errors import UserError
+from qcrs_jax.files import write_text, writing
+from qcrs_jax.printable import printable, printable_lines
+from qcrs_jax.results.records import sidecar_path
+
+from .latex import comment, escape
+
+FORMATS = ("terminal", "markdown", "latex", "csv")
+
+
+def check_replaceable(out, paths) -> None:
+    """Raises UserError if `out` is one of the results files `paths`, or another one; None is the terminal."""
+
+    if out is None:
+        return
+    with writing(out):
+        if out in paths or sidecar_path(out).exists():
+            raise UserError(f"{out}: holds the results of a run, which the table would replace; choose another file")
+
+
+def write(text, out) -> None:
+    """Writes `text`, printable, to the file `out`, or to the terminal if that is None."""
+    if out is None:
+        print(printable_lines(text), end="")
+    else:
+        with writing(out):
+            write_text(out, printable_lines(text))
+
+
+class Body(str):
+    """A table, as its format has it; the other parts of a page are prose."""
+
+
+def page(parts, format) -> str:
+    """Tables and prose, one after another; of LaTeX the prose is comments."""
+    if format == "latex":
+        parts = [part if isinstance(part, Body) else comment(part) for part in parts]
+    elif format == "terminal":
+        parts = [part if isinstance(part, Body) else textwrap.fill(part, 100) for part in parts]
+    else:
+        parts = [part if isinstance(part, Body) else printable(part) for part in parts]
+    return "\n\n".join(parts) + "\n"
+
+
+def _marked(rows, mark):
+    """The texts of the cells, the best of each column marked where there is something to compare."""
+    compared = [[row[i][1] for row in rows if row[i][1] is not None] for i in range(len(rows[0]))]
+    return [
+        [
+            mark(text) if len(compared[i]) > 1 and number == max(compared[i]) else text
+            for i, (text, number) in enumerate(row)
+        ]
+        for row in rows
+    ]
+
+
+def _terminal(header, rows):
+    body = [[printable(cell) for cell in row] for row in (header, *_marked(rows, lambda text: f"*{text}"))]
+    widths = [max(len(row[i]) for row in body) for i in range(len(header))]
+    lines = [
+        "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths)))
+        for row in body
+    ]
+    return "\n".join([lines[0], "-" * len(lines[0]), *(line.rstrip() for line in lines[1:])])
+
+
+def _markdown(header, rows):
+    body = [header, ["---", *["---:"] * (len(header) - 1)], *_marked(rows, lambda text: f"**{text}**")]
+    return "\n".join("| " + " | ".join(printable(cell).replace("|", "\\|") for cell in row) + " |" for row in body)
+
+
+def _latex(header, rows):
+    body = _marked(
+        [[(escape(text), number) for text, number in row] for row in rows], lambda text: rf"\textbf{{{text}}}"
+    )
+    header = [f"${cell}$" if cell.startswith("r = ") else escape(cell) for cell in header]
+    lines = [r"\begin{tabular}{l" + "r" * (len(header) - 1) + "}", r"\hline"]
+    lines += [" & ".join(header) + r" \\", r"\hline"]
+    lines += [" & ".join(row) + r" \\" for row in body]
+    return "\n".join([*lines, r"\hline", r"\end{tabular}"])
+
+
+LAYOUTS = {"terminal": _terminal, "markdown": _markdown, "latex": _latex}

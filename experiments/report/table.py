@@ -1,0 +1,204 @@
+"""Table of results files: ACR, certified accuracy at radii, abstention, samples and time an image.
+
+Reads our files and those of Cohen's and QCRS's programs. The best of each column is marked. The row below a run has 95%
+intervals of ACR and of certified accuracy over all images like these; in csv they are columns, ..._low and ..._high.
+Runs over different images are put in tables of their own. The files of a run that was split by --shard are one run, if
+all are given. With --classes each run has a table with a row for each class. With files of `qcrs-jax predict` among
+them it is the table of agreement instead: how often each run answers, is right, and answers as the run with the most
+samples.
+"""
+
+import collections
+import csv
+import dataclasses
+import io
+import math
+
+import numpy as np
+
+from qcrs_jax.errors import UserError
+from qcrs_jax.results.metrics import (
+    acr_interval,
+    agreement,
+    certified_accuracy,
+    certified_accuracy_interval,
+    columns,
+    largest_run,
+    summarise,
+)
+from qcrs_jax.results.records import read_run
+
+from .layouts import LAYOUTS, Body, page, write
+from .words import _heading, _limits, _notes, _number_left_out, group_by_images, independent, interval_text, label
+
+
+def print_tables(paths) -> None:
+    """Prints a table for each set of images among the files in `paths`, each as it is, if it is a shard as well.
+
+    Raises:
+        UserError: a file cannot be read or has no results.
+    """
+
+    write(tables([read_run(path) for path in paths]), None)
+
+
+def tables(runs, format="terminal", radii=None) -> str:
+    """The text of a table for each set of images among `runs`, and what its certificates say."""
+    groups = group_by_images(runs)
+    if any(run.predicts for run in runs):
+        if radii is not None:
+            raise UserError("--radii: predictions have no radii; leave it out, or give files of certify alone")
+        columns, figures = _agreement(groups)
+    else:
+        columns, figures = _certified(groups, _default_radii(runs) if radii is None else radii)
+    if format == "csv":
+        return _csv(groups, figures)
+    parts = []
+    if len(groups) > 1:
+        parts.append(
+            f"These runs are over {len(groups)} different sets of images. ACR and accuracy move a lot between sets: "
+            "do not compare figures across the tables."
+        )
+    header = ["run", *(title for _, title, _, _ in columns)]
+    for group, rows in zip(groups, figures):
+        cells = [cells for run, row in zip(group, rows) for cells in _rows([label(run)], row, columns)]
+        parts.append(_heading(group[0]))
+        parts.append(Body(LAYOUTS[format](header, cells)))
+    return page([*parts, *_notes(runs)], format)
+
+
+def class_tables(runs, format="terminal", radii=None) -> str:
+    """The text of a table for each of `runs`, with a row for each class of its images and one for all."""
+
+    radii = np.asarray(_default_radii(runs) if radii is None else radii, float)
+    if format == "csv":
+        return _class_csv(runs, radii)
+    columns = [*_figure_columns(radii), ("abstention", "abstains", ".3f", False)]
+    header = ["class", "images", *(title for _, title, _, _ in columns), "mistaken for"]
+    parts = []
+    for run in runs:
+        rows = []
+        for name, figures, mistake in _class_figures(run, radii):
+            row, below = _rows([name, f"{figures['images']:,}"], figures, [(*c[:3], False) for c in columns])
+            rows += [[*row, (mistake, None)], [*below, ("", None)]]
+        parts.append(f"{label(run)}: {_heading(run)}")
+        parts.append(Body(LAYOUTS[format](header, rows)))
+    return page([*parts, *_notes(runs)], format)
+
+
+def _class_figures(run, radii):
+    """Yields, for each class and then for all images: name, figures by key, most frequent mistake."""
+    for truth in [*sorted({record.label for record in run.records}), None]:
+        records = [record for record in run.records if truth in (None, record.label)]
+        part = dataclasses.replace(run, records=records)
+        wrong = collections.Counter(r.predict for r in records if not r.correct and r.predict != -1)
+        mistake = "-"
+        if truth is not None and wrong:
+            other, count = max(wrong.items(), key=lambda item: (item[1], -item[0]))
+            mistake = f"{run.class_name(other)} ({count})"
+        name = "all" if truth is None else run.class_name(truth)
+        yield name, _figures(part, radii), mistake
+
+
+def _class_csv(runs, radii):
+    return _csv_text(
+        {"run": label(run), "class": name, **figures, "mistaken_for": mistake, "guarantee": _limits(run)}
+        for run in runs
+        for name, figures, mistake in _class_figures(run, radii)
+    )
+
+
+def _default_radii(runs):
+    largest = max((r.radius for run in runs for r in run.records if r.correct), default=0)
+    return [0.25 * i for i in range(min(math.floor(largest / 0.25), 7) + 1)]
+
+
+def _certified(groups, radii):
+    """Columns (key, title, format, whether larger is better), and for each group the figures of its runs by key."""
+    shown = [
+        *_figure_columns(radii),
+        ("abstention", "abstains", ".3f", False),
+        ("samples", "samples", ",.0f", False),
+        ("seconds", "median s", ".2f", False),
+    ]
+    return shown, [[_figures(run, radii) for run in group] for group in groups]
+
+
+def _figure_columns(radii):
+    """The columns, as in `_certified`, of the figures that have an interval."""
+    accuracies = ((_accuracy_key(r), f"r = {r:g}", ".3f", True) for r in radii)
+    return [("acr", "ACR", ".4f", True), *accuracies]
+
+
+def _accuracy_key(radius):
+    return f"certified_accuracy_{radius:g}"
+
+
+def _figures(run, radii):
+    """The figures of a run of certificates by key; the ends of the interval of KEY are KEY_low and KEY_high."""
+
+    figures, (correct, radius) = summarise(run)._asdict(), columns(run)
+    at = np.asarray([0.0, *radii], float)
+    found = certified_accuracy(correct, radius, at).tolist()
+    if independent(run):
+        intervals = {"acr": acr_interval(correct, radius)}
+        ends = zip(*(end.tolist() for end in certified_accuracy_interval(correct, radius, at)))
+    else:
+        intervals, ends = {"acr": (math.nan, math.nan)}, [(math.nan, math.nan)] * len(at)
+    for key, share, interval in zip(["accuracy", *map(_accuracy_key, radii)], found, ends):
+        figures[key], intervals[key] = share, interval
+    beside = {}
+    for key, value in figures.items():
+        beside[key] = value
+        if key in intervals:
+            beside |= zip((f"{key}_low", f"{key}_high"), intervals[key])
+    return beside
+
+
+def _agreement(groups):
+    """As `_certified`, of runs of PREDICT."""
+
+    shown = [
+        ("n", "N", ",.0f", False),
+        ("correct", "correct", ".3f", False),
+        ("incorrect", "incorrect", ".3f", False),
+        ("abstention", "abstains", ".3f", False),
+        ("agrees", "agrees", ".3f", False),
+        ("differs", "differs", ".3f", False),
+        ("seconds", "median s", ".2f", False),
+    ]
+    return shown, [[agreement(run, largest_run(group))._asdict() for run in group] for group in groups]
+
+
+def _rows(first, figures, columns):
+    """The row of a run, whose first cells are given, and below it one of intervals where its figures have any.
+
+    A cell is (text, number to compare or None).
+    """
+    row = [(text, None) for text in first]
+    for key, _, form, compares in columns:
+        text = "-" if math.isnan(figures[key]) else format(figures[key], form)
+        row.append((text, float(text) if compares else None))
+    ends = [(figures.get(f"{key}_low"), figures.get(f"{key}_high")) for key, *_ in columns]
+    below = ["" if low is None else interval_text(low, high, figures["images"]) for low, high in ends]
+    if not any(below):
+        return [row]
+    return [row, [(text, None) for text in ("  for images like these (95%)", *[""] * (len(first) - 1), *below)]]
+
+
+def _csv(groups, figures):
+    """Full precision; the column image_set tells which runs are over the same images."""
+    return _csv_text(
+        {"run": label(run), "image_set": number, **row, "left_out": _number_left_out(run), "guarantee": _limits(run)}
+        for number, (group, rows) in enumerate(zip(groups, figures), start=1)
+        for run, row in zip(group, rows)
+    )
+
+
+def _csv_text(rows):
+    rows = list(rows)
+    out = io.StringIO()
+    writer = csv.DictWriter(out, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()

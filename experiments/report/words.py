@@ -1,0 +1,202 @@
+"""Table of results files: ACR, certified accuracy at radii, abstention, samples and time an image.
+
+Reads our files and those of Cohen's and QCRS's programs. The best of each column is marked. The row below a run has 95%
+intervals of ACR and of certified accuracy over all images like these; in csv they are columns, ..._low and ..._high.
+Runs over different images are put in tables of their own. The files of a run that was split by --shard are one run, if
+all are given. With --classes each run has a table with a row for each class. With files of `qcrs-jax predict` among
+them it is the table of agreement instead: how often each run answers, is right, and answers as the run with the most
+samples.
+"""
+
+import math
+
+from qcrs_jax.printable import printable
+from qcrs_jax.results import stored_balls as memory
+from qcrs_jax.results.account import account
+from qcrs_jax.results.records import EARLIER_VERSION, INPUT_SPECIFIC, without_class
+
+DDRS_SAMPLES = (
+    "Samples of DDRS's search are differentiated: each costs a forward pass and one of its derivative, about twice a "
+    "sample of QCRS's search or of a certificate."
+)
+
+
+SOFT = (
+    "A soft certificate is about the class with the largest mean softmax under noise, a hard one about the class that "
+    "noisy copies most often fall into: two smoothed classifiers, which may differ."
+)
+
+
+INTERVALS = (
+    "For images like these: 95% confidence intervals of the figures over the population, if these images were drawn "
+    "from it at random; every 20th image of a test set is close to that. Accuracies have the exact interval "
+    "(Clopper-Pearson), each radius by itself. ACR has that of a bootstrap (BCa), which is approximate; fewer than 20 "
+    "images, or equal radii, give none (-). These intervals are about which images were drawn; alpha is about the "
+    "noise, and is not in them. Runs over the same images differ by less than their intervals suggest: `qcrs-jax "
+    "compare` has the interval of the difference."
+)
+
+
+BUDGET = (
+    "With --budget the samples of an image depend a little on the other images; for such a run the intervals are "
+    "approximate."
+)
+
+
+DEPENDENT = "A memory-based run has no such intervals (-): its answers depend on the images before."
+
+
+AGREEMENT = (
+    "Shares of the images. agrees and differs: answers that are, and are not, the class that most samples of the run "
+    "with the largest N (marked -) fall into. Runs of one seed share samples: those of a smaller N are the first of a "
+    "larger."
+)
+
+
+def group_by_images(runs):
+    """Runs over the same images together; a file without a fingerprint goes by its indices and labels."""
+
+    def same(a, b):
+        (ids, fingerprint), (other_ids, other) = a.images, b.images
+        return ids == other_ids and (fingerprint == other or None in (fingerprint, other))
+
+    groups = []
+    for run in sorted(runs, key=lambda run: run.images[1] is None):  # the doubtful ones last
+        home = next((group for group in groups if all(same(run, member) for member in group)), None)
+        if home is None:
+            groups.append(home := [])
+        home.append(run)
+    return [sorted(group, key=runs.index) for group in groups]
+
+
+def independent(run) -> bool:
+    """Whether what is certified at an image does not depend on the other images, as intervals over images suppose."""
+    return "memory" not in run.request
+
+
+def _heading(run):
+    data = run.request.get("dataset", {})
+    name = printable(f" of {data.get('name')} ({data.get('split')})") if data else ""
+    indices = [r.idx for r in run.records]
+    return f"{len(indices)} images{name}, {indices[0]} to {indices[-1]}"
+
+
+def label(run) -> str:
+    """What a run is called in tables and plots: its file and its method."""
+    request, parts = run.request, []
+    if "method" in request:
+        names = {"cohen": "Cohen", "ddrs": "DDRS", "predict": "PREDICT"}
+        method = names.get(request["method"]) or _search(request.get("qcrs") or {})
+        parts = [method, *[f"sigma {request['sigma']:g}"] * ("sigma" in request)]
+    if request.get("certificate") == "soft":
+        parts.append("soft" + (f", beta {request['beta']:g}" if "beta" in request else ""))
+    if "memory" in request:
+        parts.append("memory-based")
+    if "shard" in request:
+        parts.append(f"shard {request['shard']['part']}/{request['shard']['of']}")
+    return f"{', '.join(parts)} ({run.path.name})" if parts else run.path.name
+
+
+def _search(settings):
+    """The name of a search, with its objective where that is not the search's own."""
+    search = settings.get("search", "of an unnamed search")
+    return f"QCRS {search}{' of bounds' if settings.get('objective') == 'lcb' and search in ('golden', 'grid') else ''}"
+
+
+def interval_text(low: float, high: float, images: int) -> str:
+    """An interval over so many images, rounded outwards to as many digits as it is worth; - for NaN."""
+    if math.isnan(low):
+        return "-"
+    digits = 2 if images < 1000 else 3
+    ends = math.floor(low * 10**digits) / 10**digits, math.ceil(high * 10**digits) / 10**digits
+    return "-".join(f"{end:.{digits}f}".removeprefix("0") for end in ends)
+
+
+def _number_left_out(run):
+    """How many images were left out; nothing where that is not known."""
+    return "" if run.left_out is None else len(run.left_out)
+
+
+def _limits(run):
+    """What the certificates of a run hold for, where that is not one classifier for all inputs; else nothing."""
+
+    if "memory" in run.request:
+        return memory.LIMITS
+    return INPUT_SPECIFIC if run.input_specific else ""
+
+
+def claims(run) -> str | None:
+    """How many images a run with --decide claims to be robust, right and wrong ones apart; None for another run.
+
+    A claim is about the class that was selected. Where that is not the label, the image is robust, and wrong.
+    """
+    decided = [record for record in run.records if record.robust is not None]
+    radius = (run.request.get("sequential") or {}).get("decide")
+    if radius is None or len(decided) < len(run.records) or not decided:
+        return None
+    right = [record.label == _selected(record) for record in decided if record.robust == 1]
+    yes, no, unknown = ([record.robust for record in decided].count(claim) for claim in (1, 0, -1))
+    return (
+        f"{yes} robust at {radius:g}, {no} not, {unknown} undecided; robust and right are {sum(right)} of "
+        f"{len(decided)} images, robust and wrong {len(right) - sum(right)}"
+    )
+
+
+def _selected(record):
+    """The class that a claim is about: also of an image that abstains."""
+    return record.counts0.index(max(record.counts0)) if record.counts0 else record.predict
+
+
+def earlier_notes(runs) -> list[str]:
+    """A sentence on those of `runs` that an earlier version made, where there are any."""
+    earlier = [label(run) for run in runs if run.of_an_earlier_version]
+    return [f"{', '.join(earlier)}: {EARLIER_VERSION}"] if earlier else []
+
+
+def left_out_notes(runs) -> list[str]:
+    """A sentence on the images that each of `runs` left out, where there are any or where that is not known."""
+    notes = []
+    for run in runs:
+        left_out = run.left_out
+        if left_out is None:
+            notes.append(
+                f"{label(run)}: is not finished, or what its sidecar said of that was taken out. Images may be missing."
+            )
+        elif left_out:
+            notes.append(
+                f"{label(run)}: {len(left_out)} images were left out, as they could not be read, beside the "
+                f"{len(run.records)} that are here. All figures are over these."
+            )
+    return notes
+
+
+def _notes(runs):
+
+    accounts = {}
+    for run in runs:
+        if "alpha" in run.request:
+            accounts.setdefault(account(run.request, len(run.records)), []).append(label(run))
+    notes = [f"{', '.join(of)}: {text}" if len(accounts) > 1 else text for text, of in accounts.items()]
+    if not any(run.predicts for run in runs):
+        kinds = {BUDGET: any(run.request.get("budget") for run in runs), DEPENDENT: not all(map(independent, runs))}
+        notes.append(" ".join([INTERVALS, *(text for text, there_is in kinds.items() if there_is)]))
+    notes += [f"{label(run)}: {text}." for run in runs if (text := claims(run))]
+    notes += left_out_notes(runs) + earlier_notes(runs)
+    for run in runs:
+        spoilt = [missing for record in run.records if (missing := without_class([record], run.request)[0])]
+        if spoilt:
+            notes.append(
+                f"{label(run)}: {sum(spoilt):,} noisy copies of {len(spoilt)} images, {max(spoilt):,} of one at "
+                "most, count for no class: a logit is not finite. They speak against the class that is answered."
+            )
+    if any(run.input_specific and "memory" not in run.request for run in runs):
+        notes.append(INPUT_SPECIFIC)
+    if any(run.request.get("method") == "ddrs" for run in runs):
+        notes.append(DDRS_SAMPLES)
+    if any("memory" in run.request for run in runs):
+        notes.append(memory.LIMITS)
+    if any(run.request.get("certificate") == "soft" for run in runs):
+        notes.append(SOFT)
+    if len(runs) > 1 and any(run.predicts for run in runs):
+        notes.insert(0, AGREEMENT)
+    return notes

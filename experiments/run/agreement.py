@@ -1,0 +1,53 @@
+"""Compare a network in bfloat16 with itself in float32, copy by copy on the same noise: classes, and radii.
+
+For each image --N noisy copies are classified by both. Radii are those of certificates of these copies at --sigma, for
+the class that most of them fall into in float32. Nothing is certified.
+
+  qcrs-jax agreement zoo:cifar10-resnet20-sigma0.25 --dataset folder --data_dir cifar10 --skip 400 --sigma 0.25
+"""
+
+import numpy as np
+
+from qcrs_jax.bounds import certified_radius, clopper_pearson_lower
+
+from .copies import pairs_of_classes
+
+
+def compare(inputs, index, args) -> tuple[int, int, int]:
+    """`told_by` of the copies of an image, in float32 and as the command asks."""
+
+    image, _ = inputs.read(index)
+    networks = inputs.classifier.classify, inputs.classify
+    pairs = pairs_of_classes(*networks, image, args.sigma, key=inputs.keys([index])[0], n=args.N, **inputs.program)
+    return told_by(pairs, inputs.classifier.spec.num_classes)
+
+
+def told_by(pairs, num_classes: int) -> tuple[int, int, int]:
+    """How many copies fall into the first network's top class, by the first, by the second; how many into one class.
+
+    Args:
+        pairs: of `copies.pairs_of_classes`, some (copies, 2) at a time; copies of no class, -1, count for nothing.
+    """
+
+    counts, same = np.zeros((2, num_classes), int), 0
+    for some in pairs:
+        some = some[some[:, 0] >= 0]
+        counts += [np.bincount(column, minlength=num_classes) for column in some.T]
+        same += int((some[:, 0] == some[:, 1]).sum())
+    top = counts[0].argmax()
+    return int(counts[0, top]), int(counts[1, top]), same
+
+
+def summary(compared, sigma: float, n: int, alpha: float):
+    """Header and cells of the comparison of n copies of each image; `compared`: `told_by` of each, (images, 3)."""
+
+    pa_lower = clopper_pearson_lower(compared[:, :2].T, n, alpha)
+    radius = np.where(pa_lower < 0.5, 0.0, certified_radius(pa_lower, sigma))
+    differs = 1 - compared[:, 2] / n
+    gaps = {"pa_lower": pa_lower[1] - pa_lower[0], "radius": radius[1] - radius[0]}
+    header = ["images", "copies each", "of another class", "most of an image"]
+    cells = [f"{len(compared)}", f"{n:,}", f"{differs.mean():.3%}", f"{differs.max():.2%}"]
+    for name, gap in gaps.items():
+        header += [f"{name} higher by, mean", "at most apart"]
+        cells += [f"{gap.mean():+.5f}", f"{abs(gap).max():.4f}"]
+    return [*header, "mean radius"], [*cells, f"{radius[0].mean():.4f}"]

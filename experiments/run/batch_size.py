@@ -1,0 +1,75 @@
+"""The batch size of --batch auto: the fastest of a few, measured."""
+
+import math
+import time
+
+import jax
+import jax.numpy as jnp
+
+from qcrs_jax import predict
+from qcrs_jax.machine import usable_memory
+
+from .full_card import memory_is_full
+
+TURN = 0.2  # seconds of sampling that a rate is measured over, at least
+
+
+LEVEL = 0.97  # of the best rate: the smallest batch that reaches it is taken
+
+
+def fastest_batch(classify, image_shape, devices) -> int:
+    """Noisy copies per forward pass of each of `devices` at which `classify` samples fastest; prints what it measured.
+
+    Takes some seconds for each size, most of them for compiling. On a CPU sizes are left out whose activations would
+    fill half of the memory; elsewhere those that the device refuses.
+    """
+
+    on_cpu = devices[0].platform == "cpu"
+    sizes = [2**i for i in (range(3, 9) if on_cpu else range(6, 15))]
+    if on_cpu:
+        memory = usable_memory() or math.inf
+        largest = memory / 2 / len(devices) / _bytes_per_image(classify, image_shape)
+        sizes = [size for size in sizes if size <= largest]
+    rates = {}
+    for size in sizes:
+        try:
+            rates[size] = _rate(classify, image_shape, devices, size)
+        except jax.errors.JaxRuntimeError as error:
+            if not memory_is_full(error):
+                raise
+            break
+        if rates[size] < 0.9 * max(rates.values()):
+            break
+    chosen = choose(rates)
+    told = ", ".join(f"{rate:,.0f} at {size}" for size, rate in rates.items())
+    print(f"--batch auto: {chosen}; samples a second: {told or 'not measured, for want of memory'}")
+    return chosen
+
+
+def choose(rates: dict[int, float]) -> int:
+    """The smallest batch size whose rate is as good as level with the best: it wastes least of a short query."""
+    return min((size for size, rate in rates.items() if rate >= LEVEL * max(rates.values())), default=1)
+
+
+def _rate(classify, image_shape, devices, size):
+    """Samples a second."""
+
+    image, n = jnp.full(image_shape, 0.5), 4 * size * len(devices)
+
+    def seconds():
+        started = time.perf_counter()
+        predict(classify, image, 1.0, key=jax.random.key(0), n=n, batch_size=size, devices=devices)
+        return time.perf_counter() - started
+
+    seconds()  # compiles
+    while (spent := seconds()) < TURN:
+        n *= 2 + int(TURN / max(spent, 0.01 * TURN))
+    return n / spent
+
+
+def _bytes_per_image(classify, image_shape):
+    """Bytes of the activations of one image."""
+
+    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    program = jax.jit(lambda classify, images: classify(images)).lower(classify, image).compile()
+    return max(1, program.memory_analysis().temp_size_in_bytes)

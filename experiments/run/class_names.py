@@ -1,0 +1,39 @@
+"""The names of the classes that a network knows, beside those of a data set."""
+
+import re
+from collections.abc import Sequence
+
+from qcrs_jax.convert import zoo
+
+from qcrs_jax.data.load import CLASSES
+
+
+def known_classes(classifier, checkpoint) -> Sequence[str] | None:
+    """The names of a network's classes in the order of its logits, as its file or the zoo knows them; None if not."""
+
+    if names := getattr(classifier.spec, "class_names", None):
+        return names
+    entry = zoo.entries().get(str(checkpoint).removeprefix(zoo.PREFIX)) if str(checkpoint).startswith("zoo:") else None
+    return CLASSES.get(entry["dataset"]) if entry else None
+
+
+def order_warning(known: Sequence[str] | None, found: Sequence[str], whose: str) -> str | None:
+    """A sentence where classes of a data set have another place than the same names in `whose` file; else None.
+
+    Names are compared without case, spaces and punctuation. Those that only one of the two has tell nothing.
+    """
+    if not known:
+        return None
+    theirs, ours = ([re.sub(r"[\W_]+", "", name.casefold()) for name in names] for names in (known, found))
+    if len(set(theirs)) < len(theirs) or len(set(ours)) < len(ours):  # names that occur twice
+        return None
+    place = {name: i for i, name in enumerate(theirs)}
+    moved = [(found[i], place[name], i) for i, name in enumerate(ours) if place.get(name, i) != i]
+    if not moved:
+        return None
+    told = ", ".join(f"{name} ({its} there, {our} here)" for name, its, our in moved[:5])
+    more = ", ..." if len(moved) > 5 else ""
+    return (
+        f"{whose} has its classes in another order than the data set: {told}{more}. Labels are likely wrong; give the "
+        "order of the network by --class_order FILE, with the name of a class on each line"
+    )

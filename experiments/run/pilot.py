@@ -1,0 +1,159 @@
+"""certify --budget: every image is searched and looked at first; then each gets the samples that it is worth.
+
+What is found out first is kept in RESULTS.pilot, so that a run that is killed goes on there as in RESULTS. Once it is
+finished it stays as it is, and with it what each image gets: images that were left out of it are left out for good.
+"""
+
+import argparse
+import dataclasses
+import datetime
+from collections.abc import Container
+from pathlib import Path
+
+import numpy as np
+
+from qcrs_jax import conclude
+from qcrs_jax.analysis.outlook import Outlook, allocate, outlook
+from qcrs_jax.errors import UserError
+from qcrs_jax.results.records import parse_seconds, read_rows, read_sidecar
+
+from .certify import draw_image, draws_of, search_samples
+from .cost import Draws
+from .request import recorded_numbers, request_of
+from .runner import Task, run_over_images
+
+COLUMNS = ("idx", "label", "selected", "sigma", "mean", "deviation", "search_samples", "time")
+
+
+@dataclasses.dataclass(frozen=True)
+class Pilot:
+    """What is known of an image before its certification samples are drawn; one line of RESULTS.pilot.
+
+    Attributes:
+        selected: the class selected by its n0 samples.
+        sigma: the noise level of its certificate.
+        mean, deviation: of z = ndtri(p) there, as `budget.Outlook` has them.
+        search_samples, seconds: what the search took.
+        n: the certification samples that it gets; 0 before that is known.
+    """
+
+    idx: int
+    label: int
+    selected: int
+    sigma: float
+    mean: float
+    deviation: float
+    search_samples: int
+    seconds: float
+    n: int = 0
+
+    def line(self, columns=COLUMNS) -> str:
+        numbers = (self.sigma, self.mean, self.deviation)
+        fields = (self.idx, self.label, self.selected, *map(repr, numbers), self.search_samples)
+        return "\t".join(map(str, (*fields, datetime.timedelta(seconds=self.seconds)))) + "\n"
+
+
+def pilot_path(results: Path) -> Path:
+    return results.with_name(results.name + ".pilot")
+
+
+def left_out(results: Path) -> list[int]:
+    """The images that have no share of the budget: those that could not be read for a finished RESULTS.pilot."""
+
+    return read_sidecar(pilot_path(results)).get("left_out", [])
+
+
+def plan(request, args) -> Container:
+    """What is known of each image of the run, and the samples that it gets: Pilots by index, in a dry run stand-ins.
+
+    Raises:
+        UserError: several hosts share the run, or what `run_over_images` raises.
+    """
+
+    if args.distributed:
+        raise UserError("--budget: several hosts each take a part of the images: give --shard I/N, not --distributed")
+    print(f"first of two passes: what each image is worth, into {pilot_path(args.results)}")
+    requests, leave = [], left_out(args.results)
+
+    def task(images):
+        requests.append(request_of(request, images, args))
+        return dataclasses.replace(pilot_task(requests[0]), leave=leave)
+
+    pilots = run_over_images(task, argparse.Namespace(**{**vars(args), "results": pilot_path(args.results)}))
+    print("second pass: the certificates")
+    if args.dry_run and not read_sidecar(pilot_path(args.results)).keys() >= {"sha256"}:
+        return Unplanned(requests[0])
+    return planned(requests[0], pilot_path(args.results) if args.dry_run else pilots)
+
+
+class Unplanned:
+    """Stands for plans that are not made yet, by index: each image gets the mean, at the original sigma."""
+
+    def __init__(self, request):
+        self._request = request
+
+    def __getitem__(self, index):
+        mean = self._request.budget["mean"]
+        return Pilot(index, 0, 0, self._request.sigma, 0.0, 0.0, search_samples=0, seconds=0.0, n=mean)
+
+    def __contains__(self, index):
+        return True
+
+
+def planned(request, path: Path) -> dict[int, Pilot]:
+    """The images of a finished pilot, by index, with the samples that each gets.
+
+    They follow from the pilot alone, which is independent of the certification samples.
+    """
+
+    pilots, mean = read_pilots(path), request.budget["mean"]
+    paying = [pilot for pilot in pilots if not request.stop_when_wrong or pilot.selected == pilot.label]
+    samples = {}
+    if paying:
+        outlook = Outlook(*(np.array([getattr(pilot, name) for pilot in paying]) for name in Outlook._fields))
+        chosen = allocate(outlook, mean * len(pilots) // len(paying), request.alpha)
+        samples = {pilot.idx: int(n) for pilot, n in zip(paying, chosen)}
+    return {pilot.idx: dataclasses.replace(pilot, n=samples.get(pilot.idx, mean)) for pilot in pilots}
+
+
+def pilot_task(request) -> Task:
+    """What is found out of each image first."""
+
+    def start(classify, images, **program):
+        nobody = np.int32(-1) if images.ndim == 3 else np.full(len(images), -1, np.int32)
+        drawn = draw_image(request, classify, images, labels=nobody, **program)
+        return lambda: conclude(drawn)
+
+    def records(index, label, seconds, found):
+        selected = int(np.argmax(found.counts0))
+        sigmas, successes, n = [float(found.sigma)], [int(found.counts0[selected])], [request.n0]
+        if request.search.evaluations:
+            evaluations = int(found.search.evaluations)
+            sigmas += found.search.sigmas[:evaluations].tolist()
+            successes += found.search.counts[:evaluations, selected].tolist()
+            n += [request.search.search_n] * evaluations
+        seen = outlook(float(found.sigma), sigmas, successes, n, request.sigma)
+        spent = search_samples(request, found.search)
+        return [Pilot(index, label, selected, *map(float, seen), spent, seconds)]
+
+    numbers, draws = {**recorded_numbers(request), "pilot": True}, pilot_draws(request)
+    return Task(numbers, start, records, lambda index: draws, file={"columns": COLUMNS, "read": read_pilots})
+
+
+def pilot_draws(request) -> Draws:
+    """The noisy copies that an image gets first: all but those that certify."""
+
+    whole = draws_of(request)
+    searched = whole.queries[: len(whole.queries) - len(request.estimate.queries(request.n))]
+    return dataclasses.replace(whole, queries=searched, at_most=request.search.may_end_early)
+
+
+def read_pilots(path) -> list[Pilot]:
+    """The lines of RESULTS.pilot; raises RecordsError for another file."""
+
+    def parse(row):
+        whole = {name: int(row[name]) for name in ("idx", "label", "selected", "search_samples")}
+        real = {name: float(row[name]) for name in ("sigma", "mean", "deviation")}
+        return Pilot(**whole, **real, seconds=parse_seconds(row["time"]))
+
+    return read_rows(Path(path), set(COLUMNS), parse, "pilot of a run with --budget")

@@ -1,0 +1,169 @@
+"""The loop of a run over images: the next are read, and the devices at work on them, while the last are waited for."""
+
+import concurrent.futures
+import contextlib
+import itertools
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+
+import jax
+
+from qcrs_jax.errors import UserError
+
+from .full_card import REMEDY, memory_is_full
+
+_HOST_IS_GONE = ("Gloo", "UNAVAILABLE", "DEADLINE_EXCEEDED", "heartbeat")
+
+
+class Stopped(BaseException):
+    """The run was ended from outside.
+
+    status: the exit status of the command: 143 for SIGTERM, with which machines are taken away, 130 for Ctrl-C, 75
+        where another host of the run is gone.
+    """
+
+    def __init__(self, why: str, status: int):
+        super().__init__(why)
+        self.status = status
+
+
+@contextlib.contextmanager
+def stopping():
+    """In its body SIGTERM and Ctrl-C raise Stopped, at once if the main thread does no more than wait for others."""
+
+    def stop(number, frame):
+        raise Stopped({signal.SIGTERM: "stopped by SIGTERM", signal.SIGINT: "interrupted"}[number], 128 + number)
+
+    if threading.current_thread() is not threading.main_thread():  # where no handler can be set
+        yield
+        return
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def read_ahead(read: Callable, indices: Iterable[int], ahead: int = 1) -> Iterator:
+    """Yields (index, a function that returns what `read` gives there); the next `ahead` are read meanwhile."""
+    reader = concurrent.futures.ThreadPoolExecutor(1)
+    try:
+        upcoming = []
+        for index in itertools.chain(indices, [None] * ahead):
+            upcoming.append(index is not None and (index, reader.submit(read, index).result))
+            if len(upcoming) > ahead and (next_one := upcoming.pop(0)):
+                yield next_one
+    finally:
+        reader.shutdown(wait=False, cancel_futures=True)
+
+
+def groups(reads: Iterable, size: int, left_out: Callable | None) -> Iterator[list]:
+    """Groups of `size` (index, image, label), the last perhaps smaller.
+
+    left_out: is told (index, error) of an image that cannot be read; None to stop there, behind those before it.
+
+    Raises:
+        UserError: names the image that cannot be read.
+    """
+    group = []
+    for index, read in reads:
+        try:
+            image, label = read()
+        except UserError as error:
+            if left_out is None:
+                yield from [group] if group else []
+                raise UserError(f"image {index}: {error}\nWith --on_error skip such images are left out") from error
+            left_out(index, error)
+            continue
+        group.append((index, image, label))
+        if len(group) == size:
+            yield group
+            group = []
+    yield from [group] if group else []
+
+
+def in_turn(calls: Iterable, launch: Callable) -> Iterator[tuple]:
+    """Yields (call, its result), in order; each is launched before the one before it is waited for.
+
+    launch: call -> a function that waits for its result. Both run in a thread of their own, so that signals are heard.
+
+    Raises:
+        Exception: what went wrong with a call, once all before it are yielded.
+    """
+    worker = concurrent.futures.ThreadPoolExecutor(1)
+    try:
+        calls, waiting, failure = iter(calls), None, None
+        while True:
+            launched = None
+            try:
+                if failure is None and (call := next(calls, None)) is not None:
+                    launched = call, worker.submit(launch, call).result()
+            except Exception as error:
+                failure = error
+            if waiting:
+                yield waiting[0], worker.submit(waiting[1]).result()
+            waiting = launched
+            if waiting is None:
+                break
+        if failure:
+            raise failure
+    finally:
+        worker.shutdown(wait=False, cancel_futures=True)
+
+
+def check_hosts(error: Exception) -> None:
+    """Raises Stopped where an error of JAX tells that another host of the run is gone."""
+
+    if jax.process_count() > 1 and any(sign in str(error) for sign in _HOST_IS_GONE):
+        raise Stopped(f"the hosts lost each other; start all of them again: {error}", 75) from error
+
+
+class Launcher:
+    """Launches calls for `in_turn`, with half the noisy copies in a forward pass once memory does not hold them.
+
+    start: (call, copies of each image in a forward pass of a device) -> a function that waits for the result.
+    say: is told when the copies are halved.
+    """
+
+    def __init__(self, start: Callable, copies: int, say: Callable):
+        self._start, self._copies, self._say = start, copies, say
+
+    def __call__(self, call):
+        copies = self._copies
+        try:
+            waiting = self._start(call, copies)
+        except RuntimeError as error:
+            self._halve(copies, error)
+            return self(call)
+
+        def conclude():
+            try:
+                return waiting()
+            except RuntimeError as error:
+                self._halve(copies, error)
+                return self(call)()
+
+        return conclude
+
+    def _halve(self, copies, error):
+        """Halves the copies, if the error is that memory is full; a call launched before may have done so."""
+
+        if not isinstance(error, jax.errors.JaxRuntimeError):
+            raise error
+        check_hosts(error)
+        if not memory_is_full(error):
+            raise error
+        if copies == 1:
+            raise UserError(
+                f"the device's memory does not hold a single copy of each image; give --images 1. {REMEDY}. {error}"
+            )
+        if jax.process_count() > 1:  # the others would go on with a program of another shape
+            raise UserError(f"the device's memory is full; give all hosts a smaller --batch: {error}")
+        if self._copies == copies:
+            self._copies = copies // 2
+            self._say(
+                f"the device's memory does not hold {copies} noisy copies of an image in a forward pass; going on with "
+                f"{self._copies}, which changes no count"
+            )

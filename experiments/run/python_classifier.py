@@ -1,0 +1,128 @@
+"""Classifiers of one's own: `python:FILE.py:FUNCTION` in place of a checkpoint.
+
+The function takes no arguments, and returns the classifier: a jit-compatible function of images (batch, h, w, c) in
+[0, 1] to logits (batch, classes), normalisation inside, its weights bound by `jax.tree_util.Partial`:
+
+    def load():
+        weights = read_my_weights("weights.npz")
+        return Partial(apply, weights)
+
+The prefix is what allows the file to be run. No other name of a checkpoint runs anything. A run records the sums of
+the file and of all arrays of the classifier; of other files that it imports there is no sum.
+"""
+
+import hashlib
+import importlib.util
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from qcrs_jax.errors import UserError
+from qcrs_jax.models import Spec
+from qcrs_jax.sampling.counts import as_pytree, num_classes
+
+from .names import PYTHON
+
+
+class PythonSpec(Spec):
+    """What a run records of such a classifier. Its `arch` is the file and the function."""
+
+    def __post_init__(self):
+        pass  # there is no architecture of ours to look for
+
+
+class PythonClassifier:
+    """A classifier that a Python function returned. It has what a run asks of `models.Classifier`."""
+
+    def __init__(self, spec: PythonSpec, classify):
+        self.spec, self.classify = spec, classify
+
+    def inference(self, platform=None, dtype="float32"):
+        """The function as it is."""
+        if dtype != "float32":
+            raise UserError(f"{self.spec.arch}: computes as it is written; --dtype {dtype} is for checkpoints")
+        return self.classify
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all arrays that the function holds, bound or captured, in the order of its program."""
+        leaves, _ = jax.tree.flatten(self.classify)
+        sha = hashlib.sha256()
+        for array in (*leaves, *_constants(self.classify, self.spec.image_shape)):
+            array = np.asarray(array)
+            sha.update(repr((array.dtype.name, array.shape)).encode())
+            sha.update(array.tobytes())
+        return sha.hexdigest()
+
+
+def open_python(checkpoint, image_shape: tuple[int, int, int]) -> PythonClassifier:
+    """The classifier of `python:FILE.py:FUNCTION`, for images of this shape. Runs the file.
+
+    Raises:
+        UserError: there is no such file or function, it fails, or it returns no classifier of such images.
+    """
+    file, _, name = str(checkpoint).removeprefix(PYTHON).rpartition(":")
+    path = Path(file)
+    if not file.endswith(".py") or not name.isidentifier():
+        raise UserError(f"{checkpoint}: write python:FILE.py:FUNCTION, as python:my_net.py:load")
+    if not path.is_file():
+        raise UserError(f"{checkpoint}: there is no file {path}")
+    function = getattr(_module(path, checkpoint), name, None)
+    if not callable(function):
+        raise UserError(f"{checkpoint}: {path} has no function {name}")
+    try:
+        classify = function()
+    except Exception as error:
+        raise UserError(f"{checkpoint}: {name}() failed: {type(error).__name__}: {error}") from error
+    if not callable(classify):
+        raise UserError(
+            f"{checkpoint}: {name}() returned a {type(classify).__name__}; it should return the classifier, a function "
+            "of images to logits"
+        )
+    classify = as_pytree(classify)
+    try:
+        classes = num_classes(classify, image_shape)
+    except Exception as error:
+        raise UserError(
+            f"{checkpoint}: what {name}() returned takes no images of shape {(1, *image_shape)}, which the data set "
+            f"has: {type(error).__name__}: {error}"
+        ) from error
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    spec = PythonSpec(f"{path.name}:{name}", classes, tuple(image_shape), (0.0,), (1.0,), {"file_sha256": digest})
+    return PythonClassifier(spec, classify)
+
+
+def _module(path, checkpoint):
+    """The module that a file is; other files beside it can be imported from it."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules.setdefault(path.stem, module)
+    sys.path.insert(0, str(path.resolve().parent))
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UserError(f"{checkpoint}: {path} cannot be run: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.pop(0)
+    return module
+
+
+def _constants(classify, image_shape):
+    """The arrays that are not leaves of `classify`, which its program has as constants."""
+    program = jax.make_jaxpr(lambda classify, images: classify(images))(
+        classify, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    )
+    return list(_of_program(program))
+
+
+def _of_program(program):
+    """Constants of a program, and of the programs inside it."""
+    yield from getattr(program, "consts", ())
+    inner = getattr(program, "jaxpr", program)
+    for equation in inner.eqns:
+        yield from (v.val for v in equation.invars if hasattr(v, "val") and getattr(v.val, "ndim", 0))
+        for value in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda v: hasattr(v, "eqns")):
+            if hasattr(value, "eqns") or hasattr(value, "jaxpr"):
+                yield from _of_program(value)

@@ -1,0 +1,247 @@
+"""One task at every image of a data set, and results that a rerun continues."""
+
+import contextlib
+import dataclasses
+import functools
+import operator
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from qcrs_jax.convert.check import class_names
+
+from qcrs_jax.errors import UserError
+from qcrs_jax.printable import printable, printable_lines
+from qcrs_jax.results.records import Record, without_class
+from qcrs_jax.results.writer import Preview, Writer
+from qcrs_jax.sampling.counts import default_batch_size, default_pass
+from qcrs_jax.sampling.devices import agreement, hosts_agree, word_of_the_first
+
+from .cost import Draws, Work, duration, estimates_of
+from .first_look import first_look
+from .inputs import continued, digest, digest_of_all, indices_of, open_inputs, shard_of
+from .pipeline import Launcher, Stopped, groups, in_turn, read_ahead, stopping
+
+
+def default_images(devices, image_shape) -> int:
+    """Images that share a forward pass when none is asked for.
+
+    On a CPU one. Elsewhere so many that each has 128 copies of a pass on each device (`default_pass`): a query of 100
+    samples fills it. Never more than 32.
+    """
+
+    platform = devices[0].platform
+    return 1 if platform == "cpu" else min(default_pass(image_shape, platform)[1] // 128 * len(devices), 32)
+
+
+def one_record(index, label, seconds, fields) -> list:
+    """The one line of an image: a Record of `fields`, which are those of its answer."""
+
+    return [Record(idx=index, label=label, correct=fields["predict"] == label, seconds=seconds, **fields)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What is done at every image.
+
+    request: the numbers that decide the results, for the sidecar.
+    start: (classify, images, key=, batch_size=, devices=) -> a function that waits for what is found out about the
+        images, as arrays: of one image (h, w, c), or with an axis in front for several.
+    score: the name of the figure that the progress bar shows, and what each record adds to its mean.
+    records: (index, label, seconds, what was found out) -> the lines that an image gives.
+    draws: index -> the noisy copies that are drawn of the image, at most.
+    file: how `Writer` writes and reads these lines, where they are not those of results.
+    done: records -> indices of the images that need nothing more.
+    own: (indices, labels) -> further arguments of `start`, arrays of one value for each image.
+    knows: index -> whether `own` has what the image needs.
+    even: whether all images take equally many samples. Others are answered one at a time, unless asked: together they
+        take as long as the one that takes most.
+    leave: images that were left out before, and stay so.
+    """
+
+    request: dict
+    start: Callable
+    records: Callable
+    draws: Callable[[int], Draws]
+    score: tuple[str, Callable] | None = None
+    file: dict = dataclasses.field(default_factory=dict)
+    done: Callable = lambda records: {record.idx for record in records}
+    own: Callable = lambda indices, labels: {}
+    knows: Callable = lambda index: True
+    even: bool = True
+    leave: Sequence[int] = ()
+
+
+def run_over_images(task: Task | Callable[[int], Task], args) -> Path | None:
+    """Answers all images, some at a time, the lines of each flushed; returns the results file.
+
+    Prints beforehand what that costs. With `args.dry_run` that is all: nothing is written, and None is returned.
+
+    Of several hosts all compute; the first one writes, and the others get None. A task that depends on the number of
+    images is given as a function of it.
+
+    Raises:
+        UserError: the checkpoint, the data set or the results file do not fit; lines already written stay.
+        Stopped: by a signal; lines already written stay.
+    """
+    from tqdm import tqdm
+
+    inputs = open_inputs(args)
+    data, devices = inputs.dataset, inputs.devices
+    indices, whole = indices_of(args, data)
+    if callable(task):
+        task = task(len(whole))
+    request = {**task.request, **inputs.circumstances, **shard_of(args, len(whole))}
+    if args.on_error == "stop":  # before there is a results file
+        inputs.read(indices[0])
+    together = args.images or (default_images(devices, inputs.classifier.spec.image_shape) if task.even else 1)
+    batch = inputs.batch
+    if args.batch is None:
+        batch = together * default_batch_size((together, *inputs.classifier.spec.image_shape))
+    hosts_agree((request, indices, batch, together), devices)
+    first = jax.process_index() == 0
+    print(printable(f"{data.name} ({data.source}): {len(indices)} of {len(data)} images; classes {class_names(data)}"))
+    name, score = task.score or ("", lambda record: 0)
+    left_out = [index for index in indices if index in task.leave]
+    provenance = {**inputs.provenance, "images": together, "batch": batch}
+    opened = Preview if args.dry_run else Writer
+    with opened(args.results, request, provenance, **task.file) if first else contextlib.nullcontext() as writer:
+        before = writer.done if first else []
+        _check_records(before, continued(args, data, indices), data.labels, args.results)
+        done, total, count = task.done(before), sum(map(score, before)), len(before)
+        done = {i for i, is_done in zip(indices, word_of_the_first([i in done for i in indices])) if is_done}
+        if done:
+            print(f"{args.results}: {len(done)} of {len(indices)} images are done; going on behind them")
+        todo = [index for index in indices if index not in done and index not in left_out]
+        finished = writer.finished if first else {}
+        digests = _digests(inputs, before, finished.get("pixels_sha256"), args.results) if finished else {}
+        start, copies = starter(task, inputs, todo, together), max(1, batch // together)
+        work, launch_grey = Work.of(task.draws, todo, together), functools.partial(grey, start, inputs, todo)
+        cost = estimates_of(args.dry_run).estimate(work, inputs, launch_grey, together, copies)
+        if todo or args.dry_run:
+            print(cost, flush=True)
+        if args.dry_run:
+            return None
+        progress = tqdm(initial=len(done), total=len(indices), unit="img", dynamic_ncols=True, disable=not first)
+
+        def leave_out(index, error):
+            progress.write(printable_lines(f"image {index} is left out: {error}"))
+            left_out.append(index)
+
+        calls = groups(
+            read_ahead(inputs.read, todo, together), together, leave_out if args.on_error == "skip" else None
+        )
+        launch = Launcher(start, copies, progress.write)
+        try:
+            with progress, stopping():
+                if first and todo and ("budget" not in request or "pilot" in request):  # of two passes at the first
+                    for said in first_look(inputs, indices, task.request.get("sigma")):
+                        progress.write(printable(f"warning: {said}"))
+                started = time.perf_counter()
+                for call, answers in in_turn(calls, launch):
+                    ended = time.perf_counter()
+                    seconds, started = (ended - started) / len(call), ended
+                    records = [
+                        record
+                        for (index, _, label), answer in zip(call, answers)
+                        for record in task.records(index, label, seconds, answer)
+                    ]
+                    if first:
+                        writer.write(*records)
+                    for index, image, _ in call:
+                        digests[index] = digest(image)
+                        spoilt, copies = without_class([r for r in records if r.idx == index], request)
+                        if spoilt:
+                            why = "count for no class: a logit is not finite"
+                            progress.write(f"image {index}: {spoilt} of {copies} noisy copies {why}")
+                    done |= {index for index, _, _ in call}
+                    total, count = total + sum(map(score, records)), count + len(records)
+                    if task.score:
+                        progress.set_postfix_str(f"{name} {total / count:.4f}")
+                    progress.update(len(call))
+                    if cost.seconds is None and (rest := len(indices) - len(done) - len(left_out)) > 0:
+                        rate = f"about {duration(seconds * rest)} for the other {rest} images, by the first {len(call)}"
+                        progress.write(rate)
+                        cost = dataclasses.replace(cost, seconds=0.0)
+                if first:
+                    digests |= _digests(inputs, [record for record in before if record.idx not in digests])
+        except (UserError, Stopped) as error:
+            number = f"{len(done)} " if isinstance(error, UserError) else ""  # a signal comes at any moment
+            so_far = f"The {number}results so far stay in {args.results}; the same command goes on there"
+            error.args = (f"{error}\n{so_far}",)
+            raise
+        if first:
+            left_out_before = [index for index in finished.get("left_out", []) if index not in indices]
+            writer.finish(left_out + left_out_before, digest_of_all(digests))
+    if not done:
+        raise UserError(f"all {len(left_out)} images were left out; {args.results} holds no results")
+    if left_out:
+        print(f"{len(left_out)} of {len(indices)} images were left out; the figures are over the other {len(done)}")
+    return args.results if first else None
+
+
+def starter(task, inputs, todo, together):
+    """How a group of images is launched: (group, copies) -> a function that waits for the answers of its images."""
+
+    keys = inputs.keys(todo)
+    data, impl = np.asarray(jax.random.key_data(keys)), jax.random.key_impl(keys)
+    place_of = {index: place for place, index in enumerate(todo)}
+
+    def start(call, copies):
+        padded = call + [call[-1]] * (together - len(call))  # a program for fewer would have to be compiled
+        images = np.stack([image for _, image, _ in padded])
+        indices, labels = [index for index, _, _ in padded], np.array([label for _, _, label in padded])
+        keys = data[[place_of[index] for index in indices]]
+        own = task.own(indices, labels)
+        agreed = agreement((images, keys), inputs.devices)
+        if together == 1:
+            images, keys, own = jax.tree.map(operator.itemgetter(0), (images, keys, own))
+        waiting = task.start(
+            inputs.classify,
+            images,
+            key=jax.random.wrap_key_data(keys, impl=impl),
+            **own,
+            batch_size=copies,
+            devices=inputs.devices,
+        )
+
+        def conclude():
+            agreed()
+            answers = jax.tree.map(np.asarray, waiting())
+            if together == 1:
+                return [answers]
+            return [jax.tree.map(operator.itemgetter(i), answers) for i in range(len(call))]
+
+        return conclude
+
+    return start
+
+
+def grey(start, inputs, todo, copies):
+    """A function that launches a group as `start` does, of a grey image in place of the first of `todo`."""
+
+    image, label = np.full(inputs.classifier.spec.image_shape, 0.5, np.float32), int(inputs.dataset.labels[todo[0]])
+    return lambda: start([(todo[0], image, label)], copies)
+
+
+def _digests(inputs, records, whole=None, path=None) -> dict[int, str]:
+    """The digests of the images of `records` by index; raises UserError where `whole` is not what they sum up to."""
+    digests = {index: digest(inputs.read(index)[0]) for index in {record.idx for record in records}}
+    if whole not in (None, digest_of_all(digests)):
+        raise UserError(
+            f"{path}: its {len(digests)} images are no longer those that it was made of: the sum of their pixels is "
+            "another. Put them back, or choose another file"
+        )
+    return digests
+
+
+def _check_records(records, indices, labels, path):
+    """Raises UserError for records that are not of the images at `indices`, which have these labels."""
+    for record in records:
+        if record.idx not in indices or record.label != labels[record.idx]:
+            raise UserError(
+                f"{path}: its line of image {record.idx}, label {record.label}, is of none of this run's images; "
+                "mend the line, or delete it, and the same command computes what is missing"
+            )

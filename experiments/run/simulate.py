@@ -1,0 +1,88 @@
+"""Compare searches on measured curves, without the network: what each would find for its samples, in seconds.
+
+CURVES are files of `qcrs-jax curve`; measure with 10 000 samples or more at each sigma, as fewer show no radius above
+what they can tell. Radii are those that certificates of N samples can be expected to give at the sigma that is found.
+Regret is what an image misses of its largest radius in the bracket, in the mean over the images and for the worst of
+them. The gain over the published bisection is a mean over the images, with its 95% interval by a bootstrap over them.
+
+  qcrs-jax curve CHECKPOINT curves.tsv --sigma 0.25 --skip 100 --sigmas 0.06 1.2 24 --curve_n 10000
+  qcrs-jax simulate curves.tsv --left 0.08 --right 0.9 --epsilon 0.03
+"""
+
+import math
+
+import jax
+import numpy as np
+
+from qcrs_jax.analysis.simulation import best_radius, radius_at, simulate
+from qcrs_jax.errors import UserError
+from qcrs_jax.results.metrics import paired_gain
+from qcrs_jax.search import Bayesian, Bisection, GoldenSection, Grid
+
+from ..report.layouts import LAYOUTS
+
+MOST_REPEATS = 1000
+
+
+MOST_EVALUATIONS = 1000  # of a search on a curve
+
+
+def searches(sigma: float, args) -> dict:
+    """The searches that are compared, by name, in the bracket that `args` name."""
+
+    ends = (0.25 * sigma if args.left is None else args.left, 3.5 * sigma if args.right is None else args.right)
+    stop = {"tolerance": 0.1 * sigma if args.epsilon is None else args.epsilon}
+    bisection = Bisection(*ends, **stop, epsilon_step=args.epsilon_step, alpha=args.alpha)
+    return {
+        "bisection, as published": bisection,
+        "golden section of lower bounds": GoldenSection(*ends, **stop, objective="lcb", alpha=args.alpha),
+        "golden section of expected radii": GoldenSection(*ends, **stop),
+        **{
+            f"bayesian, {evaluations} x {n}": Bayesian(*ends, search_n=n, max_evaluations=evaluations)
+            for evaluations, n in ((bisection.evaluations, 500), (20, 100), (10, 100))
+        },
+        "grid of expected radii": Grid(*ends, **stop),
+    }
+
+
+def comparison(curves, args) -> str:
+    """A table of the searches on `curves`: samples, share of the best radii, regret, gain over the published bisection.
+
+    Raises:
+        UserError: the bracket or another number is impossible.
+    """
+
+    sigma = float(curves.sigmas[curves.original])
+    try:
+        settings = searches(sigma, args)
+    except ValueError as error:
+        raise UserError(f"impossible request: {error}") from error
+    if len(curves.sigmas) < 2:
+        raise UserError(f"the curves have the one sigma {sigma:g}; a search needs curves of at least two")
+    for name, search in settings.items():
+        if search.evaluations > MOST_EVALUATIONS:
+            raise UserError(
+                f"impossible request: {name} would evaluate {search.evaluations} sigmas of each curve, and "
+                f"{MOST_EVALUATIONS} are possible; a larger --epsilon takes fewer"
+            )
+    first = settings["bisection, as published"]
+    best = best_radius(curves, first.sigma_lower, first.sigma_upper, args.N, args.alpha)
+    fixed = radius_at(curves, np.full(len(curves.idx), sigma), curves.classes, args.N, args.alpha)
+    radii = {f"sigma {sigma:g} for all": (0.0, fixed)}
+    for name, search in settings.items():
+        found = simulate(
+            curves, search, key=jax.random.key(args.seed), n=args.N, alpha=args.alpha, repeats=args.repeats
+        )
+        radii[name] = float(found.samples.mean()), found.radius.mean(axis=0)
+    every = np.ones(len(best), bool)
+    base = radii["bisection, as published"][1]
+    rows = []
+    for name, (samples, radius) in radii.items():
+        gain, *ends = (100 * value / base.mean() for value in paired_gain((every, radius), (every, base)))
+        interval = "no interval" if math.isnan(ends[0]) else "{:+.1f} to {:+.1f}".format(*ends)
+        regret = np.maximum(best - radius, 0)
+        share = f"{100 * radius.mean() / best.mean():.1f}%"
+        cells = f"{samples:,.0f}", share, f"{regret.mean():.3f}, {regret.max():.2f}"
+        rows.append((name, *cells, "" if radius is base else f"{gain:+.1f}% ({interval})"))
+    header = ["search", "samples", "of the best", "regret, worst", "gain over bisection (95%)"]
+    return LAYOUTS["terminal"](header, [[(cell, None) for cell in row] for row in rows]) + "\n"

@@ -1,0 +1,97 @@
+"""Draw what QCRS does to single images: the image under noise, R(sigma), the search, and both certificates.
+
+Each image of --index gives a row. The curve is measured with noise of its own; certificates and search are those that
+`qcrs-jax certify` gives with the same flags. The counts behind the figure are written beside it, FILE.json;
+`qcrs-jax plot FILE.json --out OTHER.pdf` draws it again from them alone.
+
+  qcrs-jax visualize models/cifar10/resnet110/noise_0.25/checkpoint.pth.tar --index 7 42 --sigma 0.25 \\
+      --left 0.08 --right 0.9 --epsilon 0.03 --out search.png
+"""
+
+import base64
+import dataclasses
+import io
+
+import jax
+import numpy as np
+
+from qcrs_jax import conclude, sample_curve
+from qcrs_jax.errors import UserError
+from qcrs_jax.sampling.noise import gaussian_noise
+from qcrs_jax.sampling.streams import CURVE
+from qcrs_jax.search import FixedSigma
+
+from ..report.search_figure import axis_ends
+from . import certify
+from .inputs import open_inputs
+from .request import recorded_numbers
+
+STRIP = 7  # noisy copies above a curve
+
+
+def measure(request, sigmas, args) -> dict:
+    """All that the figure shows: counts, certificates, the search's trace and noisy copies of each image.
+
+    Raises:
+        UserError: the checkpoint or the data set do not fit, or there is no such image.
+    """
+    from tqdm import tqdm
+
+    inputs = open_inputs(args)
+    for index in args.index:
+        if not 0 <= index < len(inputs.dataset):
+            raise UserError(f"--index {index}: {inputs.dataset.name} has images 0 to {len(inputs.dataset) - 1}")
+    images = [
+        measure_image(request, sigmas, args.curve_n, inputs, index)
+        for index in tqdm(args.index, unit="img", dynamic_ncols=True)
+    ]
+    numbers = {**recorded_numbers(request), "sigmas": sigmas, "curve_n": args.curve_n}
+    return {
+        "kind": "visualize",
+        "request": {**numbers, **inputs.circumstances},
+        "provenance": inputs.provenance,
+        "images": images,
+    }
+
+
+def measure_image(request, sigmas, curve_n, inputs, index) -> dict:
+    """What the row of one image shows."""
+
+    image, label = inputs.read(index)
+    program = {"key": inputs.keys([index])[0], **inputs.program}
+    fixed = dataclasses.replace(request, method="cohen", search=FixedSigma())
+    measured = {
+        "idx": index,
+        "label": label,
+        "curve": sample_curve(inputs.classify, image, sigmas, n=curve_n, **program).tolist(),
+        "cohen": certify.fields(fixed, conclude(certify.draw_image(fixed, inputs.classify, image, **program))),
+        "qcrs": None,
+        "search": None,
+    }
+    if request.search.evaluations:
+        certificate = conclude(certify.draw_image(request, inputs.classify, image, **program))
+        trace = certificate.search
+        count = int(trace.evaluations)
+        measured["qcrs"] = certify.fields(request, certificate)
+        measured["search"] = {
+            "prediction": int(trace.prediction),
+            **{name: np.asarray(getattr(trace, name))[:count].tolist() for name in ("sigmas", "successes", "radii")},
+        }
+    ends = axis_ends({"sigmas": sigmas, "qcrs": recorded_numbers(request)["qcrs"]}, measured)
+    return {**measured, "strip": noisy_copies(image, *ends, program["key"])}
+
+
+def noisy_copies(image, lower, upper, key) -> list[dict]:
+    """The image, and copies under the first noise of the curve at `STRIP` sigmas between the ends; clipped PNGs."""
+    from PIL import Image
+
+    stream = jax.random.fold_in(jax.random.fold_in(key, CURVE), 0)
+    noise = np.asarray(gaussian_noise(stream, jax.numpy.arange(1), image.shape))[0]
+    places = (np.arange(STRIP) + 0.5) / STRIP
+    copies = []
+    for sigma in (0.0, *(lower * (upper / lower) ** places).tolist()):
+        pixels = np.rint(255 * np.clip(image + sigma * noise, 0, 1)).astype(np.uint8)
+        stream = io.BytesIO()
+        Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(stream, "PNG")
+        copies.append({"sigma": sigma, "png": base64.b64encode(stream.getvalue()).decode()})
+    return copies

@@ -1,0 +1,279 @@
+"""Check results files: bounds from their counts, hashes from their inputs, and some counts from their seeds.
+
+Every line's bound, radius and class are computed again from its counts, and the file is compared with its sum in the
+sidecar. The checkpoint and the data set are opened as the run opened them, and compared with what the sidecar says of
+them, and the images' pixels with their sum in it. Then K images, chosen anew each time, are done over from their seeds,
+and each of their numbers compared. What is changed by hand, in counts and all that follows from them, shows where the
+image is among these K; the output says how likely that is. --recount all does all of them over.
+
+RESULTS may be a folder: then each results file in it is checked. Of a run with --budget, RESULTS.pilot is checked too.
+A file that `qcrs-jax memory` made is made again of the one that it was made of. A log without counts is checked as far
+as it can be, and the output says what was not checked. Times are not checked, and images that the run might have ended
+before are not missed.
+
+Another program or device may put a copy that is nearly a tie into another class. The output says how many copies of an
+image moved. They are accepted where they are at most 2 copies (and at most 1 in 100), or at most 0.1% of the copies and
+the radius is the same within 1%; the class has to be the same, and over all lines they must not lean to the certified
+class. Where a search went another way, the counts at the file's own sigma are compared so, and the radius of the search
+here is the same within 3%.
+
+An image that the run left out is read again: one that can be read was dropped. "verified" is said of a finished file
+that was drawn again whole. Anything less is "consistent", and the output says how likely it is that a forged line was
+missed. Nothing can be known from a file of when its settings were chosen; the output lists that as not proved.
+
+Whoever made a file wrote the paths in its sidecar too. They are opened where they lie below the current folder or below
+that of the file, or come with the package, and with --trust_paths. Others have to be given: --checkpoint, --data_dir.
+
+It ends with status 2 where anything differs by more, where the sums of a file are not there, or where lines were to be
+drawn again and could not be.
+
+  qcrs-jax verify cifar_exp --recount 5
+  qcrs-jax verify cifar_exp --confidence 95% --forged 5%
+"""
+
+import argparse
+import dataclasses
+import tempfile
+from pathlib import Path
+
+from qcrs_jax.errors import UserError
+from qcrs_jax.files import read_regular, reading
+from qcrs_jax.printable import printable
+from qcrs_jax.results.records import checksum, differences, is_results, read_run, read_sidecar, sidecar_path
+
+from ..run.pilot import pilot_path
+from ..run.stored_balls import postprocess
+from .choice import Choice, missed
+from .inputs import check_inputs, recorded_arguments, whole_time
+from .lines import bound_troubles, curve_troubles, header_trouble, lines_of, recorded_time
+from .sidecar import NOT_PROVED, check_request, check_whole, earlier_version, summary, why_not_verified
+from .uncounted import check_uncounted
+
+
+def results_files(paths):
+    """Yields the files of `paths`, and of a folder the results files below it; raises UserError where it has none."""
+
+    for path in paths:
+        if not path.is_dir():
+            yield path
+            continue
+        with reading(path):
+            visible = [
+                f for f in sorted(path.rglob("*")) if not any(p.startswith(".") for p in f.relative_to(path).parts)
+            ]
+        found = [file for file in visible if file.is_file() and is_results(file)]
+        if not found:
+            raise UserError(f"{path}: has no results files")
+        yield from found
+
+
+@dataclasses.dataclass
+class Found:
+    """What the checks of one file came to.
+
+    troubles: what is wrong.
+    lines, drawn: images of the file, and how many were drawn again; by_rule: how many of these had copies that moved.
+    agree: what all lines agree with.
+    one: what a line is called: of curves an image has several.
+    short: why the file is not called verified, even if all its lines were drawn again.
+    words: the verdict, where it is none about counts.
+    """
+
+    troubles: list = dataclasses.field(default_factory=list)
+    lines: int = 0
+    drawn: int = 0
+    by_rule: int = 0
+    agree: str = "their counts"
+    one: str = "line"
+    short: list = dataclasses.field(default_factory=list)
+    words: str = ""
+
+    @property
+    def whole(self) -> bool:
+        """Whether the file was drawn again whole, and nothing speaks against calling it verified."""
+        return 0 < self.drawn == self.lines and not self.short
+
+    def verdict(self) -> str:
+        """What was done, in words; nothing is called verified that was not drawn again whole."""
+        if self.words:
+            return self.words
+        how = f", {self.by_rule} of them by the rule for near ties" if self.by_rule else ""
+        if self.whole:
+            return f"all {self.lines} {self.one}s were drawn again{how}{',' * bool(how)} and verified"
+        said = f"consistent: its {self.lines} {self.one}s agree with {self.agree}; "
+        if self.drawn:
+            said += f"{self.drawn} of them were drawn again{how}; "
+        else:
+            said += "nothing was opened or drawn again; "
+        said += f"a single forged {self.one} is missed with probability {missed(self.lines, self.drawn)}"
+        return "; ".join([said, *self.short])
+
+
+@dataclasses.dataclass
+class Checks:
+    """What is checked of each file.
+
+    choice: the lines that are drawn again.
+    asked: whether the user asked for some. Then a log of which none can be drawn is refused.
+    args: where the inputs are now, and the numbers of logs without a sidecar.
+    """
+
+    choice: Choice
+    asked: bool
+    args: argparse.Namespace
+
+    def check(self, path: Path) -> None:
+        """Prints what is found out of one file.
+
+        Raises:
+            UserError: it is not what was computed, or something that a check needs is not there.
+        """
+        found = Found()
+        for said in self.verify(path, found):
+            print(printable(f"{path}: {said}"), flush=True)
+        if found.troubles:
+            wrong = "\n  ".join(map(printable, found.troubles))
+            raise UserError(f"{path}: is not what was computed:\n  {wrong}")
+        print(printable(f"{path}: {found.verdict()}"))
+
+    def verify(self, path: Path, found: Found):
+        """Yields a line for each thing checked; what is wrong is appended to `found.troubles`.
+
+        Raises:
+            UserError: the file cannot be read, or what is needed for a check is not there.
+        """
+
+        sidecar = read_sidecar(path)
+        request = sidecar.get("request", {})
+        if "memory" in request:
+            yield from _memory(path, request["memory"], self, found)
+            return
+        if not sidecar:
+            yield from self._of_another_program(path, found)
+            return
+        check_request(path, sidecar)
+        yield summary(sidecar)
+        yield NOT_PROVED
+        if trouble := header_trouble(path, request):
+            found.troubles.append(trouble)
+            yield check_whole(path, found.troubles)
+            return
+        if request["method"] != "curve" and "pilot" not in request:
+            records = read_run(path).records
+            found.lines = len(records)
+            for record in records:
+                found.troubles += [f"image {record.idx}: {trouble}" for trouble in bound_troubles(record, request)]
+            yield f"{found.lines} lines, each compared with what follows from its counts"
+        else:
+            images = lines_of(path)
+            found.lines, found.agree = len(images), "its sum"
+            if request["method"] == "curve":
+                found.troubles += curve_troubles(images, request)
+                found.agree, found.one = "its settings", "image"
+        yield check_whole(path, found.troubles)
+        yield from self._draw_again(path, sidecar, found)
+
+    def _draw_again(self, path, sidecar, found):
+        """Opens what the run opened and draws lines again, as many as are asked for; says so where none are."""
+        request, earlier = sidecar["request"], earlier_version(sidecar)
+        found.short = why_not_verified(sidecar)
+        if "budget" in request and "pilot" not in request:
+            yield from self._pilot(path, request, found)
+        if earlier:
+            yield earlier
+        if not self.choice.draws:
+            if left_out := sidecar.get("left_out"):
+                yield f"{len(left_out)} images were left out; whether they can be read was not tried"
+            yield (
+                f"0 of {found.lines} {found.one}s drawn again: forged counts would not be found; neither checkpoint "
+                "nor data were opened"
+            )
+            estimate = recorded_time(path, request)
+            if earlier:
+                found.words = (
+                    f"not proved: its {found.lines} {found.one}s agree with {found.agree}, and nothing shows that "
+                    "these were ever drawn, or that none is missing. Anybody can write such a file"
+                )
+            elif estimate:
+                yield whole_time(found.lines, [], estimate)
+            return
+        if earlier:
+            raise UserError(
+                "\n  ".join([f"{path}: no line can be drawn again: {earlier}", *map(printable, found.troubles)])
+                + "\n--recount 0 checks its lines alone"
+            )
+        if "arguments" not in sidecar["provenance"]:  # which is among the troubles
+            return
+        yield from check_inputs(path, request, self, found)
+
+    def _pilot(self, path, request, found):
+        """The checks of the pilot, which decides sigma and samples of each image."""
+
+        pilot, of_pilot = pilot_path(path), Found()
+        theirs = read_sidecar(pilot).get("request", {})
+        if not self.choice.draws and not pilot.exists():
+            found.short.append(f"{pilot.name} is not here")
+            return
+        if "pilot" not in theirs or "memory" in theirs:
+            raise UserError(
+                f"{pilot}: is not the pilot of {path.name}, which was run with --budget; put that beside it"
+            )
+        yield from (f"{pilot.name}: {said}" for said in self.verify(pilot, of_pilot) if said != NOT_PROVED)
+        changed = differences({**request, "pilot": True}, theirs, (f"in {path.name}", "in its pilot"))
+        ours = [trouble for trouble in changed if not trouble.startswith(("platform:", "votes:"))]
+        found.troubles += [f"{pilot.name}: {trouble}" for trouble in [*of_pilot.troubles, *ours]]
+        if not of_pilot.whole:
+            found.short.append(f"{pilot.name} was not drawn again whole either")
+
+    def _of_another_program(self, path, found):
+        """The checks of a log without a sidecar."""
+
+        header = read_regular(path).split(b"\n", 1)[0].split(b"\t")
+        if ours := {b"search_samples", b"counts0", b"counts"} & {name.strip() for name in header}:
+            names = ", ".join(sorted(name.decode() for name in ours))
+            found.troubles.append(
+                f"its columns {names} are those of qcrs-jax, and the sidecar {sidecar_path(path).name} is not beside it"
+            )
+            return
+        run = read_run(path)
+        found.lines, found.agree = len(run.records), "each other as far as could be checked"
+        if self.asked and self.choice.draws:
+            raise UserError(
+                f"{path}: has no counts, and no sidecar that says how they were drawn: no line can be drawn again; "
+                "--recount 0 checks what can be"
+            )
+        numbers = {"sigma": self.args.sigma, "n": self.args.N, "alpha": self.args.alpha}
+        yield from check_uncounted(path, run, numbers, found.troubles)
+
+
+def _memory(path, made, checks, found):
+    """Checks the file that `path` was made of by memory, and makes it again."""
+
+    troubles, source = found.troubles, path.with_name(made["source"])
+    if source == path:
+        raise UserError(f"{path}: its sidecar says that it was made of itself")
+    if not source.exists():
+        raise UserError(f"{path}: was made of {source.name}; put that beside it")
+    if checksum(source) != made["source_sha256"]:
+        troubles.append(f"{source.name} is not the file that it was made of: its sum is another")
+        return
+    of_source, theirs = Found(), read_sidecar(source)
+    if "memory" in theirs.get("request", {}):
+        raise UserError(f"{path}: was made of {source.name}, which is memory-based itself; no such file can be made")
+    yield from (f"{source.name}: {said}" for said in checks.verify(source, of_source))
+    troubles += [f"{source.name}: {trouble}" for trouble in of_source.troubles]
+    if not checks.choice.draws or not theirs or troubles:
+        found.words = f"its own lines were compared with nothing; {source.name} is {of_source.verdict()}"
+        yield f"its own lines were not compared with those of {source.name}, which takes the data that this was made of"
+        return
+    found.words = f"it is what `qcrs-jax memory` makes of {source.name}, of which {of_source.verdict()}"
+    if not of_source.whole:
+        found.words = f"it is what `qcrs-jax memory` makes of {source.name}, which is {of_source.verdict()}"
+    args = recorded_arguments(source, checks)
+    with tempfile.TemporaryDirectory() as folder:
+        again = Path(folder) / path.name
+        postprocess(source, again, args.dataset, args.data_dir, args.split, args.class_order, args.tfds)
+        sidecars = [{name: read_sidecar(file)[name] for name in ("request", "said")} for file in (again, path)]
+        if again.read_bytes() != read_regular(path) or sidecars[0] != sidecars[1]:
+            troubles.append(f"it is not what `qcrs-jax memory` makes of {source.name}")
+    yield f"compared with what `qcrs-jax memory` makes of {source.name}"

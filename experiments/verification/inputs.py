@@ -1,0 +1,273 @@
+"""`qcrs-jax verify`: opens what a run was made of, and draws some of its lines again."""
+
+import dataclasses
+import json
+import time
+
+import numpy as np
+
+from qcrs_jax import Fixed, conclude
+from qcrs_jax.errors import UserError
+from qcrs_jax.results.records import differences, parse_counts, read_sidecar
+from qcrs_jax.sampling.streams import uniform, uniform_words
+from qcrs_jax.search import FixedSigma
+
+from ..commands import curve as curve_of_commands
+from ..commands import predict as predict_of_commands
+from ..commands.method import check
+from ..run import certify, curve, inputs, predict
+from ..run import inputs as recorded
+from ..run import pilot as budget
+from ..run.request import request_of
+from ..run.runner import one_record, starter
+from .choice import duration
+from .lines import differing_fields, lines_of, recorded_time, typed_lines
+from .near_ties import RULE, compare_certificates, compare_pilots, compare_points, leaning
+from .trusted_paths import use_paths
+
+MOST_SAMPLES = 10**8  # of an image, which are hours on any machine
+
+
+MOST_TABLE = 10**7  # entries of the tables that selection and search look up
+
+
+def recorded_arguments(path, checks):
+    """The arguments of the run in the file `path`, with paths that may be opened.
+
+    Raises:
+        UserError: the sidecar does not tell them, or names a path that is not opened.
+    """
+
+    args = inputs.recorded_arguments(path)
+    use_paths(args, path, checks.args, checks.args.trust_paths)
+    args.on_error = "skip"  # an image that was left out does not keep the others from being read
+    return args
+
+
+def check_inputs(path, request, checks, found):
+    """Opens what the run opened, and does some images over."""
+
+    troubles = found.troubles
+    _check_effort(path, request)
+    args = recorded_arguments(path, checks)
+    try:
+        inputs = recorded.open_inputs(args)
+    except UserError as error:
+        raise UserError(
+            f"{path}: what it was made of is not to be had: {error}\nGive --checkpoint and --data_dir where they are "
+            "elsewhere now, or --recount 0 to check the bounds alone"
+        ) from error
+    indices, whole = recorded.indices_of(args, inputs.dataset)
+    asked, task = _task(path, args, request, len(whole))
+    now = {**task.request, **inputs.circumstances, **recorded.shard_of(args, len(whole))}
+    now, then = json.loads(json.dumps(now)), dict(request)
+    if args.prng == "threefry" and (here := now.get("platform")) != (there := then.get("platform")):
+        then["platform"] = here  # the noise is the same everywhere
+        yield f"platform: {there} in the file, {here} here, where near ties may fall otherwise"
+    changed = differences(then, now, ("in the sidecar", "by the inputs"))
+    troubles += changed
+    yield "the configuration, the weights' and the data's hashes, compared with the inputs"
+    sidecar = read_sidecar(path)
+    yield from _other_programs(sidecar["provenance"], inputs.provenance)
+    lines, possible = lines_of(path), recorded.continued(args, inputs.dataset, indices)
+    troubles += [
+        f"image {index}: is not one of the run's, with this label"
+        for index, rows in lines.items()
+        if index not in possible or any(row["label"] != inputs.dataset.labels[index] for row in rows)
+    ]
+    yield from _check_left_out(sidecar, inputs, lines, indices, possible, troubles)
+    if "pixels_sha256" in sidecar and not changed:
+        try:
+            digests = {i: recorded.digest(inputs.read(i)[0]) for i in lines if i in possible}
+        except UserError as error:
+            troubles.append(f"an image of the run cannot be read: {error}")
+            return
+        if recorded.digest_of_all(digests) != sidecar["pixels_sha256"]:
+            troubles.append("the images are not those of the run: the sum of their pixels is another")
+        yield f"the pixels of {len(digests)} images, compared with their sum"
+    if changed:
+        yield "no counts were drawn again: what they would be drawn from differs"
+        return
+    own = [index for index in possible if index in lines]
+    unplanned = [index for index in own if not task.knows(index)]
+    troubles += [f"image {index}: is not in the pilot" for index in unplanned]
+    own = [index for index in own if index not in unplanned]
+    troubles += _plan_troubles(task, request, lines, own)
+    if request.get("bound") == "randomised" and "pilot" not in request:
+        for index, u in zip(own, uniform(uniform_words(inputs.keys(own))).tolist()):
+            written = lines[index][0]["u"]
+            troubles += [f"image {index}: u is {written}, and {u} by its seed"] * (written != repr(u))
+    yield from _drawn_again(path, request, task, asked, inputs, {index: lines[index] for index in own}, checks, found)
+
+
+def _check_effort(path, request):
+    """Raises UserError where to draw one image again would take hours, or more memory than there is."""
+    search = request.get("qcrs") or {}
+    for name, number, most in (
+        ("n", request["n"], MOST_SAMPLES),
+        ("n0", request.get("n0", 0), MOST_TABLE),
+        ("qcrs.search_n", search.get("search_n", 0), MOST_TABLE),
+        ("ddrs.draws", (request.get("ddrs") or {}).get("draws", 0), MOST_TABLE),
+    ):
+        if number > most:
+            raise UserError(
+                f"{path}: its sidecar asks for {name} = {number}; lines with more than {most} are not drawn again, "
+                "which would take hours for each. --recount 0 checks its lines alone"
+            )
+
+
+def _check_left_out(sidecar, inputs, lines, indices, possible, troubles):
+    """Reads again which images have no line: one that can be read was dropped.
+
+    The run was started for `indices`; it may have gone on to others of `possible`. One that is not finished ends
+    anywhere.
+    """
+    left_out, last = set(sidecar.get("left_out", ())), max(lines, default=0)
+    troubles += [f"image {i}: is left out, and has a line" for i in sorted(left_out & lines.keys())]
+    troubles += [f"image {i}: is left out, and is not one of the run's" for i in sorted(left_out) if i not in possible]
+    finished = "sha256" in sidecar
+    without = [i for i in possible if i not in lines and (i < last or i in left_out or finished and i in indices)]
+    unread = 0
+    for index in without:
+        try:
+            inputs.read(index)
+        except UserError:
+            unread += 1
+            if finished and index not in left_out:
+                troubles.append(f"image {index}: is missing")
+            continue
+        said = "is left out, though it can be read" if index in left_out else "is missing"
+        troubles.append(f"image {index}: {said}")
+    if without:
+        yield f"{len(without)} images without a line, read again: {unread} of them cannot be read"
+
+
+def _other_programs(then, now):
+    """Says which versions and devices draw the lines again, where they are not those that wrote the file."""
+    parts = []
+    for name in ("jax", "jaxlib"):
+        before, here = (provenance.get("versions", {}).get(name) for provenance in (then, now))
+        parts += [f"{name} {here}"] * (before != here)
+    if then.get("devices") != now["devices"]:
+        parts.append(now["devices"])
+    if parts:
+        yield f"here are {', '.join(parts)}, which may round near ties otherwise"
+
+
+def _drawn_again(path, request, task, asked, inputs, lines, checks, found):
+    """Draws some lines again, and compares them."""
+
+    chosen, seed = checks.choice.choose(lines)
+    estimate = recorded_time(path, request) * len(chosen) / max(len(lines), 1)
+    about = (
+        f"; that takes about {duration(estimate)} by the times in the file, and what compiling takes"
+        if estimate
+        else ""
+    )
+    given = ", which was given," if checks.choice.seed is not None else ""
+    names = f"images {', '.join(map(str, chosen))}" if len(chosen) <= 20 else f"{len(chosen)} images"
+    yield f"to be drawn again: {names}, chosen by seed {seed}{given} of --recount_seed{about}"
+    written = typed_lines(path, request)
+    start = starter(task, inputs, chosen, together=1)
+    seconds, gains, before = [], [], len(found.troubles)
+    for index in chosen:
+        image, label = inputs.read(index)
+        started = time.perf_counter()
+        (answer,) = start([(index, image, label)], inputs.batch)()
+        records = task.records(index, label, 0.0, answer)
+        seconds.append(time.perf_counter() - started)
+        if len(records) != len(lines[index]):
+            found.troubles.append(
+                f"image {index}: has {len(lines[index])} lines, and {len(records)} when it is drawn again"
+            )
+            continue
+        differing = list(differing_fields(index, records, lines[index]))
+        if not differing:
+            yield f"image {index} drawn again: the same"
+            continue
+        comparison = _compare(request, asked, inputs, index, image, label, written[index], records)
+        gains.append(comparison.gain)
+        yield f"image {index} drawn again: {comparison}"
+        if comparison.troubles:
+            found.troubles += differing
+            found.troubles += [f"image {index}: {comparison}: {trouble}" for trouble in comparison.troubles]
+        else:
+            found.by_rule += 1
+    if trouble := leaning(gains):
+        found.troubles.append(trouble)
+    if found.by_rule or len(found.troubles) > before:
+        yield RULE
+    found.drawn = len(chosen)
+    yield checks.choice.power(len(lines), found.one) + (
+        "; of a seed that the maker of the file knew this does not hold" if checks.choice.seed is not None else ""
+    )
+    if 0 < len(chosen) < len(lines):
+        yield whole_time(len(lines), seconds, recorded_time(path, request))
+
+
+def whole_time(lines, seconds, recorded):
+    """What it takes to draw all lines again, in words: the first that is drawn has its program compiled."""
+    if len(seconds) > 1:
+        rest = seconds[1:]
+        return (
+            f"--recount all takes about {duration(lines * sum(rest) / len(rest))}, by the time of the last {len(rest)}"
+        )
+    if recorded:
+        return f"--recount all takes about {duration(recorded)} by the times in the file, and what compiling takes"
+    return f"--recount all takes less than {duration(lines * seconds[0])}, by the time of the first, with its compiling"
+
+
+def _compare(request, asked, inputs, index, image, label, written, records):
+    """The `near_ties.Comparison` of the records of one image with those drawn now."""
+    if request["method"] == "curve":
+        return compare_points(written, records, request["n"])
+    if "pilot" in request:
+        return compare_pilots(written[0], records[0])
+
+    def at_its_sigma():
+
+        estimate = Fixed() if asked.estimate.votes_beta is None else asked.estimate
+        n = max(written[0].n or asked.n if written[0].n is not None else asked.n, 1)
+        plain = dataclasses.replace(
+            asked,
+            method="cohen",
+            sigma=written[0].sigma,
+            n=n,
+            alpha=0.5,
+            search=FixedSigma(),
+            estimate=estimate,
+            budget=None,
+            stop_when_wrong=False,
+        )
+        (key,) = inputs.keys([index])
+        made = conclude(certify.draw_image(plain, inputs.classify, image, key=key, **inputs.program))
+        return one_record(index, label, 0.0, certify.fields(plain, made))[0]
+
+    return compare_certificates(written[0], records[0], at_its_sigma, request)
+
+
+def _plan_troubles(task, request, lines, indices):
+    """Where sigma and n are not those that the pilot gives an image."""
+
+    known = task.own(indices, [lines[index][0]["label"] for index in indices])
+    for column, name in (("best_sigma", "sigma"), ("n", "n")):
+        for index, value in zip(indices, known.get(name, ())):
+            (row,) = lines[index]
+            if name == "n" and request.get("stop_when_wrong"):
+                value *= np.argmax(parse_counts(row["counts0"])) == row["label"]
+            if float(row[column]) != value:
+                yield f"image {index}: {column} is {row[column]}, and {value} by the pilot"
+
+
+def _task(path, args, request, images):
+    """The run's `request.Request`, None for curves and predictions, and what it did at each image."""
+
+    if request["method"] == "curve":
+        return None, curve.task(curve_of_commands.check(args), args)
+    if request["method"] == "predict":
+        predict_of_commands.check(args)
+        return None, predict.task(args)
+    asked = request_of(check(args), images, args)
+    if "pilot" in request:
+        return asked, budget.pilot_task(asked)
+    return asked, certify.task(asked, budget.planned(asked, budget.pilot_path(path)) if asked.budget else None)

@@ -1,0 +1,154 @@
+"""`qcrs-jax verify`: the lines of a results file, compared with what follows from their counts."""
+
+import math
+
+import numpy as np
+
+from qcrs_jax.analysis import curves
+from qcrs_jax.analysis.curves import read_points
+from qcrs_jax.certification.estimates import estimate_of
+from qcrs_jax.certification.verdict import make_prediction
+from qcrs_jax.files import read_regular
+from qcrs_jax.results import records
+from qcrs_jax.results.records import parse_counts, parse_seconds, read_rows, read_run, whole_number
+
+from ..run import pilot as budget
+from ..run.certify import recorded_fields
+from ..run.pilot import read_pilots
+
+CLOSE = 1e-9  # by which SciPy's functions may differ between machines
+
+
+MOST_SELECTION = 100_000  # samples, for whose table --tolerance takes seconds
+
+
+KEYS = ("idx", "label")
+
+
+NEAR = dict.fromkeys(("mean", "deviation"), 1e-3)  # and what a pilot computes in float32, which no guarantee rests on
+
+
+def columns_due(request) -> tuple[str, ...]:
+    """The columns, in their order, of a file of this request."""
+
+    if request["method"] == "curve":
+        return curves.COLUMNS
+    if "pilot" in request:
+        return budget.COLUMNS
+    if request["method"] == "predict":
+        return records.PREDICT_COLUMNS
+    return records.columns_of(recorded_fields(request))
+
+
+def header_trouble(path, request) -> str | None:
+    """How the first line differs from that of this request, byte by byte: readers may go by names or by places."""
+
+    due = columns_due(request)
+    first = read_regular(path).split(b"\n", 1)[0].rstrip(b"\r")
+    if first == "\t".join(due).encode():
+        return None
+    found = first.decode(errors="replace").split("\t")
+    said = [f"it has {name!r} {found.count(name)} times" for name in due if found.count(name) > 1]
+    said += [f"it lacks {name!r}" for name in due if name not in found]
+    said += [f"{name[:60]!r} is no column of such a run" for name in dict.fromkeys(found) if name not in due][:5]
+    return (
+        f"its first line is not that of such a run: {'; '.join(said) or 'the columns are in another order'}. It should "
+        f"be, with tabs between: {' '.join(due)}"
+    )
+
+
+def recorded_time(path, request) -> float:
+    """The seconds that all images took by the file's own times; 0 where it has none."""
+
+    try:
+        seconds = [parse_seconds(rows[0].get("time")) for rows in lines_of(path).values()]
+    except ValueError:
+        return 0.0
+    return sum((s for s in seconds if s == s), 0.0)
+
+
+def curve_troubles(images, request):
+    """Where a line of a curve is not of the sigmas and the samples of the request."""
+
+    for index, rows in images.items():
+        for row in rows:
+            try:
+                counts, sigma = parse_counts(row["counts"]), float(row["sigma"])
+            except (KeyError, ValueError) as error:
+                yield f"image {index}: not a line of a curve: {error}"
+                continue
+            if not 0 <= min(counts) <= sum(counts) <= request["n"] or sigma not in request["sigmas"]:
+                yield f"image {index}: sigma {sigma:g} with {sum(counts)} samples is not of the run"
+
+
+def bound_troubles(record, request):
+    """Where the record is not what follows from its counts."""
+    if not record.counts:
+        yield "has no counts"
+        return
+    try:
+        made = concluded(record, request)
+    except (ValueError, IndexError, TypeError, KeyError, ArithmeticError) as error:
+        yield f"nothing follows from its counts: {error}"
+        return
+    for name, value in made.items():
+        written = getattr(record, name)
+        if written is None or not math.isclose(written, value, rel_tol=CLOSE, abs_tol=1e-300):
+            yield f"{name} is {written}, and {value} by its counts and the request"
+
+
+def concluded(record, request) -> dict:
+    """The fields of a record that follow from its counts, computed again."""
+
+    n, alpha = request["n"], request["alpha"]
+    if request["method"] == "predict":
+        return {"predict": int(make_prediction(np.array(record.counts), n, alpha).prediction)}
+    if request.get("tolerance") and request["n0"] > MOST_SELECTION:
+        raise ValueError(f"no table is made for n0 = {request['n0']}; {MOST_SELECTION} is the most")
+    found = {}
+    if request["method"] == "cohen":
+        found["sigma"] = float(np.float32(request["sigma"]))
+    if record.n is not None and not request.get("budget"):
+        wrong = request.get("stop_when_wrong") and np.argmax(record.counts0) != record.label
+        found["n"] = 0 if wrong else n
+    return found | estimate_of(request).again(record, request["n0"], n, alpha)
+
+
+def differing_fields(index, records, rows):
+    """What differs, number by number, between what was drawn now and the lines of the file."""
+    for record, row in zip(records, rows):
+        columns = tuple(name for name in row if name != "time")
+        again = dict(zip(columns, record.line(columns).rstrip("\n").split("\t")))
+        for name in columns:
+            if not same(row[name], again[name], NEAR.get(name, CLOSE)):
+                yield f"image {index}: {name} is {row[name]}, and {again[name]} when it is drawn again"
+
+
+def typed_lines(path, request) -> dict:
+    """The lines of a file by image, as objects."""
+
+    found = {}
+    if request["method"] == "curve":
+        read = read_points(path)
+    else:
+        read = read_pilots(path) if "pilot" in request else read_run(path).records
+    for record in read:
+        found.setdefault(record.idx, []).append(record)
+    return found
+
+
+def same(written, again, close):
+    try:
+        return written == again or math.isclose(float(written), float(again), rel_tol=close, abs_tol=1e-300)
+    except (ValueError, OverflowError):  # counts
+        return False
+
+
+def lines_of(path):
+    """The rows of a results file by column, of each image; all but idx and label is text."""
+
+    images = {}
+    rows = read_rows(path, set(KEYS), lambda row: {**row, **{name: whole_number(row[name]) for name in KEYS}})
+    for row in rows:
+        images.setdefault(row["idx"], []).append(row)
+    return images

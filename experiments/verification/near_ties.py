@@ -1,0 +1,170 @@
+"""How a line of a results file is compared with what is found when it is drawn again, where near ties may have moved.
+
+A noisy copy that is nearly a tie between two classes falls into the one or the other by the rounding of the device and
+of the program. So an honest file may have a copy or two of an image in another class than they fall into here.
+"""
+
+import dataclasses
+
+from scipy.stats import binom
+
+from qcrs_jax.sampling.counts import SOFT_ONE
+
+COPIES = 2  # of an image, which may always have moved, up to 1 in 100
+
+
+SHARE = 0.001  # of an image's copies, which may have moved where the radius stays
+
+
+RADIUS = 0.01  # the share by which that may be another
+
+
+SEARCHED = 0.03  # the same where a search went another way
+
+
+CHANCE = 0.01  # of honest lines that all lean to one side, below which they do not count as honest
+
+
+RULE = (
+    f"rule for near ties: of an image's copies {COPIES} may be in another class (but not more than 1 in 100), or "
+    f"{SHARE:.1%} of them where the radius is the same within {RADIUS:.0%}. The class has to be the same. Over all "
+    "lines the copies that moved must not favour the certified class more often than chance allows. Where a search "
+    "went another way, the counts at the file's own sigma are compared so, and the radius has to be that of the search "
+    f"here within {SEARCHED:.0%}"
+)
+
+
+@dataclasses.dataclass
+class Comparison:
+    """What a line is, beside the same line drawn again.
+
+    moved: copies of it that are in another class, of so many that were `drawn`.
+    troubles: why it is not the same by the rule.
+    gain: how many copies more the file has in the class that it certifies; where its sigma is another, 1 for a larger
+        radius, -1 for a smaller one.
+    remark: what else there is to say.
+    """
+
+    moved: int = 0
+    drawn: int = 0
+    troubles: list = dataclasses.field(default_factory=list)
+    gain: int = 0
+    remark: str = ""
+
+    def __str__(self):
+        return f"{self.moved} of {self.drawn} copies in another class than in the file{self.remark}"
+
+
+def moved(counts, others, n: int) -> int:
+    """The fewest of n copies that must have changed their class between two counts; no class counts as one."""
+    less = sum(max(a - b, 0) for a, b in zip(counts, others))
+    more = sum(max(b - a, 0) for a, b in zip(counts, others))
+    return max(less, more) if len(counts) == len(others) else n
+
+
+def allowed(n: int) -> int:
+    """How many of n copies may have moved, whatever that does to the radius."""
+    return min(COPIES, n // 100)
+
+
+def close(a, b, share=RADIUS) -> bool:
+    """Whether two radii are the same within a share of the larger."""
+    return abs(a - b) <= share * max(a, b)
+
+
+def compare_certificates(record, again, at_its_sigma, request: dict) -> Comparison:
+    """Compares the Record of a file with the one that is found now.
+
+    Args:
+        again: the Record that is found now, its sigma and its number of samples chosen anew.
+        at_its_sigma: a function: the Record that is drawn now at the sigma and with the samples of the file.
+    """
+    result = Comparison()
+    n0 = request.get("n0") or 0
+    if (record.label, record.u) != (again.label, again.u):
+        result.troubles.append("its label, or what randomised its bound, is another")
+    same_choice = _same(record.sigma, again.sigma) and record.n == again.n
+    if not same_choice:
+        what = "sigma" if not _same(record.sigma, again.sigma) else "number of samples"
+        result.remark = f"; its {what} is not what is chosen here, as where a near tie turned the choice"
+        there = at_its_sigma()
+    else:
+        there = again
+        if record.search_samples != again.search_samples:
+            result.troubles.append("the search took another number of samples to the same sigma")
+    n = record.n if record.n is not None else request["n"]
+    selection = moved(record.counts0, there.counts0, n0) if record.counts0 else 0
+    estimation = moved(record.counts, there.counts, n)
+    result.moved, result.drawn = selection + estimation, n0 * bool(record.counts0) + n
+    few = estimation <= allowed(n) and same_choice
+    if selection > max(COPIES, SHARE * n0) or estimation > max(allowed(n), SHARE * n):
+        result.troubles.append("that is more than near ties")
+    if -1 not in (record.predict, again.predict) and record.predict != again.predict:
+        result.troubles.append(f"the class is {record.predict} in the file and {again.predict} here")
+    if (
+        record.radius is not None
+        and not few
+        and not close(record.radius, again.radius, RADIUS if same_choice else SEARCHED)
+    ):
+        result.troubles.append(f"the radius is {record.radius:.6g} in the file and {again.radius:.6g} here")
+    if {record.robust, again.robust} == {0, 1}:
+        result.troubles.append("robust is another")
+    result.troubles += _soft_troubles(record, there, again, n, n0)
+    if not same_choice and record.radius is not None:
+        result.gain = (record.radius > again.radius) - (record.radius < again.radius)
+    elif record.predict != -1:
+        result.gain = record.counts[record.predict] - there.counts[record.predict]
+    return result
+
+
+def _soft_troubles(record, there, again, n, n0):
+    """As for counts: each class's votes, and their squares, within the share of what all copies could give."""
+
+    for name, whole in (("sums0", n0 * SOFT_ONE), ("sums", n * SOFT_ONE), ("squares", n * SOFT_ONE**2)):
+        ours, theirs = getattr(record, name), getattr(there, name)
+        if ours and (len(ours) != len(theirs) or max(abs(a - b) for a, b in zip(ours, theirs)) > SHARE * whole):
+            yield f"its {name} are others by more than rounding"
+    if record.sums and not close(record.radius, again.radius):
+        yield f"the radius is {record.radius:.6g} in the file and {again.radius:.6g} here"
+
+
+def compare_points(points, again, n: int) -> Comparison:
+    """Compares the points of a curve of one image: each has the copies of one sigma."""
+    result = Comparison()
+    for point, other in zip(points, again):
+        count = moved(point.counts, other.counts, n)
+        result.moved, result.drawn = result.moved + count, result.drawn + n
+        if point.sigma != other.sigma or point.label != other.label or count > max(allowed(n), SHARE * n):
+            result.troubles.append(f"at sigma {point.sigma:g} that is more than near ties")
+    return result
+
+
+def compare_pilots(pilot, again) -> Comparison:
+    """Compares lines of a pilot, which decides how many samples an image gets, and no certificate."""
+    result = Comparison(remark="; the pilot's numbers are the same within 5%")
+    for name, share in (("sigma", 1e-4), ("mean", 0.05), ("deviation", 0.05)):
+        if abs(getattr(pilot, name) - getattr(again, name)) > share * abs(getattr(again, name)):
+            result.troubles.append(
+                f"its {name} is {getattr(pilot, name):.6g} in the file and {getattr(again, name):.6g} here"
+            )
+    for name in ("label", "selected", "search_samples"):
+        if getattr(pilot, name) != getattr(again, name):
+            result.troubles.append(f"its {name} is another")
+    return result
+
+
+def leaning(gains) -> str | None:
+    """What is wrong where lines that differ all favour the class that the file certifies; None where nothing is."""
+
+    gains = [gain for gain in gains if gain]
+    up = sum(gain > 0 for gain in gains)
+    if gains and binom.sf(up - 1, len(gains), 0.5) < CHANCE:
+        return (
+            f"of {len(gains)} lines with other counts the file has more copies in the certified class, or a larger "
+            f"radius, in {up}: near ties fall to either side"
+        )
+    return None
+
+
+def _same(a, b):
+    return a == b or (None not in (a, b) and abs(a - b) <= 1e-9 * abs(b))
