@@ -10,16 +10,31 @@ from qcrs_jax.convert import export, zoo
 
 from qcrs_jax.errors import UserError
 from qcrs_jax.printable import printable_lines
+from qcrs_jax.version import version
 
-from .bench import speed as benchmark
-from .commands import demo, experiment, export_program
-from .report import compare, plot, quasiconcavity, sequential, table
-from .run import agreement, certify, curve, predict, simulate, visualize
-from .run import stored_balls as memory
-from .run import training as train
-from .run.full_card import no_room
-from .run.pipeline import Stopped
-from .verification import check as verify
+from .commands import (
+    agreement,
+    benchmark,
+    certify,
+    compare,
+    curve,
+    demo,
+    experiment,
+    export_program,
+    memory,
+    plot,
+    predict,
+    prepare_tfds,
+    quasiconcavity,
+    sequential,
+    simulate,
+    table,
+    train,
+    verify,
+    visualize,
+)
+from .commands.flags import Parser
+from .run.stopped import Stopped
 
 COMMANDS = {
     "train": train,
@@ -42,8 +57,17 @@ COMMANDS = {
     "verify": verify,
     "experiment": experiment,
     "demo": demo,
+    "prepare-tfds": prepare_tfds,
     "benchmark": benchmark,
 }
+
+
+def parser_of(command: str) -> Parser:
+    """The parser of one command."""
+    module = COMMANDS[command]
+    parser = Parser(prog=f"qcrs-jax {command}", description=module.__doc__)
+    module.add_arguments(parser)
+    return parser
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -58,27 +82,25 @@ def main(argv: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if getattr(stream, "errors", None) == "strict":  # file names need not be texts
             stream.reconfigure(errors="backslashreplace")
+    words = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(
         prog="qcrs-jax",
         description="Randomized-smoothing certification in JAX: Cohen's RS, QCRS and DDRS.",
         epilog="`qcrs-jax COMMAND --help` tells the rest; `qcrs-jax demo` needs no arguments.",
+        allow_abbrev=False,
     )
-    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    parser.add_argument("--version", action="version", version=f"qcrs_jax {version('qcrs_jax')}")
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
     for name, module in COMMANDS.items():
         summary, *_ = module.__doc__.strip().split("\n", 1)
-        subparser = subparsers.add_parser(
-            name,
-            help=summary,
-            description=module.__doc__,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
+        subparser = subparsers.add_parser(name, help=summary, description=module.__doc__)
         module.add_arguments(subparser)
-        subparser.set_defaults(run=module.run)
-    args = parser.parse_args(argv)
+        subparser.set_defaults(run=module.run, names=subparser.names)
+    args = parser.parse_args(words)
     try:
         args.run(args)
     except UserError as error:
-        print(printable_lines(f"qcrs-jax: error: {error}"), file=sys.stderr)
+        print(printable_lines(f"qcrs-jax: error: {error.named(args.names)}"), file=sys.stderr)
         if getattr(args, "distributed", False):
             _exit(2)  # the other hosts see at once that this one is gone
         return 2
@@ -86,9 +108,11 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Stopped as stop:
-        print(printable_lines(f"\nqcrs-jax: {stop}"), file=sys.stderr)
+        print(printable_lines("\n".join([f"\nqcrs-jax: {stop}", *getattr(stop, "__notes__", ())])), file=sys.stderr)
         _exit(stop.status)
     except Exception as error:
+        from .run.full_card import no_room
+
         said = no_room(error)
         if said:
             print(f"qcrs-jax: error: {said}", file=sys.stderr)

@@ -1,19 +1,12 @@
-"""The experiments of the papers, each one command: runs, then tables and figures made from the results files alone.
-
-Without NAME it lists them: what each asks, its source, the time it takes and the result to expect. One that was stopped
-goes on when the same command is given again. --quick takes a few images and samples: it shows that every step works,
-and nothing else.
-
-  qcrs-jax experiment acr --out results/acr
-  qcrs-jax experiment frontier frontier_cifar10
-"""
+"""The experiments of the papers, as data: the commands of each, its source, its time, and the result to expect."""
 
 import dataclasses
 import shlex
 import textwrap
+from pathlib import Path
 
-from .commands.demo import IMAGES
-
+IMAGES = Path(__file__).parent / "assets" / "fashion_mnist_test_500.npz"
+"""Every 20th of the test images of Fashion-MNIST."""
 GAUSSIAN, MACER = "zoo:fashion_mnist-lenet-sigma0.25", "zoo:fashion_mnist-lenet-macer-sigma0.25"
 
 

@@ -1,28 +1,46 @@
-"""Errors whose message a command shows its user, without a traceback."""
+"""Errors whose message a command shows its user, without a traceback. They carry the settings that they name."""
+
+import re
+
+_MARKED = re.compile("\ue000(.*?)\ue001")  # private characters, which no other text has
+
+
+def setting(name: str) -> str:
+    """The name of a setting, for the text of a UserError: the library's own, which a command puts into its own words."""
+    return f"\ue000{name}\ue001"
 
 
 class UserError(ValueError):
-    """Something that the user can mend; the message names the file or the field, and the remedy."""
+    """Something that the user can mend; the message names the file or the setting, and the remedy.
+
+    `str` names settings as the library does.
+
+    Attributes:
+        settings: names of the settings that the message names, in its order.
+        text: the message with the names of settings marked, for a message around it.
+    """
+
+    def __init__(self, text: object = ""):
+        self.text = str(text)
+        self.settings = tuple(_MARKED.findall(self.text))
+        super().__init__(self.named({}))
+
+    def named(self, names: dict[str, str]) -> str:
+        """The message with other `names` of settings, such as flags; and what was added to it since."""
+        text = _MARKED.sub(lambda found: names.get(found[1], found[1]), self.text)
+        return "\n".join([text, *getattr(self, "__notes__", ())])
+
+    def renamed(self, names: dict[str, str]) -> "UserError":
+        """The same error about settings of other `names`."""
+        return UserError(_MARKED.sub(lambda found: setting(names.get(found[1], found[1])), self.text))
 
 
-class SettingError(ValueError):
-    """A setting out of its range.
-
-    `str` names settings as the library does. A command that has other names for them asks for `named`.
+class SettingError(UserError):
+    """A setting out of its range, or settings that do not go together.
 
     Args:
         text: with {name} for each setting that it names.
     """
 
     def __init__(self, text: str):
-        self.text = text
-        super().__init__(self.named({}))
-
-    def named(self, names: dict[str, str]) -> str:
-        """The text with other `names` of settings."""
-        return self.text.format_map(_Names(names))
-
-
-class _Names(dict):
-    def __missing__(self, key):
-        return key
+        super().__init__(re.sub(r"\{(\w+)\}", lambda found: setting(found[1]), text))

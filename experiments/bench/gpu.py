@@ -13,14 +13,21 @@ from .theirs import COMPILERS
 SHARE_SECONDS = 25.0  # that the parts behind the comparison are expected to take
 
 
-def run(args) -> None:
+def run(
+    networks: list[str],
+    tries: list[str],
+    batches: list[int] | None,
+    seconds: float,
+    turns: int,
+    minutes: float | None,
+) -> None:
     """`qcrs-jax benchmark` where JAX finds a GPU: prints a table for each network."""
-    tried = axes_of(args.tries or [])
-    whole = Clock(args.minutes and 60 * args.minutes)
-    for place, name in enumerate(args.networks):
-        clock = Clock(None if args.minutes is None else whole.left() / (len(args.networks) - place))
-        axes = ({"batch": tuple(args.batches)} if args.batches else {}) | tried
-        for text in measure(NETWORKS[name], args.seconds, args.turns, clock=clock, report=print, **axes):
+    tried = axes_of(tries)
+    whole = Clock(minutes and 60 * minutes)
+    for place, name in enumerate(networks):
+        clock = Clock(None if minutes is None else whole.left() / (len(networks) - place))
+        axes = ({"batch": tuple(batches)} if batches else {}) | tried
+        for text in measure(NETWORKS[name], seconds, turns, clock=clock, report=print, **axes):
             print(text, flush=True)
 
 

@@ -19,6 +19,7 @@ some of them, which then have all of the time. Exit status: 0, or 1 where a part
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import signal
@@ -40,6 +41,20 @@ from .sides import Clock
 
 GRACE = 0.06  # of all the time: how long after its end a part is stopped
 ENDING = 6.0  # seconds that are kept for the end
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """What is checked: into which folder, until when, with which images, which parts and networks, how thoroughly."""
+
+    out: Path
+    minutes: float
+    images: Path | None
+    parts: list[str]
+    networks: list[str] | None
+    tries: list[str] | None
+    quick: bool
+    count: int
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -79,14 +94,15 @@ def main(argv: list[str] | None = None) -> int:
         axes_of(args.tries or [])
     except UserError as error:
         parser.error(str(error))
+    asked = Check(args.out, args.minutes, args.images, args.parts, args.networks, args.tries, args.quick, args.count)
     if args.child:
         began, ends, scratch = args.child
-        return run_parts(args, float(began), float(ends), Path(scratch))
+        return run_parts(asked, float(began), float(ends), Path(scratch))
     if threading.current_thread() is not threading.main_thread():
-        return watch(args)
+        return watch(asked)
     before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # and end the process behind
     try:
-        return watch(args)
+        return watch(asked)
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -103,33 +119,33 @@ def ends_of(names, began: float, ends: float) -> dict[str, float]:
     return found
 
 
-def watch(args) -> int:
+def watch(asked: Check) -> int:
     """Runs the parts in a process; stops what hangs, and goes on behind what died."""
-    args.out.mkdir(parents=True, exist_ok=True)
-    for old in args.out.iterdir():
+    asked.out.mkdir(parents=True, exist_ok=True)
+    for old in asked.out.iterdir():
         if old.name in (TABLES, NUMBERS, LOG, FILES):
             old.unlink()
     began = time.time()
-    ends = began + 60 * args.minutes - ENDING
-    names = [name for name in parts() if name in args.parts]
-    report = Report(args.out)
+    ends = began + 60 * asked.minutes - ENDING
+    names = [name for name in parts() if name in asked.parts]
+    report = Report(asked.out)
     for name in names:
         report.part(name)
     report.write()
     waiting, until = list(names), ends_of(names, began, ends)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
-        if args.images and args.images.is_dir():
+        if asked.images and asked.images.is_dir():
             packed = Path(scratch) / "images.npz"
-            pack_images(args.images, packed, args.count)
-            args.images = packed
+            pack_images(asked.images, packed, asked.count)
+            asked = dataclasses.replace(asked, images=packed)
         while waiting and time.time() < ends:
-            child = _start(args, waiting, names, began, ends, Path(scratch))
+            child = _start(asked, waiting, names, began, ends, Path(scratch))
             try:
-                stopped = _wait(child, args.out, until, ends, args.minutes)
+                stopped = _wait(child, asked.out, until, ends, asked.minutes)
             finally:
                 if child.poll() is None:  # this process is being ended
                     os.killpg(child.pid, signal.SIGKILL)
-            report = Report(args.out)
+            report = Report(asked.out)
             running = report.state["running"]
             done = [name for name in waiting if report.part(name)["status"] not in ("not begun", "under way")]
             if running:
@@ -150,11 +166,11 @@ def watch(args) -> int:
         report.write()
     for name in names:
         print(f"{name}: {report.part(name)['status']}")
-    print(f"{args.out / 'tables.md'}, after {report.state['seconds']:.0f} s")
+    print(f"{asked.out / 'tables.md'}, after {report.state['seconds']:.0f} s")
     return int(any(not report.part(name)["status"].startswith(("passed", "left out")) for name in names))
 
 
-def _start(args, waiting, names, began, ends, scratch):
+def _start(asked, waiting, names, began, ends, scratch):
     """The process that runs the parts `waiting`, in a group of its own."""
     environment = {
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # PyTorch, and processes behind this one, need room
@@ -163,13 +179,13 @@ def _start(args, waiting, names, began, ends, scratch):
         **os.environ,
         **python_path(),
     }
-    words = ["--out", str(args.out), "--parts", *waiting, "--child", str(began), str(ends), str(scratch)]
-    words += ["--images", str(args.images)] if args.images else []
-    words += ["--quick"] if args.quick else []
-    words += ["--networks", *args.networks] if args.networks else []
-    words += ["--try", *args.tries] if args.tries else []
+    words = ["--out", str(asked.out), "--parts", *waiting, "--child", str(began), str(ends), str(scratch)]
+    words += ["--images", str(asked.images)] if asked.images else []
+    words += ["--quick"] if asked.quick else []
+    words += ["--networks", *asked.networks] if asked.networks else []
+    words += ["--try", *asked.tries] if asked.tries else []
     environment["QCRS_CHECK_PARTS"] = json.dumps(names)
-    with open(args.out / LOG, "a") as log:
+    with open(asked.out / LOG, "a") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "qcrs_jax.experiments.bench.gpu_check", *words],
             env=environment,
@@ -192,30 +208,30 @@ def _wait(child, out, until, ends, minutes) -> str | None:
     return None
 
 
-def run_parts(args, began: float, ends: float, scratch: Path) -> int:
+def run_parts(asked: Check, began: float, ends: float, scratch: Path) -> int:
     """Runs the parts in this process, each caught on its own."""
-    report = Report(args.out)
-    names = json.loads(os.environ.get("QCRS_CHECK_PARTS", "null")) or args.parts
+    report = Report(asked.out)
+    names = json.loads(os.environ.get("QCRS_CHECK_PARTS", "null")) or asked.parts
     until = ends_of(names, began, ends)
-    for name in args.parts:
+    for name in asked.parts:
         begin(report, name)
         started, found = time.monotonic(), report.part(name)
         try:
             if report.state["machine"].startswith("the machine"):
                 report.state["machine"] = machine()
             left = until[name] - time.time()
-            if left < (0 if args.quick else 5):
+            if left < (0 if asked.quick else 5):
                 found["status"] = "left out: no time"
             else:
                 part = Part(
                     name,
                     report,
                     Clock(left),
-                    args.quick,
-                    args.images,
+                    asked.quick,
+                    asked.images,
                     scratch,
-                    args.networks,
-                    axes_of(args.tries or []),
+                    asked.networks,
+                    axes_of(asked.tries or []),
                 )
                 parts()[name][0](part)
                 troubles = len(found["troubles"])

@@ -1,27 +1,20 @@
-"""Benchmark: samples a second of the jitted sampler beside PyTorch eager and ONNX Runtime, in one run, on this machine.
+"""Our sampler beside PyTorch eager and ONNX Runtime on a CPU, in turns."""
 
-All draw noise, add it, normalise, run the same ResNet (ours is converted from PyTorch's weights, ONNX Runtime's graph
-exported from PyTorch's network), and count classes. ONNX Runtime gets its noise from PyTorch, whose generator is faster
-than NumPy's. Each side runs at its best batch size, PyTorch also in its better memory format and ONNX Runtime with its
-threads spinning or not; turns alternate, and medians count. Also told: the time from the checkpoint file to the first
-certificate by QCRS, and how many programs of the network were compiled on the way. With --python there is a row for the
-JAX of each of these interpreters, all timed in one run. Needs PyTorch: pip install 'qcrs_jax[test]'. ONNX Runtime is
-left out, as "-", where it is not installed: pip install onnxruntime onnxscript.
-
-Where JAX finds a GPU, the sides are on that GPU: our sampler in float32 (with TF32, and with full precision) and in
-bfloat16, PyTorch eager, and torch.compile. Each is timed at the best of several options: batch size, images in
-step, joined columns, blocks unrolled or not, the layout of convolutions; compilers and number formats of PyTorch. Also
-told: the share of noise and counting, compilation time, memory, and the time from the file to the first certificate.
-Where PyTorch sees no CUDA, ours alone is timed.
-
-With --tpu nothing is timed: the sampler is compiled for a TPU v5e, which need not be there, and the compiler's own cost
-model tells what it would do, step by step.
-"""
-
+import dataclasses
 from pathlib import Path
 
 
-def _compare(depth, args):
+@dataclasses.dataclass(frozen=True)
+class Turns:
+    """How the sides are timed: seconds of a turn, turns of each, batch sizes to try, interpreters for rows of ours."""
+
+    seconds: float
+    turns: int
+    batches: tuple[int, ...]
+    python: tuple[str, ...]
+
+
+def compare(depth: int, asked: Turns):
     """The cells of the rows of a network, one row for each version of JAX."""
     import contextlib
     import functools
@@ -32,7 +25,7 @@ def _compare(depth, args):
 
     with contextlib.ExitStack() as stack:
         checkpoint = _checkpoint(depth, Path(stack.enter_context(tempfile.TemporaryDirectory())))
-        ours = [stack.enter_context(contextlib.closing(JaxSampler(python, checkpoint))) for python in args.python]
+        ours = [stack.enter_context(contextlib.closing(JaxSampler(python, checkpoint))) for python in asked.python]
         # Of each side, what takes (batch, seconds) and gives a rate.
         sides = {
             "torch": [functools.partial(rate, sampler) for sampler in _torch_samplers(depth)],
@@ -41,13 +34,13 @@ def _compare(depth, args):
         }
         best = {}
         for side, meters in sides.items():
-            trials = {(meter, batch): meter(batch, args.seconds / 3) for meter in meters for batch in args.batches}
+            trials = {(meter, batch): meter(batch, asked.seconds / 3) for meter in meters for batch in asked.batches}
             if trials:
                 best[side] = max(trials, key=trials.get)
         rates = {side: [] for side in best}
-        for _ in range(args.turns):
+        for _ in range(asked.turns):
             for side, (meter, batch) in best.items():
-                rates[side].append(meter(batch, args.seconds))
+                rates[side].append(meter(batch, asked.seconds))
     median = {side: statistics.median(values) for side, values in rates.items()}
     for sampler in ours:
         shown = [f"{median[s]:,.0f} @{best[s][1]}" if s in best else "-" for s in ("torch", "onnx", sampler)]
@@ -90,7 +83,7 @@ def _torch_samplers(depth):
 
 def _onnx_samplers(depth):
     """Samplers of ONNX Runtime whose threads spin and do not; none where it is not installed."""
-    if _onnxruntime() is None:
+    if onnx_runtime() is None:
         return []
     from .torch_nets import noisy_cifar_resnet
 
@@ -98,7 +91,7 @@ def _onnx_samplers(depth):
     return [_sampler(onnx_function(model, spinning)) for spinning in (True, False)]
 
 
-def _onnxruntime():
+def onnx_runtime():
     """The module, or None where it or the exporter is not installed."""
     try:
         import onnxruntime

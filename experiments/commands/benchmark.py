@@ -23,8 +23,6 @@ from pathlib import Path
 
 from qcrs_jax.errors import UserError
 
-from ..bench.speed import _compare, _onnxruntime
-
 
 def add_arguments(parser):
     add = parser.add_argument
@@ -59,6 +57,8 @@ def add_arguments(parser):
 
 
 def run(args):
+    from ..bench.speed import Turns, compare, onnx_runtime
+
     if args.tpu:
         from ..bench.tpu_prediction import run
 
@@ -69,13 +69,14 @@ def run(args):
     from qcrs_jax.sampling.devices import choose_devices
 
     if choose_devices()[0].platform == "gpu":
-        return gpu.run(args)
-    args.batches = args.batches or [8, 16, 32, 64, 128, 256]
+        return gpu.run(args.networks, args.tries or [], args.batches, args.seconds, args.turns, args.minutes)
+    batches = args.batches or [8, 16, 32, 64, 128, 256]
+    asked = Turns(args.seconds, args.turns, tuple(batches), tuple(args.python))
     try:
         import torch
     except ImportError as error:
         raise UserError("the benchmark needs PyTorch: pip install 'qcrs_jax[test]'") from error
-    onnxruntime = _onnxruntime()
+    onnxruntime = onnx_runtime()
     on_cpu = f"torch {torch.__version__}" + (f" and onnxruntime {onnxruntime.__version__}" if onnxruntime else "")
     print(
         f"{on_cpu}, {torch.get_num_threads()} threads; float32.\nSamples a second, noise and counting included, @ "
@@ -94,5 +95,5 @@ def run(args):
     )
     print("".join(name.rjust(width) for name, width in columns), flush=True)
     for depth in args.depths:
-        for cells in _compare(depth, args):
+        for cells in compare(depth, asked):
             print("".join(cell.rjust(width) for cell, (_, width) in zip(cells, columns)), flush=True)

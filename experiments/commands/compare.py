@@ -7,7 +7,6 @@ reference is the run of the first file. Intervals are of a paired bootstrap (BCa
 
 from pathlib import Path
 
-from ..report.compare import comparison, frontier, plot
 from ..report.layouts import FORMATS
 
 
@@ -23,6 +22,7 @@ def add_arguments(parser):
 def run(args):
     from qcrs_jax.results.shards import read_runs
 
+    from ..report.compare import comparison, frontier, plot
     from ..report.figures import check_ending
     from ..report.layouts import check_replaceable, write
 

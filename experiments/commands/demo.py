@@ -5,14 +5,16 @@ a fifth of which are certified. Two CPU cores take about three minutes. The baye
 samples of the published one.
 """
 
-import argparse
 import shlex
 from pathlib import Path
 
+from ..presets import IMAGES
+from . import certify
+from .flags import Parser
+from .method import request_of
+from .sweep import sweep_of
+
 CHECKPOINT = "zoo:fashion_mnist-lenet-sigma0.25"
-
-
-IMAGES = Path(__file__).parent / "assets" / "fashion_mnist_test_500.npz"
 
 
 COMMON = "--dataset npz --sigma 0.25 --N 10000 --skip 5".split()
@@ -34,18 +36,16 @@ def add_arguments(parser):
 
 def run(args):
     from ..report import plot, table
-    from ..run import certify
-    from . import certify as certify_of_commands
-    from .method import check
+    from ..run.certify import certify_dataset
 
-    parser = argparse.ArgumentParser()
-    certify_of_commands.add_arguments(parser)
+    parser = Parser(prog="qcrs-jax certify")
+    certify.add_arguments(parser)
     paths = []
     for name, flags in RUNS.items():
         words = [CHECKPOINT, str(args.out / f"{name}.tsv"), "--data_dir", str(IMAGES), *COMMON, *flags]
         print("qcrs-jax certify", shlex.join(words))
         parsed = parser.parse_args(words)
-        paths.append(certify.certify_dataset(check(parsed), parsed))
+        paths.append(certify_dataset(request_of(parsed), sweep_of(parsed)))
     print()
     table.print_tables(paths)
     plot.plot(

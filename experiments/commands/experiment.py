@@ -8,7 +8,6 @@ and nothing else.
   qcrs-jax experiment frontier frontier_cifar10
 """
 
-import argparse
 import dataclasses
 import shlex
 from pathlib import Path
@@ -81,9 +80,7 @@ def print_costs(commands: list[list[str]], out: Path, each: bool) -> None:
     estimates = Estimates(THOROUGH, shared=True, waits=False) if each else Estimates(shared=True)
     total = NOTHING
     for command, *words in runs:
-        parser = argparse.ArgumentParser()
-        cli.COMMANDS[command].add_arguments(parser)
-        args = parser.parse_args(words)
+        args = cli.parser_of(command).parse_args(words)
         args.results, args.dry_run, estimates.costs = out / args.results, estimates, []
         with contextlib.redirect_stdout(io.StringIO()):  # the run itself says it again
             cli.COMMANDS[command].run(args)

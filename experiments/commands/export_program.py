@@ -6,17 +6,14 @@ and sigma are arguments of the program. The README shows how it is called, and h
 
 from pathlib import Path
 
-from qcrs_jax.errors import UserError
-from qcrs_jax.files import output, writing
-
-from .flags import add_program_arguments
-from .guarantee import NOT_ASKED
-from .method import add_method_arguments, check
+from ..run.settings import Network, Program
+from .flags import OPENING, Parser, add_settings, settings_of
+from .method import add_request, request_of
 
 
-def add_arguments(parser):
+def add_arguments(parser: Parser) -> None:
+    add_settings(parser, Network, "checkpoint")
     add = parser.add_argument
-    add("checkpoint", metavar="CHECKPOINT", type=Path, help="converted directory or PyTorch file")
     add("file", metavar="FILE", type=Path, help="program to write")
     add(
         "--platforms",
@@ -25,37 +22,43 @@ def add_arguments(parser):
         choices=["cpu", "cuda", "rocm", "tpu"],
         help="where it is to run (default: all)",
     )
-    add_method_arguments(parser)
-    parser.set_defaults(**NOT_ASKED)
-    add_program_arguments(parser, seed=False)
-    parser.set_defaults(seed=0, skip=1)  # those come with the key, and with the image
+    add_request(parser)
+    program = parser.add_argument_group("program")
+    program.add_argument("--batch", type=int, metavar="B", help="noisy copies per forward pass")
+    add_settings(program, Network, "dtype macer")
+    add_settings(parser.add_argument_group("a PyTorch file, where it does not tell"), Network, OPENING)
 
 
-def run(args):
+def run(args) -> None:
     from qcrs_jax import Fixed
+    from qcrs_jax.errors import SettingError, UserError
 
-    request = check(args)
-    if request.estimate != Fixed() or request.own_n:
-        raise UserError("a program counts classes at N samples: it knows no --tolerance and no soft certificate")
+    request, network = request_of(args), settings_of(Network, args)
+    batch = settings_of(
+        Program, args, devices=None, images=None, distributed=False, coordinator=None, process=None
+    ).batch
+    if request.estimate != Fixed() or request.own_n or request.at_once:
+        raise SettingError("a program counts classes at N samples: it knows no {tolerance} and no soft certificate")
     if args.file.exists():
         raise UserError(f"{args.file}: already exists; choose another file or move it away")
 
-    from qcrs_jax.convert.flags import opening_of, print_notes
     from qcrs_jax.convert.load import open_classifier
 
     from qcrs_jax.certification.export import export_certification
+    from qcrs_jax.files import output, writing
 
-    opening = opening_of(args, "none" if args.macer else args.normalization)
-    classifier = open_classifier(args.checkpoint, opening)
-    print_notes(args.checkpoint, classifier)
+    from ..run.inputs import opening_of, print_notes
+
+    classifier = open_classifier(network.checkpoint, opening_of(network))
+    print_notes(network.checkpoint, classifier)
     spec = classifier.spec
     program = export_certification(
-        classifier.inference(args.platforms[0] if len(args.platforms) == 1 else None, args.dtype),
+        classifier.inference(args.platforms[0] if len(args.platforms) == 1 else None, network.dtype),
         spec.image_shape,
         search=request.search,
         n=request.n,
         alpha=request.alpha,
-        batch_size=args.batch,
+        batch_size=batch,
         platforms=args.platforms,
     )
     with writing(args.file):

@@ -1,178 +1,255 @@
-"""Arguments that several commands share."""
+"""Flags made of settings, and the parser that has them. A flag's name, type, default and help stand in its field."""
 
 import argparse
+import contextlib
+import dataclasses
+import difflib
+import inspect
+import re
+import typing
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from qcrs_jax.convert.flags import add_opening_arguments
+from qcrs_jax.errors import SettingError, UserError
 
-from qcrs_jax.errors import UserError
-from qcrs_jax.results.sidecar import LARGEST_BATCH
-
-
-def share(text: str) -> float:
-    """The number that 1% or 0.01 stands for."""
-    return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+from ..run.settings import share
 
 
-def add_data_arguments(parser):
-    """Adds --dataset, --data_dir and --class_order to `parser`; returns the group, for more of its kind."""
-    group = parser.add_argument_group("data")
-    group.add_argument(
-        "--dataset",
-        choices="cifar10 cifar100 mnist fashion_mnist svhn_cropped imagenet imagenet2012 folder npz".split(),
-        help="a known data set from its original files or TFDS, a folder of CLASS/IMAGE, or an .npz with x, y "
-        "and perhaps class_names (default: what DATA_DIR holds; else cifar10)",
-    )
-    group.add_argument(
-        "--class_order",
-        metavar="number|text|FILE",
-        help="which class has label 0, 1, ...: by the numbers in the names of the class folders, by their text, or as "
-        "in FILE, with the name of a class on each line; needed where the names do not tell it (default: by text)",
-    )
-    group.add_argument(
-        "--data_dir", type=Path, help="where the data set is (default: ./data, ./dataset_cache, ., then TFDS)"
-    )
-    group.add_argument(
-        "--memory_limit",
-        type=float,
-        metavar="GIB",
-        help="what the arrays of the data set, or one image, may take in memory; larger files are refused before they "
-        "are read (default: 4, or half of the memory that this process may use if that is less)",
-    )
-    return group
+class Parser(argparse.ArgumentParser):
+    """The parser of one command.
+
+    Flags are spelled in full, with _ or - between words, and one that is not known is answered with those like it.
+    Groups of a `screen` are left out of --help, and shown by --help-SCREEN.
+
+    After parsing, `names` has for each setting the flag that was typed for it, or else its own.
+    """
+
+    def __init__(self, **options):
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(allow_abbrev=False, **options)
+        self.names: dict[str, str] = {}
+        self._screens: dict[str, list] = {}
+        self._late = []
+
+    def screen(self, name: str, title: str) -> argparse._ArgumentGroup:
+        """A group of flags that --help-NAME shows."""
+        group = self.add_argument_group(title)
+        if name not in self._screens:
+            self.add_argument(f"--help-{name}", action=_Screen, screen=name, help=argparse.SUPPRESS)
+        self._screens.setdefault(name, []).append(group)
+        return group
+
+    def late(self, add) -> None:
+        """Calls `add(parser)` for more flags before the command line is parsed, unless it asks for --help alone."""
+        self._late.append(add)
+
+    def complete(self) -> "Parser":
+        """Adds the flags that were put off."""
+        while self._late:
+            self._late.pop(0)(self)
+        return self
+
+    def format_help(self, screen: str | None = None) -> str:
+        of_screens = [group for groups in self._screens.values() for group in groups]
+        shown = self._screens[screen] if screen else [g for g in self._action_groups if g not in of_screens]
+        formatter = self._get_formatter()
+        formatter.add_text(None if screen else self.description)
+        formatter.add_text(self.format_usage().rstrip())
+        for group in shown:
+            formatter.start_section(group.title)
+            formatter.add_text(group.description)
+            formatter.add_arguments(group._group_actions)
+            formatter.end_section()
+        others = ", ".join(f"--help-{name}" for name in self._screens if name != screen)
+        formatter.add_text(f"More flags: {others}." if others else None)
+        return formatter.format_help()
+
+    def format_usage(self) -> str:
+        if not self._screens:
+            return super().format_usage()
+        words = [a.metavar for a in self._actions if not a.option_strings]
+        words += [
+            f"{a.option_strings[0]} {a.metavar or a.dest.upper()}"
+            for a in self._actions
+            if a.option_strings and a.required
+        ]
+        return f"usage: {self.prog} {' '.join(words)} [flags]\n"
+
+    def parse_known_args(self, args=None, namespace=None):
+        words = [self._spelled(word) for word in args or ()]
+        if not {"-h", "--help"} & set(words):
+            self.complete()
+        words = [self._spelled(word) for word in words]
+        known = self._option_string_actions
+        flags = {action.dest: action.option_strings[0] for action in self._actions if action.option_strings}
+        typed = {known[name].dest: name for word in words if (name := word.partition("=")[0]) in known}
+        self.names |= {**flags, **typed}
+        found, others = super().parse_known_args(words, namespace)
+        if flag := next((word for word in others if word.startswith("-")), None):
+            self.error(self._unknown(flag.partition("=")[0]))
+        return found, others
+
+    def _spelled(self, word):
+        """A flag as this parser spells it: --data-dir is --data_dir."""
+        name, equals, value = word.partition("=")
+        spelled = "--" + name[2:].replace("-", "_")
+        return spelled + equals + value if name.startswith("--") and spelled in self._option_string_actions else word
+
+    def _unknown(self, flag):
+        like = difflib.get_close_matches(flag, self._option_string_actions, n=3, cutoff=0.5)
+        begins = [name for name in self._option_string_actions if name.startswith(flag) and len(flag) > 3]
+        like = list(dict.fromkeys([*begins, *like]))[:3]
+        return f"unknown flag {flag}" + (f"; do you mean {' or '.join(like)}?" if like else "")
 
 
-CHECKPOINT_HELP = (
-    "converted directory, PyTorch file, zoo:NAME, or python:FILE.py:FUNCTION, which runs that file: its function takes "
-    "no arguments and returns the classifier"
-)
+class _Screen(argparse.Action):
+    """Prints one screen of flags, and ends."""
+
+    def __init__(self, *args, screen, **options):
+        super().__init__(*args, nargs=0, default=argparse.SUPPRESS, **options)
+        self.screen = screen
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        print(parser.format_help(self.screen), end="")
+        parser.exit()
 
 
-def add_input_arguments(parser, sweep=True):
-    """Adds the flags of checkpoint and data set; with `sweep`, also those of a results file over its images."""
-    add = parser.add_argument
-    add("checkpoint", metavar="CHECKPOINT", type=Path, help=CHECKPOINT_HELP)
-    if sweep:
-        add("results", metavar="RESULTS", type=Path, help="results file to write or to resume")
-    add = add_data_arguments(parser).add_argument
-    add(
-        "--resize",
-        type=int,
-        metavar="S",
-        help="resize the short side of each image to S and cut what the network takes from its centre, as is done with "
-        "ImageNet (S = 256 for 224); by default images have the right size already",
-    )
-    add("--split", choices=["train", "test", "val"], default="test", help="val where there is one (default: test)")
-    if not sweep:
-        parser.set_defaults(skip=1, max=-1, on_error="stop")
+def add_settings(group, kind: type, names: str | None = None, **defaults: Any) -> None:
+    """Adds flags for fields of settings, those of `names` or else all, with other `defaults` perhaps."""
+    hints = typing.get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        if field.metadata.get("help") and (names is None or field.name in names.split()):
+            default = defaults.get(field.name, field.default)
+            _add(group, field.name, hints[field.name], default, field.metadata)
+
+
+def _add(group, name, hint, default, metadata):
+    """Adds the flag of one field; a field without default that no flag could stand for is a positional argument."""
+    said = {key: metadata[key] for key in ("choices", "metavar", "nargs", "type") if metadata.get(key) is not None}
+    help = metadata["help"].replace("%", "%%")
+    if default is dataclasses.MISSING and metadata.get("positional", True) and name == "checkpoint":
+        group.add_argument(name, metavar="CHECKPOINT", type=Path, help=help)
         return
-    add(
-        "--on_error",
-        choices=["stop", "skip"],
-        default="stop",
-        help="what to do about an image or a label that does not fit: stop, or say so and go on without the image "
-        "(default: stop)",
-    )
-    add("--skip", type=int, default=1, metavar="K", help="only images 0, K, 2K, ... (default: 1, all)")
-    add("--max", type=int, default=-1, metavar="M", help="stop before image M (default: -1, the end)")
-    add(
-        "--dry_run",
-        action="store_true",
-        help="only print what is left to do: images, samples, an estimate of time from a measurement of some seconds, "
-        "and of memory; nothing is written",
-    )
+    flags = (f"--{name}", *metadata.get("aliases", ()))
+    if hint is bool:
+        group.add_argument(*flags, dest=name, action="store_true", default=default, help=help)
+        return
+    if metadata.get("action") == "boolean":
+        group.add_argument(*flags, dest=name, action=argparse.BooleanOptionalAction, default=default, help=help)
+        return
+    if metadata.get("action"):
+        said["action"] = metadata["action"]
+    if default not in (None, (), dataclasses.MISSING) and "(default" not in help:
+        help += f" (default: {default:g})" if isinstance(default, float) else f" (default: {default})"
+    said.setdefault("type", _converter(hint))
+    if said["type"] is str:
+        del said["type"]
+    group.add_argument(*flags, dest=name, default=None if default == () else default, help=help, **said)
 
 
-def add_program_arguments(parser, sweep=True, seed=True):
-    """Adds the flags of the program; with `seed` those of a run of it, with `sweep` also those of one over images."""
-    add = parser.add_argument_group("program").add_argument
-    auto = ", or auto: the fastest of a few, measured in some seconds at the start; changes no count" if seed else ""
-    add(
-        "--batch",
-        type=(lambda text: text if text == "auto" else int(text)) if seed else int,
-        metavar="B",
-        help=f"noisy copies per forward pass of a device{auto} (default: 16 on a CPU; on a "
-        "GPU 2048, of large images 512; on a TPU 512 and 128)",
-    )
-    parser.set_defaults(devices=None, images=None, shard=None, distributed=False, coordinator=None, process=None)
-    if seed:
-        add(
-            "--devices",
-            type=lambda text: None if text == "all" else int(text),
-            metavar="all|K",
-            help="how many devices of this machine, or of each host, share the work (default: all; a CPU gives one a "
-            "core, in a container no more than its quota of CPUs)",
+def _converter(hint):
+    """The function that makes a value of this type of a text."""
+    members = [member for member in typing.get_args(hint) or (hint,) if member is not type(None)]
+    kind = members[0]
+    if kind is float:
+        return share
+    return kind if kind in (int, Path) else _truth if kind is bool else str
+
+
+def _truth(text: str) -> bool:
+    if text not in ("yes", "no"):
+        raise ValueError(text)
+    return text == "yes"
+
+
+share.__name__, _truth.__name__ = "number", "yes or no"  # as argparse calls them
+
+
+def settings_of(kind: type, args: argparse.Namespace, **given: Any) -> Any:
+    """Settings of `kind` by parsed arguments; fields without an argument are `given`, or have their defaults."""
+    values = dict(given)
+    for field in dataclasses.fields(kind):
+        if field.name not in given and hasattr(args, field.name):
+            value = getattr(args, field.name)
+            value = tuple(value) if isinstance(value, list) else value
+            values[field.name] = field.default if value is None and field.default == () else value
+    return kind(**values)
+
+
+@contextlib.contextmanager
+def possible() -> Iterator[None]:
+    """In its body a ValueError is a request that cannot be met: it is raised as a UserError."""
+    try:
+        yield
+    except UserError as error:
+        if not isinstance(error, SettingError):
+            raise
+        raise UserError(f"impossible request: {error.text}") from error
+    except ValueError as error:
+        raise UserError(f"impossible request: {error}") from error
+
+
+def described(kind: type) -> dict[str, str]:
+    """What the docstrings of a class and of those it inherits from say of its attributes, by name."""
+    found: dict[str, str] = {}
+    for each in reversed(kind.__mro__):
+        section = re.search(
+            r"^.*Attributes.*:\n((?:.*\n?)*)", inspect.cleandoc(each.__dict__.get("__doc__") or ""), re.M
         )
-        add("--seed", type=int, default=0, help="seed of all noise (default: 0)")
-        add(
-            "--prng",
-            choices=["threefry", "rbg"],
-            default="threefry",
-            help="generator of the noise: threefry, or rbg, XLA's own, whose numbers depend on the platform and on "
-            "jaxlib's version (default: threefry)",
-        )
-    add(
-        "--dtype",
-        choices=["float32", "bfloat16"],
-        default="float32",
-        help="in which the network computes; noise, sums and counts stay as they are (default: %(default)s)",
-    )
-    add("--macer", action="store_true", help="the checkpoint is MACER's: images are not normalised")
-    add_opening_arguments(parser)
-    if sweep and seed:
-        _add_fleet_arguments(parser)
+        if not section:
+            continue
+        paragraph = section[1].split("\n\n")[0]
+        for names, text in re.findall(r"^ {4}(\w+(?:, \w+)*): ((?:.*\n?(?: {6,}.*\n?)*))", paragraph, re.M):
+            found |= dict.fromkeys(names.split(", "), " ".join(text.split()))
+    return found
 
 
-def _add_fleet_arguments(parser):
-    add = parser.add_argument_group("many images, many machines; none of these changes a count").add_argument
-    add(
-        "--images",
-        type=int,
-        metavar="K",
-        help="images that share each forward pass, so that the few samples of a selection or a search fill it as well "
-        "(default: 1 on a CPU; elsewhere by the number of devices and the size of the images)",
-    )
-    add(
-        "--shard",
-        type=part,
-        metavar="I/N",
-        help="only every Nth of the images, from the Ith: N machines certify a data set, 1/N to N/N, without knowing "
-        "of each other; tables and plots read their files as one run",
-    )
-    add(
-        "--distributed",
-        action="store_true",
-        help="share the noisy copies with all processes that were started alike: under Slurm, MPI, Kubernetes and on "
-        "TPU pods JAX finds them; the first one writes RESULTS",
-    )
-    add("--coordinator", metavar="HOST:PORT", help="where JAX does not find them: the address of the first process")
-    add("--process", type=part, metavar="I/N", help="and which of how many this one is; the first is 1/N")
+def add_object(
+    group,
+    kinds: Iterable[type],
+    aliases: dict[str, Sequence[str]],
+    help: dict[str, str] | None = None,
+    prefix: str = "",
+    without: Sequence[str] = (),
+) -> None:
+    """Adds a flag for each field of `kinds`, objects of the library; what is not given stays None.
+
+    Args:
+        aliases: other names of a field's flag.
+        help: of a field, where its docstring does not say enough.
+        prefix: before the names of all flags.
+        without: fields that have no flag.
+    """
+    of: dict[str, list] = {}
+    for kind in kinds:
+        for field in dataclasses.fields(kind):
+            if field.name not in without:
+                of.setdefault(field.name, []).append((kind, field))
+    for name, owners in of.items():
+        kind, field = owners[0]
+        hint = typing.get_type_hints(kind)[field.name]
+        text = (help or {}).get(name) or described(kind).get(name, "").rstrip(".")
+        if field.default not in (None, dataclasses.MISSING) and "default" not in text:
+            text += f" (default: {field.default})"
+        said = {"help": text, "aliases": [f"--{alias}" for alias in aliases.get(name, ())], "positional": False}
+        said["metavar"] = {int: "N", float: "X"}.get(hint, None if hint is str else "X")
+        if hint is bool:
+            group.add_argument(
+                f"--{prefix}{name}",
+                dest=prefix + name,
+                action=argparse.BooleanOptionalAction,
+                help=text.replace("%", "%%"),
+            )
+            continue
+        _add(group, prefix + name, hint, None, said)
 
 
-def part(text: str) -> tuple[int, int]:
-    """(i, n) of "i/n", with 1 <= i <= n."""
-    i, _, n = text.partition("/")
-    if not (i.isdecimal() and n.isdecimal() and 1 <= int(i) <= int(n)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not I/N, with I from 1 to N")
-    return int(i), int(n)
+def asked(kind: type, args: argparse.Namespace, prefix: str = "") -> dict[str, Any]:
+    """What was given of the fields of `kind`."""
+    values = {field.name: getattr(args, prefix + field.name, None) for field in dataclasses.fields(kind)}
+    return {name: value for name, value in values.items() if value is not None}
 
 
-def check_arguments(args) -> None:
-    """Raises UserError for a flag of these out of its range, before anything slow is imported or read."""
-    if args.skip < 1:
-        raise UserError(f"--skip must be at least 1, not {args.skip}")
-    if args.batch not in (None, "auto") and args.batch < 1:
-        raise UserError(f"--batch must be at least 1, not {args.batch}")
-    if args.batch not in (None, "auto") and args.batch > LARGEST_BATCH:
-        raise UserError(f"--batch is at most {LARGEST_BATCH}, not {args.batch}")
-    if args.batch == "auto" and args.distributed:
-        raise UserError("--batch auto measures one machine; give all hosts of --distributed one number")
-    for flag in ("devices", "images"):
-        if getattr(args, flag) is not None and getattr(args, flag) < 1:
-            raise UserError(f"--{flag} must be at least 1, not {getattr(args, flag)}")
-    if (args.coordinator or args.process) and not args.distributed:
-        raise UserError("--coordinator and --process tell where --distributed finds the others; give it too")
-    if not 0 <= args.seed < 2**32:
-        raise UserError(f"--seed must lie in [0, 2**32), not {args.seed}")
-    if args.macer and args.normalization not in (None, "none"):
-        raise UserError("--macer says that images are not normalised; it does not go with --normalization")
+OPENING = "normalization field prefix leave_out image_size max_pool"
+"""The fields of Network that say what a PyTorch file does not tell."""

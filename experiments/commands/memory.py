@@ -9,31 +9,21 @@ was made of. Its images are taken in the order of its lines; nothing is certifie
 
 from pathlib import Path
 
-from ..run.stored_balls import postprocess
-from .flags import add_data_arguments
+from ..run.settings import Data
+from .flags import Parser, add_settings, settings_of
 
 
-def add_arguments(parser):
+def add_arguments(parser: Parser) -> None:
     add = parser.add_argument
     add("results", metavar="RESULTS", type=Path, help="results file to correct; it stays as it is")
     add("--out", type=Path, required=True, metavar="FILE", help="results file to write; it must not exist")
-    add = add_data_arguments(parser).add_argument
-    add("--split", choices=["train", "test", "val"], default="test", help="default: test")
+    add_settings(parser.add_argument_group("data"), Data, "dataset data_dir class_order memory_limit split")
 
 
-def run(args):
-    from ..report import table
+def run(args) -> None:
+    from ..report.table import print_tables
+    from ..run.stored_balls import postprocess
 
-    print(
-        postprocess(
-            args.results,
-            args.out,
-            args.dataset,
-            args.data_dir,
-            args.split,
-            args.class_order,
-            memory_limit=args.memory_limit,
-        )
-    )
+    print(postprocess(args.results, args.out, settings_of(Data, args)))
     print()
-    table.print_tables([args.results, args.out])
+    print_tables([args.results, args.out])

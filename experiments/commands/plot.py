@@ -10,9 +10,6 @@ is drawn as its figure was.
 
 from pathlib import Path
 
-from ..report import search_figure
-from ..report.plot import plot
-
 
 def add_arguments(parser):
     parser.add_argument("results", metavar="RESULTS", nargs="+", type=Path)
@@ -22,6 +19,9 @@ def add_arguments(parser):
 
 
 def run(args):
+    from ..report import search_figure
+    from ..report.plot import plot
+
     if len(args.results) == 1 and args.results[0].suffix == ".json":
         search_figure.draw(args.results[0], args.out)
     else:

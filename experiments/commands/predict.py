@@ -6,38 +6,28 @@ several N, beside each other in `qcrs-jax table`, tell how many samples suffice.
   qcrs-jax predict models/cifar10/resnet110/noise_0.25/checkpoint.pth.tar predictions --sigma 0.25 --N 1000
 """
 
-from qcrs_jax.errors import UserError
-
-from ..run.predict import predict_dataset
-from .flags import add_input_arguments, add_program_arguments, check_arguments
+from .flags import Parser, possible
+from .sweep import add_sweep, sweep_of
 
 
-def add_arguments(parser):
-    add_input_arguments(parser)
+def add_arguments(parser: Parser) -> None:
+    add_sweep(parser)
     add = parser.add_argument_group("method").add_argument
     add("--sigma", type=float, required=True, help="noise level that the classifier was trained at")
-    add("--N", type=int, default=100_000, help="samples for each image (default: 100000)")
+    add("--n", "--N", dest="n", type=int, default=100_000, metavar="N", help="samples for each image (default: 100000)")
     add("--alpha", type=float, default=0.001, help="failure probability of each prediction (default: 0.001)")
-    add_program_arguments(parser)
 
 
-def run(args):
-    from ..report import table
+def run(args) -> None:
+    from ..report.table import print_tables
+    from ..run.predict import Prediction, task
+    from ..run.runner import run_over_images
 
-    check(args)
-    path = predict_dataset(args)
+    request, sweep = Prediction(args.sigma, args.n, args.alpha), sweep_of(args)
+    with possible():
+        request.check()
+    path = run_over_images(task(request), sweep)
     if path is None:  # the first of the hosts has it; a dry run has none
         return
     print()
-    table.print_tables([path])
-
-
-def check(args) -> None:
-    """Raises UserError for an impossible request; says which and what would be possible."""
-    from qcrs_jax.certification.certificate import check_prediction
-
-    check_arguments(args)
-    try:
-        check_prediction(args.sigma, args.N, args.alpha)
-    except ValueError as error:
-        raise UserError(f"impossible request: {error}") from error
+    print_tables([path])

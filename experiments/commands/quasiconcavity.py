@@ -8,11 +8,7 @@ with probability 1 - ALPHA. With --out the exceptions are drawn, the deepest dip
 from pathlib import Path
 
 from qcrs_jax.errors import UserError
-from qcrs_jax.files import write_text, writing
 from qcrs_jax.printable import printable_lines
-
-from ..report.figures import check_ending
-from ..report.quasiconcavity import draw_exceptions, report
 
 
 def add_arguments(parser):
@@ -27,8 +23,11 @@ def add_arguments(parser):
 def run(args):
     from qcrs_jax.analysis.curves import read_all_curves
     from qcrs_jax.bounds import check_alpha
+    from qcrs_jax.files import write_text, writing
 
+    from ..report.figures import check_ending
     from ..report.layouts import check_replaceable
+    from ..report.quasiconcavity import draw_exceptions, report
 
     check_replaceable(args.report, args.curves)
     try:

@@ -9,10 +9,8 @@ bounds stand a fixed N and published schemes.
 
 from pathlib import Path
 
-from qcrs_jax.errors import UserError
-
 from ..report.layouts import FORMATS, LAYOUTS, check_replaceable, write
-from ..report.sequential import decisions, precisions, probits
+from .flags import possible
 
 
 def add_arguments(parser):
@@ -25,7 +23,7 @@ def add_arguments(parser):
         help="a results file: a further column has the mean over its images, of which the share of the selected class "
         "among the certification samples is taken for its probability",
     )
-    add("--N", type=int, default=100_000, help="samples at most (default: 100000)")
+    add("--n", "--N", dest="n", type=int, default=100_000, help="samples at most (default: 100000)")
     add("--alpha", type=float, default=0.001, help="failure probability of each claim (default: 0.001)")
     add("--format", choices=FORMATS[:2], default="terminal", help="default: terminal")
     add("--out", type=Path, help="write to this file instead of the terminal")
@@ -35,15 +33,15 @@ def run(args):
     from qcrs_jax.certification.certificate import check_request
     from qcrs_jax.certification.sequential import Sequential
 
-    try:
-        check_request(1.0, 1, args.N, args.alpha)
+    from ..report.sequential import decisions, precisions, probits
+
+    with possible():
+        check_request(1.0, 1, args.n, args.alpha)
         asked = [Sequential(decide=r) for r in args.decide] + [Sequential(precision=share) for share in args.precision]
         for sequential in asked:
-            sequential.check_reach(1.0, args.N, args.alpha)
-    except ValueError as error:
-        raise UserError(f"impossible request: {error}") from error
+            sequential.check_reach(1.0, args.n, args.alpha)
     check_replaceable(args.out, [])
     layout = LAYOUTS[args.format]
     zs = None if args.results is None else probits(args.results)
-    parts = [part for r in args.decide for part in decisions(layout, r, args.N, args.alpha, zs)]
-    write("\n\n".join([*parts, *precisions(layout, args.precision, args.N, args.alpha)]) + "\n", args.out)
+    parts = [part for r in args.decide for part in decisions(layout, r, args.n, args.alpha, zs)]
+    write("\n\n".join([*parts, *precisions(layout, args.precision, args.n, args.alpha)]) + "\n", args.out)

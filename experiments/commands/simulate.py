@@ -11,35 +11,29 @@ them. The gain over the published bisection is a mean over the images, with its 
 
 from pathlib import Path
 
-from qcrs_jax.errors import UserError
-
-from ..run.simulate import MOST_REPEATS, comparison
+from .flags import Parser, possible, settings_of
 
 
-def add_arguments(parser):
+def add_arguments(parser: Parser) -> None:
     add = parser.add_argument
-    add("curves", metavar="CURVES", type=Path, nargs="+")
-    add("--left", type=float, help="lower end of the bracket of sigmas (default: 0.25 SIGMA)")
-    add("--right", type=float, help="upper end (default: 3.5 SIGMA)")
+    add("curves", metavar="CURVES", type=Path, nargs="+", help="files of `qcrs-jax curve`")
+    add("--sigma_lower", "--left", type=float, help="lower end of the bracket of sigmas (default: 0.25 SIGMA)")
+    add("--sigma_upper", "--right", type=float, help="upper end (default: 3.5 SIGMA)")
     add("--epsilon", type=float, help="width of the bracket at which golden section and bisection stop (0.1 SIGMA)")
     add("--epsilon_step", type=float, default=0.4, help="bisection's step is EPSILON / EPSILON_STEP (default: 0.4)")
-    add("--N", type=int, default=100_000, help="samples of a certificate (default: 100000)")
+    add("--n", "--N", dest="n", type=int, default=100_000, help="samples of a certificate (default: 100000)")
     add("--alpha", type=float, default=0.001, help="failure probability of a certificate (default: 0.001)")
     add("--repeats", type=int, default=10, help="searches on each curve (default: 10)")
     add("--seed", type=int, default=0, help="seed of the counts (default: 0)")
 
 
-def run(args):
+def run(args) -> None:
     from qcrs_jax.analysis.curves import read_all_curves
-    from qcrs_jax.bounds import smallest_n
-    from qcrs_jax.certification.certificate import check_request
 
-    if not 1 <= args.repeats <= MOST_REPEATS:
-        raise UserError(f"--repeats must be at least 1 and at most {MOST_REPEATS}, not {args.repeats}")
-    try:
-        check_request(1.0, smallest_n(args.alpha), args.N, args.alpha)
-    except ValueError as error:
-        raise UserError(f"impossible request: {error}") from error
-    for path, curves in read_all_curves(args.curves):
-        print(f"{path}: {len(curves.idx)} images, {curves.n:,} samples at each of {len(curves.sigmas)} sigmas")
-        print(comparison(curves, args))
+    from ..run.simulate import Simulation, comparison
+
+    with possible():
+        asked = settings_of(Simulation, args)
+        for path, curves in read_all_curves(args.curves):
+            print(f"{path}: {len(curves.idx)} images, {curves.n:,} samples at each of {len(curves.sigmas)} sigmas")
+            print(comparison(curves, asked))

@@ -11,7 +11,6 @@ samples.
 from pathlib import Path
 
 from ..report.layouts import FORMATS, check_replaceable, write
-from ..report.table import class_tables, tables
 
 
 def add_arguments(parser):
@@ -24,6 +23,8 @@ def add_arguments(parser):
 
 def run(args):
     from qcrs_jax.results.shards import read_runs
+
+    from ..report.table import class_tables, tables
 
     check_replaceable(args.out, args.results)
     write((class_tables if args.classes else tables)(read_runs(args.results), args.format, args.radii), args.out)

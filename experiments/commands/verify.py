@@ -38,9 +38,8 @@ from pathlib import Path
 from qcrs_jax.errors import UserError
 from qcrs_jax.printable import printable_lines
 
-from ..verification.check import Checks, results_files
-from ..verification.choice import Choice
-from .flags import share
+from ..run.settings import share
+from .flags import settings_of
 
 RECOUNT = 2
 
@@ -78,7 +77,7 @@ def add_arguments(parser):
     )
     add = parser.add_argument_group("logs of other programs, which have no sidecar").add_argument
     add("--sigma", type=float, help="noise level of all images, where the log has no column of sigmas")
-    add("--N", type=int, help="samples for each certificate")
+    add("--n", "--N", dest="n", type=int, help="samples for each certificate")
     add("--alpha", type=float, help="failure probability of each certificate")
 
 
@@ -92,7 +91,17 @@ def count(text: str) -> int | float:
 
 
 def run(args):
-    checks = Checks(_choice(args), args.recount is not None or args.confidence is not None, args)
+    from ..verification.check import Checks, results_files
+    from ..verification.choice import Choice
+    from ..verification.trusted_paths import Where
+
+    _check(args)
+    checks = Checks(
+        Choice(RECOUNT if args.recount is None else args.recount, args.confidence, args.forged, args.recount_seed),
+        asked=args.recount is not None or args.confidence is not None,
+        where=settings_of(Where, args),
+        numbers={"sigma": args.sigma, "n": args.n, "alpha": args.alpha},
+    )
     paths, failed = list(results_files(args.results)), []
     for path in paths:
         try:
@@ -108,8 +117,8 @@ def run(args):
         raise UserError(f"{len(failed)} of {len(paths)} files did not pass: {', '.join(map(str, failed))}")
 
 
-def _choice(args) -> Choice:
-    """The lines that are to be drawn again; raises UserError for flags that do not go together."""
+def _check(args) -> None:
+    """Raises UserError for flags that do not go together."""
     if (args.confidence is None) != (args.forged is None):
         raise UserError(
             "--confidence and --forged go together: the one says how surely, the other how many forged lines"
@@ -120,4 +129,3 @@ def _choice(args) -> Choice:
         raise UserError(
             f"--confidence {args.confidence:g}, --forged {args.forged:g}: both lie above 0 and up to 1, as 95% and 5%"
         )
-    return Choice(RECOUNT if args.recount is None else args.recount, args.confidence, args.forged, args.recount_seed)

@@ -8,49 +8,50 @@ Each image of --index gives a row. The curve is measured with noise of its own; 
       --left 0.08 --right 0.9 --epsilon 0.03 --out search.png
 """
 
-import json
 from pathlib import Path
 
-from qcrs_jax.errors import UserError
-from qcrs_jax.files import write_text, writing
-
-from ..report.figures import check_ending
-from ..run.visualize import measure
-from .curve import add_curve_arguments, check_sigmas
-from .flags import add_input_arguments, add_program_arguments
-from .guarantee import NOT_ASKED
-from .method import add_method_arguments, check
+from .curve import add_curve, curve_of
+from .flags import Parser
+from .method import add_request, request_of
+from .sweep import add_inputs, sweep_of
 
 
-def add_arguments(parser):
-    add_input_arguments(parser, sweep=False)
-    add = parser.add_argument_group("figure").add_argument
+def add_arguments(parser: Parser) -> None:
+    group = parser.add_argument_group("figure")
+    add = group.add_argument
     add("--index", type=int, nargs="+", required=True, metavar="I", help="images of the data set, a row for each")
     add("--out", type=Path, required=True, metavar="FILE", help="FILE.png, FILE.pdf or FILE.svg")
-    add_curve_arguments(add, samples=1000)
-    add_method_arguments(parser)
-    parser.set_defaults(**NOT_ASKED)
-    add_program_arguments(parser, sweep=False)
+    add_curve(group, samples=1000)
+    add_request(parser)
+    add_inputs(parser)
 
 
-def run(args):
+def run(args) -> None:
+    import json
+
     from qcrs_jax import Fixed
+    from qcrs_jax.errors import SettingError
+    from qcrs_jax.files import write_text, writing
 
     from ..report import search_figure
+    from ..report.figures import check_ending
+    from ..run.visualize import measure
 
-    request = check(args)
+    request, sweep = request_of(args), sweep_of(args)
     if not (request.search.evaluations or request.search.keeps_sigma):
-        raise UserError("--method ddrs has no evaluations to show; --method qcrs or cohen has")
-    if request.estimate != Fixed() or request.own_n:
-        raise UserError(
+        raise SettingError("{method} ddrs has no evaluations to show; {method} qcrs or cohen has")
+    if request.estimate != Fixed() or request.own_n or request.at_once:
+        raise SettingError(
             "the figure shows class counts of N samples, and the hard certificates that follow from them: it has no "
-            "--tolerance, --budget, --stop_when_wrong or --certificate soft"
+            "{tolerance}, {decide}, {precision}, {bound}, {budget}, {stop_when_wrong}, {simultaneous} or "
+            "{certificate} soft"
         )
     check_ending(args.out)
-    sigmas = check_sigmas(args, request.search if request.search.evaluations else None)
+    search = request.search
+    curve = curve_of(args, (search.sigma_lower, search.sigma_upper) if search.evaluations else None)
     data = args.out.with_suffix(".json")
     search_figure.check_replaceable(data)
-    content = measure(request, sigmas, args)
+    content = measure(request, curve, sweep, args.index)
     with writing(data):
         write_text(data, json.dumps(content) + "\n")
     search_figure.draw(data, args.out)

@@ -11,15 +11,15 @@ import numpy as np
 
 from qcrs_jax.errors import UserError
 from qcrs_jax.results.metrics import average_certified_radius, columns, paired_gain, summarise
-from qcrs_jax.results.records import INPUT_SPECIFIC
+from qcrs_jax.results.records import INPUT_SPECIFIC, is_ddrs
 
 from .figures import literal, pyplot, save, tidy
 from .layouts import LAYOUTS, Body, page
 from .words import DDRS_SAMPLES, earlier_notes, group_by_images, label, left_out_notes
 
-# Colours of the figure of ACR against samples, by search or method.
-FAMILIES = {
-    "cohen": "tab:blue",
+# Of the figure of ACR against samples, by the name of the search.
+COLOURS = {
+    "fixed": "tab:blue",
     "bisection": "black",
     "golden": "tab:orange",
     "bayesian": "tab:red",
@@ -48,7 +48,7 @@ def comparison(reference, runs, format="terminal") -> str:
         "negative ones as 0, where both predict the label. Sigma ratio: quartiles of sigma / the reference's sigma. "
         "Intervals of the gain: a paired bootstrap over the images (BCa), approximate for few images."
     )
-    if any(run.request.get("method") == "ddrs" for run in (reference, *runs)):
+    if any(is_ddrs(run.request) for run in (reference, *runs)):
         notes += f" {DDRS_SAMPLES}"
     if any(run.input_specific for run in (reference, *runs)):
         notes += f" {INPUT_SPECIFIC}"
@@ -88,8 +88,7 @@ def frontier(reference, runs, out) -> None:
     for order, (samples, _, run) in enumerate(points):
         gain, low, high = paired_gain(columns(run), columns(reference))
         bars = None if run is reference or math.isnan(low) else [[gain - low], [high - gain]]
-        kind = run.request.get("qcrs") or {"search": run.request.get("method")}
-        color = FAMILIES.get(kind["search"], "0.3")
+        color = COLOURS.get(run.request.get("search", {}).get("name"), "0.3")
         axes.errorbar(samples, base.acr + gain, bars, fmt="D" if run is reference else "o", capsize=3, color=color)
         above = order % 2  # neighbours have their names on different sides
         side = {"xytext": (4, 6), "rotation": 30} if above else {"xytext": (4, -6), "rotation": -30, "va": "top"}

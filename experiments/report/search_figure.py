@@ -12,6 +12,7 @@ import numpy as np
 from qcrs_jax.bounds import radius_table
 from qcrs_jax.errors import UserError
 from qcrs_jax.files import read_regular
+from qcrs_jax.results import format1
 
 from .figures import COHEN, QCRS, RADIUS, SIGMA, check_ending, draw_band, literal, log_sigma, pyplot, save, tidy
 
@@ -28,6 +29,8 @@ def read(path: Path) -> dict:
         content = json.loads(read_regular(path, LARGEST))
         if content["kind"] != "visualize" or not content["images"]:
             raise ValueError("of another kind")
+        if "format" not in content:
+            content["request"] = format1.request_of(content["request"])
     except (UserError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: not a file that `qcrs-jax visualize` wrote beside a figure: {error}") from error
     return content
@@ -100,7 +103,7 @@ def _certificates(request, image):
     """(certificate, name, colour, marker) of each method that was run."""
     found = [(image["cohen"], "Cohen", COHEN, "s")]
     if image["qcrs"]:
-        found.append((image["qcrs"], f"QCRS, {request['qcrs']['search']}", QCRS, "D"))
+        found.append((image["qcrs"], f"QCRS, {request['search']['name']}", QCRS, "D"))
     return found
 
 
@@ -119,7 +122,7 @@ def _draw_radii(axes, request, image, sigmas, successes, name):
     )
     handles = [estimate, band]
     if search:
-        label = f"radii that the search compared,\n{request['qcrs']['search_n']:,} samples each"
+        label = f"radii that the search compared,\n{request['search']['search_n']:,} samples each"
         handles += axes.plot(
             search["sigmas"], search["radii"], "o", color=QCRS, mfc="white", ms=4.5, label=label, zorder=3
         )

@@ -13,7 +13,7 @@ import math
 from qcrs_jax.printable import printable
 from qcrs_jax.results import stored_balls as memory
 from qcrs_jax.results.account import account
-from qcrs_jax.results.records import EARLIER_VERSION, INPUT_SPECIFIC, without_class
+from qcrs_jax.results.records import EARLIER_VERSION, INPUT_SPECIFIC, is_ddrs, is_soft, without_class
 
 DDRS_SAMPLES = (
     "Samples of DDRS's search are differentiated: each costs a forward pass and one of its derivative, about twice a "
@@ -71,7 +71,7 @@ def group_by_images(runs):
 
 def independent(run) -> bool:
     """Whether what is certified at an image does not depend on the other images, as intervals over images suppose."""
-    return "memory" not in run.request
+    return "stored_balls" not in run.request
 
 
 def _heading(run):
@@ -84,13 +84,13 @@ def _heading(run):
 def label(run) -> str:
     """What a run is called in tables and plots: its file and its method."""
     request, parts = run.request, []
-    if "method" in request:
-        names = {"cohen": "Cohen", "ddrs": "DDRS", "predict": "PREDICT"}
-        method = names.get(request["method"]) or _search(request.get("qcrs") or {})
+    if "kind" in request:
+        names = {"predictions": "PREDICT", "curves": "curves"}
+        method = names.get(request["kind"]) or _search(request.get("search") or {})
         parts = [method, *[f"sigma {request['sigma']:g}"] * ("sigma" in request)]
-    if request.get("certificate") == "soft":
-        parts.append("soft" + (f", beta {request['beta']:g}" if "beta" in request else ""))
-    if "memory" in request:
+    if is_soft(request):
+        parts.append(f"soft, beta {request['estimate']['beta']:g}")
+    if "stored_balls" in request:
         parts.append("memory-based")
     if "shard" in request:
         parts.append(f"shard {request['shard']['part']}/{request['shard']['of']}")
@@ -99,8 +99,10 @@ def label(run) -> str:
 
 def _search(settings):
     """The name of a search, with its objective where that is not the search's own."""
-    search = settings.get("search", "of an unnamed search")
-    return f"QCRS {search}{' of bounds' if settings.get('objective') == 'lcb' and search in ('golden', 'grid') else ''}"
+    method, name = settings.get("method"), settings.get("name") or "of an unnamed search"
+    if method != "qcrs":
+        return {"cohen": "Cohen", "ddrs": "DDRS"}.get(method, name)
+    return f"QCRS {name}{' of bounds' if settings.get('objective') == 'lcb' and name in ('golden', 'grid') else ''}"
 
 
 def interval_text(low: float, high: float, images: int) -> str:
@@ -120,7 +122,7 @@ def _number_left_out(run):
 def _limits(run):
     """What the certificates of a run hold for, where that is not one classifier for all inputs; else nothing."""
 
-    if "memory" in run.request:
+    if "stored_balls" in run.request:
         return memory.LIMITS
     return INPUT_SPECIFIC if run.input_specific else ""
 
@@ -131,7 +133,7 @@ def claims(run) -> str | None:
     A claim is about the class that was selected. Where that is not the label, the image is robust, and wrong.
     """
     decided = [record for record in run.records if record.robust is not None]
-    radius = (run.request.get("sequential") or {}).get("decide")
+    radius = run.request.get("estimate", {}).get("decide")
     if radius is None or len(decided) < len(run.records) or not decided:
         return None
     right = [record.label == _selected(record) for record in decided if record.robust == 1]
@@ -189,13 +191,13 @@ def _notes(runs):
                 f"{label(run)}: {sum(spoilt):,} noisy copies of {len(spoilt)} images, {max(spoilt):,} of one at "
                 "most, count for no class: a logit is not finite. They speak against the class that is answered."
             )
-    if any(run.input_specific and "memory" not in run.request for run in runs):
+    if any(run.input_specific and "stored_balls" not in run.request for run in runs):
         notes.append(INPUT_SPECIFIC)
-    if any(run.request.get("method") == "ddrs" for run in runs):
+    if any(is_ddrs(run.request) for run in runs):
         notes.append(DDRS_SAMPLES)
-    if any("memory" in run.request for run in runs):
+    if any("stored_balls" in run.request for run in runs):
         notes.append(memory.LIMITS)
-    if any(run.request.get("certificate") == "soft" for run in runs):
+    if any(is_soft(run.request) for run in runs):
         notes.append(SOFT)
     if len(runs) > 1 and any(run.predicts for run in runs):
         notes.insert(0, AGREEMENT)

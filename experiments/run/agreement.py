@@ -13,12 +13,12 @@ from qcrs_jax.bounds import certified_radius, clopper_pearson_lower
 from .copies import pairs_of_classes
 
 
-def compare(inputs, index, args) -> tuple[int, int, int]:
-    """`told_by` of the copies of an image, in float32 and as the command asks."""
+def compare(inputs, index: int, sigma: float, n: int) -> tuple[int, int, int]:
+    """`told_by` of n copies of an image, in float32 and as the inputs are."""
 
     image, _ = inputs.read(index)
     networks = inputs.classifier.classify, inputs.classify
-    pairs = pairs_of_classes(*networks, image, args.sigma, key=inputs.keys([index])[0], n=args.N, **inputs.program)
+    pairs = pairs_of_classes(*networks, image, sigma, key=inputs.keys([index])[0], n=n, **inputs.program)
     return told_by(pairs, inputs.classifier.spec.num_classes)
 
 

@@ -1,36 +1,60 @@
-"""Measure R(sigma) of every image of a data set: its class counts at many sigmas, with the same noise at all of them.
+"""R(sigma) of every image of a data set: its class counts at many sigmas, with the same noise at all of them."""
 
-RESULTS has a line for each image and sigma, idx label sigma counts, and a sidecar RESULTS.json. A run that was stopped
-goes on when the same command is given again. `qcrs-jax quasiconcavity RESULTS` says what the curves look like;
-`qcrs_jax.read_curves` gives them as arrays.
-
-  qcrs-jax curve models/cifar10/resnet110/noise_0.25/checkpoint.pth.tar curves --sigma 0.25 --skip 100 \\
-      --sigmas 0.08 0.9 24 --curve_n 2000
-"""
-
-from pathlib import Path
+import dataclasses
 
 from qcrs_jax import sample_curve
-from qcrs_jax.analysis.curves import COLUMNS, Point, read_points
+from qcrs_jax.analysis.curves import COLUMNS, Point, read_points, sigma_grid
+from qcrs_jax.certification.certificate import MAX_N
+from qcrs_jax.checks import check_sigma
+from qcrs_jax.errors import SettingError
 
 from .cost import Draws
-from .runner import Task, run_over_images
+from .runner import Task
 
 
-def measure_dataset(request: dict, args) -> Path | None:
-    """Measures the data set; returns what `run_over_images` does, and raises what it raises."""
-    return run_over_images(task(request, args), args)
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """What is asked of each image: n samples at each of `sigmas`, which are ascending and have `sigma` among them."""
+
+    sigma: float
+    sigmas: tuple[float, ...]
+    n: int
+
+    @classmethod
+    def over(cls, sigma: float, asked, n: int, bracket: tuple[float, float] | None = None) -> "Curve":
+        """The curve at COUNT sigmas from LO to HI, which are `asked`; by default at 24 over the bracket.
+
+        Raises:
+            SettingError: an impossible number.
+        """
+        lower, upper, count = asked or (*(bracket or (0.25 * sigma, 3.5 * sigma)), 24)
+        if not 0 < lower < upper < float("inf"):
+            raise SettingError(f"{{sigmas}}: needs 0 < LO < HI, both finite, not {lower:g} and {upper:g}")
+        check_sigma(sigma)
+        check_sigma(upper, name="sigmas")
+        if count != int(count) or not 3 <= count <= 10_000:
+            raise SettingError(f"{{sigmas}}: COUNT must be a whole number from 3 to 10000, not {count:g}")
+        if not 1 <= n <= MAX_N:
+            raise SettingError(f"{{curve_n}} must lie between 1 and {MAX_N}, not {n}")
+        return cls(sigma, tuple(sigma_grid(lower, upper, int(count), sigma)), n)
+
+    def recorded(self) -> dict:
+        """What a sidecar says of it."""
+        return {"kind": "curves", "sigma": self.sigma, "sigmas": list(self.sigmas), "n": self.n}
+
+    @classmethod
+    def of(cls, recorded: dict) -> "Curve":
+        """The request that a sidecar tells of."""
+        return cls(recorded["sigma"], tuple(recorded["sigmas"]), recorded["n"])
 
 
-def task(request: dict, args) -> Task:
+def task(request: Curve) -> Task:
     """What is done at each image."""
-
-    sigmas = request["sigmas"]
+    sigmas = list(request.sigmas)
     written = set()
 
     def start(classify, images, **program):
-
-        counts = sample_curve(classify, images, sigmas, n=request["n"], **program)
+        counts = sample_curve(classify, images, sigmas, n=request.n, **program)
         return lambda: counts
 
     def lines(index, label, seconds, counts):
@@ -42,5 +66,5 @@ def task(request: dict, args) -> Task:
         return {index for index, _ in written if all((index, sigma) in written for sigma in sigmas)}
 
     file = {"columns": COLUMNS, "read": read_points}
-    draws = Draws((request["n"],) * len(sigmas))
-    return Task({**request, "skip": args.skip}, start, lines, lambda index: draws, file=file, done=done)
+    draws = Draws((request.n,) * len(sigmas))
+    return Task(request.recorded(), start, lines, lambda index: draws, file=file, done=done)

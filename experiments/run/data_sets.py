@@ -1,33 +1,35 @@
-"""The data set that a command's flags name, opened; what was chosen on the way is printed."""
+"""The data set that settings name, opened; what was chosen on the way is printed."""
+
+import dataclasses
 
 from qcrs_jax.data.load import load_dataset
 from qcrs_jax.errors import UserError
 from qcrs_jax.printable import printable_lines
 
+from .settings import Data
 
-def open_dataset(args, split: str | None = None):
-    """The data set that `args` name, of `split` or else of theirs. Prints its notes.
+
+def open_dataset(data: Data):
+    """The data set. Prints its notes.
 
     Raises:
         UserError: what `load_dataset` raises.
     """
-
-    on_error = getattr(args, "on_error", "stop")
-    split, tfds = split or args.split, getattr(args, "tfds", "prepare")
-    dataset = load_dataset(args.dataset, args.data_dir, split, on_error, args.class_order, tfds, args.memory_limit)
+    dataset = load_dataset(
+        data.dataset, data.data_dir, data.split, data.on_error, data.class_order, data.tfds, data.memory_limit
+    )
     for note in dataset.notes:
         print(printable_lines(f"note: {note}"))
     return dataset
 
 
-def open_train_and_test(args):
+def open_train_and_test(data: Data):
     """The two data sets of a training.
 
     Raises:
         UserError: what `load_dataset` raises, or their labels are of different classes.
     """
-
-    train, test = (open_dataset(args, split) for split in ("train", "test"))
+    train, test = (open_dataset(dataclasses.replace(data, split=split)) for split in ("train", "test"))
     if any(one != other for one, other in zip(train.class_names, test.class_names)):
         own = sorted(set(train.class_names) ^ set(test.class_names))
         raise UserError(

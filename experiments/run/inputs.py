@@ -1,10 +1,8 @@
 """The classifier and the data set of a run, opened on its devices, and what a sidecar says of both."""
 
-import argparse
 import dataclasses
 import datetime
 import hashlib
-import math
 import os
 import platform
 import sys
@@ -14,32 +12,30 @@ from pathlib import Path
 import jax
 import numpy as np
 from qcrs_jax.convert.check import check_fit, fit_image
-from qcrs_jax.convert.flags import opening_of, pixels, print_notes
-from qcrs_jax.convert.load import open_classifier
+from qcrs_jax.convert.load import Opening, open_classifier
 
 from qcrs_jax.data.image_files import resized
-from qcrs_jax.errors import UserError
+from qcrs_jax.errors import SettingError
 from qcrs_jax.machine import cores, cpu_quota, usable_cpus
 from qcrs_jax.printable import printable
-from qcrs_jax.results.records import read_sidecar, sidecar_path
 from qcrs_jax.sampling.counts import default_batch_size
 from qcrs_jax.sampling.devices import choose_devices, join_hosts, place
 from qcrs_jax.sampling.noise import IMPLEMENTATIONS, recorded
 from qcrs_jax.version import version
 
-from ..commands.flags import part, share
-from . import certify, curve, predict
 from .batch_size import fastest_batch
 from .class_names import known_classes, order_warning
 from .data_sets import open_dataset
 from .full_card import no_room
-from .names import is_python
+from .python_classifier import is_python, open_python
+from .settings import Images, Network, Noise, Sweep
 
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
     """An opened classifier and data set, on the devices of the run.
 
+    name: what the classifier is called in messages.
     batch: noisy copies per forward pass of a device.
     circumstances: what decides the results beside a task's own numbers.
     provenance: where and with what the run was started; a rerun may differ.
@@ -48,13 +44,32 @@ class Inputs:
     classifier: object
     dataset: object
     classify: Callable
+    noise: Noise
     batch: int
     devices: list
     circumstances: dict
     provenance: dict
-    checkpoint: Path
-    seed: int
-    prng: str
+    name: str | Path
+
+    @classmethod
+    def on(
+        cls, devices: list, classifier, dataset, network: Network, noise: Noise, batch: int | str | None
+    ) -> "Inputs":
+        """A classifier and a data set on these devices."""
+        shape = classifier.spec.image_shape
+        classify = place(classifier.inference(dtype=network.dtype), devices)
+        batch = fastest_batch(classify, shape, devices) if batch == "auto" else batch or default_batch_size(shape)
+        return cls(
+            classifier=classifier,
+            dataset=dataset,
+            classify=classify,
+            noise=noise,
+            batch=batch,
+            devices=devices,
+            circumstances=_circumstances(classifier, dataset, network, noise),
+            provenance=_provenance(network, dataset, batch, devices),
+            name=network.checkpoint,
+        )
 
     @property
     def program(self) -> dict:
@@ -63,15 +78,24 @@ class Inputs:
 
     def read(self, index: int):
         """Image and label at `index`. Raises UserError where it cannot be read or has another shape."""
-
         image, label = self.dataset[index]
-        return fit_image(self.classifier.spec, self.dataset, index, image, self.checkpoint), label
+        return fit_image(self.classifier.spec, self.dataset, index, image, self.name), label
 
     def keys(self, indices):
         """The keys of all noise of the images at `indices`."""
-
-        seed = jax.random.key(self.seed, impl=IMPLEMENTATIONS[self.prng])
+        seed = jax.random.key(self.noise.seed, impl=IMPLEMENTATIONS[self.noise.prng])
         return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(seed, np.asarray(indices, np.uint32))
+
+    def request(self, of_task: dict, images: Images, whole: int) -> dict:
+        """All that decides the results of a task with this request, at these images of a run of `whole` in all."""
+        own = {"seed": self.noise.seed, "skip": images.skip}
+        return {**of_task, **own, **self.circumstances, **images.recorded_shard(whole)}
+
+    def warn_of_sigma(self, sigma: float | None) -> None:
+        """Says so where the classifier was trained at another sigma."""
+        trained = self.classifier.spec.source.get("sigma", sigma)
+        if sigma is not None and trained != sigma:
+            print(f"warning: it was trained at sigma {trained:g}, and --sigma is {sigma:g}")
 
 
 def digest(image) -> str:
@@ -85,64 +109,61 @@ def digest_of_all(digests: dict[int, str]) -> str:
     return hashlib.sha256(repr(sorted(digests.items())).encode()).hexdigest()
 
 
-def open_inputs(args) -> Inputs:
-    """The checkpoint and the data set that `args` name; prints which classifier it is.
+def open_inputs(sweep: Sweep) -> Inputs:
+    """The classifier and the data set of a sweep, opened; prints which classifier it is.
 
     Raises:
         UserError: one of them cannot be opened, or they do not fit.
     """
-
-    if args.distributed:
-        join_hosts(args.coordinator, args.process)
-    devices = open_devices(args.devices, args.distributed)  # before anything touches them
+    network, data, program = sweep.network, sweep.data, sweep.program
+    if program.distributed:
+        join_hosts(program.coordinator, program.process)
+    devices = open_devices(program.devices, program.distributed)  # before anything touches them
     if jax.process_index() > 0:
         sys.stdout = open(os.devnull, "w")  # the first one tells
-    opening = opening_of(args, "none" if args.macer else args.normalization)
-    if is_python(args.checkpoint):
-        from .python_classifier import open_python
-
-        dataset = open_dataset(args)
-        classifier = open_python(args.checkpoint, _shape_of(dataset, args))
+    file = network.checkpoint
+    if is_python(file):
+        dataset = open_dataset(data)
+        classifier = open_python(file, _shape_of(dataset, network.image_size))
     else:
-        classifier = open_classifier(args.checkpoint, opening)
-        dataset = open_dataset(args)
-    check_fit(classifier.spec, dataset, args.checkpoint)
+        classifier = open_classifier(file, opening_of(network))
+        dataset = open_dataset(data)
     spec = classifier.spec
-    if args.resize is not None:
-        dataset = resized(dataset, args.resize, *spec.image_shape[:2])
-    print(
-        printable(f"{args.checkpoint}: {spec.arch}, {spec.num_classes} classes, normalisation {spec.mean} / {spec.std}")
-    )
-    print_notes(args.checkpoint, classifier)
-    if said := order_warning(known_classes(classifier, args.checkpoint), dataset.class_names, f"{args.checkpoint}"):
+    check_fit(spec, dataset, file)
+    if data.resize is not None:
+        dataset = resized(dataset, data.resize, *spec.image_shape[:2])
+    print(printable(f"{file}: {spec.arch}, {spec.num_classes} classes, normalisation {spec.mean} / {spec.std}"))
+    print_notes(file, classifier)
+    if said := order_warning(known_classes(classifier, file), dataset.class_names, f"{file}"):
         print(printable(f"warning: {said}"))
-    if args.macer and spec.source.get("layout") not in ("MACER", None):
+    if network.macer and spec.source.get("layout") not in ("MACER", None):
         print(printable(f"warning: its layout is {spec.source['layout']}'s, not MACER's; is --macer right?"))
-    if spec.source.get("sigma", args.sigma) != args.sigma:
-        print(f"warning: it was trained at sigma {spec.source['sigma']:g}, and --sigma is {args.sigma:g}")
-    classify = place(classifier.inference(dtype=args.dtype), devices)
-    if args.batch == "auto":
-        batch = fastest_batch(classify, spec.image_shape, devices)
-    else:
-        batch = args.batch or default_batch_size(spec.image_shape)
-    return Inputs(
-        classifier=classifier,
-        dataset=dataset,
-        classify=classify,
-        batch=batch,
-        devices=devices,
-        circumstances=_circumstances(classifier, dataset, args),
-        provenance=_provenance(args, dataset, batch, devices),
-        checkpoint=args.checkpoint,
-        seed=args.seed,
-        prng=args.prng,
+    return Inputs.on(devices, classifier, dataset, network, sweep.noise, program.batch)
+
+
+def opening_of(network: Network) -> Opening:
+    """How the file of a network is opened."""
+    size = network.image_size
+    return Opening(
+        normalization="none" if network.macer else network.normalization,
+        field=network.field,
+        prefix=network.prefix,
+        leave_out=network.leave_out,
+        image_size=size[0] if size is not None and len(size) == 1 else size,
+        max_pool=network.max_pool,
     )
 
 
-def _shape_of(dataset, args) -> tuple[int, int, int]:
-    """The shape of the images that a classifier of one's own gets: of the first, or as --image_size says."""
+def print_notes(path: str | Path, classifier) -> None:
+    """Prints what was assumed of the classifier when it was opened or converted."""
+    for note in classifier.spec.source.get("notes", ()):
+        print(printable(f"{path}: note: {note}"))
+
+
+def _shape_of(dataset, image_size) -> tuple[int, int, int]:
+    """The shape of the images that a classifier of one's own gets: of the first, or as image_size says."""
     shape = dataset[0][0].shape
-    size = args.image_size or shape[:2]
+    size = image_size or shape[:2]
     return (size[0], size[-1], shape[2])
 
 
@@ -160,8 +181,8 @@ def open_devices(count: int | None = None, distributed: bool = False) -> list:
             raise
         seen = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
         first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise UserError(
-            f"--distributed: this process could not open a device (CUDA_VISIBLE_DEVICES is {seen}). Start as many "
+        raise SettingError(
+            f"{{distributed}}: this process could not open a device (CUDA_VISIBLE_DEVICES is {seen}). Start as many "
             "processes on a host as it has cards, each of which sees its own card or all of them. It said: "
             f"{first[:200]}"
         ) from error
@@ -174,39 +195,14 @@ def open_devices(count: int | None = None, distributed: bool = False) -> list:
     return devices
 
 
-def indices_of(args, dataset) -> tuple[range, range]:
-    """The images that `args` ask for, of this shard and of the whole run.
-
-    Raises:
-        UserError: there are none.
-    """
-    whole = range(0, len(dataset) if args.max < 0 else min(args.max, len(dataset)), args.skip)
-    if not whole:
-        raise UserError(f"--max {args.max} leaves no image")
-    part, of = args.shard or (1, 1)
-    if not whole[part - 1 :: of]:
-        raise UserError(f"--shard {part}/{of}: leaves no image")
-    return whole[part - 1 :: of], whole
-
-
-def shard_of(args, images: int) -> dict:
-    """What a request says of the shard that `args` ask for, of a run over so many images; {} for a whole run."""
-    return {"shard": {"part": args.shard[0], "of": args.shard[1], "images": images}} if args.shard else {}
-
-
-def continued(args, dataset, indices: range) -> range:
-    """The images that the results file of a run over `indices` may have: a run that is no shard may be extended."""
-    return indices if args.shard else range(0, len(dataset), args.skip)
-
-
-def _circumstances(classifier, dataset, args):
+def _circumstances(classifier, dataset, network, noise):
     """What decides the results beside the task's own numbers."""
 
     spec = classifier.spec
     return {
-        "noise": recorded(args.prng),
+        "noise": recorded(noise.prng),
         "platform": f"{jax.default_backend()}, matmul precision {jax.config.jax_default_matmul_precision}",
-        "dtype": args.dtype,
+        "dtype": network.dtype,
         "classifier": {
             "arch": spec.arch,
             "options": spec.options,
@@ -224,13 +220,12 @@ def _circumstances(classifier, dataset, args):
     }
 
 
-def _provenance(args, dataset, batch_size, devices):
+def _provenance(network, dataset, batch_size, devices):
     """Where and with what the run was started; a rerun may differ."""
 
     return {
         "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-        "arguments": {name: _plain(value) for name, value in vars(args).items() if name not in _NOT_RECORDED},
-        "checkpoint": str(args.checkpoint),
+        "checkpoint": str(network.checkpoint),
         "data": dataset.source,
         "batch": batch_size,
         "devices": f"{len(devices)} x {devices[0].platform} {devices[0].device_kind}",
@@ -239,84 +234,3 @@ def _provenance(args, dataset, batch_size, devices):
             **{name: version(name) for name in ("qcrs_jax", "jax", "jaxlib", "flax", "numpy")},
         },
     }
-
-
-def _plain(value):
-    return str(value) if isinstance(value, Path) else value
-
-
-_NOT_RECORDED = ("run", "results", "dry_run")
-
-
-# Flags that tell where a run is computed, not what.
-_WHEREABOUTS = {
-    **dict.fromkeys(("devices", "images", "coordinator", "process")),
-    "distributed": False,
-}
-
-
-def recorded_arguments(results: Path):
-    """The arguments that the run of a results file was started with, for this machine, and the batch that it had.
-
-    Flags that the command has learnt since have their defaults.
-
-    Raises:
-        UserError: its sidecar does not tell them.
-    """
-
-    sidecar = read_sidecar(results)
-    provenance = sidecar.get("provenance", {})
-    recorded = provenance.get("arguments")
-    if not recorded:
-        raise UserError(
-            f"{sidecar_path(results)}: does not tell how the run was started, as files of earlier versions do not; "
-            "--recount 0 checks its bounds"
-        )
-    method = sidecar["request"].get("method")
-    parser = argparse.ArgumentParser()
-    {"curve": curve, "predict": predict}.get(method, certify).add_arguments(parser)
-    defaults = vars(parser.parse_args(["", "", "--sigma", "1"]))
-    fitting = _fitting(parser, recorded, defaults, sidecar_path(results))
-    args = argparse.Namespace(
-        **{**defaults, **fitting, **_WHEREABOUTS, "batch": provenance.get("batch"), "results": results}
-    )
-    for name in ("checkpoint", "data_dir"):
-        value = getattr(args, name)
-        setattr(args, name, None if value is None else Path(value))
-    if args.class_order is not None:  # its file may be elsewhere by now
-        args.class_order = sidecar["request"]["dataset"]["class_names"]
-    return args
-
-
-def _fitting(parser, recorded, defaults, file):
-    """The recorded arguments that the command knows; raises UserError for one that the command line could not give."""
-    actions = {action.dest: action for action in parser._actions}
-    for name in recorded.keys() & actions.keys():
-        if not _could_be_given(actions[name], recorded[name], defaults[name] if name in defaults else None):
-            raise UserError(f"{file}: not the sidecar of a run: its argument {name} is {str(recorded[name])[:60]!r}")
-    return {name: value for name, value in recorded.items() if name in defaults}
-
-
-def _could_be_given(action, value, default):
-    if value is None or isinstance(value, bool):
-        return value is default or isinstance(value, bool) and action.nargs == 0
-    if isinstance(value, dict) or action.nargs == 0:
-        return False
-    if isinstance(value, list):
-        several = isinstance(action, argparse._AppendAction) or action.nargs is not None or action.type is part
-        return several and all(_is_of(action, inner) for inner in value)
-    return action.nargs is None and not isinstance(action, argparse._AppendAction) and _is_of(action, value)
-
-
-def _is_of(action, value):
-    if action.choices is not None:
-        return value in action.choices
-    if isinstance(value, bool | list | dict) or value is None:
-        return False
-    if action.type in (int, pixels) or action.type is part:
-        return isinstance(value, int)
-    if action.type in (float, share):
-        return isinstance(value, int | float) and math.isfinite(value)
-    if action.type in (None, Path):
-        return isinstance(value, str)
-    return isinstance(value, int) or value in ("all", "auto")

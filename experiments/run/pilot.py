@@ -4,7 +4,6 @@ What is found out first is kept in RESULTS.pilot, so that a run that is killed g
 finished it stays as it is, and with it what each image gets: images that were left out of it are left out for good.
 """
 
-import argparse
 import dataclasses
 import datetime
 from collections.abc import Container
@@ -14,13 +13,13 @@ import numpy as np
 
 from qcrs_jax import conclude
 from qcrs_jax.analysis.outlook import Outlook, allocate, outlook
-from qcrs_jax.errors import UserError
+from qcrs_jax.errors import SettingError
 from qcrs_jax.results.records import parse_seconds, read_rows, read_sidecar
 
-from .certify import draw_image, draws_of, search_samples
+from .answers import draw_image, draws_of, search_samples
 from .cost import Draws
-from .request import recorded_numbers, request_of
-from .runner import Task, run_over_images
+from .request import Request
+from .runner import Sweep, Task, run_over_images
 
 COLUMNS = ("idx", "label", "selected", "sigma", "mean", "deviation", "search_samples", "time")
 
@@ -63,27 +62,30 @@ def left_out(results: Path) -> list[int]:
     return read_sidecar(pilot_path(results)).get("left_out", [])
 
 
-def plan(request, args) -> Container:
+def plan(request: Request, sweep: Sweep) -> Container:
     """What is known of each image of the run, and the samples that it gets: Pilots by index, in a dry run stand-ins.
 
     Raises:
         UserError: several hosts share the run, or what `run_over_images` raises.
     """
 
-    if args.distributed:
-        raise UserError("--budget: several hosts each take a part of the images: give --shard I/N, not --distributed")
-    print(f"first of two passes: what each image is worth, into {pilot_path(args.results)}")
-    requests, leave = [], left_out(args.results)
+    if sweep.program.distributed:
+        raise SettingError(
+            "{budget}: several hosts each take a part of the images: give {shard} I/N, not {distributed}"
+        )
+    path = pilot_path(sweep.results)
+    print(f"first of two passes: what each image is worth, into {path}")
+    requests, leave = [], left_out(sweep.results)
 
     def task(images):
-        requests.append(request_of(request, images, args))
+        requests.append(request.of_each(images))
         return dataclasses.replace(pilot_task(requests[0]), leave=leave)
 
-    pilots = run_over_images(task, argparse.Namespace(**{**vars(args), "results": pilot_path(args.results)}))
+    pilots = run_over_images(task, dataclasses.replace(sweep, results=path))
     print("second pass: the certificates")
-    if args.dry_run and not read_sidecar(pilot_path(args.results)).keys() >= {"sha256"}:
+    if sweep.dry_run and not read_sidecar(path).keys() >= {"sha256"}:
         return Unplanned(requests[0])
-    return planned(requests[0], pilot_path(args.results) if args.dry_run else pilots)
+    return planned(requests[0], path if sweep.dry_run else pilots)
 
 
 class Unplanned:
@@ -136,7 +138,7 @@ def pilot_task(request) -> Task:
         spent = search_samples(request, found.search)
         return [Pilot(index, label, selected, *map(float, seen), spent, seconds)]
 
-    numbers, draws = {**recorded_numbers(request), "pilot": True}, pilot_draws(request)
+    numbers, draws = {**request.recorded(), "kind": "pilot"}, pilot_draws(request)
     return Task(numbers, start, records, lambda index: draws, file={"columns": COLUMNS, "read": read_pilots})
 
 

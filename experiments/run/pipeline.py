@@ -12,20 +12,9 @@ import jax
 from qcrs_jax.errors import UserError
 
 from .full_card import REMEDY, memory_is_full
+from .stopped import Stopped
 
 _HOST_IS_GONE = ("Gloo", "UNAVAILABLE", "DEADLINE_EXCEEDED", "heartbeat")
-
-
-class Stopped(BaseException):
-    """The run was ended from outside.
-
-    status: the exit status of the command: 143 for SIGTERM, with which machines are taken away, 130 for Ctrl-C, 75
-        where another host of the run is gone.
-    """
-
-    def __init__(self, why: str, status: int):
-        super().__init__(why)
-        self.status = status
 
 
 @contextlib.contextmanager

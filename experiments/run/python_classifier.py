@@ -24,7 +24,12 @@ from qcrs_jax.errors import UserError
 from qcrs_jax.models import Spec
 from qcrs_jax.sampling.counts import as_pytree, num_classes
 
-from .names import PYTHON
+PYTHON = "python:"  # before the name of a function in a file, in place of a checkpoint
+
+
+def is_python(checkpoint) -> bool:
+    """Whether the name of a checkpoint stands for a function in a file of Python."""
+    return str(checkpoint).startswith(PYTHON)
 
 
 class PythonSpec(Spec):

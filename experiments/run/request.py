@@ -1,65 +1,101 @@
-"""What a certificate's guarantee is spent on: the flags of sequential estimation, of the bound, and of alpha."""
+"""What is asked of a certification: its numbers, its search and its estimate, as its sidecar has them."""
 
 import dataclasses
 
-from qcrs_jax.certification.certificate import check_request
-from qcrs_jax.errors import UserError
+import numpy as np
 
-
-def shared_alpha(request, images: int):
-    """The request of each of `images` images whose certificates are to hold at once: alpha / images.
-
-    Raises:
-        UserError: nothing could be certified so.
-    """
-
-    alpha = request.alpha / images
-    try:
-        check_request(request.sigma, request.n0, request.n, alpha, request.estimate)
-        if request.search.keeps_sigma:
-            request.estimate.check_reach(request.sigma, request.n, alpha)
-    except ValueError as error:
-        raise UserError(f"--simultaneous, {images} images: {error}") from error
-    return dataclasses.replace(request, alpha=alpha, simultaneous={"alpha": request.alpha, "images": images})
-
-
-# Marks what a soft vote is, as `sampling.soft_votes` defines it. Another definition needs another mark.
-VOTES = "softmax(beta logits) in units of 2**-15, logits in steps of 2**-10"
+from qcrs_jax.certification.certificate import check_request, check_search
+from qcrs_jax.certification.estimates import Estimate, estimate_of
+from qcrs_jax.errors import SettingError, UserError
+from qcrs_jax.search import Search, search_of
 
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """The numbers of a run, checked."""
+    """What is asked of each image of a run.
 
-    method: str
+    sigma: the noise level that the classifier was trained at.
+    n0, n: samples that select the class, and that certify it, at most.
+    alpha: failure probability of each certificate; with `at_once`, of all of the run together.
+    search: what chooses sigma.
+    estimate: how many of the n samples an image gets, and what follows from them.
+    stop_when_wrong: whether images of another class than the selected one get no certification samples.
+    budget: the "mean" number of certification samples of an image, over the images up to "stop".
+    at_once: whether alpha is still to be shared among the images of the run.
+    simultaneous: the "alpha" of all "images" together, of which each has its part.
+    """
+
     sigma: float
     n0: int
     n: int
     alpha: float
-    seed: int
-    skip: int
-    search: object  # what chooses sigma: one of `qcrs_jax.search`
-    estimate: (
-        object  # how many of the n samples an image gets, and what follows: one of `qcrs_jax.certification.estimates`
-    )
-    simultaneous: dict | None = None  # the "alpha" of all "images" together, of which each has its part
-    budget: dict | None = None  # how many certification samples an image has in the "mean", up to image "max"
+    search: Search
+    estimate: Estimate
     stop_when_wrong: bool = False
+    budget: dict | None = None
+    at_once: bool = False
+    simultaneous: dict | None = None
+
+    def check(self) -> None:
+        """Raises ValueError for a request that cannot be met; says what would be possible."""
+        check_request(self.sigma, self.n0, self.n, self.alpha, self.estimate, self.stop_when_wrong)
+        if self.search.keeps_sigma:
+            self.estimate.check_reach(self.sigma, self.n, self.alpha)
+        check_search(self.search, self.sigma)
+        if self.budget:
+            try:
+                self.estimate.check(self.n0, np.array([self.n]), self.alpha, self.stop_when_wrong)
+            except ValueError as error:
+                raise SettingError(
+                    "{budget} decides an image's samples; it goes with hard certificates of these samples alone"
+                ) from error
 
     @property
     def own_n(self) -> bool:
         """Whether an image's number of samples is decided before they are drawn, outside the estimate."""
         return bool(self.budget) or self.stop_when_wrong
 
+    def of_each(self, images: int) -> "Request":
+        """The request of each of a run's images.
 
-def request_of(request: Request, images: int, args) -> Request:
-    """The request of each of the run's images."""
-    return shared_alpha(request, images) if args.simultaneous else request
+        Raises:
+            UserError: with alpha shared among so many nothing could be certified.
+        """
+        if not self.at_once:
+            return self
+        each = dataclasses.replace(
+            self,
+            alpha=self.alpha / images,
+            at_once=False,
+            simultaneous={"alpha": self.alpha, "images": images},
+        )
+        try:
+            each.check()
+        except ValueError as error:
+            raise SettingError(f"{{simultaneous}}, {images} images: {error}") from error
+        return each
 
+    def recorded(self) -> dict:
+        """What a sidecar says of it, without what was not asked."""
+        numbers = {name: getattr(self, name) for name in ("sigma", "n0", "n", "alpha")}
+        asked = {name: getattr(self, name) for name in ("stop_when_wrong", "budget", "simultaneous")}
+        found = {"kind": "certificates", "search": self.search.recorded(), "estimate": self.estimate.recorded()}
+        return {**found, **numbers, **{name: value for name, value in asked.items() if value}}
 
-def recorded_numbers(request: Request) -> dict:
-    """The request as a sidecar has it: without what was not asked."""
-    own = {field.name: getattr(request, field.name) for field in dataclasses.fields(request)}
-    search, estimate = own.pop("search"), own.pop("estimate")
-    numbers = {**own, "qcrs": None, "ddrs": None, **search.recorded(), **estimate.recorded()}
-    return {name: v for name, v in numbers.items() if v or name not in ("simultaneous", "budget", "stop_when_wrong")}
+    @classmethod
+    def of(cls, recorded: dict) -> "Request":
+        """The request that a sidecar tells of.
+
+        Raises:
+            UserError: none of this version is so.
+        """
+        names = ("sigma", "n0", "n", "alpha", "stop_when_wrong", "budget", "simultaneous")
+        try:
+            numbers = {name: recorded[name] for name in names if name in recorded}
+            request = cls(**numbers, search=search_of(recorded["search"]), estimate=estimate_of(recorded["estimate"]))
+            request.check()
+        except UserError:
+            raise
+        except (ValueError, TypeError, KeyError, ArithmeticError) as error:
+            raise UserError(f"its request is none of this version: {error}") from error
+        return request

@@ -14,15 +14,16 @@ from qcrs_jax.convert.check import class_names
 
 from qcrs_jax.errors import UserError
 from qcrs_jax.printable import printable, printable_lines
-from qcrs_jax.results.records import Record, without_class
+from qcrs_jax.results.records import without_class
 from qcrs_jax.results.writer import Preview, Writer
 from qcrs_jax.sampling.counts import default_batch_size, default_pass
 from qcrs_jax.sampling.devices import agreement, hosts_agree, word_of_the_first
 
 from .cost import Draws, Work, duration, estimates_of
 from .first_look import first_look
-from .inputs import continued, digest, digest_of_all, indices_of, open_inputs, shard_of
+from .inputs import Inputs, digest, digest_of_all, open_inputs
 from .pipeline import Launcher, Stopped, groups, in_turn, read_ahead, stopping
+from .settings import Sweep
 
 
 def default_images(devices, image_shape) -> int:
@@ -34,12 +35,6 @@ def default_images(devices, image_shape) -> int:
 
     platform = devices[0].platform
     return 1 if platform == "cpu" else min(default_pass(image_shape, platform)[1] // 128 * len(devices), 32)
-
-
-def one_record(index, label, seconds, fields) -> list:
-    """The one line of an image: a Record of `fields`, which are those of its answer."""
-
-    return [Record(idx=index, label=label, correct=fields["predict"] == label, seconds=seconds, **fields)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,10 +69,11 @@ class Task:
     leave: Sequence[int] = ()
 
 
-def run_over_images(task: Task | Callable[[int], Task], args) -> Path | None:
+def run_over_images(task: Task | Callable[[int], Task], sweep: Sweep, inputs: Inputs | None = None) -> Path | None:
     """Answers all images, some at a time, the lines of each flushed; returns the results file.
 
-    Prints beforehand what that costs. With `args.dry_run` that is all: nothing is written, and None is returned.
+    Prints beforehand what that costs. With `sweep.dry_run` that is all: nothing is written, and None is returned.
+    `inputs` are opened as the sweep says where they are not given.
 
     Of several hosts all compute; the first one writes, and the others get None. A task that depends on the number of
     images is given as a function of it.
@@ -88,41 +84,43 @@ def run_over_images(task: Task | Callable[[int], Task], args) -> Path | None:
     """
     from tqdm import tqdm
 
-    inputs = open_inputs(args)
-    data, devices = inputs.dataset, inputs.devices
-    indices, whole = indices_of(args, data)
+    if inputs is None:
+        inputs = open_inputs(sweep)
+    data, devices, program = inputs.dataset, inputs.devices, sweep.program
+    indices, whole = sweep.images.of(len(data))
     if callable(task):
         task = task(len(whole))
-    request = {**task.request, **inputs.circumstances, **shard_of(args, len(whole))}
-    if args.on_error == "stop":  # before there is a results file
+    request = inputs.request(task.request, sweep.images, len(whole))
+    inputs.warn_of_sigma(request.get("sigma"))
+    if sweep.data.on_error == "stop":  # before there is a results file
         inputs.read(indices[0])
-    together = args.images or (default_images(devices, inputs.classifier.spec.image_shape) if task.even else 1)
+    together = program.images or (default_images(devices, inputs.classifier.spec.image_shape) if task.even else 1)
     batch = inputs.batch
-    if args.batch is None:
+    if program.batch is None:
         batch = together * default_batch_size((together, *inputs.classifier.spec.image_shape))
     hosts_agree((request, indices, batch, together), devices)
     first = jax.process_index() == 0
     print(printable(f"{data.name} ({data.source}): {len(indices)} of {len(data)} images; classes {class_names(data)}"))
     name, score = task.score or ("", lambda record: 0)
     left_out = [index for index in indices if index in task.leave]
-    provenance = {**inputs.provenance, "images": together, "batch": batch}
-    opened = Preview if args.dry_run else Writer
-    with opened(args.results, request, provenance, **task.file) if first else contextlib.nullcontext() as writer:
+    provenance = {**inputs.provenance, "settings": sweep.recorded(), "images": together, "batch": batch}
+    opened = Preview if sweep.dry_run else Writer
+    with opened(sweep.results, request, provenance, **task.file) if first else contextlib.nullcontext() as writer:
         before = writer.done if first else []
-        _check_records(before, continued(args, data, indices), data.labels, args.results)
+        _check_records(before, sweep.images.extended(len(data), indices), data.labels, sweep.results)
         done, total, count = task.done(before), sum(map(score, before)), len(before)
         done = {i for i, is_done in zip(indices, word_of_the_first([i in done for i in indices])) if is_done}
         if done:
-            print(f"{args.results}: {len(done)} of {len(indices)} images are done; going on behind them")
+            print(f"{sweep.results}: {len(done)} of {len(indices)} images are done; going on behind them")
         todo = [index for index in indices if index not in done and index not in left_out]
         finished = writer.finished if first else {}
-        digests = _digests(inputs, before, finished.get("pixels_sha256"), args.results) if finished else {}
+        digests = _digests(inputs, before, finished.get("pixels_sha256"), sweep.results) if finished else {}
         start, copies = starter(task, inputs, todo, together), max(1, batch // together)
         work, launch_grey = Work.of(task.draws, todo, together), functools.partial(grey, start, inputs, todo)
-        cost = estimates_of(args.dry_run).estimate(work, inputs, launch_grey, together, copies)
-        if todo or args.dry_run:
+        cost = estimates_of(sweep.dry_run).estimate(work, inputs, launch_grey, together, copies)
+        if todo or sweep.dry_run:
             print(cost, flush=True)
-        if args.dry_run:
+        if sweep.dry_run:
             return None
         progress = tqdm(initial=len(done), total=len(indices), unit="img", dynamic_ncols=True, disable=not first)
 
@@ -131,12 +129,14 @@ def run_over_images(task: Task | Callable[[int], Task], args) -> Path | None:
             left_out.append(index)
 
         calls = groups(
-            read_ahead(inputs.read, todo, together), together, leave_out if args.on_error == "skip" else None
+            read_ahead(inputs.read, todo, together), together, leave_out if sweep.data.on_error == "skip" else None
         )
         launch = Launcher(start, copies, progress.write)
         try:
             with progress, stopping():
-                if first and todo and ("budget" not in request or "pilot" in request):  # of two passes at the first
+                if (
+                    first and todo and ("budget" not in request or request["kind"] == "pilot")
+                ):  # of two passes at the first
                     for said in first_look(inputs, indices, task.request.get("sigma")):
                         progress.write(printable(f"warning: {said}"))
                 started = time.perf_counter()
@@ -169,17 +169,17 @@ def run_over_images(task: Task | Callable[[int], Task], args) -> Path | None:
                     digests |= _digests(inputs, [record for record in before if record.idx not in digests])
         except (UserError, Stopped) as error:
             number = f"{len(done)} " if isinstance(error, UserError) else ""  # a signal comes at any moment
-            so_far = f"The {number}results so far stay in {args.results}; the same command goes on there"
-            error.args = (f"{error}\n{so_far}",)
+            so_far = f"The {number}results so far stay in {sweep.results}; the same command goes on there"
+            error.add_note(so_far)
             raise
         if first:
             left_out_before = [index for index in finished.get("left_out", []) if index not in indices]
             writer.finish(left_out + left_out_before, digest_of_all(digests))
     if not done:
-        raise UserError(f"all {len(left_out)} images were left out; {args.results} holds no results")
+        raise UserError(f"all {len(left_out)} images were left out; {sweep.results} holds no results")
     if left_out:
         print(f"{len(left_out)} of {len(indices)} images were left out; the figures are over the other {len(done)}")
-    return args.results if first else None
+    return sweep.results if first else None
 
 
 def starter(task, inputs, todo, together):

@@ -9,13 +9,16 @@ them. The gain over the published bisection is a mean over the images, with its 
   qcrs-jax simulate curves.tsv --left 0.08 --right 0.9 --epsilon 0.03
 """
 
+import dataclasses
 import math
 
 import jax
 import numpy as np
 
 from qcrs_jax.analysis.simulation import best_radius, radius_at, simulate
-from qcrs_jax.errors import UserError
+from qcrs_jax.bounds import smallest_n
+from qcrs_jax.certification.certificate import check_request
+from qcrs_jax.errors import SettingError, UserError
 from qcrs_jax.results.metrics import paired_gain
 from qcrs_jax.search import Bayesian, Bisection, GoldenSection, Grid
 
@@ -27,15 +30,38 @@ MOST_REPEATS = 1000
 MOST_EVALUATIONS = 1000  # of a search on a curve
 
 
-def searches(sigma: float, args) -> dict:
-    """The searches that are compared, by name, in the bracket that `args` name."""
+@dataclasses.dataclass(frozen=True)
+class Simulation:
+    """What is compared: searches in a bracket, for certificates of n samples at alpha.
 
-    ends = (0.25 * sigma if args.left is None else args.left, 3.5 * sigma if args.right is None else args.right)
-    stop = {"tolerance": 0.1 * sigma if args.epsilon is None else args.epsilon}
-    bisection = Bisection(*ends, **stop, epsilon_step=args.epsilon_step, alpha=args.alpha)
+    sigma_lower, sigma_upper, epsilon: None for 0.25, 3.5 and 0.1 times the original sigma.
+    repeats: searches on each curve, with counts by `seed`.
+    """
+
+    sigma_lower: float | None = None
+    sigma_upper: float | None = None
+    epsilon: float | None = None
+    epsilon_step: float = 0.4
+    n: int = 100_000
+    alpha: float = 0.001
+    repeats: int = 10
+    seed: int = 0
+
+    def __post_init__(self):
+        if not 1 <= self.repeats <= MOST_REPEATS:
+            raise SettingError(f"{{repeats}} must be at least 1 and at most {MOST_REPEATS}, not {self.repeats}")
+        check_request(1.0, smallest_n(self.alpha), self.n, self.alpha)
+
+
+def searches(sigma: float, asked: Simulation) -> dict:
+    """The searches that are compared, by name."""
+    lower, upper, epsilon = asked.sigma_lower, asked.sigma_upper, asked.epsilon
+    ends = (0.25 * sigma if lower is None else lower, 3.5 * sigma if upper is None else upper)
+    stop = {"epsilon": 0.1 * sigma if epsilon is None else epsilon}
+    bisection = Bisection(*ends, **stop, epsilon_step=asked.epsilon_step, alpha=asked.alpha)
     return {
         "bisection, as published": bisection,
-        "golden section of lower bounds": GoldenSection(*ends, **stop, objective="lcb", alpha=args.alpha),
+        "golden section of lower bounds": GoldenSection(*ends, **stop, objective="lcb", alpha=asked.alpha),
         "golden section of expected radii": GoldenSection(*ends, **stop),
         **{
             f"bayesian, {evaluations} x {n}": Bayesian(*ends, search_n=n, max_evaluations=evaluations)
@@ -45,7 +71,7 @@ def searches(sigma: float, args) -> dict:
     }
 
 
-def comparison(curves, args) -> str:
+def comparison(curves, asked: Simulation) -> str:
     """A table of the searches on `curves`: samples, share of the best radii, regret, gain over the published bisection.
 
     Raises:
@@ -53,25 +79,22 @@ def comparison(curves, args) -> str:
     """
 
     sigma = float(curves.sigmas[curves.original])
-    try:
-        settings = searches(sigma, args)
-    except ValueError as error:
-        raise UserError(f"impossible request: {error}") from error
+    settings = searches(sigma, asked)
     if len(curves.sigmas) < 2:
         raise UserError(f"the curves have the one sigma {sigma:g}; a search needs curves of at least two")
     for name, search in settings.items():
         if search.evaluations > MOST_EVALUATIONS:
-            raise UserError(
+            raise SettingError(
                 f"impossible request: {name} would evaluate {search.evaluations} sigmas of each curve, and "
-                f"{MOST_EVALUATIONS} are possible; a larger --epsilon takes fewer"
+                f"{MOST_EVALUATIONS} are possible; a larger {{epsilon}} takes fewer"
             )
     first = settings["bisection, as published"]
-    best = best_radius(curves, first.sigma_lower, first.sigma_upper, args.N, args.alpha)
-    fixed = radius_at(curves, np.full(len(curves.idx), sigma), curves.classes, args.N, args.alpha)
+    best = best_radius(curves, first.sigma_lower, first.sigma_upper, asked.n, asked.alpha)
+    fixed = radius_at(curves, np.full(len(curves.idx), sigma), curves.classes, asked.n, asked.alpha)
     radii = {f"sigma {sigma:g} for all": (0.0, fixed)}
     for name, search in settings.items():
         found = simulate(
-            curves, search, key=jax.random.key(args.seed), n=args.N, alpha=args.alpha, repeats=args.repeats
+            curves, search, key=jax.random.key(asked.seed), n=asked.n, alpha=asked.alpha, repeats=asked.repeats
         )
         radii[name] = float(found.samples.mean()), found.radius.mean(axis=0)
     every = np.ones(len(best), bool)

@@ -1,11 +1,4 @@
-"""Memory-based post-processing of a results file: radii trimmed so that no balls of two classes overlap.
-
-RESULTS is a finished results file, of `qcrs-jax certify` or of Cohen's or QCRS's programs, and the data set the one it
-was made of. Its images are taken in the order of its lines; nothing is certified again (Alfarra et al. 2022, algorithm
-2). FILE becomes a results file of the same form, with the corrected predict, radius and correct.
-
-  qcrs-jax memory ddrs.tsv --dataset cifar10 --data_dir data --out ddrs_memory.tsv
-"""
+"""Memory-based post-processing of a results file: radii trimmed so that no balls of two classes overlap."""
 
 import dataclasses
 import functools
@@ -13,15 +6,17 @@ from pathlib import Path
 
 import numpy as np
 
-from qcrs_jax.data.load import digest, load_dataset
+from qcrs_jax.data.load import digest
 from qcrs_jax.errors import UserError
 from qcrs_jax.printable import printable_lines
-from qcrs_jax.results import stored_balls as memory
+from qcrs_jax.results import stored_balls
 from qcrs_jax.results.metrics import columns
 from qcrs_jax.results.shards import read_runs
 from qcrs_jax.results.writer import check_new, write_run
 
 from .class_names import order_warning
+from .data_sets import open_dataset
+from .settings import Data
 
 PROCEDURE = "memory-based, Alfarra et al. 2022, algorithm 2; no radius grows; abstentions neither stored nor changed"
 
@@ -29,12 +24,7 @@ PROCEDURE = "memory-based, Alfarra et al. 2022, algorithm 2; no radius grows; ab
 def postprocess(
     results: Path,
     out: Path,
-    dataset: str | None,
-    data_dir: Path | None,
-    split: str = "test",
-    class_order=None,
-    tfds: str = "prepare",
-    memory_limit: float | None = None,
+    data: Data,
 ) -> str:
     """Writes the corrected results file `out`; returns a line on what changed.
 
@@ -47,24 +37,22 @@ def postprocess(
     (run,) = read_runs([results])
     if not run.records:
         raise UserError(f"{results}: holds no results yet")
-    if "memory" in run.request:
+    if "stored_balls" in run.request:
         raise UserError(f"{results}: is memory-based already")
     _, radii = columns(run)
-    data = load_dataset(dataset, data_dir, split, class_order=class_order, tfds=tfds, memory_limit=memory_limit)
-    for note in data.notes:
-        print(printable_lines(f"note: {note}"))
+    dataset = open_dataset(data)
     theirs = run.request.get("dataset", {}).get("class_names")
-    if said := order_warning(theirs, data.class_names, str(results)):
+    if said := order_warning(theirs, dataset.class_names, str(results)):
         print(printable_lines(f"warning: {said}"))
-    _check_data(run, data)
+    _check_data(run, dataset)
     source = {"source": results.name, "source_sha256": digest(results.read_bytes())}
     if left_out := run.sidecar.get("left_out"):
         source["left_out"] = left_out
-    described = {"name": data.name, "split": data.split, "fingerprint": data.fingerprint}
-    request = {"dataset": described, **run.request, "memory": {"procedure": PROCEDURE, **source}}
+    described = {"name": dataset.name, "split": dataset.split, "fingerprint": dataset.fingerprint}
+    request = {"dataset": described, **run.request, "stored_balls": {"procedure": PROCEDURE, **source}}
     check_new(out, request)
     predictions = np.array([record.predict for record in run.records])
-    corrected = memory.correct(RunImages(run, data), predictions, radii)
+    corrected = stored_balls.correct(RunImages(run, dataset), predictions, radii)
     records = [
         dataclasses.replace(
             record,
@@ -76,7 +64,10 @@ def postprocess(
         )
         for record, predict, radius in zip(run.records, corrected.predictions, corrected.radii)
     ]
-    provenance = {**run.sidecar.get("provenance", {}), "memory": {"results": str(results), "limits": memory.LIMITS}}
+    provenance = {
+        **run.sidecar.get("provenance", {}),
+        "stored_balls": {"results": str(results), "limits": stored_balls.LIMITS},
+    }
     write_run(out, records, request, provenance)
     changed = int((corrected.predictions != predictions).sum())
     trimmed = int(((corrected.radii < radii) & (corrected.predictions == predictions)).sum())

@@ -1,42 +1,32 @@
-"""Train a base classifier under Gaussian noise: Cohen's augmentation, or MACER. Resumes when given again.
-
-OUT_DIR becomes a classifier that `certify` and `export` open; its folder `training` holds the state after the last
-epoch, the log and its curve. Defaults are the papers'; `--schedule onecycle` is a short run for small machines.
-
-  qcrs-jax train OUT_DIR --arch cifar_resnet110 --dataset cifar10 --sigma 0.25
-  qcrs-jax train OUT_DIR --arch cifar_resnet20 --dataset cifar10 --sigma 0.25 --schedule onecycle
-  qcrs-jax train OUT_DIR --arch lenet --dataset mnist --sigma 0.25 --method macer
-  qcrs-jax train OUT_DIR --init models/noise_0.25.pth.tar --dataset cifar10 --sigma 0.50 --epochs 10 --lr 0.01
-"""
+"""A training run: its settings and network, its images, and its folder, from which it resumes."""
 
 import dataclasses
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from qcrs_jax.convert.flags import NAMES, opening_of, print_notes
+from jax.sharding import NamedSharding, PartitionSpec
 from qcrs_jax.convert.layouts import NORMALIZATIONS
 from qcrs_jax.convert.load import open_classifier, parse_normalization
 
-from qcrs_jax.errors import UserError
+from qcrs_jax.errors import SettingError, UserError, setting
 from qcrs_jax.files import is_partial, lock, replacing, writing
 from qcrs_jax.models import Spec, build
+from qcrs_jax.models.checkpoint import write_classifier
 from qcrs_jax.results.records import differences
-from qcrs_jax.training import Gaussian, Macer, sgd
+from qcrs_jax.sampling.devices import replicated
+from qcrs_jax.training import Gaussian, Macer, Trainer, crop_and_flip, sgd
 
-from ..report.training_curve import COLUMNS, read_log
-
-# (epochs, batch, learning rate, weight decay): of Cohen et al. and MACER on CIFAR-10, and of short runs.
-DEFAULTS = {
-    ("gaussian", "step"): (90, 256, 0.1, 1e-4),
-    ("macer", "step"): (440, 64, 0.01, 5e-4),
-    ("gaussian", "onecycle"): (14, 128, 0.2, 5e-4),
-    ("macer", "onecycle"): (6, 64, 0.05, 5e-4),
-}
-
+from ..report.training_curve import COLUMNS, plot_log, read_log
+from .data_sets import open_train_and_test
+from .inputs import open_devices, opening_of, print_notes
+from .settings import Data, Network
+from .training_settings import Training
 
 MILESTONES = {"gaussian": (1 / 3, 2 / 3), "macer": (200 / 440, 400 / 440)}
 
@@ -44,105 +34,89 @@ MILESTONES = {"gaussian": (1 / 3, 2 / 3), "macer": (200 / 440, 400 / 440)}
 IN_MEMORY = 8 * 2**30  # bytes of images above which they are read anew in every epoch
 
 
-def _fill_defaults(args):
-    epochs, batch, rate, decay = DEFAULTS[args.method, args.schedule]
-    args.epochs = epochs if args.epochs is None else args.epochs
-    args.batch = batch if args.batch is None else args.batch
-    args.lr = rate if args.lr is None else args.lr
-    args.weight_decay = decay if args.weight_decay is None else args.weight_decay
-    args.lbd = (12.0 if args.sigma < 0.5 else 4.0) if args.lbd is None else args.lbd
-    for name in ("epochs", "batch", "lr", "test_skip"):
-        if not 0 < getattr(args, name) < float("inf"):
-            raise UserError(f"--{name} must be positive, not {getattr(args, name)}")
-    if not 0 <= args.momentum < 1 or not 0 <= args.weight_decay < 1:
-        raise UserError("--momentum and --weight_decay must lie in [0, 1)")
+def method_of(training: Training) -> Gaussian | Macer:
+    """The loss of a training.
 
-
-def _method(args):
-
+    Raises:
+        UserError: a setting of it is out of its range.
+    """
     try:
-        if args.method == "gaussian":
-            return Gaussian(args.sigma)
-        return Macer(args.sigma, args.copies, args.lbd, args.gamma, args.beta)
+        if training.method == "gaussian":
+            return Gaussian(training.sigma)
+        return Macer(training.sigma, training.copies, training.lbd, training.gamma, training.beta)
     except ValueError as error:
-        raise UserError(f"impossible request: {str(error).replace('weight', '--lbd')}") from error
+        raise UserError(f"impossible request: {str(error).replace('weight', setting('lbd'))}") from error
 
 
-def _schedule(args, steps):
+def schedule_of(training: Training, steps: int):
+    """The learning rate by step, of so many steps in an epoch."""
     import optax
 
-    if args.schedule == "onecycle":
-        return optax.cosine_onecycle_schedule(args.epochs * steps, args.lr)
-    boundaries = [round(share * args.epochs) * steps for share in MILESTONES[args.method]]
-    return optax.piecewise_constant_schedule(args.lr, dict.fromkeys(boundaries, 0.1))
+    if training.schedule == "onecycle":
+        return optax.cosine_onecycle_schedule(training.epochs * steps, training.lr)
+    boundaries = [round(share * training.epochs) * steps for share in MILESTONES[training.method]]
+    return optax.piecewise_constant_schedule(training.lr, dict.fromkeys(boundaries, 0.1))
 
 
-def _optimizer(args, schedule):
+def start_of(training: Training, network: Network | None):
+    """The classifier that a training starts from, or None.
 
-    return sgd(schedule, args.momentum, args.weight_decay)
+    network: how its file is opened.
 
-
-def _refuse_opening(args):
-    """Raises UserError for flags of a PyTorch file where none is opened."""
-
-    if given := [f"--{name}" for name in NAMES if getattr(args, name, None) is not None]:
-        raise UserError(f"{given[0]} tells of the file of --init; give --init with it")
-
-
-def _start(args):
-    """The classifier that --init names, or None."""
-    if args.init is None:
-        args.arch = args.arch or "cifar_resnet20"
-        _refuse_opening(args)
+    Raises:
+        UserError: it cannot be opened, or has another architecture than is asked for.
+    """
+    if network is None:
         return None
-
-    start = open_classifier(args.init, opening_of(args, args.normalization))
-    print_notes(args.init, start)
-    if args.arch not in (None, start.spec.arch):
-        raise UserError(f"--init {args.init}: holds a {start.spec.arch}, not --arch {args.arch}")
-    args.arch = start.spec.arch
+    start = open_classifier(network.checkpoint, opening_of(network))
+    print_notes(network.checkpoint, start)
+    if training.arch not in (None, start.spec.arch):
+        raise SettingError(f"{{init}} {training.init}: holds a {start.spec.arch}, not {{arch}} {training.arch}")
     return start
 
 
-def _spec(args, dataset, start):
+def spec_of(training: Training, normalization: str | None, dataset, start) -> Spec:
+    """What is trained.
 
-    shape = dataset[0][0].shape
-    args.augment = args.augment or ("crop_flip" if shape[-1] == 3 else "none")
+    Raises:
+        UserError: it does not fit the data set.
+    """
+    shape, names = dataset[0][0].shape, tuple(dataset.class_names)
     if start is not None:
-        if (start.spec.image_shape, start.spec.num_classes) != (shape, len(dataset.class_names)):
-            raise UserError(
-                f"--init {args.init}: is for {start.spec.num_classes} classes and images of shape "
-                f"{start.spec.image_shape}; {dataset.source} has {len(dataset.class_names)} and {shape}"
+        if (start.spec.image_shape, start.spec.num_classes) != (shape, len(names)):
+            raise SettingError(
+                f"{{init}} {training.init}: is for {start.spec.num_classes} classes and images of shape "
+                f"{start.spec.image_shape}; {dataset.source} has {len(names)} and {shape}"
             )
-        return dataclasses.replace(start.spec, source={}, class_names=tuple(dataset.class_names))
-    if args.normalization is None:
-        name = "cifar10" if args.arch.startswith("cifar_") else "imagenet"
-        args.normalization = name if args.method == "gaussian" and shape[-1] == 3 else "none"
-    mean, std = NORMALIZATIONS.get(args.normalization) or parse_normalization(args.normalization)
+        return dataclasses.replace(start.spec, source={}, class_names=names)
+    arch = training.arch or "cifar_resnet20"
+    if normalization is None:
+        name = "cifar10" if arch.startswith("cifar_") else "imagenet"
+        normalization = name if training.method == "gaussian" and shape[-1] == 3 else "none"
+    mean, std = NORMALIZATIONS.get(normalization) or parse_normalization(normalization)
     try:
-        names = tuple(dataset.class_names)
-        spec = Spec(args.arch, len(names), shape, mean, std, class_names=names)
+        spec = Spec(arch, len(names), shape, mean, std, class_names=names)
     except ValueError as error:
         raise UserError(f"impossible request: {error}") from error
     try:
         nnx.eval_shape(lambda: build(spec)(jnp.zeros((1, *shape))))
     except TypeError as error:
-        raise UserError(
-            f"--arch {args.arch} does not take images of shape {shape}, which {dataset.source} has; choose another"
+        raise SettingError(
+            f"{{arch}} {arch} does not take images of shape {shape}, which {dataset.source} has; choose another"
         ) from error
     return spec
 
 
-def _describe(args, spec, train, test):
+def described(training: Training, spec: Spec, train, test) -> dict:
     """Everything that decides the result."""
-    names = "arch method sigma schedule epochs batch lr momentum weight_decay augment dtype seed test_skip".split()
-    names += "copies lbd gamma beta".split() if args.method == "macer" else []
+    names = "method sigma schedule epochs batch lr momentum weight_decay augment dtype seed test_skip".split()
+    names += "copies lbd gamma beta".split() if training.method == "macer" else []
     data = {"name": train.name, "train_fingerprint": train.fingerprint, "test_fingerprint": test.fingerprint}
-    request = {name: getattr(args, name) for name in names}
+    request = {"arch": spec.arch, **{name: getattr(training, name) for name in names}}
     return {**request, "mean": list(spec.mean), "std": list(spec.std), "dataset": data}
 
 
-def _reader(dataset, what):
+def reader(dataset, what):
     """A function of indices that gives images (batch, h, w, c) in [0, 1] and labels; keeps the images if they fit."""
 
     from tqdm import tqdm
@@ -175,7 +149,7 @@ def _reader(dataset, what):
     )
 
 
-def _read_ahead(read, batches):
+def read_ahead(read, batches):
     """Yields read(batch) for every batch; the next is read while this one is used."""
 
     with ThreadPoolExecutor(1) as pool:
@@ -186,7 +160,7 @@ def _read_ahead(read, batches):
         yield upcoming.result()
 
 
-def _accuracy(trainer, state, read, indices, sigma, key, sharding, batch=256):
+def accuracy(trainer, state, read, indices, sigma, key, sharding, batch=256):
     """Share of the test images at `indices` that are classified right, one copy of each with noise of `sigma`."""
 
     batch = -(-batch // sharding.mesh.size) * sharding.mesh.size
@@ -203,7 +177,7 @@ def _accuracy(trainer, state, read, indices, sigma, key, sharding, batch=256):
     return int(right) / len(indices)
 
 
-class _Run:
+class TrainingFolder:
     """The folder `training` of OUT_DIR: request.json, log.tsv, and Orbax's checkpoints, one an epoch.
 
     One process has it at a time: the file lock is locked until the run ends, however it does.
@@ -285,3 +259,92 @@ class _Run:
                 file.write(("\n".join(lines) + "\n").encode())
         self.manager.save(len(rows), args=ocp.args.StandardSave(state))
         self.manager.wait_until_finished()
+
+
+def train(out_dir: Path, training: Training, data: Data, network: Network | None, normalization: str | None) -> None:
+    """Trains until the last epoch; every epoch is saved.
+
+    Args:
+        network: the classifier to start from, and how its file is opened; None for fresh weights.
+        normalization: of fresh weights; None for the method's own.
+
+    Raises:
+        UserError: impossible settings, a data set that does not fit, or OUT_DIR holds a run of other settings, or one
+            that is still going on.
+    """
+    from tqdm import tqdm
+
+    devices = open_devices()  # before anything touches them
+    training = training.complete()
+    if training.batch % len(devices):
+        raise SettingError(f"{{batch}} {training.batch} is no multiple of the {len(devices)} devices that share it")
+    train_set, test_set = open_train_and_test(data)
+    steps = len(train_set) // training.batch
+    if steps == 0:
+        raise SettingError(f"{{batch}} {training.batch} is more than the {len(train_set)} images of {train_set.source}")
+    start = start_of(training, network)
+    spec = spec_of(training, normalization, train_set, start)
+    augment = training.augment or ("crop_flip" if spec.image_shape[-1] == 3 else "none")
+    training = dataclasses.replace(training, augment=augment)
+    schedule = schedule_of(training, steps)
+    trainer = Trainer(
+        spec,
+        method_of(training),
+        sgd(schedule, training.momentum, training.weight_decay),
+        augment=crop_and_flip() if augment == "crop_flip" else None,
+        dtype=jnp.dtype(training.dtype),
+    )
+    request = described(training, spec, train_set, test_set) | ({"init": start.fingerprint()} if start else {})
+    with TrainingFolder(out_dir, request) as saved:
+        everywhere = replicated(devices)
+        shared = NamedSharding(everywhere.mesh, PartitionSpec("devices"))
+        state = jax.device_put(trainer.init(training.seed, start), everywhere)
+        first, state, rows = saved.restore(state)
+        if first:
+            print(f"{out_dir}: {first} of {training.epochs} epochs are done; going on behind them")
+        what = f"{spec.arch}, {training.method}, sigma {training.sigma:g}"
+        print(f"{what}: {len(train_set)} images of {train_set.source}, {len(devices)} devices")
+        key = jax.random.key(training.seed, impl="threefry2x32")
+        key_train, key_test = jax.random.split(key)
+        if first < training.epochs:
+            read_train, read_test = (
+                reader(train_set, "reading training images"),
+                reader(test_set, "reading test images"),
+            )
+        for epoch in range(first, training.epochs):
+            started = time.perf_counter()
+            order = np.random.default_rng([training.seed, epoch]).permutation(len(train_set))[: steps * training.batch]
+            batches = read_ahead(read_train, order.reshape(steps, training.batch))
+            totals = []
+            progress = tqdm(batches, total=steps, desc=f"epoch {epoch + 1}/{training.epochs}", unit="step", leave=False)
+            for batch in progress:
+                state, loss, hits = trainer.step(state, *jax.device_put(batch, shared), key_train)
+                totals.append((loss, hits))
+                if len(totals) % 20 == 0:
+                    progress.set_postfix_str(f"loss {float(loss):.3f}")
+            loss, train_accuracy = np.mean(jax.device_get(totals), axis=0)
+            if not np.isfinite(loss):
+                raise UserError(
+                    f"the loss of epoch {epoch + 1} is {loss}; choose a smaller {setting('lr')} than {training.lr:g}"
+                )
+            clean, noisy = (
+                accuracy(
+                    trainer, state, read_test, range(0, len(test_set), training.test_skip), sigma, key_test, shared
+                )
+                for sigma in (0.0, training.sigma)
+            )
+            rate = float(schedule((epoch + 1) * steps - 1))
+            seconds = time.perf_counter() - started
+            rows.append((epoch + 1, rate, float(loss), float(train_accuracy), clean, noisy, seconds))
+            saved.save(state, rows)
+            left = (training.epochs - epoch - 1) * seconds
+            print(
+                f"epoch {epoch + 1}/{training.epochs}: loss {loss:.4f}, accuracy {clean:.4f} clean, "
+                f"{noisy:.4f} under noise, {seconds:.0f} s; about {left / 60:.0f} min left",
+                flush=True,
+            )
+        source = {"trained_by": "qcrs_jax", "sigma": training.sigma, **request}
+        with writing(out_dir):
+            write_classifier(trainer.classifier(state, source), out_dir)
+            plot_log(rows, out_dir / "training" / "curve.png", what)
+    print(f"{out_dir}: ready for `qcrs-jax certify {out_dir} RESULTS --sigma {training.sigma:g} ...`")

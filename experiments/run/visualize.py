@@ -16,20 +16,23 @@ import jax
 import numpy as np
 
 from qcrs_jax import conclude, sample_curve
-from qcrs_jax.errors import UserError
+from qcrs_jax.errors import SettingError
+from qcrs_jax.results.sidecar import FORMAT
 from qcrs_jax.sampling.noise import gaussian_noise
 from qcrs_jax.sampling.streams import CURVE
 from qcrs_jax.search import FixedSigma
 
 from ..report.search_figure import axis_ends
-from . import certify
+from .answers import draw_image, fields
+from .curve import Curve
 from .inputs import open_inputs
-from .request import recorded_numbers
+from .request import Request
+from .settings import Sweep
 
 STRIP = 7  # noisy copies above a curve
 
 
-def measure(request, sigmas, args) -> dict:
+def measure(request: Request, curve: Curve, sweep: Sweep, indices: list[int]) -> dict:
     """All that the figure shows: counts, certificates, the search's trace and noisy copies of each image.
 
     Raises:
@@ -37,47 +40,46 @@ def measure(request, sigmas, args) -> dict:
     """
     from tqdm import tqdm
 
-    inputs = open_inputs(args)
-    for index in args.index:
+    inputs = open_inputs(sweep)
+    inputs.warn_of_sigma(request.sigma)
+    for index in indices:
         if not 0 <= index < len(inputs.dataset):
-            raise UserError(f"--index {index}: {inputs.dataset.name} has images 0 to {len(inputs.dataset) - 1}")
-    images = [
-        measure_image(request, sigmas, args.curve_n, inputs, index)
-        for index in tqdm(args.index, unit="img", dynamic_ncols=True)
-    ]
-    numbers = {**recorded_numbers(request), "sigmas": sigmas, "curve_n": args.curve_n}
+            raise SettingError(f"{{index}} {index}: {inputs.dataset.name} has images 0 to {len(inputs.dataset) - 1}")
+    images = [measure_image(request, curve, inputs, index) for index in tqdm(indices, unit="img", dynamic_ncols=True)]
+    numbers = {**request.recorded(), "seed": sweep.noise.seed, "sigmas": list(curve.sigmas), "curve_n": curve.n}
     return {
+        "format": FORMAT,
         "kind": "visualize",
         "request": {**numbers, **inputs.circumstances},
-        "provenance": inputs.provenance,
+        "provenance": {**inputs.provenance, "settings": sweep.recorded()},
         "images": images,
     }
 
 
-def measure_image(request, sigmas, curve_n, inputs, index) -> dict:
+def measure_image(request: Request, curve: Curve, inputs, index: int) -> dict:
     """What the row of one image shows."""
 
     image, label = inputs.read(index)
     program = {"key": inputs.keys([index])[0], **inputs.program}
-    fixed = dataclasses.replace(request, method="cohen", search=FixedSigma())
+    fixed = dataclasses.replace(request, search=FixedSigma())
     measured = {
         "idx": index,
         "label": label,
-        "curve": sample_curve(inputs.classify, image, sigmas, n=curve_n, **program).tolist(),
-        "cohen": certify.fields(fixed, conclude(certify.draw_image(fixed, inputs.classify, image, **program))),
+        "curve": sample_curve(inputs.classify, image, list(curve.sigmas), n=curve.n, **program).tolist(),
+        "cohen": fields(fixed, conclude(draw_image(fixed, inputs.classify, image, **program))),
         "qcrs": None,
         "search": None,
     }
     if request.search.evaluations:
-        certificate = conclude(certify.draw_image(request, inputs.classify, image, **program))
+        certificate = conclude(draw_image(request, inputs.classify, image, **program))
         trace = certificate.search
         count = int(trace.evaluations)
-        measured["qcrs"] = certify.fields(request, certificate)
+        measured["qcrs"] = fields(request, certificate)
         measured["search"] = {
             "prediction": int(trace.prediction),
             **{name: np.asarray(getattr(trace, name))[:count].tolist() for name in ("sigmas", "successes", "radii")},
         }
-    ends = axis_ends({"sigmas": sigmas, "qcrs": recorded_numbers(request)["qcrs"]}, measured)
+    ends = axis_ends({"sigmas": list(curve.sigmas), "search": request.search.recorded()}, measured)
     return {**measured, "strip": noisy_copies(image, *ends, program["key"])}
 
 

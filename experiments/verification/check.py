@@ -1,37 +1,5 @@
-"""Check results files: bounds from their counts, hashes from their inputs, and some counts from their seeds.
+"""The checks of results files: what each is compared with, and what may be said of it then."""
 
-Every line's bound, radius and class are computed again from its counts, and the file is compared with its sum in the
-sidecar. The checkpoint and the data set are opened as the run opened them, and compared with what the sidecar says of
-them, and the images' pixels with their sum in it. Then K images, chosen anew each time, are done over from their seeds,
-and each of their numbers compared. What is changed by hand, in counts and all that follows from them, shows where the
-image is among these K; the output says how likely that is. --recount all does all of them over.
-
-RESULTS may be a folder: then each results file in it is checked. Of a run with --budget, RESULTS.pilot is checked too.
-A file that `qcrs-jax memory` made is made again of the one that it was made of. A log without counts is checked as far
-as it can be, and the output says what was not checked. Times are not checked, and images that the run might have ended
-before are not missed.
-
-Another program or device may put a copy that is nearly a tie into another class. The output says how many copies of an
-image moved. They are accepted where they are at most 2 copies (and at most 1 in 100), or at most 0.1% of the copies and
-the radius is the same within 1%; the class has to be the same, and over all lines they must not lean to the certified
-class. Where a search went another way, the counts at the file's own sigma are compared so, and the radius of the search
-here is the same within 3%.
-
-An image that the run left out is read again: one that can be read was dropped. "verified" is said of a finished file
-that was drawn again whole. Anything less is "consistent", and the output says how likely it is that a forged line was
-missed. Nothing can be known from a file of when its settings were chosen; the output lists that as not proved.
-
-Whoever made a file wrote the paths in its sidecar too. They are opened where they lie below the current folder or below
-that of the file, or come with the package, and with --trust_paths. Others have to be given: --checkpoint, --data_dir.
-
-It ends with status 2 where anything differs by more, where the sums of a file are not there, or where lines were to be
-drawn again and could not be.
-
-  qcrs-jax verify cifar_exp --recount 5
-  qcrs-jax verify cifar_exp --confidence 95% --forged 5%
-"""
-
-import argparse
 import dataclasses
 import tempfile
 from pathlib import Path
@@ -44,9 +12,10 @@ from qcrs_jax.results.records import checksum, differences, is_results, read_run
 from ..run.pilot import pilot_path
 from ..run.stored_balls import postprocess
 from .choice import Choice, missed
-from .inputs import check_inputs, recorded_arguments, whole_time
+from .inputs import check_inputs, recorded_sweep, whole_time
 from .lines import bound_troubles, curve_troubles, header_trouble, lines_of, recorded_time
 from .sidecar import NOT_PROVED, check_request, check_whole, earlier_version, summary, why_not_verified
+from .trusted_paths import Where
 from .uncounted import check_uncounted
 
 
@@ -115,12 +84,14 @@ class Checks:
 
     choice: the lines that are drawn again.
     asked: whether the user asked for some. Then a log of which none can be drawn is refused.
-    args: where the inputs are now, and the numbers of logs without a sidecar.
+    where: where the inputs are now.
+    numbers: sigma, n and alpha of logs without a sidecar, None for what is not said.
     """
 
     choice: Choice
     asked: bool
-    args: argparse.Namespace
+    where: Where = Where()
+    numbers: dict = dataclasses.field(default_factory=dict)
 
     def check(self, path: Path) -> None:
         """Prints what is found out of one file.
@@ -145,8 +116,8 @@ class Checks:
 
         sidecar = read_sidecar(path)
         request = sidecar.get("request", {})
-        if "memory" in request:
-            yield from _memory(path, request["memory"], self, found)
+        if "stored_balls" in request:
+            yield from _stored_balls(path, request["stored_balls"], self, found)
             return
         if not sidecar:
             yield from self._of_another_program(path, found)
@@ -158,7 +129,7 @@ class Checks:
             found.troubles.append(trouble)
             yield check_whole(path, found.troubles)
             return
-        if request["method"] != "curve" and "pilot" not in request:
+        if request["kind"] in ("certificates", "predictions"):
             records = read_run(path).records
             found.lines = len(records)
             for record in records:
@@ -167,7 +138,7 @@ class Checks:
         else:
             images = lines_of(path)
             found.lines, found.agree = len(images), "its sum"
-            if request["method"] == "curve":
+            if request["kind"] == "curves":
                 found.troubles += curve_troubles(images, request)
                 found.agree, found.one = "its settings", "image"
         yield check_whole(path, found.troubles)
@@ -177,7 +148,7 @@ class Checks:
         """Opens what the run opened and draws lines again, as many as are asked for; says so where none are."""
         request, earlier = sidecar["request"], earlier_version(sidecar)
         found.short = why_not_verified(sidecar)
-        if "budget" in request and "pilot" not in request:
+        if "budget" in request and request["kind"] != "pilot":
             yield from self._pilot(path, request, found)
         if earlier:
             yield earlier
@@ -202,7 +173,7 @@ class Checks:
                 "\n  ".join([f"{path}: no line can be drawn again: {earlier}", *map(printable, found.troubles)])
                 + "\n--recount 0 checks its lines alone"
             )
-        if "arguments" not in sidecar["provenance"]:  # which is among the troubles
+        if "settings" not in sidecar["provenance"]:  # which is among the troubles
             return
         yield from check_inputs(path, request, self, found)
 
@@ -214,13 +185,13 @@ class Checks:
         if not self.choice.draws and not pilot.exists():
             found.short.append(f"{pilot.name} is not here")
             return
-        if "pilot" not in theirs or "memory" in theirs:
+        if theirs.get("kind") != "pilot" or "stored_balls" in theirs:
             raise UserError(
                 f"{pilot}: is not the pilot of {path.name}, which was run with --budget; put that beside it"
             )
         yield from (f"{pilot.name}: {said}" for said in self.verify(pilot, of_pilot) if said != NOT_PROVED)
-        changed = differences({**request, "pilot": True}, theirs, (f"in {path.name}", "in its pilot"))
-        ours = [trouble for trouble in changed if not trouble.startswith(("platform:", "votes:"))]
+        changed = differences({**request, "kind": "pilot"}, theirs, (f"in {path.name}", "in its pilot"))
+        ours = [trouble for trouble in changed if not trouble.startswith(("platform:", "estimate.votes:"))]
         found.troubles += [f"{pilot.name}: {trouble}" for trouble in [*of_pilot.troubles, *ours]]
         if not of_pilot.whole:
             found.short.append(f"{pilot.name} was not drawn again whole either")
@@ -242,11 +213,10 @@ class Checks:
                 f"{path}: has no counts, and no sidecar that says how they were drawn: no line can be drawn again; "
                 "--recount 0 checks what can be"
             )
-        numbers = {"sigma": self.args.sigma, "n": self.args.N, "alpha": self.args.alpha}
-        yield from check_uncounted(path, run, numbers, found.troubles)
+        yield from check_uncounted(path, run, self.numbers, found.troubles)
 
 
-def _memory(path, made, checks, found):
+def _stored_balls(path, made, checks, found):
     """Checks the file that `path` was made of by memory, and makes it again."""
 
     troubles, source = found.troubles, path.with_name(made["source"])
@@ -258,7 +228,7 @@ def _memory(path, made, checks, found):
         troubles.append(f"{source.name} is not the file that it was made of: its sum is another")
         return
     of_source, theirs = Found(), read_sidecar(source)
-    if "memory" in theirs.get("request", {}):
+    if "stored_balls" in theirs.get("request", {}):
         raise UserError(f"{path}: was made of {source.name}, which is memory-based itself; no such file can be made")
     yield from (f"{source.name}: {said}" for said in checks.verify(source, of_source))
     troubles += [f"{source.name}: {trouble}" for trouble in of_source.troubles]
@@ -269,10 +239,10 @@ def _memory(path, made, checks, found):
     found.words = f"it is what `qcrs-jax memory` makes of {source.name}, of which {of_source.verdict()}"
     if not of_source.whole:
         found.words = f"it is what `qcrs-jax memory` makes of {source.name}, which is {of_source.verdict()}"
-    args = recorded_arguments(source, checks)
+    data = recorded_sweep(source, checks.where).data
     with tempfile.TemporaryDirectory() as folder:
         again = Path(folder) / path.name
-        postprocess(source, again, args.dataset, args.data_dir, args.split, args.class_order, args.tfds)
+        postprocess(source, again, data)
         sidecars = [{name: read_sidecar(file)[name] for name in ("request", "said")} for file in (again, path)]
         if again.read_bytes() != read_regular(path) or sidecars[0] != sidecars[1]:
             troubles.append(f"it is not what `qcrs-jax memory` makes of {source.name}")

@@ -3,27 +3,26 @@
 import dataclasses
 import json
 import time
+from pathlib import Path
 
 import numpy as np
 
 from qcrs_jax import Fixed, conclude
-from qcrs_jax.errors import UserError
-from qcrs_jax.results.records import differences, parse_counts, read_sidecar
+from qcrs_jax.errors import SettingError, UserError
+from qcrs_jax.results.records import differences, parse_counts, read_sidecar, sidecar_path
 from qcrs_jax.sampling.streams import uniform, uniform_words
 from qcrs_jax.search import FixedSigma
 
-from ..commands import curve as curve_of_commands
-from ..commands import predict as predict_of_commands
-from ..commands.method import check
-from ..run import certify, curve, inputs, predict
-from ..run import inputs as recorded
-from ..run import pilot as budget
-from ..run.request import request_of
-from ..run.runner import one_record, starter
+from ..run import certify, curve, pilot, predict
+from ..run.answers import draw_image, fields, one_record
+from ..run.inputs import digest, digest_of_all, open_inputs
+from ..run.request import Request
+from ..run.runner import starter
+from ..run.settings import Program, Sweep
 from .choice import duration
 from .lines import differing_fields, lines_of, recorded_time, typed_lines
 from .near_ties import RULE, compare_certificates, compare_pilots, compare_points, leaning
-from .trusted_paths import use_paths
+from .trusted_paths import Where, use_paths
 
 MOST_SAMPLES = 10**8  # of an image, which are hours on any machine
 
@@ -31,17 +30,29 @@ MOST_SAMPLES = 10**8  # of an image, which are hours on any machine
 MOST_TABLE = 10**7  # entries of the tables that selection and search look up
 
 
-def recorded_arguments(path, checks):
-    """The arguments of the run in the file `path`, with paths that may be opened.
+def recorded_sweep(path: Path, where: Where) -> Sweep:
+    """How the run in the file `path` was started, for this machine, with paths that may be opened.
 
     Raises:
-        UserError: the sidecar does not tell them, or names a path that is not opened.
+        UserError: the sidecar does not tell it, or names a path that is not opened.
     """
-
-    args = inputs.recorded_arguments(path)
-    use_paths(args, path, checks.args, checks.args.trust_paths)
-    args.on_error = "skip"  # an image that was left out does not keep the others from being read
-    return args
+    sidecar = read_sidecar(path)
+    recorded = sidecar["provenance"].get("settings")
+    if not recorded:
+        raise UserError(
+            f"{sidecar_path(path)}: does not tell how the run was started, as files of earlier versions do not; "
+            "--recount 0 checks its bounds"
+        )
+    try:
+        sweep = Sweep.of(recorded)
+    except SettingError as error:
+        raise UserError(f"{sidecar_path(path)}: not the sidecar of a run: {error.text}") from error
+    data = dataclasses.replace(sweep.data, on_error="skip")  # an image that was left out keeps no other from being read
+    if data.class_order is not None:  # its file may be elsewhere by now
+        data = dataclasses.replace(data, class_order=sidecar["request"]["dataset"]["class_names"])
+    program = Program(batch=sidecar["provenance"].get("batch"))
+    sweep = dataclasses.replace(sweep, data=data, program=program, results=path)
+    return use_paths(sweep, path, where)
 
 
 def check_inputs(path, request, checks, found):
@@ -49,19 +60,19 @@ def check_inputs(path, request, checks, found):
 
     troubles = found.troubles
     _check_effort(path, request)
-    args = recorded_arguments(path, checks)
+    sweep = recorded_sweep(path, checks.where)
     try:
-        inputs = recorded.open_inputs(args)
+        inputs = open_inputs(sweep)
     except UserError as error:
         raise UserError(
             f"{path}: what it was made of is not to be had: {error}\nGive --checkpoint and --data_dir where they are "
             "elsewhere now, or --recount 0 to check the bounds alone"
         ) from error
-    indices, whole = recorded.indices_of(args, inputs.dataset)
-    asked, task = _task(path, args, request, len(whole))
-    now = {**task.request, **inputs.circumstances, **recorded.shard_of(args, len(whole))}
+    indices, whole = sweep.images.of(len(inputs.dataset))
+    asked, task = _task(path, request, sweep.images, len(whole))
+    now = inputs.request(task.request, sweep.images, len(whole))
     now, then = json.loads(json.dumps(now)), dict(request)
-    if args.prng == "threefry" and (here := now.get("platform")) != (there := then.get("platform")):
+    if sweep.noise.prng == "threefry" and (here := now.get("platform")) != (there := then.get("platform")):
         then["platform"] = here  # the noise is the same everywhere
         yield f"platform: {there} in the file, {here} here, where near ties may fall otherwise"
     changed = differences(then, now, ("in the sidecar", "by the inputs"))
@@ -69,7 +80,7 @@ def check_inputs(path, request, checks, found):
     yield "the configuration, the weights' and the data's hashes, compared with the inputs"
     sidecar = read_sidecar(path)
     yield from _other_programs(sidecar["provenance"], inputs.provenance)
-    lines, possible = lines_of(path), recorded.continued(args, inputs.dataset, indices)
+    lines, possible = lines_of(path), sweep.images.extended(len(inputs.dataset), indices)
     troubles += [
         f"image {index}: is not one of the run's, with this label"
         for index, rows in lines.items()
@@ -78,11 +89,11 @@ def check_inputs(path, request, checks, found):
     yield from _check_left_out(sidecar, inputs, lines, indices, possible, troubles)
     if "pixels_sha256" in sidecar and not changed:
         try:
-            digests = {i: recorded.digest(inputs.read(i)[0]) for i in lines if i in possible}
+            digests = {i: digest(inputs.read(i)[0]) for i in lines if i in possible}
         except UserError as error:
             troubles.append(f"an image of the run cannot be read: {error}")
             return
-        if recorded.digest_of_all(digests) != sidecar["pixels_sha256"]:
+        if digest_of_all(digests) != sidecar["pixels_sha256"]:
             troubles.append("the images are not those of the run: the sum of their pixels is another")
         yield f"the pixels of {len(digests)} images, compared with their sum"
     if changed:
@@ -93,7 +104,7 @@ def check_inputs(path, request, checks, found):
     troubles += [f"image {index}: is not in the pilot" for index in unplanned]
     own = [index for index in own if index not in unplanned]
     troubles += _plan_troubles(task, request, lines, own)
-    if request.get("bound") == "randomised" and "pilot" not in request:
+    if asked is not None and asked.estimate.randomises and request["kind"] != "pilot":
         for index, u in zip(own, uniform(uniform_words(inputs.keys(own))).tolist()):
             written = lines[index][0]["u"]
             troubles += [f"image {index}: u is {written}, and {u} by its seed"] * (written != repr(u))
@@ -102,12 +113,12 @@ def check_inputs(path, request, checks, found):
 
 def _check_effort(path, request):
     """Raises UserError where to draw one image again would take hours, or more memory than there is."""
-    search = request.get("qcrs") or {}
+    search = request.get("search", {})
     for name, number, most in (
         ("n", request["n"], MOST_SAMPLES),
         ("n0", request.get("n0", 0), MOST_TABLE),
-        ("qcrs.search_n", search.get("search_n", 0), MOST_TABLE),
-        ("ddrs.draws", (request.get("ddrs") or {}).get("draws", 0), MOST_TABLE),
+        ("search.search_n", search.get("search_n", 0), MOST_TABLE),
+        ("search.draws", search.get("draws", 0), MOST_TABLE),
     ):
         if number > most:
             raise UserError(
@@ -219,9 +230,9 @@ def whole_time(lines, seconds, recorded):
 
 def _compare(request, asked, inputs, index, image, label, written, records):
     """The `near_ties.Comparison` of the records of one image with those drawn now."""
-    if request["method"] == "curve":
+    if request["kind"] == "curves":
         return compare_points(written, records, request["n"])
-    if "pilot" in request:
+    if request["kind"] == "pilot":
         return compare_pilots(written[0], records[0])
 
     def at_its_sigma():
@@ -230,7 +241,6 @@ def _compare(request, asked, inputs, index, image, label, written, records):
         n = max(written[0].n or asked.n if written[0].n is not None else asked.n, 1)
         plain = dataclasses.replace(
             asked,
-            method="cohen",
             sigma=written[0].sigma,
             n=n,
             alpha=0.5,
@@ -240,8 +250,8 @@ def _compare(request, asked, inputs, index, image, label, written, records):
             stop_when_wrong=False,
         )
         (key,) = inputs.keys([index])
-        made = conclude(certify.draw_image(plain, inputs.classify, image, key=key, **inputs.program))
-        return one_record(index, label, 0.0, certify.fields(plain, made))[0]
+        made = conclude(draw_image(plain, inputs.classify, image, key=key, **inputs.program))
+        return one_record(index, label, 0.0, fields(plain, made))[0]
 
     return compare_certificates(written[0], records[0], at_its_sigma, request)
 
@@ -259,15 +269,20 @@ def _plan_troubles(task, request, lines, indices):
                 yield f"image {index}: {column} is {row[column]}, and {value} by the pilot"
 
 
-def _task(path, args, request, images):
-    """The run's `request.Request`, None for curves and predictions, and what it did at each image."""
-
-    if request["method"] == "curve":
-        return None, curve.task(curve_of_commands.check(args), args)
-    if request["method"] == "predict":
-        predict_of_commands.check(args)
-        return None, predict.task(args)
-    asked = request_of(check(args), images, args)
-    if "pilot" in request:
-        return asked, budget.pilot_task(asked)
-    return asked, certify.task(asked, budget.planned(asked, budget.pilot_path(path)) if asked.budget else None)
+def _task(path, request, images, whole):
+    """What the run asked of an image, None for curves and predictions, and what it did at each."""
+    if request["kind"] == "curves":
+        return None, curve.task(curve.Curve.of(request))
+    if request["kind"] == "predictions":
+        return None, predict.task(predict.Prediction.of(request))
+    try:
+        asked = Request.of(request)
+        if asked.simultaneous:  # what each image's share of alpha is follows from the number of images
+            asked = dataclasses.replace(asked, alpha=asked.simultaneous["alpha"], at_once=True).of_each(whole)
+    except UserError as error:
+        raise UserError(f"{path}: {error.text}; --recount 0 checks its lines alone") from error
+    if asked.budget:
+        asked = dataclasses.replace(asked, budget={**asked.budget, "stop": images.stop})
+    if request["kind"] == "pilot":
+        return asked, pilot.pilot_task(asked)
+    return asked, certify.task(asked, pilot.planned(asked, pilot.pilot_path(path)) if asked.budget else None)

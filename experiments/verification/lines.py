@@ -10,10 +10,10 @@ from qcrs_jax.certification.estimates import estimate_of
 from qcrs_jax.certification.verdict import make_prediction
 from qcrs_jax.files import read_regular
 from qcrs_jax.results import records
-from qcrs_jax.results.records import parse_counts, parse_seconds, read_rows, read_run, whole_number
+from qcrs_jax.results.records import chooses_sigma, parse_counts, parse_seconds, read_rows, read_run, whole_number
 
-from ..run import pilot as budget
-from ..run.certify import recorded_fields
+from ..run.answers import recorded_fields
+from ..run.pilot import COLUMNS as PILOT_COLUMNS
 from ..run.pilot import read_pilots
 
 CLOSE = 1e-9  # by which SciPy's functions may differ between machines
@@ -31,11 +31,11 @@ NEAR = dict.fromkeys(("mean", "deviation"), 1e-3)  # and what a pilot computes i
 def columns_due(request) -> tuple[str, ...]:
     """The columns, in their order, of a file of this request."""
 
-    if request["method"] == "curve":
+    if request["kind"] == "curves":
         return curves.COLUMNS
-    if "pilot" in request:
-        return budget.COLUMNS
-    if request["method"] == "predict":
+    if request["kind"] == "pilot":
+        return PILOT_COLUMNS
+    if request["kind"] == "predictions":
         return records.PREDICT_COLUMNS
     return records.columns_of(recorded_fields(request))
 
@@ -101,17 +101,17 @@ def concluded(record, request) -> dict:
     """The fields of a record that follow from its counts, computed again."""
 
     n, alpha = request["n"], request["alpha"]
-    if request["method"] == "predict":
+    if request["kind"] == "predictions":
         return {"predict": int(make_prediction(np.array(record.counts), n, alpha).prediction)}
-    if request.get("tolerance") and request["n0"] > MOST_SELECTION:
+    if request["estimate"].get("tolerance") and request["n0"] > MOST_SELECTION:
         raise ValueError(f"no table is made for n0 = {request['n0']}; {MOST_SELECTION} is the most")
     found = {}
-    if request["method"] == "cohen":
+    if not chooses_sigma(request):
         found["sigma"] = float(np.float32(request["sigma"]))
     if record.n is not None and not request.get("budget"):
         wrong = request.get("stop_when_wrong") and np.argmax(record.counts0) != record.label
         found["n"] = 0 if wrong else n
-    return found | estimate_of(request).again(record, request["n0"], n, alpha)
+    return found | estimate_of(request["estimate"]).again(record, request["n0"], n, alpha)
 
 
 def differing_fields(index, records, rows):
@@ -128,10 +128,10 @@ def typed_lines(path, request) -> dict:
     """The lines of a file by image, as objects."""
 
     found = {}
-    if request["method"] == "curve":
+    if request["kind"] == "curves":
         read = read_points(path)
     else:
-        read = read_pilots(path) if "pilot" in request else read_run(path).records
+        read = read_pilots(path) if request["kind"] == "pilot" else read_run(path).records
     for record in read:
         found.setdefault(record.idx, []).append(record)
     return found

@@ -16,7 +16,7 @@ LEARNT_SINCE = {"class_order", "field", "prefix", "leave_out", "image_size", "ma
 """Flags that certify has learnt since it records sums of pixels and sidecar."""
 
 
-EVERY_RUN = ("method", "sigma", "n", "seed", "skip", "noise", "classifier", "dataset")
+EVERY_RUN = ("kind", "sigma", "n", "seed", "skip", "noise", "classifier", "dataset")
 
 
 NOT_PROVED = (
@@ -34,24 +34,21 @@ def summary(sidecar: dict) -> str:
 
 
 def _summary(request, provenance):
-    name = {"cohen": "Cohen's certificates", "ddrs": "DDRS", "predict": "predictions", "curve": "curves R(sigma)"}.get(
-        request.get("method"), ""
-    )
-    settings = request.get("qcrs") or request.get("ddrs") or {}
-    if request.get("qcrs"):
-        name = f"QCRS {settings['search']}"
-    if "pilot" in request:
-        name += ", pilot"
+    search, estimate = request.get("search", {}), request.get("estimate", {})
+    names = {"cohen": "Cohen's certificates", "ddrs": "DDRS", "qcrs": f"QCRS {search.get('name')}"}
+    name = {"predictions": "predictions", "curves": "curves R(sigma)"}.get(request.get("kind"))
+    name = name or names.get(search.get("method"), "") + ", pilot" * (request.get("kind") == "pilot")
     said = [name, f"sigma {request['sigma']:g}"] if "sigma" in request else [name]
-    if "sigma_lower" in settings:
-        said[-1] += f" in a bracket of {settings['sigma_lower']:g} to {settings['sigma_upper']:g}"
+    if "sigma_lower" in search:
+        said[-1] += f" in a bracket of {search['sigma_lower']:g} to {search['sigma_upper']:g}"
     said += [
         f"{label} = {request[key]:g}" for key, label in (("n0", "N0"), ("n", "N"), ("alpha", "alpha")) if key in request
     ]
-    for key in ("tolerance", "certificate", "bound", "stop_when_wrong"):
-        if request.get(key):
-            said.append(key if request[key] is True else f"{key} {request[key]}")
-    for key, inside in (("sequential", ("decide", "precision")), ("budget", ("mean",)), ("shard", ("part", "of"))):
+    if (estimate.get("name"), estimate.get("bound", "")) != ("fixed", "clopper-pearson"):
+        told = {name: value for name, value in estimate.items() if name not in ("name", "votes") and value is not None}
+        said += [", ".join([estimate["name"], *(f"{name} {value}" for name, value in told.items())])] * bool(estimate)
+    said += ["stop_when_wrong"] * bool(request.get("stop_when_wrong"))
+    for key, inside in (("budget", ("mean",)), ("shard", ("part", "of"))):
         if request.get(key):
             said.append(key + "".join(f" {n} {request[key][n]}" for n in inside if request[key].get(n) is not None))
     if request.get("simultaneous"):
@@ -75,7 +72,7 @@ def earlier_version(sidecar) -> str | None:
     Only a file that records what that version recorded, and no more, is taken for one.
     """
     request = sidecar["request"]
-    if "memory" in request or _later_than_the_first(sidecar):
+    if "stored_balls" in request or _later_than_the_first(sidecar):
         return None
     return (
         "it is of an earlier version, which did not record how the run was started, and whose noise "
@@ -85,7 +82,7 @@ def earlier_version(sidecar) -> str | None:
 
 def _later_than_the_first(sidecar):
     """What a sidecar records that the earliest version did not, by name; of a noise, that it is not that version's."""
-    said = [name for name in ("arguments", "images") if name in sidecar["provenance"]]
+    said = [name for name in ("settings", "images") if name in sidecar["provenance"]]
     said += [name for name in (*WHEN_FINISHED, "account") if name in {*sidecar, *sidecar["said"]}]
     said += ["dtype"] * ("dtype" in sidecar["request"])
     return said + ["noise"] * (sidecar["request"].get("noise") != FIRST_NOISE)
@@ -93,7 +90,8 @@ def _later_than_the_first(sidecar):
 
 def sums_of_two_more_are_due(sidecar) -> bool:
     """Whether the sidecar is of a version that records sums of pixels and sidecar beside that of the file."""
-    return bool(LEARNT_SINCE & sidecar["provenance"].get("arguments", {}).keys())
+    arguments = sidecar["provenance"].get("arguments")
+    return arguments is None or bool(LEARNT_SINCE & arguments.keys())
 
 
 def check_request(path, sidecar) -> None:
@@ -105,10 +103,10 @@ def check_request(path, sidecar) -> None:
 def taken_out(path, sidecar):
     """Yields what is missing in a sidecar of its version: a file without it is not finished, or was tampered with."""
     name, sums = f"{path.name}.json", SUMS & sidecar.keys()
-    if "arguments" not in sidecar["provenance"]:
+    if "settings" not in sidecar["provenance"]:
         if later := _later_than_the_first(sidecar):
             yield (
-                f"{name}: how the run was started (provenance.arguments) was taken out of it: every version records "
+                f"{name}: how the run was started (provenance.settings) was taken out of it: every version records "
                 f"that which records {', '.join(later)} as here"
             )
         return

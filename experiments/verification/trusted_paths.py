@@ -1,54 +1,70 @@
 """Which paths of a sidecar `qcrs-jax verify` opens: a stranger may have written them."""
 
+import dataclasses
 import os
 from pathlib import Path
 
 from qcrs_jax.errors import UserError
 from qcrs_jax.files import check_regular
 
-from ..run.names import is_python
+from ..run.python_classifier import is_python
+from ..run.settings import Sweep
 
-SHIPPED = Path(__file__).parent / "assets"
-
-
-WHAT = {"checkpoint": "checkpoint", "data_dir": "data set"}
+SHIPPED = Path(__file__).parents[1] / "assets"
 
 
-def use_paths(args, results: Path, given, trust: bool) -> None:
-    """Puts the paths that may be opened into `args`, the recorded arguments of the run in `results`.
+@dataclasses.dataclass(frozen=True)
+class Where:
+    """What the user says of where the inputs of a run are now.
 
-    A path that the user gives is opened, and so is each with `trust`. A path of the sidecar is opened where it lies
-    below the current folder or that of the results, links followed, or comes with the package. Then nothing is asked of
-    TensorFlow Datasets below it; without such a path what the user has of it is read, and nothing is downloaded.
+    checkpoint, data_dir: their paths; None for what the sidecar names.
+    trust_paths: whether any path that the sidecar names may be opened.
+    """
 
-    Args:
-        given: what the user gave as checkpoint and data_dir; None for what was not given.
+    checkpoint: Path | None = None
+    data_dir: Path | None = None
+    trust_paths: bool = False
+
+
+def use_paths(sweep: Sweep, results: Path, where: Where) -> Sweep:
+    """The recorded sweep of the run in `results`, with paths that may be opened.
+
+    A path that the user gives is opened, and so is each with `trust_paths`. A path of the sidecar is opened where it
+    lies below the current folder or that of the results, links followed, or comes with the package. Then nothing is
+    asked of TensorFlow Datasets below it; without such a path what the user has of it is read, and nothing is
+    downloaded.
 
     Raises:
         UserError: a path lies elsewhere, or is no file and no folder.
     """
-
-    for name, what in WHAT.items():
-        own = getattr(given, name)
-        path = getattr(args, name) if own is None else own
-        setattr(args, name, path)
-        if path is None or name == "checkpoint" and str(path).startswith("zoo:"):
-            continue
-        if name == "checkpoint" and is_python(path):
-            if own is None:
-                raise UserError(
-                    f"{results}: its sidecar names the classifier {path}, which would run that file; it was not run. "
-                    "Read it, and give --checkpoint python:FILE.py:FUNCTION, or --recount 0 to open nothing"
-                )
-            continue
-        if own is None and not trust and not _is_near(path, results):
+    checkpoint = where.checkpoint or sweep.network.checkpoint
+    if is_python(checkpoint):
+        if where.checkpoint is None:
             raise UserError(
-                f"{results}: its sidecar names the {what} {path}, which lies neither below the current folder nor "
-                f"below that of the results; it was not opened. Give --{name}, or --trust_paths to open what the "
-                "sidecar names, or --recount 0 to open nothing"
+                f"{results}: its sidecar names the classifier {checkpoint}, which would run that file; it was not run. "
+                "Read it, and give --checkpoint python:FILE.py:FUNCTION, or --recount 0 to open nothing"
             )
-        check_regular(path)
-    args.tfds = "prepare" if trust or given.data_dir is not None else "leave" if args.data_dir is not None else "read"
+    elif not str(checkpoint).startswith("zoo:"):
+        _check(checkpoint, where.checkpoint, "checkpoint", "--checkpoint", results, where.trust_paths)
+    data_dir = where.data_dir or sweep.data.data_dir
+    if data_dir is not None:
+        _check(data_dir, where.data_dir, "data set", "--data_dir", results, where.trust_paths)
+    asks = "prepare" if where.trust_paths or where.data_dir else "leave" if data_dir is not None else "read"
+    return dataclasses.replace(
+        sweep,
+        network=dataclasses.replace(sweep.network, checkpoint=checkpoint),
+        data=dataclasses.replace(sweep.data, data_dir=data_dir, tfds=asks),
+    )
+
+
+def _check(path, own, what, flag, results, trust):
+    if own is None and not trust and not _is_near(path, results):
+        raise UserError(
+            f"{results}: its sidecar names the {what} {path}, which lies neither below the current folder nor below "
+            f"that of the results; it was not opened. Give {flag}, or --trust_paths to open what the sidecar names, or "
+            "--recount 0 to open nothing"
+        )
+    check_regular(path)
 
 
 def _is_near(path, results):

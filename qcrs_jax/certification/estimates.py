@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt32
 
 from .. import bounds
+from ..errors import SettingError
 from ..sampling.counts import Votes, soft_sums
 from ..sampling.streams import uniform
 from ..search import SigmaAscent, SigmaSearch
@@ -26,6 +27,8 @@ from .verdict import (
 )
 
 BOUNDS = ("clopper-pearson", "randomised")
+VOTES = "softmax(beta logits) in units of 2**-15, logits in steps of 2**-10"
+"""What a soft vote is, as `sampling.soft_votes` defines it. Another definition needs another text."""
 
 
 @functools.partial(
@@ -65,6 +68,7 @@ class Drawn:
 class Estimate(Protocol):
     """How many of n samples certify an image, and what they certify.
 
+    name: of the kind of estimate, in results files.
     columns: what a results file keeps beside the counts, by the names of Record.
     randomises: whether a uniform number is drawn for the bound.
     votes_beta: inverse temperature of the soft votes that are summed; None for none.
@@ -72,6 +76,7 @@ class Estimate(Protocol):
     may_end_early: whether an image may get fewer than n samples.
     """
 
+    name: str
     columns: tuple[str, ...]
     randomises: bool
     votes_beta: float | None
@@ -168,7 +173,7 @@ class _Hard(_OneEstimation):
         return {} if certificate.u is None else {"u": float(certificate.u)}
 
     def recorded(self):
-        return {"bound": self.bound} if self.randomises else {}
+        return {"name": self.name, **dataclasses.asdict(self)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,6 +187,7 @@ class Fixed(_Hard):
     """
 
     bound: str = "clopper-pearson"
+    name: ClassVar[str] = "fixed"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,6 +205,7 @@ class Tolerance(_Hard):
 
     tolerance: float
     bound: str = "clopper-pearson"
+    name: ClassVar[str] = "tolerance"
     on_host: ClassVar[bool] = True
     may_end_early: ClassVar[bool] = True
 
@@ -225,9 +232,6 @@ class Tolerance(_Hard):
     def fields(self, certificate):
         return {"n": int(certificate.n), **super().fields(certificate)}
 
-    def recorded(self):
-        return {**super().recorded(), "tolerance": self.tolerance}
-
 
 @dataclasses.dataclass(frozen=True)
 class Soft(_OneEstimation):
@@ -242,6 +246,7 @@ class Soft(_OneEstimation):
     """
 
     beta: float = 16.0
+    name: ClassVar[str] = "soft"
     columns: ClassVar[tuple[str, ...]] = ("pb_upper", "sums0", "sums", "squares")
     randomises: ClassVar[bool] = False
     on_host: ClassVar[bool] = True
@@ -275,14 +280,24 @@ class Soft(_OneEstimation):
         return {"pb_upper": float(votes.pb_upper), **sums}
 
     def recorded(self):
-        return {"certificate": "soft", "beta": self.beta}
+        return {"name": self.name, **dataclasses.asdict(self), "votes": VOTES}
 
 
-def estimate_of(recorded: dict) -> Fixed | Tolerance | Sequential | Soft:
-    """The estimate that a sidecar's request tells of, as `Estimate.recorded` wrote it."""
-    if recorded.get("certificate") == "soft":
-        return Soft(recorded["beta"])
-    if recorded.get("sequential"):
-        return Sequential(**recorded["sequential"])
-    bound = recorded.get("bound", "clopper-pearson")
-    return Tolerance(recorded["tolerance"], bound) if recorded.get("tolerance") else Fixed(bound)
+ESTIMATES: dict[str, type] = {estimate.name: estimate for estimate in (Fixed, Tolerance, Sequential, Soft)}
+"""The estimates by the names that the program and results files have for them."""
+
+
+def estimate_of(recorded: dict) -> Estimate:
+    """The estimate that a sidecar's request tells of, as `Estimate.recorded` wrote it.
+
+    Raises:
+        SettingError: there is none of that name, or it has no such settings.
+    """
+    settings = {name: value for name, value in recorded.items() if name not in ("name", "votes")}
+    kind = ESTIMATES.get(recorded.get("name", ""))
+    if kind is None:
+        raise SettingError(f"unknown {{estimate}} {recorded.get('name')!r}; known are {', '.join(ESTIMATES)}")
+    try:
+        return kind(**settings)
+    except TypeError as error:
+        raise SettingError(f"the {{estimate}} {kind.name!r} has other settings: {error}") from error

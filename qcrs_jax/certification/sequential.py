@@ -29,6 +29,7 @@ from jaxtyping import Array, Float, Int
 from scipy import interpolate, special
 
 from .. import bounds
+from ..errors import SettingError
 from .verdict import Certificate, fields_of, make_sequential_certificate
 
 SEQUENCES = ("union", "betting", "stages", "fixed")
@@ -76,22 +77,25 @@ class Sequential:
         decide: the radius r of the question whether the input is certifiably robust at r: sampling stops when it is
             answered.
         precision: sampling stops when the radius is known within this share: the certified radius is then at least
-            1 - precision times the upper bound, and so, with probability at least 1 - alpha - beta, the certified and
-            the true radius of the selected class are that close. It also stops where the upper bound is 0.
-        beta: failure probability of the upper bounds, for all looks together; alpha's by default.
+            1 - precision times the upper bound, and so, with probability at least 1 - alpha - alpha_upper, the
+            certified and the true radius of the selected class are that close. It also stops where the upper bound is
+            0.
+        alpha_upper: failure probability of the upper bounds, for all looks together; alpha by default.
         sequence: "union": Clopper-Pearson bounds of which the last look has half of alpha and the others equal parts of
             the other half; where all n samples are needed nearly those of a fixed n. "betting": `betting_lower`; needs
             the fewest samples where the answer is clear. "stages": as union, with alpha in equal parts on n / 100,
             n / 10 and n samples; Horvath et al. draw each stage anew, here the samples are pooled. "fixed": one look at
             all n.
-        step: samples between looks of the first two, at least; later each look has 1.2 times the samples of the last.
+        look_every: samples between looks of the first two, at least; later each look has 1.2 times the samples of the
+            last.
     """
 
     decide: float | None = None
     precision: float | None = None
-    beta: float | None = None
+    alpha_upper: float | None = None
     sequence: str = "union"
-    step: int = 50
+    look_every: int = 50
+    name: ClassVar[str] = "sequential"
     randomises: ClassVar[bool] = False
     votes_beta: ClassVar[None] = None
     on_host: ClassVar[bool] = True
@@ -104,12 +108,12 @@ class Sequential:
             raise ValueError(f"decide is a radius and must be finite and not negative, not {self.decide}")
         if self.precision is not None and not 0 < self.precision < 1:
             raise ValueError(f"precision is a share of the radius and must lie in (0, 1), not {self.precision}")
-        if self.beta is not None:
-            bounds.check_alpha(self.beta)
+        if self.alpha_upper is not None:
+            bounds.check_alpha(self.alpha_upper)
         if self.sequence not in SEQUENCES:
             raise ValueError(f"unknown sequence {self.sequence!r}; known are {', '.join(SEQUENCES)}")
-        if self.step < 1:
-            raise ValueError(f"step must be at least 1, not {self.step}")
+        if self.look_every < 1:
+            raise SettingError(f"{{look_every}} must be at least 1, not {self.look_every}")
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -153,7 +157,7 @@ class Sequential:
 
     def recorded(self) -> dict:
         """What a sidecar says of it."""
-        return {"sequential": dataclasses.asdict(self)}
+        return {"name": self.name, **dataclasses.asdict(self)}
 
     def looks(self, n: int) -> tuple[int, ...]:
         """How many samples there are at each look, the last n."""
@@ -163,10 +167,10 @@ class Sequential:
             return (n,)
         if self.sequence == "stages":
             return tuple(sorted({max(n // 100, 1), max(n // 10, 1), n}))
-        looks, m = [], self.step
+        looks, m = [], self.look_every
         while m < n:
             looks.append(m)
-            m = max(m + self.step, math.ceil(RATIO * m))
+            m = max(m + self.look_every, math.ceil(RATIO * m))
         return (*looks, n)
 
     def lower(self, look, successes, n: int, alpha: float):
@@ -177,13 +181,13 @@ class Sequential:
         return bounds.clopper_pearson_lower(successes, looks[look], alpha * self._shares(len(looks))[look])
 
     def upper(self, look, successes, n: int, alpha: float):
-        """Upper bounds of the confidence sequence, as `lower`; alpha is what beta is by default."""
+        """Upper bounds of the confidence sequence, as `lower`; alpha is what alpha_upper is by default."""
         failures = np.asarray(self.looks(n))[look] - np.asarray(successes)
-        return 1.0 - self.lower(look, failures, n, alpha if self.beta is None else self.beta)
+        return 1.0 - self.lower(look, failures, n, alpha if self.alpha_upper is None else self.alpha_upper)
 
     def check_alpha(self, alpha: float) -> None:
         """Raises ValueError for a failure probability for which the tables are not exact enough."""
-        for name, value in (("alpha", alpha), ("beta", self.beta)):
+        for name, value in (("alpha", alpha), ("alpha_upper", self.alpha_upper)):
             if value is not None and value < LEAST_ALPHA:
                 raise ValueError(f"{name} of a sequential estimation must be at least {LEAST_ALPHA:g}, not {value}")
 

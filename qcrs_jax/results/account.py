@@ -34,7 +34,7 @@ def account(request: dict, images: int | None = None) -> str:
     Certificates are meant, or, in a run of PREDICT, predictions. With "simultaneous" in the request, alpha is the
     share that one of its "images" has.
     """
-    what = "prediction" if request.get("method") == "predict" else "certificate"
+    what = "prediction" if request.get("kind") == "predictions" else "certificate"
     alpha, together = request["alpha"], request.get("simultaneous")
     text = f"Each {what} fails with probability at most alpha = {alpha:.6g}"
     if together:
@@ -65,12 +65,12 @@ def account(request: dict, images: int | None = None) -> str:
 
 def _claims(request):
     """What a decision's claims say."""
-    sequential = request.get("sequential") or {}
-    if sequential.get("decide") is None:
+    estimate = request.get("estimate") or {}
+    if estimate.get("decide") is None:
         return ""
-    beta = request["alpha"] if sequential.get("beta") is None else sequential["beta"]
+    beta = request["alpha"] if estimate.get("alpha_upper") is None else estimate["alpha_upper"]
     return (
-        f" Asked was whether the radius of the selected class exceeds {sequential['decide']:g}: robust = 1 is claimed "
+        f" Asked was whether the radius of the selected class exceeds {estimate['decide']:g}: robust = 1 is claimed "
         f"wrongly with probability at most {request['alpha']:.6g} an image, robust = 0 with at most {beta:.6g}; -1 is "
         "undecided."
     )

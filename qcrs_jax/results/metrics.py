@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from .account import RHO, wrong_share
-from .records import RecordsError, Run
+from .records import RecordsError, Run, is_soft
 
 LEVEL = 0.95
 """Of the intervals, over the images that were drawn."""
@@ -222,10 +222,9 @@ def agreement(run: Run, reference: Run | None) -> Agreement:
     agrees = differs = math.nan
     if reference and reference is not run:
         changed = [
-            key
-            for key in ("sigma", "classifier", "certificate")
-            if run.request and run.request.get(key) != reference.request.get(key)
+            key for key in ("sigma", "classifier") if run.request and run.request.get(key) != reference.request.get(key)
         ]
+        changed += ["certificate"] * (is_soft(run.request) != is_soft(reference.request))
         if changed:
             raise RecordsError(f"{run.path} and {reference.path} have different {' and '.join(changed)}")
         same = predictions == np.array([np.argmax(r.counts) for r in reference.records])

@@ -188,28 +188,27 @@ class Run:
     @property
     def input_specific(self) -> bool:
         """Whether sigma was chosen per input."""
-        searched = self.per_image or self.request.get("method") in ("qcrs", "ddrs")
-        return searched or len({r.sigma for r in self.records}) > 1
+        return self.per_image or chooses_sigma(self.request) or len({r.sigma for r in self.records}) > 1
 
     @property
     def of_an_earlier_version(self) -> bool:
         """Whether its sidecar lacks what `qcrs-jax verify` needs to draw its counts again."""
         provenance = self.sidecar.get("provenance", {})
-        return "versions" in provenance and "arguments" not in provenance
+        return "versions" in provenance and "settings" not in provenance
 
     @property
     def left_out(self) -> list[int] | None:
         """The images that could not be read; none of a log without a sidecar. None of a run that is not finished."""
-        if self.request.get("memory"):
-            return self.request["memory"].get("left_out", [])
-        if "arguments" in self.sidecar.get("provenance", {}):
+        if self.request.get("stored_balls"):
+            return self.request["stored_balls"].get("left_out", [])
+        if "settings" in self.sidecar.get("provenance", {}):
             return self.sidecar.get("left_out")
         return self.sidecar.get("left_out", [])
 
     @property
     def predicts(self) -> bool:
         """Whether it is a run of PREDICT, which certifies no radius."""
-        return self.request.get("method") == "predict" or any(r.radius is None for r in self.records)
+        return self.request.get("kind") == "predictions" or any(r.radius is None for r in self.records)
 
     @property
     def images(self) -> tuple:
@@ -256,7 +255,7 @@ def read_run(path: str | Path) -> Run:
         )
     _check_columns(path, header, {"idx", "label", "predict", "correct"} - set(columns), "results file")
     sidecar = read_sidecar(path)
-    if "radius" not in columns and sidecar.get("request", {}).get("method") != "predict":
+    if "radius" not in columns and sidecar.get("request", {}).get("kind") != "predictions":
         _check_prediction_columns(path, header, columns)
     records, seen = [], set()
     for number, row in rows:
@@ -431,6 +430,7 @@ def read_sidecar(path: Path) -> dict:
     content = whole_sidecar(path)
     if not content:
         return {}
+    content = sidecars.present(content)
     known = {name: content[name] for name in ("request", "provenance")}
     known["said"] = {name: content[name] for name in ("guarantee", "account") if name in content}
     return known | {name: content[name] for name in WHEN_FINISHED if name in content}
@@ -530,18 +530,9 @@ def parse_seconds(text):
     return sum(p * 60**i for i, p in enumerate(reversed(parts))) + 86400 * int(days.split()[0] if days else 0)
 
 
-_OF_SOME_SEARCHES = [f"qcrs.{name}" for name in "tolerance epsilon_step alpha objective max_evaluations".split()]
-
-
 def differences(before: dict, now: dict, where: tuple[str, str] = ("in the file", "now")) -> list[str]:
-    """A line for each setting in which two requests, as JSON has them, differ; `where` tells where each is.
-
-    Earlier versions recorded settings of other searches as well: those are no difference.
-    """
+    """A line for each setting in which two requests, as JSON has them, differ; `where` tells where each is."""
     before, now = _flat(before), _flat(now)
-    if before.get("qcrs.search") == now.get("qcrs.search") is not None:
-        one_sided = [name for name in _OF_SOME_SEARCHES if (name in before) != (name in now)]
-        before, now = ({k: v for k, v in settings.items() if k not in one_sided} for settings in (before, now))
     return [
         f"{key}: {before.get(key)!r} {where[0]}, {now.get(key)!r} {where[1]}"
         for key in sorted({*before, *now})
@@ -563,11 +554,26 @@ def sidecar_checksum(content: dict) -> str:
 def said_of(request: dict) -> dict:
     """What a sidecar says, in words, of the guarantees of a run with this request."""
     said = {}
-    if request.get("method") in ("qcrs", "ddrs") and "memory" not in request:
+    if chooses_sigma(request) and "stored_balls" not in request:
         said["guarantee"] = INPUT_SPECIFIC
     if "alpha" in request:
         said["account"] = account(request)
     return said
+
+
+def is_soft(request: dict) -> bool:
+    """Whether the certificates of a run of this request are of the class with the largest mean soft vote."""
+    return request.get("estimate", {}).get("name") == "soft"
+
+
+def is_ddrs(request: dict) -> bool:
+    """Whether a run of this request chose sigma by gradient ascent, each sample of which is differentiated."""
+    return request.get("search", {}).get("method") == "ddrs"
+
+
+def chooses_sigma(request: dict) -> bool:
+    """Whether a run of this request chose sigma per input."""
+    return request.get("search", {}).get("method", "cohen") != "cohen"
 
 
 def _flat(nested, prefix=""):

@@ -11,6 +11,9 @@ import unicodedata
 from collections.abc import Callable
 from typing import Any
 
+from . import format1
+
+FORMAT = 2
 LARGEST = 8 * 2**20  # bytes of a sidecar; that of 1.3 million images left out
 LARGEST_BATCH = 2**20  # noisy copies in a forward pass
 DEEPEST = 12  # braces and brackets inside each other
@@ -42,8 +45,21 @@ def parse(text: bytes) -> dict:
     except ValueError as error:  # of JSON, of UTF-8, or a number of thousands of digits
         raise Unfit(f"it is not JSON: {error}") from None
     _check_limits(content)
-    _check(content, _SIDECAR, "")
+    if not isinstance(content, dict):
+        raise Unfit("it is no object")
+    if content.get("format", 1) == 1:
+        _check(content, _SIDECAR_1, "")
+        _check({**format1.upgraded(content), "format": FORMAT}, _SIDECAR, "")
+    elif content["format"] == FORMAT:
+        _check(content, _SIDECAR, "")
+    else:
+        raise Unfit(f"it is of format {_kind(content['format'])}; this version reads formats 1 and {FORMAT}")
     return content
+
+
+def present(content: dict) -> dict:
+    """A sidecar as the present format has it, whichever it was written in."""
+    return content if content.get("format") == FORMAT else format1.upgraded(content)
 
 
 def _once(pairs):
@@ -173,6 +189,11 @@ def flag(value) -> bool:
     return isinstance(value, bool)
 
 
+def absent(value) -> bool:
+    """it should not be there"""
+    return False
+
+
 def file_name(value) -> bool:
     """it should be the name of a file in the same folder"""
     return (
@@ -192,7 +213,138 @@ _COUNT = whole(1, SAMPLES)
 _NOTE = text(2000)
 _LEFT_OUT = Several(whole(0, IMAGES), 10**6)
 
+_SEARCH = {
+    "method": Needed(one_of("cohen", "qcrs", "ddrs")),
+    "name": Needed(text(50)),
+    "search_n": _COUNT,
+    "sigma_lower": _SIGMA,
+    "sigma_upper": _SIGMA,
+    "epsilon": number(0),
+    "epsilon_step": number(0),
+    "alpha": _ALPHA,
+    "objective": text(50),
+    "max_evaluations": whole(1, 10_000),
+    "steps": whole(0, 10**6),
+    "draws": _COUNT,
+}
+
+_ESTIMATE = {
+    "name": Needed(text(50)),
+    "bound": text(50),
+    "tolerance": _SHARE,
+    "decide": Nullable(number(-1, 1e6)),
+    "precision": Nullable(number(0, 1e6)),
+    "alpha_upper": Nullable(_SHARE),
+    "sequence": text(50),
+    "look_every": _COUNT,
+    "beta": number(0),
+    "votes": _NOTE,
+}
+
+_INPUTS = {
+    "noise": _NOTE,
+    "platform": _NOTE,
+    "dtype": text(50),
+    "classifier": {
+        "arch": text(200),
+        "options": {},
+        "mean": Several(number(), 64),
+        "std": Several(number(), 64),
+        "weights_sha256": text(64),
+        "image_shape": Several(whole(1, 100_000), 3),
+    },
+    "dataset": {
+        "name": text(255),
+        "split": text(50),
+        "fingerprint": text(64),
+        "class_names": Nullable(Several(text(1000), CLASSES)),
+    },
+}
+
+_NUMBERS = {
+    "sigma": _SIGMA,
+    "sigmas": Several(_SIGMA, 10_001),
+    "n0": _COUNT,
+    "n": _COUNT,
+    "alpha": _ALPHA,
+    "seed": whole(0, 2**32 - 1),
+    "skip": whole(1, IMAGES),
+    "stop_when_wrong": flag,
+    "simultaneous": Nullable({"alpha": Needed(_ALPHA), "images": Needed(whole(1, IMAGES))}),
+    "shard": {
+        "part": Needed(whole(1, IMAGES)),
+        "of": Needed(whole(1, IMAGES)),
+        "images": Needed(whole(1, IMAGES)),
+    },
+}
+
+_STORED_BALLS = {"procedure": _NOTE, "source": file_name, "source_sha256": text(64), "left_out": _LEFT_OUT}
+
 _REQUEST = {
+    "kind": one_of("certificates", "pilot", "predictions", "curves"),
+    "search": _SEARCH,
+    "estimate": _ESTIMATE,
+    "budget": Nullable({"mean": Needed(_COUNT), "stop": whole(-IMAGES, IMAGES)}),
+    "stored_balls": _STORED_BALLS,
+    **_NUMBERS,
+    **_INPUTS,
+}
+
+_SETTINGS = {
+    "network": {
+        "checkpoint": path,
+        "normalization": Nullable(text(1000)),
+        "field": Nullable(text(1000)),
+        "prefix": Nullable(text(1000)),
+        "leave_out": Nullable(Several(text(1000), 1000)),
+        "image_size": Nullable(Several(whole(1, 4096), 2)),
+        "max_pool": Nullable(flag),
+        "macer": flag,
+        "dtype": one_of("float32", "bfloat16"),
+    },
+    "data": {
+        "dataset": Nullable(text(255)),
+        "data_dir": Nullable(path),
+        "class_order": Nullable(path),
+        "split": one_of("train", "test", "val"),
+        "resize": Nullable(whole(1, 4096)),
+        "on_error": one_of("stop", "skip"),
+        "memory_limit": Nullable(number(0)),
+    },
+    "images": {
+        "skip": whole(1, IMAGES),
+        "stop": whole(-IMAGES, IMAGES),
+        "shard": Nullable(Several(whole(1, IMAGES), 2)),
+    },
+    "noise": {"seed": whole(0, 2**32 - 1), "prng": one_of("threefry", "rbg")},
+}
+"""What a run was started with, as far as it decides the results; `verify` opens it so."""
+
+_PROVENANCE = {
+    "batch": whole(1, LARGEST_BATCH),
+    "images": whole(1, 2**16),
+    "started": _NOTE,
+    "checkpoint": path,
+    "data": text(LONGEST),
+    "devices": _NOTE,
+    "versions": {name: text(200) for name in ("python", "qcrs_jax", "jax", "jaxlib", "flax", "numpy")},
+    "stored_balls": {},
+}
+
+_SIDECAR = {
+    "format": whole(FORMAT, FORMAT),
+    "guarantee": text(5000),
+    "account": text(5000),
+    "request": Needed(_REQUEST),
+    "provenance": Needed({**_PROVENANCE, "settings": _SETTINGS, "stored_balls": {}}),
+    "owner": text(64),
+    "left_out": _LEFT_OUT,
+    "sha256": text(64),
+    "pixels_sha256": text(64),
+    "sidecar_sha256": text(64),
+}
+
+_REQUEST_1 = {
     "method": one_of("cohen", "qcrs", "ddrs", "predict", "curve"),
     "sigma": _SIGMA,
     "sigmas": Several(_SIGMA, 10_001),
@@ -258,12 +410,11 @@ _REQUEST = {
     "memory": {"procedure": _NOTE, "source": file_name, "source_sha256": text(64), "left_out": _LEFT_OUT},
 }
 
-_PATH = path
-_ARGUMENTS = {
-    "checkpoint": _PATH,
+_ARGUMENTS_1 = {
+    "checkpoint": path,
     "dataset": Nullable(text(255)),
-    "data_dir": Nullable(_PATH),
-    "class_order": Nullable(_PATH),
+    "data_dir": Nullable(path),
+    "class_order": Nullable(path),
     "split": one_of("train", "test", "val"),
     "on_error": one_of("stop", "skip"),
     "resize": Nullable(whole(1, 4096)),
@@ -288,26 +439,11 @@ _ARGUMENTS = {
     "macer": flag,
 }
 
-_SIDECAR = {
-    "guarantee": text(5000),
-    "account": text(5000),
-    "request": Needed(_REQUEST),
-    "provenance": Needed(
-        {
-            "arguments": _ARGUMENTS,
-            "batch": whole(1, LARGEST_BATCH),
-            "images": whole(1, 2**16),
-            "started": _NOTE,
-            "checkpoint": _PATH,
-            "data": text(LONGEST),
-            "devices": _NOTE,
-            "versions": {name: text(200) for name in ("python", "qcrs_jax", "jax", "jaxlib", "flax", "numpy")},
-            "memory": {},
-        }
-    ),
-    "owner": text(64),
-    "left_out": _LEFT_OUT,
-    "sha256": text(64),
-    "pixels_sha256": text(64),
-    "sidecar_sha256": text(64),
+
+_SIDECAR_1 = {
+    **_SIDECAR,
+    "format": absent,
+    "request": Needed(_REQUEST_1),
+    "provenance": Needed({**_PROVENANCE, "arguments": _ARGUMENTS_1, "memory": {}}),
 }
+"""Of format 1, which has no number."""

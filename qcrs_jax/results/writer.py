@@ -308,7 +308,13 @@ def _write_sidecar(path, request, provenance, more=None, owner=None):
 
 def _sidecar_text(path, request, provenance, more=None, owner=None):
     """The content of the sidecar; raises RecordsError where no reader would take it."""
-    content = {**said_of(request), "request": request, "provenance": provenance, **(more or {})}
+    content = {
+        "format": sidecar.FORMAT,
+        **said_of(request),
+        "request": request,
+        "provenance": provenance,
+        **(more or {}),
+    }
     if owner:
         content["owner"] = owner
     if more:

@@ -7,13 +7,34 @@ bayesian.py     QCRS by a posterior of the whole curve (posterior.py)
 ddrs.py         DDRS: gradient ascent on a surrogate of the radius
 """
 
+from ..errors import SettingError
 from .bayesian import Bayesian
 from .ddrs import DDRS, SigmaAscent
 from .protocol import FixedSigma, Query, Search
 from .qcrs import QCRS, Bisection, GoldenSection, Grid, Shrinking, SigmaSearch
 
-SEARCHES = {search.name: search for search in (GoldenSection, Bisection, Shrinking, Grid, Bayesian)}
-"""The searches of QCRS by the names that `--search` and results files have for them."""
+SEARCHES: dict[str, type[Search]] = {
+    search.name: search for search in (FixedSigma, GoldenSection, Bisection, Shrinking, Grid, Bayesian, DDRS)
+}
+"""The searches by the names that the program and results files have for them."""
+
+
+def search_of(recorded: dict) -> Search:
+    """The search that a sidecar's request tells of, as `Search.recorded` wrote it.
+
+    Raises:
+        SettingError: there is none of that name, or it has no such settings.
+    """
+    settings = {name: value for name, value in recorded.items() if name not in ("method", "name")}
+    kind = SEARCHES.get(recorded.get("name", ""))
+    if kind is None or kind.method != recorded.get("method"):
+        name, method = recorded.get("name"), recorded.get("method")
+        raise SettingError(f"unknown {{search}} {name!r} of {method!r}; known are {', '.join(SEARCHES)}")
+    try:
+        return kind(**settings)
+    except TypeError as error:
+        raise SettingError(f"the {{search}} {kind.name!r} has other settings: {error}") from error
+
 
 __all__ = [
     "DDRS",
@@ -29,4 +50,5 @@ __all__ = [
     "Shrinking",
     "SigmaAscent",
     "SigmaSearch",
+    "search_of",
 ]

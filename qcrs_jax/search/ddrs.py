@@ -46,6 +46,7 @@ class DDRS(Search):
     clamp: float = 0.001
 
     method: ClassVar[str] = "ddrs"
+    name: ClassVar[str] = "ddrs"
     static: ClassVar[tuple[str, ...]] = ("steps", "draws", "decay", "clamp")
 
     def __post_init__(self):
@@ -79,9 +80,6 @@ class DDRS(Search):
     def begin(self, classify, image, sigma, key, *, batch_size, axis_name):
         ascent = ascend(self, classify, image, sigma, key, batch_size=batch_size, axis_name=axis_name)
         return ascent.sigma, ascent
-
-    def recorded(self):
-        return {self.method: dataclasses.asdict(self)}
 
 
 PRESETS = {

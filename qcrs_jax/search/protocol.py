@@ -51,9 +51,10 @@ def _number(value):
 class Search:
     """How an input gets its sigma: a frozen dataclass, and a pytree whose numbers are leaves.
 
-    So another bracket or tolerance compiles nothing anew. What decides the shapes of a program is `static`.
+    So another bracket or epsilon compiles nothing anew. What decides the shapes of a program is `static`.
 
-    method: the name of the method in results files.
+    method: the family that it belongs to, in results files: "cohen", "qcrs" or "ddrs".
+    name: its own name there.
     search_n: noisy copies that it counts in each evaluation.
     static: attributes that are no leaves.
     sigma_upper: the upper end of its bracket; None where it has none.
@@ -64,6 +65,7 @@ class Search:
     """
 
     method: ClassVar[str]
+    name: ClassVar[str]
     static: ClassVar[tuple[str, ...]] = ()
     may_end_early: ClassVar[bool] = False
     widens: ClassVar[bool] = False
@@ -105,8 +107,9 @@ class Search:
         return self.samples
 
     def recorded(self) -> dict:
-        """What a sidecar says of it, by the name of the method."""
-        return {}
+        """What a sidecar says of it; `search_of` reads it."""
+        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {"method": self.method, "name": self.name, **own}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +117,7 @@ class FixedSigma(Search):
     """Keeps sigma as it is, for all inputs (Cohen et al., ICML 2019)."""
 
     method: ClassVar[str] = "cohen"
+    name: ClassVar[str] = "fixed"
     keeps_sigma: ClassVar[bool] = True
 
 

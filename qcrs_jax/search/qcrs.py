@@ -121,10 +121,6 @@ class QCRS(Search, abc.ABC):
     def check_start(self, sigma):
         check_bracket(sigma, self.sigma_lower, self.sigma_upper)
 
-    def recorded(self) -> dict:
-        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {self.method: {**own, "search": self.name}}
-
     @abc.abstractmethod
     def maximiser(self, sigma: Float[Array, ""], tables: Tables, num_classes: int) -> AskTell:
         """What asks for sigmas, and is told `told`."""
@@ -178,7 +174,7 @@ class _ByValues(QCRS):
     """A search that compares numbers at two sigmas.
 
     Attributes, beside those of QCRS:
-        tolerance: width of the bracket, or length of the stride, at which it ends (the published program's epsilon).
+        epsilon: width of the bracket, or length of the stride, at which it ends.
         objective: what is compared. "lcb", the published one: the radius of a lower confidence bound from the search_n
             samples. It saturates, at 2.21 sigma with 500 samples where a certificate of 100 000 reaches 3.81, so that
             sigmas are chosen too large. "predictive": the radius that the certification can be expected to give, with
@@ -186,7 +182,7 @@ class _ByValues(QCRS):
         alpha: failure probability of the lower bounds that "lcb" compares.
     """
 
-    tolerance: float = dataclasses.field(default=0.03, kw_only=True)
+    epsilon: float = dataclasses.field(default=0.03, kw_only=True)
     objective: str = dataclasses.field(default="predictive", kw_only=True)
     alpha: float = dataclasses.field(default=0.001, kw_only=True)
 
@@ -196,17 +192,16 @@ class _ByValues(QCRS):
         if self.objective not in OBJECTIVES:
             raise ValueError(f"unknown objective {self.objective!r}; known are {', '.join(OBJECTIVES)}")
         check_alpha(self.alpha)
-        check_positive(self, "tolerance")
+        check_positive(self, "epsilon")
         super().__post_init__()
-        if self.tolerance >= self.sigma_upper - self.sigma_lower:
+        if self.epsilon >= self.sigma_upper - self.sigma_lower:
             raise SettingError(
-                f"{{tolerance}} {self.tolerance:g} is as wide as the bracket, {self.sigma_lower:g} to "
-                f"{self.sigma_upper:g}: nothing would be searched; choose a smaller {{tolerance}} or a wider bracket"
+                f"{{epsilon}} {self.epsilon:g} is as wide as the bracket, {self.sigma_lower:g} to "
+                f"{self.sigma_upper:g}: nothing would be searched; choose a smaller {{epsilon}} or a wider bracket"
             )
-        if self.tolerance < 1e-4 * self.sigma_upper:
+        if self.epsilon < 1e-4 * self.sigma_upper:
             raise SettingError(
-                f"{{tolerance}} {self.tolerance} is finer than a search can tell; the least is "
-                f"{1e-4 * self.sigma_upper:g}"
+                f"{{epsilon}} {self.epsilon} is finer than a search can tell; the least is {1e-4 * self.sigma_upper:g}"
             )
         if self.objective == "lcb" and self.search_n < smallest_n(self.alpha):
             raise SettingError(
@@ -216,8 +211,8 @@ class _ByValues(QCRS):
 
     @property
     def bracket(self) -> tuple:
-        """The ends of the bracket, and the tolerance."""
-        return self.sigma_lower, self.sigma_upper, self.tolerance
+        """The ends of the bracket, and epsilon."""
+        return self.sigma_lower, self.sigma_upper, self.epsilon
 
     def tables(self, n, alpha):
         if self.objective == "lcb":
@@ -232,7 +227,7 @@ class GoldenSection(_ByValues):
     Attributes:
         sigma_lower, sigma_upper: the bracket, 0 < sigma_lower < sigma_upper.
         search_n: samples for each evaluation (the published program's gradient_n).
-        tolerance: width of the bracket at which it stops (the published program's epsilon).
+        epsilon: width of the bracket at which it stops.
         objective: what it compares: "predictive", the radius that the certification can be expected to give, or "lcb",
             that of a lower confidence bound from the search_n samples.
         alpha: failure probability of the lower bounds that "lcb" compares.
@@ -255,7 +250,7 @@ class GoldenSection(_ByValues):
 
 @dataclasses.dataclass(frozen=True)
 class Grid(_ByValues):
-    """Exhaustive search: all sigmas of a grid, `tolerance` apart, with the same noise at each.
+    """Exhaustive search: all sigmas of a grid, `epsilon` apart, with the same noise at each.
 
     Attributes as of GoldenSection.
     """
@@ -276,7 +271,7 @@ class Bisection(_ByValues):
     """Bisection on the sign of a central difference of lower bounds: the search that QCRS published.
 
     Draws anew for each evaluation. Attributes as of GoldenSection (objective "lcb" by default), and:
-        epsilon_step: the central difference steps tolerance / epsilon_step to either side.
+        epsilon_step: the central difference steps epsilon / epsilon_step to either side.
     """
 
     objective: str = dataclasses.field(default="lcb", kw_only=True)
@@ -287,7 +282,7 @@ class Bisection(_ByValues):
     def __post_init__(self):
         check_positive(self, "epsilon_step")
         super().__post_init__()
-        object.__setattr__(self, "step", self.tolerance / self.epsilon_step)
+        object.__setattr__(self, "step", self.epsilon / self.epsilon_step)
 
     @property
     def evaluations(self):
@@ -301,7 +296,7 @@ class Bisection(_ByValues):
 class Shrinking(Bisection):
     """Ascent by strides that shrink by 0.75, as in the published program. Attributes as of Bisection.
 
-    The tolerance is the length of the stride at which it stops.
+    epsilon is the length of the stride at which it stops.
     """
 
     name: ClassVar[str] = "shrinking"

@@ -1,0 +1,67 @@
+"""What is drawn of an image for its certificate, and how a line of a results file tells it."""
+
+from qcrs_jax import draw
+from qcrs_jax.certification.estimates import estimate_of
+from qcrs_jax.certification.verdict import fields_of
+from qcrs_jax.results.records import Record
+
+from .cost import Draws
+from .request import Request
+
+
+def one_record(index, label, seconds, fields) -> list:
+    """The one line of an image: a Record of `fields`, which are those of its answer."""
+    return [Record(idx=index, label=label, correct=fields["predict"] == label, seconds=seconds, **fields)]
+
+
+def draws_of(request: Request, planned: int | None = None) -> Draws:
+    """The noisy copies that an image gets; where its number of certification samples is planned, it is searched."""
+    search = request.search
+    counted = (search.search_n,) * search.evaluations
+    early = request.estimate.may_end_early or request.stop_when_wrong
+    if planned is not None:
+        return Draws((request.n0, planned), at_most=early)
+    return Draws(
+        (*counted, request.n0, *request.estimate.queries(request.n)),
+        search.samples - sum(counted),
+        early or search.may_end_early,
+    )
+
+
+def recorded_fields(request: dict) -> set[str]:
+    """The fields beside those of every run that each line of a run of this request has."""
+    own_n = {"budget", "stop_when_wrong"} & set(request)
+    return {*estimate_of(request["estimate"]).columns, *(["n"] if own_n else [])}
+
+
+def draw_image(request: Request, classify, image, **program):
+    """What is drawn of one image, or of several, for its certificate; `program` has the other arguments of `draw`.
+
+    Where it has sigma, that was searched before.
+    """
+    numbers = {"sigma": request.sigma, "n0": request.n0, "n": request.n, "alpha": request.alpha}
+    numbers |= {"estimate": request.estimate}
+    if "sigma" in program:  # a search may have widened its bracket beyond what may be asked for
+        numbers |= {"value_range": None}
+    else:
+        numbers |= {"search": request.search}
+    return draw(classify, image, **{**numbers, **program})
+
+
+def search_samples(request: Request, trace) -> int:
+    """Noisy copies spent on the choice of sigma; DDRS differentiates on each of its own."""
+    return 0 if trace is None else request.search.spent(trace)
+
+
+def fields(request: Request, certificate) -> dict:
+    """A certificate as fields of a Record, in Python's own numbers."""
+    found = {
+        **fields_of(certificate),
+        "sigma": float(certificate.sigma),
+        "search_samples": search_samples(request, certificate.search),
+        "counts0": tuple(certificate.counts0.tolist()),
+        "counts": tuple(certificate.counts.tolist()),
+    }
+    if request.own_n:
+        found["n"] = int(certificate.n)
+    return found | request.estimate.fields(certificate)
