@@ -17,10 +17,12 @@ import tempfile
 import time
 from pathlib import Path
 
+from requests_made import certificates
+
 from qcrs_jax.results.records import Record, read_run, sidecar_path
 from qcrs_jax.results.writer import Writer
 
-REQUEST = {"method": "cohen", "n": 100, "n0": 10}
+REQUEST = certificates() | {"n": 100, "n0": 10}
 RECORDS = [Record(i, 1, 1, 0.1 + i / 3, True, 0.25, 2 / 3, 0.0, 0, (0, 10), (1, 99)) for i in range(40)]
 
 

@@ -1,8 +1,10 @@
-"""Searches by name, for tests of all of them."""
+"""Searches of QCRS by name, for tests of all of them."""
 
 import dataclasses
 
-from qcrs_jax.search import SEARCHES
+from qcrs_jax.search import SEARCHES as EVERY
+
+SEARCHES = {name: kind for name, kind in EVERY.items() if kind.method == "qcrs"}
 
 
 def search(name, lower=0.08, upper=0.9, **settings):

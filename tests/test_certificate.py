@@ -17,6 +17,7 @@ from compiled import depths
 from jax.tree_util import Partial
 from reference_noise import reference_noise
 from scipy import special, stats
+from searches import SEARCHES
 
 from qcrs_jax import (
     ABSTAIN,
@@ -48,10 +49,9 @@ from qcrs_jax.bounds import (
 from qcrs_jax.certification.certificate import check_request
 from qcrs_jax.sampling.counts import SOFT_ONE, soft_votes
 from qcrs_jax.sampling.streams import ESTIMATION, SELECTION
-from qcrs_jax.search import SEARCHES
 
 KEY = jax.random.key(11)
-SETTINGS = GoldenSection(0.08, 0.9, tolerance=0.03)
+SETTINGS = GoldenSection(0.08, 0.9, epsilon=0.03)
 
 
 def certify_numpy(classify, image, sigma, key, n0, n, alpha):
@@ -99,7 +99,7 @@ def test_the_guarantee_holds_at_its_level():
 @pytest.mark.parametrize("search", [None, *SEARCHES])
 def test_counts_do_not_depend_on_the_batch_size(search):
     image = jnp.full(SHAPE, 0.05)
-    settings = search and searches.search(search, tolerance=0.05, search_n=130)
+    settings = search and searches.search(search, epsilon=0.05, search_n=130)
     first, *others = (
         certify(by_sign, image, 0.25, key=KEY, n0=30, n=777, search=settings, batch_size=b) for b in (1000, 64, 7)
     )
@@ -111,7 +111,7 @@ def test_counts_do_not_depend_on_the_batch_size(search):
 @pytest.mark.parametrize("search", [None, *SEARCHES])
 def test_images_together_are_the_images_one_by_one(search):
     images = jnp.stack([at_distance(d) for d in (0.1, -0.3, 0.0)])
-    settings = search and searches.search(search, tolerance=0.1, search_n=100)
+    settings = search and searches.search(search, epsilon=0.1, search_n=100)
     together = certify(linear, images, 0.25, key=KEY, n=500, search=settings)
     for i, image in enumerate(images):
         alone = certify(linear, image, 0.25, key=jax.random.fold_in(KEY, i), n=500, search=settings)
@@ -128,7 +128,7 @@ def test_one_compilation_serves_selection_search_and_estimation(search):
         return by_sign(images)
 
     first, other = (
-        search and searches.search(search, *bracket, tolerance=tolerance, search_n=100, epsilon_step=step)
+        search and searches.search(search, *bracket, epsilon=tolerance, search_n=100, epsilon_step=step)
         for bracket, tolerance, step in (((0.08, 0.9), 0.05, 0.4), ((0.16, 1.8), 0.07, 0.3))
     )
     image = jnp.full(SHAPE, 0.05)
@@ -180,7 +180,7 @@ def test_qcrs_finds_the_known_sigma_of_a_slab(search, bracket):
     k = n * slab_probability(width, sigmas)
     best = np.max(certified_radius(clopper_pearson_lower(k, n, 0.001), sigmas))
     classify = Partial(slab, width)
-    settings = searches.search(search, *bracket, tolerance=0.02, search_n=n, epsilon_step=0.2)
+    settings = searches.search(search, *bracket, epsilon=0.02, search_n=n, epsilon_step=0.2)
     found = search_sigma(classify, jnp.zeros(SHAPE), 0.3, settings, key=KEY, n=n)
     reached = certified_radius(
         clopper_pearson_lower(n * slab_probability(width, float(found.sigma)), n, 0.001), float(found.sigma)
@@ -233,7 +233,7 @@ def test_these_searches_draw_afresh_each_time(search):
 def test_certification_samples_are_fresh():
     # The same key, seen by search, selection and estimation: no two stages may share a noise vector.
     image = jnp.zeros(SHAPE)
-    settings = GoldenSection(0.2, 0.5, tolerance=0.25, search_n=40)
+    settings = GoldenSection(0.2, 0.5, epsilon=0.25, search_n=40)
     seen = []
 
     def spy(images):
@@ -361,7 +361,7 @@ def test_the_soft_guarantee_holds_on_the_linear_classifier(beta):
 
 @pytest.mark.parametrize("search", [None, "golden"])
 def test_soft_votes_do_not_depend_on_the_batch_nor_on_the_company(search):
-    settings = search and searches.search(search, tolerance=0.1, search_n=100)
+    settings = search and searches.search(search, epsilon=0.1, search_n=100)
     images = jnp.stack([jnp.full(SHAPE, level) for level in (0.05, 0.2)])
     first, other = (certify_soft(by_sign, images, n=777, search=settings, beta=1.0, batch_size=b) for b in (500, 7))
     jax.tree.map(np.testing.assert_array_equal, first, other)
@@ -418,8 +418,8 @@ def test_impossible_requests_are_told(change, message):
     [
         (GoldenSection, {"sigma_lower": 0.9}, "sigma_lower < sigma_upper"),
         (GoldenSection, {"sigma_lower": 0.0}, "0 < sigma_lower"),
-        (GoldenSection, {"tolerance": 0.0}, "tolerance"),
-        (GoldenSection, {"tolerance": 1e-9}, "finer"),
+        (GoldenSection, {"epsilon": 0.0}, "tolerance"),
+        (GoldenSection, {"epsilon": 1e-9}, "finer"),
         (GoldenSection, {"sigma_upper": np.inf}, "inf"),
         (GoldenSection, {"objective": "mean"}, "predictive, lcb"),
         (Bayesian, {"max_evaluations": 1}, "max_evaluations must be at least 2"),
@@ -449,7 +449,7 @@ from qcrs_jax.sampling.devices import all_agree, join_hosts, place, replicated
 if len(sys.argv) > 2:
     join_hosts(sys.argv[2], (int(sys.argv[3]), 2))
 key, images = jax.random.key(11), np.full((2, *SHAPE), 0.05, np.float32)
-settings = GoldenSection(0.08, 0.9, tolerance=0.1, search_n=130)
+settings = GoldenSection(0.08, 0.9, epsilon=0.1, search_n=130)
 
 def results(devices):
     options = dict(key=key, batch_size=7, devices=devices)

@@ -229,7 +229,7 @@ def test_a_classifier_that_answers_once_for_all_copies_is_refused(call):
 
 def test_a_tolerance_as_wide_as_its_bracket_is_refused():
     with pytest.raises(ValueError, match="nothing would be searched"):
-        GoldenSection(0.4, 0.6, tolerance=0.25)
+        GoldenSection(0.4, 0.6, epsilon=0.25)
     Bayesian(0.4, 0.6)  # which has none
 
 
@@ -259,8 +259,8 @@ assert jax.config.jax_debug_nans and jax.config.jax_numpy_rank_promotion == "rai
 classify = load_classifier("zoo:fashion_mnist-lenet-sigma0.25").classify
 images, key = np.random.default_rng(0).uniform(0, 1, (2, 28, 28, 1)).astype(np.float32), jax.random.key(0)
 alone = images[0]
-golden = GoldenSection(0.1, 0.6, tolerance=0.2, search_n=20)
-for kind in SEARCHES.values():
+golden = GoldenSection(0.1, 0.6, epsilon=0.2, search_n=20)
+for kind in (kind for kind in SEARCHES.values() if kind.method == 'qcrs'):
     certify(classify, alone, 0.25, key=key, n=50, search=kind(0.1, 0.6, search_n=20))
 certify(classify, images, 0.25, key=key, n=50, search=golden, devices=jax.devices())
 certify(classify, alone, 0.25, key=key, n=50, search=DDRS(0.1, 0.6, steps=3, draws=5))

@@ -11,6 +11,7 @@ from qcrs_jax.experiments.commands.demo import IMAGES
 from qcrs_jax.experiments.presets import PRESETS
 from qcrs_jax.experiments.run import cost
 from qcrs_jax.experiments.run.cost import NOTHING, Cost, Draws, Estimates, Rate, Work, duration, measure, size
+from requests_made import certificates
 
 from qcrs_jax import DDRS, Bayesian, GoldenSection
 from qcrs_jax.certification import certificate
@@ -260,7 +261,7 @@ def test_a_dry_run_of_a_budget_has_two_passes(tmp_path, capsys):
     words = ["certify", ZOO, tmp_path / "r.tsv", *SMALL, *THREE, "--budget", 300, "--epsilon", 0.1]
     run(*words, "--dry_run")
     lines = [line for line in capsys.readouterr().out.splitlines() if "to do" in line]
-    evaluations = GoldenSection(0.25 / 4, 0.25 * 3.5, tolerance=0.1).evaluations
+    evaluations = GoldenSection(0.25 / 4, 0.25 * 3.5, epsilon=0.1).evaluations
     assert [line.split(" samples")[0] for line in lines] == [
         f"3 images to do, {3 * (50 * evaluations + 20):,}",
         f"3 images to do, {3 * (20 + 300)}",
@@ -291,7 +292,7 @@ def test_a_dry_run_is_refused_as_the_run_is(tmp_path, capsys, monkeypatch, flags
     path, x = tmp_path / "r.tsv", np.zeros((2, 32, 32, 3), np.uint8)
     np.savez("colours.npz", x=x, y=[0, 1], class_names=[str(i) for i in range(10)])
     np.savez("few.npz", x=x[:, :28, :28, 0], y=[0, 1], class_names=["a", "b"])
-    Writer(path, {"method": "cohen", "seed": 0}, {}).__exit__()
+    Writer(path, certificates() | {"seed": 0}, {}).__exit__()
     words = ["certify", ZOO, path, *SMALL, "--max", 1, *flags]
     path.write_text(path.read_text() + "a line\n")
     before = {file: file.read_bytes() for file in tmp_path.iterdir()}

@@ -99,4 +99,4 @@ def test_the_published_runs(base, tmp_path, name, files):
     quick(name, tmp_path / "out", "--base", base)
     runs = [read_run(path) for path in sorted((tmp_path / "out").glob("*.tsv"))]
     assert len(runs) == files
-    assert all(run.request["qcrs"]["search"] == "bisection" and len(run.records) == 1 for run in runs)
+    assert all(run.request["search"]["name"] == "bisection" and len(run.records) == 1 for run in runs)

@@ -135,7 +135,7 @@ def test_the_plot_has_bands_of_the_exact_intervals(tmp_path, monkeypatch, runs):
 def test_a_run_whose_images_depend_on_each_other_has_no_band(tmp_path, monkeypatch, runs):
     drawn = []
     monkeypatch.setattr(plot, "save", lambda figure, out: drawn.append(figure))
-    made = {"request": {"memory": {}}, "provenance": {}}
+    made = {"request": {"stored_balls": {}}, "provenance": {}}
     (tmp_path / "second.tsv.json").write_text(json.dumps(made))
     plot.plot(runs, tmp_path / "p.png")
     assert len(drawn[0].axes[0].lines) == 2 and len(drawn[0].axes[0].collections) == 1

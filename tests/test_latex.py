@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from qcrs_jax.experiments.report.compare import comparison
 from qcrs_jax.experiments.report.latex import comment, escape
 from qcrs_jax.experiments.report.table import class_tables, tables
+from requests_made import certificates
 
 from qcrs_jax.results.records import Record, Run
 
@@ -93,7 +94,9 @@ def test_escapes_are_read_as_what_was_written():
 
 def make_run(name, method="cohen", classes=None, **request):
     data = {"name": name, "split": "test", "fingerprint": "A", "class_names": classes or ["a", "b", name]}
-    request = {"method": method, "sigma": 0.25, "alpha": 0.001, "n": 10, "dataset": data} | request
+    numbers = {"sigma": 0.25, "alpha": 0.001, "n": 10, "dataset": data}
+    made = {"kind": "predictions"} if method == "predict" else certificates(method)
+    request = made | numbers | request
     if method == "predict":
         records = [Record(i, i % 2, i % 2, None, True, counts=(5, 5)) for i in range(4)]
         return Run(Path(name), records, {"request": request | {"classifier": {}}})
@@ -101,7 +104,7 @@ def make_run(name, method="cohen", classes=None, **request):
     return Run(Path(name), records, {"request": request})
 
 
-QCRS = {"method": "qcrs", "qcrs": {"search": "golden"}}
+QCRS = {"method": "qcrs"}
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -115,7 +118,7 @@ def test_no_name_breaks_a_table(name):
     rows = check_document(class_tables([make_run(name, classes=["a", name, name])], "latex"))
     assert rows[1][0] == escape(name) and escape(f"{name} (2)") == rows[1][-1]
     check_document(tables([make_run(name, "predict"), make_run(f"2{name}", "predict", n=9)], "latex"))
-    check_document(tables([make_run(name, certificate="soft", beta=1.0)], "latex"))
+    check_document(tables([make_run(name, estimate={"name": "soft", "beta": 1.0})], "latex"))
 
 
 @pytest.mark.parametrize("name", HOSTILE)

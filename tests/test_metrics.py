@@ -25,6 +25,7 @@ from qcrs_jax.results.metrics import (
     summarise,
 )
 from qcrs_jax.results.records import Record, Run, read_run, said_of
+from qcrs_jax.results.sidecar import present
 
 RESULTS = Path(__file__).parents[2] / "shared/results"
 
@@ -239,7 +240,7 @@ def test_the_account_says_nothing_where_nothing_is_known():
     assert "of these" not in account({"alpha": 0.001}, 1)
     assert "of these" not in account({"alpha": 0.4}, 3)  # all may be wrong
     assert "None of these 5 certificates is wrong, with probability 0.999: at all" in account({"alpha": 1e-6}, 5)
-    predictions = account({"alpha": 0.001, "method": "predict"}, 20)
+    predictions = account({"alpha": 0.001, "kind": "predictions"}, 20)
     assert predictions.endswith("At most 1 of these 20 predictions is wrong, with probability 0.999.")
 
 
@@ -257,7 +258,7 @@ def test_what_a_sidecar_says_of_alpha_is_what_those_of_earlier_versions_say():
     told = [sidecar for sidecar in sidecars if "account" in sidecar]
     assert told
     for sidecar in told:
-        assert said_of(sidecar["request"])["account"] == sidecar["account"]
+        assert said_of(present(sidecar)["request"])["account"] == sidecar["account"]
     assert account({"alpha": 0.001}) == (
         "Each certificate fails with probability at most alpha = 0.001. Of M images expect up to 0.001 M wrong ones; "
         "all M hold at once with probability at least 1 - 0.001 M."

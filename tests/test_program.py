@@ -40,7 +40,7 @@ def test_a_program_for_all_platforms_gives_the_counts_of_certify(tmp_path):
     assert alone.returncode == 0, alone.stderr
     counts0, counts, sigma, radius = json.loads(alone.stdout)
 
-    settings = GoldenSection(0.08, 0.9, tolerance=0.03)
+    settings = GoldenSection(0.08, 0.9, epsilon=0.03)
     key = jax.random.fold_in(jax.random.key(0), 7)
     certificate = certify(load_classifier(name).classify, image, 0.25, key=key, n=1000, search=settings)
     assert (counts0, counts) == (certificate.counts0.tolist(), certificate.counts.tolist())

@@ -34,7 +34,7 @@ def test_a_data_set_s_curves(measured):
     labels = np.load(demo.IMAGES)["y"]
     assert curves.labels.tolist() == labels[:6:2].tolist() and (curves.classes == curves.labels).any()
     request = json.loads(measured.with_name("curves.tsv.json").read_text())["request"]
-    assert request["method"] == "curve" and request["n"] == 100 and request["skip"] == 2
+    assert request["kind"] == "curves" and request["n"] == 100 and request["skip"] == 2
 
 
 def test_shards_of_curves_are_one_run(measured, tmp_path):

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from requests_made import certificates
 
 from qcrs_jax.results.records import (
     COLUMNS,
@@ -31,7 +32,7 @@ from qcrs_jax.results.records import (
 from qcrs_jax.results.writer import Writer, write_run
 
 RESULTS = Path(__file__).parents[2] / "shared/results"
-REQUEST = {"method": "qcrs", "sigma": 0.5, "seed": 0, "dataset": {"name": "npz", "fingerprint": "ab"}}
+REQUEST = certificates("qcrs") | {"sigma": 0.5, "seed": 0, "dataset": {"name": "npz", "fingerprint": "ab"}}
 
 
 def make_record(idx=0, **changes):
@@ -308,7 +309,7 @@ def test_a_request_with_tuples_is_the_same_when_read_back(tmp_path):
 
 @pytest.mark.parametrize("method, says", [("qcrs", True), ("ddrs", True), ("cohen", False)])
 def test_the_sidecar_of_an_input_specific_method_says_what_its_certificates_hold_for(tmp_path, method, says):
-    with Writer(tmp_path / "r.tsv", {"method": method}, {}):
+    with Writer(tmp_path / "r.tsv", certificates(method), {}):
         pass
     content = json.loads(sidecar_path(tmp_path / "r.tsv").read_text())
     assert (content.get("guarantee") == INPUT_SPECIFIC) == says
@@ -458,7 +459,7 @@ def test_files_that_cannot_be_read(tmp_path):
 def test_our_files_know_whether_sigma_was_chosen_per_input(tmp_path):
     def run(name, method, sigmas):
         path = tmp_path / name
-        write_all(path, [make_record(i, sigma=s) for i, s in enumerate(sigmas)], {"method": method})
+        write_all(path, [make_record(i, sigma=s) for i, s in enumerate(sigmas)], certificates(method))
         return read_run(path)
 
     assert run("a", "qcrs", [0.5, 0.5]).input_specific

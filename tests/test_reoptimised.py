@@ -13,7 +13,7 @@ from qcrs_jax import GoldenSection, certify
 from qcrs_jax.data.load import load_dataset
 
 SIGMA = 0.25  # that the classifier was trained at: QCRS takes its class from there
-SEARCH = GoldenSection(0.08, 0.9, tolerance=0.03)
+SEARCH = GoldenSection(0.08, 0.9, epsilon=0.03)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -1,7 +1,7 @@
 """Searches on functions with a known maximum, and the published bisection against a plain transcription."""
 
-import argparse
 import dataclasses
+import json
 import math
 
 import jax
@@ -12,11 +12,11 @@ from classifiers import SHAPE, slab
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.tree_util import Partial
-from qcrs_jax.experiments.commands.method import add_method_arguments
 
 from qcrs_jax import certify
 from qcrs_jax.bounds import predictive_table
-from qcrs_jax.search import QCRS, SEARCHES, maximisers
+from qcrs_jax.errors import SettingError
+from qcrs_jax.search import QCRS, SEARCHES, GoldenSection, maximisers, search_of
 from qcrs_jax.search.maximisers import bisection, golden_section, grid, maximise, run, shrinking
 from qcrs_jax.search.qcrs import Tables
 
@@ -230,11 +230,16 @@ class Middle(QCRS):
 def test_a_search_of_one_s_own_is_one_class():
     found = certify(Partial(slab, 1.2), jnp.zeros(SHAPE), 0.2, key=jax.random.key(0), n=500, search=Middle(0.1, 1.6))
     assert found.search.evaluations == 3 and np.any(np.isclose(found.search.sigmas, 0.4))
-    assert found.sigma in found.search.sigmas and Middle(0.1, 1.6).recorded()["qcrs"]["search"] == "middle"
+    assert found.sigma in found.search.sigmas and Middle(0.1, 1.6).recorded()["name"] == "middle"
 
 
-def test_the_flag_knows_every_search():
-    parser = argparse.ArgumentParser()
-    add_method_arguments(parser)
-    (action,) = [action for action in parser._actions if action.dest == "search"]
-    assert list(action.choices) == list(SEARCHES)
+def test_each_search_is_read_back_from_what_it_records():
+    for name, kind in SEARCHES.items():
+        made = kind(*((0.1, 0.9) if dataclasses.fields(kind) else ()))
+        assert made.name == name and search_of(json.loads(json.dumps(made.recorded()))) == made
+    for wrong in ({"name": "fastest", "method": "qcrs"}, {"name": "golden", "method": "ddrs"}, {}):
+        with pytest.raises(SettingError) as caught:
+            search_of(wrong)
+        assert caught.value.settings == ("search",)
+    with pytest.raises(SettingError, match="other settings"):
+        search_of({**GoldenSection(0.1, 0.9).recorded(), "steps": 3})

@@ -36,7 +36,7 @@ def exact_error(sequential, p, side):
 @pytest.mark.parametrize("sequence", SEQUENCES)
 @pytest.mark.parametrize("p", [0.3, 0.5, 0.8413, 0.9, 0.977, 0.999])
 def test_all_bounds_of_a_sequence_hold_at_once_with_its_probability(sequence, p):
-    sequential = Sequential(decide=1.0, sequence=sequence, beta=0.03, step=10)
+    sequential = Sequential(decide=1.0, sequence=sequence, alpha_upper=0.03, look_every=10)
     assert exact_error(sequential, p, "lower") <= ALPHA
     assert exact_error(sequential, p, "upper") <= 0.03
     if sequence == "fixed":
@@ -76,7 +76,7 @@ def test_the_wealth_of_the_gambler_is_the_mean_likelihood_ratio():
 def test_what_runs_claims_wrongly_with_at_most_its_errors_and_stops_early(sequence):
     """`outcome` walks through the very tables that the compiled program looks up."""
     n, alpha, beta, r = 20_000, 0.01, 0.02, 1.0
-    sequential = Sequential(decide=r, sequence=sequence, beta=beta)
+    sequential = Sequential(decide=r, sequence=sequence, alpha_upper=beta)
     for z in (-0.5, 0.5, 0.9, 0.98, 1.0, 1.02, 1.1, 1.5, 3.0):
         p = float(special.ndtr(z))
         result = outcome(sequential, n, alpha, p)
@@ -211,7 +211,7 @@ def test_what_cannot_be_had_is_refused():
 
 
 @pytest.mark.parametrize(
-    "estimate", [Fixed(), Fixed("randomised"), Tolerance(0.1), Sequential(precision=0.1, step=20), Soft(2.0)]
+    "estimate", [Fixed(), Fixed("randomised"), Tolerance(0.1), Sequential(precision=0.1, look_every=20), Soft(2.0)]
 )
 def test_an_estimate_is_read_from_what_is_recorded_of_it(estimate):
     assert estimate_of(json.loads(json.dumps(estimate.recorded()))) == estimate
@@ -284,6 +284,6 @@ def test_tables_of_very_small_alphas_stay_on_the_safe_side(alpha, sequence, n):
 
 
 def test_alphas_that_are_too_small_for_the_tables():
-    for sequential, alpha in ((Sequential(decide=0.5), 1e-16), (Sequential(precision=0.1, beta=1e-300), 0.001)):
+    for sequential, alpha in ((Sequential(decide=0.5), 1e-16), (Sequential(precision=0.1, alpha_upper=1e-300), 0.001)):
         with pytest.raises(ValueError, match="of a sequential estimation must be at least 1e-15"):
             check_request(0.25, 10, 10_000, alpha, sequential)

@@ -4,6 +4,7 @@ import pytest
 from qcrs_jax.experiments.commands import compare
 from qcrs_jax.experiments.commands import table as table_of_commands
 from qcrs_jax.experiments.report import table
+from requests_made import certificates
 from test_records import make_record
 
 from qcrs_jax.results.records import RecordsError, read_run
@@ -11,7 +12,7 @@ from qcrs_jax.results.shards import read_runs
 from qcrs_jax.results.writer import Writer
 
 IMAGES, SKIP = 7, 10
-REQUEST = {"method": "cohen", "sigma": 0.5, "dataset": {"name": "npz", "split": "test", "fingerprint": "ab"}}
+REQUEST = certificates() | {"sigma": 0.5, "dataset": {"name": "npz", "split": "test", "fingerprint": "ab"}}
 
 
 def write_shard(path, part, of, leave_out=(), finish=True, images=IMAGES, **changes):

@@ -6,6 +6,7 @@ import json
 import os
 
 import pytest
+from requests_made import certificates
 
 from qcrs_jax.analysis.curves import read_all_curves
 from qcrs_jax.errors import UserError
@@ -16,12 +17,15 @@ from qcrs_jax.results.shards import read_runs
 from qcrs_jax.results.sidecar import LARGEST, Unfit, parse
 from qcrs_jax.results.writer import Writer
 
-RUN = {"request": {"method": "cohen", "sigma": 0.25, "n0": 10, "n": 100}, "provenance": {}}
+RUN = {"format": 2, "request": certificates(sigma=0.25, n0=10, n=100), "provenance": {}}
 HEADER = "idx\tlabel\tpredict\tradius\tcorrect\n"
 
 
-def changed(path, value):
-    content = json.loads(json.dumps(RUN))
+FORMAT_1 = {"request": {"method": "cohen", "sigma": 0.25, "n0": 10, "n": 100}, "provenance": {}}
+
+
+def changed(path, value, run=RUN):
+    content = json.loads(json.dumps(run))
     *parts, last = path.split(".")
     inner = content
     for part in parts:
@@ -41,8 +45,12 @@ def test_a_sidecar_of_a_run_passes():
     [
         ("request", []),
         ("provenance", None),
-        ("request.method", "guess"),
-        ("request.method", ["cohen"]),
+        ("format", 3),
+        ("format", "2"),
+        ("request.kind", "guess"),
+        ("request.kind", ["certificates"]),
+        ("request.search.method", "guess"),
+        ("request.search.name", 5),
         ("request.sigma", "0.25"),
         ("request.sigma", 0),
         ("request.sigma", True),
@@ -56,10 +64,11 @@ def test_a_sidecar_of_a_run_passes():
         ("request.seed", -1),
         ("request.skip", 0),
         ("request.sigmas", [0.1] * 10_002),
-        ("request.qcrs", {"search_n": 5}),
-        ("request.qcrs", {"search": "golden", "max_evaluations": 10**9}),
+        ("request.search", {"name": "golden", "search_n": 5}),
+        ("request.search", {"method": "qcrs", "name": "golden", "max_evaluations": 10**9}),
         ("request.budget", 5),
-        ("request.sequential", {"step": 0}),
+        ("request.estimate", {"name": "sequential", "look_every": 0}),
+        ("request.estimate.bound", 1),
         ("request.shard", {"part": 1, "of": 2**40, "images": 3}),
         ("request.classifier", "resnet"),
         ("request.classifier.weights_sha256", "0" * 65),
@@ -67,18 +76,18 @@ def test_a_sidecar_of_a_run_passes():
         ("request.dataset.class_names", "cat"),
         ("request.dataset.class_names", ["x"] * 100_001),
         ("request.dataset.name", "x" * 256),
-        ("request.memory.source", "../x"),
-        ("request.memory.source", ".."),
-        ("request.memory.source", "a\0b"),
-        ("request.memory.source", ""),
+        ("request.stored_balls.source", "../x"),
+        ("request.stored_balls.source", ".."),
+        ("request.stored_balls.source", "a\0b"),
+        ("request.stored_balls.source", ""),
         ("request.anything", 2**64),
         ("request.anything", "x" * 20_001),
         ("request." + "x" * 201, 1),
-        ("provenance.arguments.checkpoint", 3),
-        ("provenance.arguments.checkpoint", "a\nqcrs-jax: verified"),
-        ("provenance.arguments.data_dir", "x" * 4097),
-        ("provenance.arguments.resize", 10**9),
-        ("provenance.arguments.split", "/etc"),
+        ("provenance.settings.network.checkpoint", 3),
+        ("provenance.settings.network.checkpoint", "a\nqcrs-jax: verified"),
+        ("provenance.settings.data.data_dir", "x" * 4097),
+        ("provenance.settings.data.resize", 10**9),
+        ("provenance.settings.data.split", "/etc"),
         ("provenance.batch", 2**40),
         ("provenance.versions", {"jax": 3}),
         ("left_out", [-1]),
@@ -92,6 +101,27 @@ def test_other_types_and_ranges_are_refused_and_named(path, value):
         parse(json.dumps(changed(path, value)).encode())
     said = str(error.value)
     assert len(said) < 400 and (path[:200] in said or path.rpartition(".")[0] in said or path.count(".") > 3), said
+
+
+@pytest.mark.parametrize(
+    "path, value",
+    [
+        ("request.method", "guess"),
+        ("request.n", 0),
+        ("request.qcrs", {"search_n": 5}),
+        ("request.qcrs", {"search": "golden", "max_evaluations": 10**9}),
+        ("request.sequential", {"step": 0}),
+        ("request.memory.source", "../x"),
+        ("provenance.arguments.checkpoint", 3),
+        ("provenance.arguments.resize", 10**9),
+        ("provenance.arguments.split", "/etc"),
+        ("format", 1),
+    ],
+)
+def test_so_are_those_of_format_1(path, value):
+    assert parse(json.dumps(FORMAT_1).encode()) == FORMAT_1
+    with pytest.raises(Unfit, match=path.rpartition(".")[2]):
+        parse(json.dumps(changed(path, value, FORMAT_1)).encode())
 
 
 @pytest.mark.parametrize(
@@ -177,11 +207,11 @@ def test_shards_of_absurdly_many_images_are_missing_at_once(tmp_path):
     path = tmp_path / "r.tsv"
     path.write_text(HEADER + "0\t3\t3\t0.5\t1\n")
     request = {"skip": 1, "shard": {"part": 1, "of": 1, "images": 2**31 - 1}}
-    path.with_name("r.tsv.json").write_text(json.dumps({"request": request, "provenance": {}}))
+    path.with_name("r.tsv.json").write_text(json.dumps({"format": 2, "request": request, "provenance": {}}))
     with pytest.raises(RecordsError, match="2147483646 of its 2147483647 images are missing, the first is 1;"):
         read_runs([path])
     request["shard"]["of"] = 2**31 - 1
-    path.with_name("r.tsv.json").write_text(json.dumps({"request": request, "provenance": {}}))
+    path.with_name("r.tsv.json").write_text(json.dumps({"format": 2, "request": request, "provenance": {}}))
     with pytest.raises(RecordsError, match=r"number 2, 3, .*, \.\.\. is missing"):
         read_runs([path])
 
@@ -191,7 +221,7 @@ def test_curves_whose_sidecar_has_other_sigmas(tmp_path):
     path.write_text("idx\tlabel\tsigma\tcounts\n0\t1\t0.5\t3,7\n0\t1\t0.25\t1,2,3\n")
     for sigma, message in ((0.125, "is not among its sigmas"), (0.25, "and the first line has")):
         request = {"sigma": sigma, "sigmas": [0.25, 0.5], "n": 10}
-        path.with_name("c.tsv.json").write_text(json.dumps({"request": request, "provenance": {}}))
+        path.with_name("c.tsv.json").write_text(json.dumps({"format": 2, "request": request, "provenance": {}}))
         with pytest.raises(RecordsError, match=message):
             read_all_curves([path])
 
@@ -210,12 +240,11 @@ def test_tables_show_what_would_steer_a_terminal(tmp_path, capsys):
     path.write_text(HEADER + "0\t0\t0\t0.5\t1\n1\t1\t0\t0.5\t0\n")
     names = ["cat\x1b]0;owned\x07", "dog\nforged row"]
     request = {
-        "method": "qcrs",
+        **certificates("qcrs", name="\x1b[2J"),
         "sigma": 0.25,
-        "qcrs": {"search": "\x1b[2J"},
         "dataset": {"name": "d\x1bc", "split": "te\x07st", "class_names": names},
     }
-    path.with_name(path.name + ".json").write_text(json.dumps({"request": request, "provenance": {}}))
+    path.with_name(path.name + ".json").write_text(json.dumps({"format": 2, "request": request, "provenance": {}}))
     for flags in ([], ["--classes"], ["--format", "markdown"], ["--format", "csv"]):
         assert cli.main(["table", str(path), *flags]) == 0
         text = capsys.readouterr().out
@@ -240,7 +269,7 @@ def test_tables_say_how_many_images_were_left_out(tmp_path, capsys):
     assert cli.main(["table", str(path), "--format", "csv"]) == 0
     (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
     assert row["left_out"] == "2"
-    sidecar.write_text(json.dumps({**RUN, "provenance": {"arguments": {}}}))
+    sidecar.write_text(json.dumps({**RUN, "provenance": {"settings": {}}}))
     assert cli.main(["table", str(path)]) == 0
     assert "is not finished, or what its sidecar said of that was taken out" in capsys.readouterr().out
     sidecar.write_text(json.dumps({**RUN, "left_out": []}))

@@ -79,7 +79,7 @@ def test_simulated_searches_are_real_ones(name):
     # At the middle of a slab the class shares are known, and a sample changes its class at most once in sigma, as a
     # simulated one does: chosen sigmas, and so regrets, have one distribution.
     width, original, repeats = 1.2, 0.25, 300
-    search = searches.search(name, 0.1, 2.0, tolerance=0.03, search_n=50, max_evaluations=8)
+    search = searches.search(name, 0.1, 2.0, epsilon=0.03, search_n=50, max_evaluations=8)
     sigmas = np.sort(np.append(np.geomspace(0.02, 9, 400), original))
     p = slab_probability(width, sigmas)
     counts = np.round(1e9 * np.stack([p, 1 - p], axis=-1)).astype(int)[None]
@@ -122,7 +122,7 @@ def test_the_bayesian_search_beats_the_published_one_on_measured_curves():
     best = best_radius(curves, 0.12, 1.7).mean()
 
     def radius(name, **settings):
-        search = searches.search(name, 0.12, 1.7, tolerance=0.03, epsilon_step=0.2, **settings)
+        search = searches.search(name, 0.12, 1.7, epsilon=0.03, epsilon_step=0.2, **settings)
         return simulate_searches(curves, search, key=jax.random.key(1), repeats=1).radius.mean()
 
     published = radius("bisection")  # 7 500 samples
@@ -135,7 +135,7 @@ def test_the_bayesian_search_beats_the_published_one_on_measured_curves():
 def test_the_command_tells_searches_apart(tmp_path, capsys):
     curves, path = falling([0.3, 0.5, 0.8]), tmp_path / "curves.tsv"
     sigmas = curves.sigmas.tolist()
-    request = {"method": "curve", "sigma": sigmas[curves.original], "sigmas": sigmas, "n": N}
+    request = {"kind": "curves", "sigma": sigmas[curves.original], "sigmas": sigmas, "n": N}
     request["sigmas"][curves.original] = float(np.float32(request["sigma"]))
     with Writer(path, request, {}, columns=COLUMNS, read=lambda path: []) as writer:
         for i in range(3):
@@ -154,7 +154,7 @@ def hostile(tmp_path, lines=None, **changed):
     path = tmp_path / "curves.tsv"
     curves = falling([0.3])
     sigmas = [0.125, 0.25, 0.5]
-    request = {"method": "curve", "sigma": 0.25, "sigmas": sigmas, "n": N}
+    request = {"kind": "curves", "sigma": 0.25, "sigmas": sigmas, "n": N}
     with Writer(path, request, {}, columns=COLUMNS, read=lambda path: []) as writer:
         for sigma, counts in zip(sigmas, curves.counts[0]):
             writer.write(Point(0, 0, sigma, tuple(counts.tolist())))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from qcrs_jax.experiments.report.table import class_tables, tables
 from qcrs_jax.experiments.report.words import group_by_images
+from requests_made import certificates
 from scipy import stats
 
 from qcrs_jax.results.metrics import acr_interval, columns
@@ -19,7 +20,7 @@ from qcrs_jax.results.records import EARLIER_VERSION, Record, RecordsError, Run
 def make_run(tmp_path, name, fingerprint=None, radius=0.5):
     request = {"dataset": {"name": "d", "split": "test", "fingerprint": fingerprint}} if fingerprint else {}
     if request:
-        request |= {"method": "cohen", "sigma": 0.25, "alpha": 0.001}
+        request |= certificates(sigma=0.25, alpha=0.001)
     records = [Record(i, 1, 1, radius, True) for i in range(2)]
     return Run(tmp_path / name, records, {"request": request} if request else {})
 
@@ -58,7 +59,7 @@ def pets(tmp_path):
         for i, (label, answer, radius) in enumerate(answers)
     ]
     dataset = {"name": "pets", "split": "test", "fingerprint": "A", "class_names": ["cat", "dog_1", "cow"]}
-    request = {"method": "cohen", "sigma": 0.25, "alpha": 0.001, "dataset": dataset}
+    request = certificates(sigma=0.25, alpha=0.001, dataset=dataset)
     return Run(tmp_path / "r.tsv", records, {"request": request})
 
 
@@ -146,7 +147,7 @@ def test_a_run_whose_images_depend_on_each_other_has_none(tmp_path):
     run = many(tmp_path, "m.tsv", 60)
     plain = tables([run])
     assert "memory-based run" not in plain and "--budget" not in plain
-    run.sidecar["request"] = {"memory": {}}
+    run.sidecar["request"] = {"stored_balls": {}}
     text = tables([run], radii=[0.0])
     assert text.splitlines()[5].split() == [*BELOW, "-", "-"]
     assert "run has no such intervals (-): its answers depend" in " ".join(text.split())
@@ -156,7 +157,7 @@ def test_a_run_whose_images_depend_on_each_other_has_none(tmp_path):
 
 def predictions(tmp_path, n, answers, counts=None, **request):
     """A run of PREDICT over four images of the classes 0, 0, 1, 1."""
-    request = {"method": "predict", "sigma": 0.25, "alpha": 0.001, "n": n, "classifier": {"arch": "a"}} | request
+    request = {"kind": "predictions", "sigma": 0.25, "alpha": 0.001, "n": n, "classifier": {"arch": "a"}} | request
     records = [
         Record(i, label, answer, None, answer == label, seconds=1.0, counts=counts and counts[i])
         for i, (label, answer) in enumerate(zip((0, 0, 1, 1), answers))
@@ -201,7 +202,7 @@ def test_robust_and_right_apart_from_robust_and_wrong(tmp_path):
         for i, (label, predict, robust) in enumerate(answers)
     ]
     records[0] = dataclasses.replace(records[0], counts0=(9, 0))
-    request = {"method": "cohen", "sigma": 0.25, "alpha": 0.001, "sequential": {"decide": 0.3}}
+    request = certificates(estimate={"name": "sequential", "decide": 0.3}, sigma=0.25, alpha=0.001)
     text = tables([Run(tmp_path / "r.tsv", records, {"request": request})], "markdown")
     assert "3 robust at 0.3, 1 not, 1 undecided; robust and right are 2 of 5 images, robust and wrong 1" in text
     other = Run(tmp_path / "log", records, {})  # of another program, whose column robust is something else
@@ -209,7 +210,7 @@ def test_robust_and_right_apart_from_robust_and_wrong(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "provenance, earlier", [({"versions": {}}, True), ({"versions": {}, "arguments": {}}, False), ({}, False)]
+    "provenance, earlier", [({"versions": {}}, True), ({"versions": {}, "settings": {}}, False), ({}, False)]
 )
 def test_a_file_of_an_earlier_version_says_so(tmp_path, provenance, earlier):
     run = make_run(tmp_path, "a", "A")

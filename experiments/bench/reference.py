@@ -53,7 +53,7 @@ def exact_counts(device, batch_size: int = 512, images: int = 1):
         image = np.stack([image] * images)
         key = jax.numpy.stack([key] * images)
     program = {"key": key, "n": EXACT_N, "batch_size": batch_size // images, "devices": [device]}
-    searches = None, GoldenSection(0.08, 0.9, tolerance=0.1)
+    searches = None, GoldenSection(0.08, 0.9, epsilon=0.1)
     found = [certify(by_sign, image, SIGMA, search=search, **program).counts for search in searches]
     return np.stack([np.asarray(one).reshape(-1, 4)[-1] for one in found])
 
@@ -104,7 +104,7 @@ def settings() -> dict[str, dict]:
 
     bracket, common = (0.08, 0.9), {"search_n": 100}
     searches = {
-        name: {"search": SEARCHES[name](*bracket, tolerance=0.2, **common)}
+        name: {"search": SEARCHES[name](*bracket, epsilon=0.2, **common)}
         for name in ("golden", "bisection", "shrinking", "grid")
     }
     return {
