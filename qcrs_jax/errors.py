@@ -6,7 +6,7 @@ _MARKED = re.compile("\ue000(.*?)\ue001")  # private characters, which no other 
 
 
 def setting(name: str) -> str:
-    """The name of a setting, for the text of a UserError: the library's own, which a command puts into its own words."""
+    """The name of a setting, for the text of a UserError: the library's own, which a command may put in other words."""
     return f"\ue000{name}\ue001"
 
 
@@ -27,12 +27,14 @@ class UserError(ValueError):
 
     def named(self, names: dict[str, str]) -> str:
         """The message with other `names` of settings, such as flags; and what was added to it since."""
-        text = _MARKED.sub(lambda found: names.get(found[1], found[1]), self.text)
+        text = _MARKED.sub(lambda found: _named(found[1], names), self.text)
         return "\n".join([text, *getattr(self, "__notes__", ())])
 
-    def renamed(self, names: dict[str, str]) -> "UserError":
-        """The same error about settings of other `names`."""
-        return UserError(_MARKED.sub(lambda found: setting(names.get(found[1], found[1])), self.text))
+
+def _named(name, names):
+    """The name of a setting; of one inside others, as search.epsilon, beside its own."""
+    last = name.rpartition(".")[2]
+    return f"{names[last]} ({name})" if last in names and last != name else names.get(name, name)
 
 
 class SettingError(UserError):

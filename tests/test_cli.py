@@ -1,6 +1,5 @@
 """Every command as a user runs it, on small real inputs, bad ones included."""
 
-import argparse
 import contextlib
 import csv
 import hashlib
@@ -19,20 +18,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from format_1 import as_format_1
 from kill_runs import cut, kill_runs, lines
 from PIL import Image
 from qcrs_jax.convert.zoo import resolve
 from qcrs_jax.experiments import cli
 from qcrs_jax.experiments.bench.torch_nets import CifarResNet, LeNet, randomise
-from qcrs_jax.experiments.commands import certify as certify_of_commands
 from qcrs_jax.experiments.commands import demo
-from qcrs_jax.experiments.run import batch_size, certify, pipeline
+from qcrs_jax.experiments.commands.method import request_of
+from qcrs_jax.experiments.commands.sweep import sweep_of
+from qcrs_jax.experiments.run import batch_size, pipeline
 from scipy import stats
 
 from qcrs_jax.bounds import randomised_lower, soft_bounds, soft_radius
 from qcrs_jax.certification.sequential import Sequential
 from qcrs_jax.data.load import DATASETS, name_of
 from qcrs_jax.results.records import INPUT_SPECIFIC, read_run
+from qcrs_jax.results.sidecar import present
 from qcrs_jax.search.ddrs import DDRS, PRESETS
 
 PROGRAM = str(Path(sys.executable).with_name("qcrs-jax"))
@@ -173,9 +175,9 @@ def test_help_lists_every_command(tmp_path):
     assert "'certificate'" in refused("certificate", cwd=tmp_path)
 
 
-def test_every_option_of_certify_is_explained():
-    parser = argparse.ArgumentParser()
-    certify_of_commands.add_arguments(parser)
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_every_flag_is_explained(command):
+    parser = cli.parser_of(command).complete()
     assert [action.dest for action in parser._actions if not action.help] == []
 
 
@@ -200,11 +202,11 @@ def test_certify(certified, name):
     if name != "cohen":
         assert len({r.sigma for r in run.records}) > 1 and run.input_specific
     if name == "ddrs":
-        assert run.request["qcrs"] is None and run.request["ddrs"]["draws"] == 10
+        assert run.request["search"]["method"] == "ddrs" and run.request["search"]["draws"] == 10
         text = (certified / "ddrs.out").read_text()
         assert "DDRS, sigma 0.25 (ddrs.tsv)" in text and "Samples of DDRS's search are differentiated" in text
     elif name != "cohen":
-        assert run.request["qcrs"]["search"] == name
+        assert run.request["search"]["name"] == name
     if name == "bayesian":
         above = sum(r.sigma > 3.5 * 0.25 + 1e-6 for r in run.records)
         assert f"above it for {above} of 3 images" in (certified / "bayesian.out").read_text()
@@ -461,7 +463,7 @@ def test_a_tolerance_spends_as_many_samples_as_an_image_needs(here):
     text = qcrs_jax(*words, "--max", 4, cwd=here).stdout
     assert (here / "r.tsv").read_text().startswith(first) and "2 of 4 images are done" in text
     run = read_run(here / "r.tsv")
-    assert run.request["tolerance"] == 0.05 and all(sum(r.counts) == r.n <= 4000 for r in run.records)
+    assert run.request["estimate"]["tolerance"] == 0.05 and all(sum(r.counts) == r.n <= 4000 for r in run.records)
     assert min(r.n for r in run.records) < 4000
     for record in run.records:
         k = record.counts[int(np.argmax(record.counts0))]
@@ -509,7 +511,7 @@ def test_a_randomised_bound_is_recorded_with_its_number(here):
     text = unwrapped(qcrs_jax(*words, "--bound", "randomised", cwd=here).stdout)
     assert "over 2 images expect up to 0.002 wrong ones, and all hold at once with probability at least 0.998" in text
     run = read_run(here / "r.tsv")
-    assert run.request["bound"] == "randomised" and "1 - 0.001 M" in (here / "r.tsv.json").read_text()
+    assert run.request["estimate"]["bound"] == "randomised" and "1 - 0.001 M" in (here / "r.tsv.json").read_text()
     for record in run.records:
         k = record.counts[int(np.argmax(record.counts0))]
         assert 0 < record.u <= 1 and record.pa_lower == randomised_lower(k, 500, 0.001, record.u)
@@ -554,9 +556,9 @@ def test_certify_soft(certified):
     words = [*SMALL, "--method", "cohen", "--certificate", "soft", "--beta", 500, "--alpha", 0.05, "--max", 3]
     done = qcrs_jax("certify", "lenet.pth", "soft.tsv", *words, cwd=certified)
     run = read_run(certified / "soft.tsv")
-    assert (run.request["certificate"], run.request["beta"]) == ("soft", 500.0)
+    assert (run.request["estimate"]["name"], run.request["estimate"]["beta"]) == ("soft", 500.0)
     hard = read_run(certified / "cohen.tsv")
-    assert "certificate" not in hard.request and "beta" not in hard.request
+    assert hard.request["estimate"] == {"name": "fixed", "bound": "clopper-pearson"}
     assert [r.counts for r in run.records] == [r.counts for r in hard.records]
     for r in run.records:  # the certificate follows from the file alone
         selected, spoilt = np.argmax(r.sums0), run.request["n"] - sum(r.counts)
@@ -678,18 +680,17 @@ def test_convert_gives_what_certify_takes(certified):
 
 @pytest.mark.parametrize("name", ["cohen", "macer"])
 def test_published_flags_mean_what_they_meant(name):
-    parser = argparse.ArgumentParser()
-    certify_of_commands.add_arguments(parser)
+    parser = cli.parser_of("certify")
     args = parser.parse_args(PUBLISHED[name].split())
-    assert (args.N0, args.N, args.alpha, args.gradient_n) == (100, 100_000, 0.001, 500)
-    assert (args.split, args.method, args.max) == ("test", "qcrs", -1)
+    request, sweep = request_of(args), sweep_of(args)
+    assert (request.n0, request.n, request.alpha) == (100, 100_000, 0.001)
+    assert (sweep.data.split, request.search.method, sweep.images.stop) == ("test", "qcrs", -1)
     assert name_of(args.data_dir) == "cifar10" and args.dataset is None  # of nothing that is named
-    request = certify.check(args)
     left, right, step, skip = {"cohen": (0.08, 0.9, 0.4, 1), "macer": (0.12, 1.9, 0.2, 20)}[name]
     assert (request.search.sigma_lower, request.search.sigma_upper, request.search.epsilon) == (left, right, 0.03)
-    assert (args.epsilon_step, request.search.search_n, request.search.alpha) == (step, 500, 0.001)
+    assert (request.search.epsilon_step, request.search.search_n, request.search.alpha) == (step, 500, 0.001)
     assert request.sigma == {"cohen": 0.25, "macer": 0.5}[name]
-    assert request.skip == skip and args.macer == (name == "macer")
+    assert sweep.images.skip == skip and sweep.network.macer == (name == "macer")
 
 
 @pytest.mark.parametrize("name", ["cohen", "macer"])
@@ -923,46 +924,52 @@ def test_demo(tmp_path, monkeypatch, capsys):
 
 
 def test_the_demo_as_it_ships_parses():
-    parser = argparse.ArgumentParser()
-    certify_of_commands.add_arguments(parser)
+    parser = cli.parser_of("certify")
     for flags in demo.RUNS.values():
         args = parser.parse_args([demo.CHECKPOINT, "r.tsv", "--data_dir", str(demo.IMAGES), *demo.COMMON, *flags])
-        assert certify.check(args).n == 10_000
+        assert request_of(args).n == 10_000
         assert resolve(args.checkpoint).is_file() and args.data_dir.is_file()
 
 
 def test_every_data_set_can_be_asked_for():
-    parser = argparse.ArgumentParser()
-    certify_of_commands.add_arguments(parser)
-    (action,) = [a for a in parser._actions if a.dest == "dataset"]
-    assert tuple(action.choices) == DATASETS
+    parser = cli.parser_of("certify")
+    for name in DATASETS:
+        words = f"c r --sigma 0.5 --dataset {name}".split()
+        assert sweep_of(parser.parse_args(words)).data.dataset == name
 
 
 def test_every_preset_of_ddrs_can_be_asked_for_and_changed():
-    parser = argparse.ArgumentParser()
-    certify_of_commands.add_arguments(parser)
-    (action,) = [a for a in parser._actions if a.dest == "ddrs_preset"]
+    parser = cli.parser_of("certify")
+    (action,) = [a for a in parser.complete()._actions if a.dest == "ddrs_preset"]
     assert sorted(action.choices) == sorted(PRESETS)
     words = "c r --method ddrs --sigma 0.5 --left 0.1 --ddrs_preset paper --ddrs_draws 8 --ddrs_decay".split()
-    request = certify.check(parser.parse_args(words))
+    request = request_of(parser.parse_args(words))
     assert request.search == DDRS(0.1, 1.75, 900, 8, 1e-4, True, clamp=0.02)
 
 
-def test_a_run_of_before_ddrs_goes_on(certified):
-    # Its sidecar does not know the field.
-    for name in ("cohen.tsv", "cohen.tsv.json"):
-        (certified / f"old_{name}").write_bytes((certified / name).read_bytes())
-    file = certified / "old_cohen.tsv.json"
-    content = json.loads(file.read_text())
-    del content["request"]["ddrs"]
-    file.write_text(json.dumps(content))
-    words = [*SMALL, "--method", "cohen", "--max", 3]
-    assert "3 of 3 images are done" in qcrs_jax("certify", "lenet.pth", "old_cohen.tsv", *words, cwd=certified).stdout
+@pytest.mark.parametrize("name", ["cohen", "golden", "bayesian", "ddrs"])
+def test_a_run_of_format_1_goes_on_and_is_finished_in_format_2(certified, name):
+    old = certified / f"old_{name}.tsv"
+    old.write_bytes((certified / f"{name}.tsv").read_bytes())
+    content = json.loads((certified / f"{name}.tsv.json").read_text())
+    before = as_format_1(content)
+    sidecar = old.with_name(f"{old.name}.json")
+    sidecar.write_text(json.dumps(before))
+    assert present(before)["request"] == content["request"] and "format" not in before
+    ascent = "--method ddrs --ddrs_steps 4 --ddrs_draws 10 --ddrs_step_size 0.1".split()
+    flags = {"cohen": ["--method", "cohen"], "ddrs": ascent}.get(name, ["--search", name])
+    words = ["certify", "lenet.pth", old.name, *SMALL, *flags]
+    assert "3 of 3 images are done" in qcrs_jax(*words, "--max", 3, cwd=certified).stdout
+    finished = json.loads(sidecar.read_text())
+    assert finished["format"] == 2 and finished["request"] == content["request"]
+    assert "alpha" in refused(*words, "--max", 3, "--alpha", 0.1, cwd=certified)
 
 
 def test_another_ascent_is_another_configuration(certified):
     words = [*SMALL, *"--method ddrs --ddrs_steps 5 --ddrs_draws 10 --ddrs_step_size 0.1 --max 3".split()]
-    assert "ddrs.steps: 4 in the file, 5 now" in refused("certify", "lenet.pth", "ddrs.tsv", *words, cwd=certified)
+    assert "--ddrs_steps (search.steps): 4 in the file, 5 now" in refused(
+        "certify", "lenet.pth", "ddrs.tsv", *words, cwd=certified
+    )
 
 
 DATA = ["--dataset", "npz", "--data_dir", "data.npz"]
@@ -990,7 +997,7 @@ def test_memory_trims_a_run_and_leaves_it_as_it_is(crowded):
     np.testing.assert_allclose([r.radius for r in run.records], [0.3, 0.1, 0.1, 0.1, 0, 0.05], rtol=1e-6)
     assert [r.correct for r in run.records] == [True, False, True, True, False, True]
     assert run.records[0].seconds == 1.5 and run.records[0].counts is None and run.records[0].sigma is None
-    source = run.request["memory"]
+    source = run.request["stored_balls"]
     assert (source["source"], source["source_sha256"]) == ("run.tsv", hashlib.sha256(before).hexdigest())
     assert (crowded / "run.tsv").read_bytes() == before
     text = qcrs_jax("table", "run.tsv", "new/memory.tsv", cwd=crowded).stdout
@@ -1003,7 +1010,7 @@ def test_memory_keeps_all_that_a_run_of_ours_has(certified):
     text = qcrs_jax("memory", "ddrs.tsv", *DATA, "--out", "ddrs_memory.tsv", cwd=certified).stdout
     after = read_run(certified / "ddrs_memory.tsv")
     assert after.records == before.records  # random images are far apart
-    assert {k: v for k, v in after.request.items() if k != "memory"} == before.request
+    assert {k: v for k, v in after.request.items() if k != "stored_balls"} == before.request
     assert "DDRS, sigma 0.25, memory-based (ddrs_memory.tsv)" in text
     assert after.sidecar["provenance"]["devices"] == before.sidecar["provenance"]["devices"]
     # It is no run of certify to go on with, and none to replace.

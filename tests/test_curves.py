@@ -15,7 +15,6 @@ from scipy import special, stats
 
 from qcrs_jax import sample_counts, sample_curve
 from qcrs_jax.analysis.curves import (
-    COLUMNS,
     Band,
     Point,
     dips,
@@ -142,7 +141,7 @@ REQUEST = {"sigma": 0.25, "sigmas": sigma_grid(0.1, 1.0, 3, 0.25), "n": 10}
 
 
 def write(path, points, request=REQUEST):
-    with Writer(path, request, {}, COLUMNS, read_points) as writer:
+    with Writer(path, request, {}, Point.columns(), read_points) as writer:
         writer.write(*points)
     return writer.done
 

@@ -8,7 +8,7 @@ from kill_runs import cut
 from qcrs_jax.experiments import cli
 from qcrs_jax.experiments.commands import demo
 
-from qcrs_jax.analysis.curves import COLUMNS, Point, read_all_curves, read_curves, read_points
+from qcrs_jax.analysis.curves import Point, read_all_curves, read_curves, read_points
 from qcrs_jax.results.records import RecordsError
 from qcrs_jax.results.writer import Writer
 
@@ -77,7 +77,7 @@ def write(path, rows, n=1000):
     """Curves of two classes, from counts of class 0 at sigmas 0.1, 0.25, 0.5, 1."""
     sigmas = np.float32([0.1, 0.25, 0.5, 1.0]).tolist()
     request = {"sigma": 0.25, "sigmas": sigmas, "n": n, "dataset": {"name": "made", "class_names": ["cat", "dog"]}}
-    with Writer(path, request, {}, COLUMNS, read_points) as writer:
+    with Writer(path, request, {}, Point.columns(), read_points) as writer:
         for i, row in enumerate(rows):
             writer.write(*(Point(i, 0, sigma, (k, n - k)) for sigma, k in zip(sigmas, row)))
     return path

@@ -24,7 +24,6 @@ from qcrs_jax.results.records import (
     INPUT_SPECIFIC,
     Record,
     RecordsError,
-    columns_of,
     read_run,
     sidecar_path,
     without_class,
@@ -98,7 +97,7 @@ def test_the_columns_of_a_line():
 
 def test_a_soft_line_keeps_what_its_bound_follows_from(tmp_path):
     soft = dict(pb_upper=1 / 3, sums0=(2**22, 0), sums=(2**45, 1), squares=(2**60, 1))
-    with Writer(tmp_path / "r.tsv", REQUEST, {}, columns_of(soft)) as writer:
+    with Writer(tmp_path / "r.tsv", REQUEST, {}, Record.columns(soft)) as writer:
         writer.write(make_record(**soft))
     header, line = (tmp_path / "r.tsv").read_text().splitlines()
     assert header.split("\t") == [*COLUMNS, "pBBar", "sums0", "sums", "squares"]

@@ -1,8 +1,7 @@
 """Files of a split run are read as one; overlaps, holes and mismatches are refused by name."""
 
 import pytest
-from qcrs_jax.experiments.commands import compare
-from qcrs_jax.experiments.commands import table as table_of_commands
+from qcrs_jax.experiments import cli
 from qcrs_jax.experiments.report import table
 from requests_made import certificates
 from test_records import make_record
@@ -86,21 +85,13 @@ def test_an_image_of_another_shard_is_named(shards):
 
 
 def test_tables_and_comparisons_take_them_for_one_run(tmp_path, shards, capsys):
-    table_of_commands.run(_arguments(table, *shards))
+    assert cli.main(["table", *map(str, shards)]) == 0
     text = capsys.readouterr().out
     assert "7 images of npz" in text and "(run-*.tsv)" in text and "shard" not in text
     table.print_tables([shards[0]])
     assert "shard 1/3 (run-1.tsv)" in capsys.readouterr().out
     others = [write_shard(tmp_path / f"b-{part}.tsv", part, 2, sigma=0.25) for part in (1, 2)]
-    compare.run(_arguments(compare, *shards, *others))
+    assert cli.main(["compare", *map(str, [*shards, *others])]) == 0
     text = capsys.readouterr().out
     assert "run-*.tsv" in text and "b-*.tsv" in text and "7 images" in text
     assert len(read_run(shards[0]).records) == 3
-
-
-def _arguments(command, *words):
-    import argparse
-
-    parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
-    return parser.parse_args([str(word) for word in words])

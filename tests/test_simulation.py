@@ -15,7 +15,7 @@ from qcrs_jax.experiments.run import simulate
 from scipy import special
 
 from qcrs_jax import GoldenSection, search_sigma
-from qcrs_jax.analysis.curves import COLUMNS, Curves, Point
+from qcrs_jax.analysis.curves import Curves, Point
 from qcrs_jax.analysis.simulation import best_radius, radius_at
 from qcrs_jax.analysis.simulation import simulate as simulate_searches
 from qcrs_jax.bounds import PROBITS, expected_radius_table
@@ -137,7 +137,7 @@ def test_the_command_tells_searches_apart(tmp_path, capsys):
     sigmas = curves.sigmas.tolist()
     request = {"kind": "curves", "sigma": sigmas[curves.original], "sigmas": sigmas, "n": N}
     request["sigmas"][curves.original] = float(np.float32(request["sigma"]))
-    with Writer(path, request, {}, columns=COLUMNS, read=lambda path: []) as writer:
+    with Writer(path, request, {}, columns=Point.columns(), read=lambda path: []) as writer:
         for i in range(3):
             writer.write(*(Point(i, 0, s, tuple(c.tolist())) for s, c in zip(request["sigmas"], curves.counts[i])))
     assert cli.main(["simulate", str(path), "--repeats", "2", "--left", "0.08", "--right", "0.9"]) == 0
@@ -155,14 +155,14 @@ def hostile(tmp_path, lines=None, **changed):
     curves = falling([0.3])
     sigmas = [0.125, 0.25, 0.5]
     request = {"kind": "curves", "sigma": 0.25, "sigmas": sigmas, "n": N}
-    with Writer(path, request, {}, columns=COLUMNS, read=lambda path: []) as writer:
+    with Writer(path, request, {}, columns=Point.columns(), read=lambda path: []) as writer:
         for sigma, counts in zip(sigmas, curves.counts[0]):
             writer.write(Point(0, 0, sigma, tuple(counts.tolist())))
     sidecar = path.with_name(path.name + ".json")
     content = json.loads(sidecar.read_text())
     sidecar.write_text(json.dumps({**content, "request": {**content["request"], **changed}}))
     if lines:
-        path.write_text("\t".join(COLUMNS) + "\n" + "".join(line + "\n" for line in lines))
+        path.write_text("\t".join(Point.columns()) + "\n" + "".join(line + "\n" for line in lines))
     return cli.main(["simulate", str(path), "--repeats", "1"])
 
 

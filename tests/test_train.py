@@ -5,14 +5,15 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from qcrs_jax.convert.load import load_classifier
 from qcrs_jax.experiments.commands import demo
-from qcrs_jax.experiments.report.training_curve import COLUMNS, read_log
-from qcrs_jax.experiments.run.training import _reader, _Run
+from qcrs_jax.experiments.report.training_curve import read_log
+from qcrs_jax.experiments.run.training import TrainingFolder, reader
 
 from qcrs_jax.data.load import Dataset
 from qcrs_jax.errors import UserError
@@ -53,8 +54,8 @@ def test_a_run_leaves_a_classifier_a_log_and_a_curve(folder, unbroken):
     assert classifier.spec.arch == "lenet" and classifier.spec.source["sigma"] == 0.25
     assert classifier.spec.class_names == tuple(np.load(folder / "data" / "test.npz")["class_names"].tolist())
     rows = read_log(folder / "unbroken" / "training" / "log.tsv")
-    assert [row[0] for row in rows] == [1, 2, 3, 4] and all(len(row) == len(COLUMNS) for row in rows)
-    assert rows[-1][2] < rows[0][2]
+    assert [row.epoch for row in rows] == [1, 2, 3, 4]
+    assert rows[-1].loss < rows[0].loss
     assert (folder / "unbroken" / "training" / "curve.png").read_bytes().startswith(b"\x89PNG")
     assert "epoch 4/4" in unbroken.stdout and "certify unbroken" in unbroken.stdout
 
@@ -72,7 +73,7 @@ def test_images_that_are_kept_are_those_of_the_data_set():
     raw = np.arange(256, dtype=np.uint8).reshape(4, 8, 8, 1)
     for x in (raw, (raw / 255.0).astype(np.float32)):
         dataset = Dataset("d", "train", "here", list("ab"), np.array([0, 1, 1, 0]), lambda i, x=x: x[i], "")
-        images, labels = _reader(dataset, "")(np.array([3, 1]))
+        images, labels = reader(dataset, "")(np.array([3, 1]))
         for image, label, index in zip(images, labels, (3, 1)):
             assert np.array_equal(image, dataset[index][0]) and label == dataset.labels[index]
 
@@ -92,7 +93,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(folder, unbroken):
     broken, whole = (load_classifier(folder / name).fingerprint() for name in ("broken", "unbroken"))
     assert broken == whole
     logs = [read_log(folder / name / "training" / "log.tsv") for name in ("broken", "unbroken")]
-    assert [row[:-1] for row in logs[0]] == [row[:-1] for row in logs[1]]  # all but the seconds
+    assert [replace(row, seconds=0) for row in logs[0]] == [replace(row, seconds=0) for row in logs[1]]  # all but the seconds
 
 
 def test_other_settings_are_refused_by_name(folder, unbroken):
@@ -102,15 +103,18 @@ def test_other_settings_are_refused_by_name(folder, unbroken):
 
 def test_a_second_run_of_one_folder_is_refused(folder, unbroken, tmp_path):
     request = json.loads((folder / "unbroken" / "training" / "request.json").read_text())
-    with _Run(folder / "unbroken", request):
+    with TrainingFolder(folder / "unbroken", request):
         with pytest.raises(UserError, match="unbroken: another run is training there; wait for it"):
-            _Run(folder / "unbroken", request)
+            TrainingFolder(folder / "unbroken", request)
         done = qcrs_jax("train", "unbroken", *SMALL, "--epochs", 4, cwd=folder)
         assert done.returncode == 2 and "another run is training there" in done.stderr
-    with _Run(folder / "unbroken", request), _Run(tmp_path / "new", {"seed": 0}):  # the first has ended
+    with (
+        TrainingFolder(folder / "unbroken", request),
+        TrainingFolder(tmp_path / "new", {"seed": 0}),
+    ):  # the first has ended
         pass
     with pytest.raises(UserError, match="seed: 0 in the file, 1 now"):
-        _Run(tmp_path / "new", {"seed": 1})
+        TrainingFolder(tmp_path / "new", {"seed": 1})
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "training/notes.txt"])
@@ -119,7 +123,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path, name):
     file.parent.mkdir(parents=True)
     file.write_text("")
     with pytest.raises(UserError, match="is not empty and holds no training run"):
-        _Run(tmp_path / "out", {})
+        TrainingFolder(tmp_path / "out", {})
     assert [f for f in (tmp_path / "out").rglob("*") if f.is_file()] == [file]
 
 
@@ -127,7 +131,7 @@ def test_a_run_that_was_killed_before_it_began_goes_on(tmp_path):
     (tmp_path / "out" / "training").mkdir(parents=True)
     for name in ("lock", "request.json.tmp"):
         (tmp_path / "out" / "training" / name).write_text("")
-    with _Run(tmp_path / "out", {}):
+    with TrainingFolder(tmp_path / "out", {}):
         pass
 
 

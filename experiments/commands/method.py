@@ -31,19 +31,19 @@ def add_request(parser: Parser) -> None:
         default="golden",
         metavar="NAME",
         help="QCRS: golden section with common random numbers, bisection as published, shrinking, the published "
-        "program's ascent by strides, grid, all sigmas EPSILON apart, or bayesian, optimisation on all counts together, "
-        "which may widen the bracket (default: golden)",
+        "program's ascent by strides, grid, all sigmas EPSILON apart, or bayesian, optimisation on all counts "
+        "together, which may widen the bracket (default: golden)",
     )
     add("--n", "--N", dest="n", type=int, default=100_000, metavar="N", help="samples that certify (default: 100000)")
     add("--alpha", type=float, default=0.001, help="failure probability of each certificate (default: 0.001)")
     search = parser.screen("search", "search: the settings of --method qcrs")
     ascent = parser.screen("search", "ascent: the settings of --method ddrs")
     guarantee = parser.screen("guarantee", "guarantee: how many samples, and what they certify")
-    parser.late(lambda _: _add_search(search, ascent))
+    parser.late(lambda parser: _add_search(search, ascent, parser.names))
     parser.late(lambda _: _add_estimate(guarantee))
 
 
-def _add_search(search, ascent):
+def _add_search(search, ascent, names):
     from qcrs_jax.search import DDRS, SEARCHES
     from qcrs_jax.search.ddrs import PRESETS
 
@@ -59,7 +59,9 @@ def _add_search(search, ascent):
         help="settings of the ascent: ours, the paper's, those of its authors' package, or of the baseline in QCRS's "
         "repository; the flags below change single ones (default: tuned)",
     )
-    add_object(ascent, [DDRS], {}, prefix="ddrs_", without=("sigma_lower", "sigma_upper"))
+    without = ("sigma_lower", "sigma_upper")
+    add_object(ascent, [DDRS], {}, prefix="ddrs_", without=without)
+    names |= {name: f"--ddrs_{name}" for name in DDRS.__dataclass_fields__ if name not in without}
 
 
 def _add_estimate(guarantee):
@@ -131,13 +133,9 @@ def _search(args):
     if args.method == "cohen":
         return FixedSigma()
     if args.method == "ddrs":
-        ends = {name: getattr(args, name) or relative[name] for name in ("sigma_lower", "sigma_upper")}
-        try:
-            return DDRS(**PRESETS[args.ddrs_preset] | asked(DDRS, args, "ddrs_") | ends)
-        except SettingError as error:
-            raise error.renamed(
-                {name: f"ddrs_{name}" for name in DDRS.__dataclass_fields__ if name not in ends}
-            ) from error
+        names = "sigma_lower", "sigma_upper"
+        ends = {name: relative[name] if (value := getattr(args, name)) is None else value for name in names}
+        return DDRS(**PRESETS[args.ddrs_preset] | asked(DDRS, args, "ddrs_") | ends)
     kind = SEARCHES.get(args.search)
     if kind is None or kind.method != "qcrs":
         known = ", ".join(name for name, kind in SEARCHES.items() if kind.method == "qcrs")

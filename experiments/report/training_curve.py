@@ -1,29 +1,43 @@
-"""Train a base classifier under Gaussian noise: Cohen's augmentation, or MACER. Resumes when given again.
+"""The log of a training, a line an epoch, and its figure."""
 
-OUT_DIR becomes a classifier that `certify` and `export` open; its folder `training` holds the state after the last
-epoch, the log and its curve. Defaults are the papers'; `--schedule onecycle` is a short run for small machines.
+import dataclasses
+from pathlib import Path
 
-  qcrs-jax train OUT_DIR --arch cifar_resnet110 --dataset cifar10 --sigma 0.25
-  qcrs-jax train OUT_DIR --arch cifar_resnet20 --dataset cifar10 --sigma 0.25 --schedule onecycle
-  qcrs-jax train OUT_DIR --arch lenet --dataset mnist --sigma 0.25 --method macer
-  qcrs-jax train OUT_DIR --init models/noise_0.25.pth.tar --dataset cifar10 --sigma 0.50 --epochs 10 --lr 0.01
-"""
+from qcrs_jax.results.records import read_rows
+from qcrs_jax.results.rows import Row
 
 from .figures import pyplot, save, tidy
 
-COLUMNS = ("epoch", "learning_rate", "loss", "train_accuracy", "clean_accuracy", "noisy_accuracy", "seconds")
+
+@dataclasses.dataclass(frozen=True)
+class Epoch(Row):
+    """What is known after an epoch: the last learning rate, the mean loss, and accuracies on training and test images.
+
+    noisy_accuracy: under one draw of the noise.
+    seconds: of this epoch alone.
+    """
+
+    epoch: int
+    learning_rate: float
+    loss: float
+    train_accuracy: float
+    clean_accuracy: float
+    noisy_accuracy: float
+    seconds: float
 
 
-def read_log(path) -> list[tuple]:
-    """The rows of a training log, one an epoch, in the order of COLUMNS."""
-    lines = path.read_text().splitlines()[1:]
-    return [(int(epoch), *map(float, rest)) for epoch, *rest in (line.split("\t") for line in lines)]
+def read_log(path: Path) -> list[Epoch]:
+    """The epochs of a training log.
+
+    Raises:
+        RecordsError: it cannot be read, or is another file.
+    """
+    return read_rows(path, set(Epoch.columns()), Epoch.of, "log of a training")
 
 
-def plot_log(rows, out, title) -> None:
+def plot_log(epochs: list[Epoch], out: Path, title: str) -> None:
     """Draws loss and accuracies of a training log against the epoch to the file `out`."""
-
-    columns = dict(zip(COLUMNS, zip(*rows)))
+    columns = {name: [getattr(epoch, name) for epoch in epochs] for name in Epoch.columns()}
     figure, (left, right) = pyplot().subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     left.plot(columns["epoch"], columns["loss"], linewidth=1.8)
     left.set(xlabel="epoch", ylabel="training loss")

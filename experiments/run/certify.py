@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from qcrs_jax import conclude
-from qcrs_jax.results.records import columns_of
+from qcrs_jax.results.records import Record
 
 from . import pilot
 from .answers import draw_image, draws_of, fields, one_record, recorded_fields
@@ -50,5 +50,5 @@ def task(request: Request, plans: Container | None) -> Task:
     knows = lambda index: not plans or index in plans  # noqa: E731
     of_any = None if plans else draws_of(request)
     draws = lambda index: of_any or draws_of(request, plans[index].n)  # noqa: E731
-    file = {"columns": columns_of(of_every_line)}
+    file = {"columns": Record.columns(of_every_line)}
     return Task(recorded, start, records, draws, score, file=file, own=own, knows=knows, even=even)

@@ -3,7 +3,7 @@
 import dataclasses
 
 from qcrs_jax import sample_curve
-from qcrs_jax.analysis.curves import COLUMNS, Point, read_points, sigma_grid
+from qcrs_jax.analysis.curves import Point, read_points, sigma_grid
 from qcrs_jax.certification.certificate import MAX_N
 from qcrs_jax.checks import check_sigma
 from qcrs_jax.errors import SettingError
@@ -65,6 +65,6 @@ def task(request: Curve) -> Task:
         written.update((point.idx, point.sigma) for point in points)
         return {index for index, _ in written if all((index, sigma) in written for sigma in sigmas)}
 
-    file = {"columns": COLUMNS, "read": read_points}
+    file = {"columns": Point.columns(), "read": read_points}
     draws = Draws((request.n,) * len(sigmas))
     return Task(request.recorded(), start, lines, lambda index: draws, file=file, done=done)

@@ -5,7 +5,6 @@ finished it stays as it is, and with it what each image gets: images that were l
 """
 
 import dataclasses
-import datetime
 from collections.abc import Container
 from pathlib import Path
 
@@ -14,18 +13,17 @@ import numpy as np
 from qcrs_jax import conclude
 from qcrs_jax.analysis.outlook import Outlook, allocate, outlook
 from qcrs_jax.errors import SettingError
-from qcrs_jax.results.records import parse_seconds, read_rows, read_sidecar
+from qcrs_jax.results.records import read_rows, read_sidecar
+from qcrs_jax.results.rows import Row, Seconds, column
 
 from .answers import draw_image, draws_of, search_samples
 from .cost import Draws
 from .request import Request
 from .runner import Sweep, Task, run_over_images
 
-COLUMNS = ("idx", "label", "selected", "sigma", "mean", "deviation", "search_samples", "time")
-
 
 @dataclasses.dataclass(frozen=True)
-class Pilot:
+class Pilot(Row):
     """What is known of an image before its certification samples are drawn; one line of RESULTS.pilot.
 
     Attributes:
@@ -43,13 +41,8 @@ class Pilot:
     mean: float
     deviation: float
     search_samples: int
-    seconds: float
-    n: int = 0
-
-    def line(self, columns=COLUMNS) -> str:
-        numbers = (self.sigma, self.mean, self.deviation)
-        fields = (self.idx, self.label, self.selected, *map(repr, numbers), self.search_samples)
-        return "\t".join(map(str, (*fields, datetime.timedelta(seconds=self.seconds)))) + "\n"
+    seconds: Seconds = column(name="time")
+    n: int = column(0, where="never")
 
 
 def pilot_path(results: Path) -> Path:
@@ -139,7 +132,7 @@ def pilot_task(request) -> Task:
         return [Pilot(index, label, selected, *map(float, seen), spent, seconds)]
 
     numbers, draws = {**request.recorded(), "kind": "pilot"}, pilot_draws(request)
-    return Task(numbers, start, records, lambda index: draws, file={"columns": COLUMNS, "read": read_pilots})
+    return Task(numbers, start, records, lambda index: draws, file={"columns": Pilot.columns(), "read": read_pilots})
 
 
 def pilot_draws(request) -> Draws:
@@ -152,10 +145,4 @@ def pilot_draws(request) -> Draws:
 
 def read_pilots(path) -> list[Pilot]:
     """The lines of RESULTS.pilot; raises RecordsError for another file."""
-
-    def parse(row):
-        whole = {name: int(row[name]) for name in ("idx", "label", "selected", "search_samples")}
-        real = {name: float(row[name]) for name in ("sigma", "mean", "deviation")}
-        return Pilot(**whole, **real, seconds=parse_seconds(row["time"]))
-
-    return read_rows(Path(path), set(COLUMNS), parse, "pilot of a run with --budget")
+    return read_rows(Path(path), set(Pilot.columns()), Pilot.of, "pilot of a run with --budget")

@@ -22,7 +22,7 @@ from qcrs_jax.results.records import differences
 from qcrs_jax.sampling.devices import replicated
 from qcrs_jax.training import Gaussian, Macer, Trainer, crop_and_flip, sgd
 
-from ..report.training_curve import COLUMNS, plot_log, read_log
+from ..report.training_curve import Epoch, plot_log, read_log
 from .data_sets import open_train_and_test
 from .inputs import open_devices, opening_of, print_notes
 from .settings import Data, Network
@@ -253,10 +253,10 @@ class TrainingFolder:
         """Saves the state after the last of `rows`; the log goes first, so that it never lacks an epoch."""
         import orbax.checkpoint as ocp
 
-        lines = ["\t".join(COLUMNS), *("\t".join(map(repr, row)) for row in rows)]
+        text = "\t".join(Epoch.columns()) + "\n" + "".join(row.line() for row in rows)
         with writing(self.folder, again="give the same command again: it goes on behind the last whole epoch"):
             with replacing(self.folder / "log.tsv") as file:
-                file.write(("\n".join(lines) + "\n").encode())
+                file.write(text.encode())
         self.manager.save(len(rows), args=ocp.args.StandardSave(state))
         self.manager.wait_until_finished()
 
@@ -335,7 +335,7 @@ def train(out_dir: Path, training: Training, data: Data, network: Network | None
             )
             rate = float(schedule((epoch + 1) * steps - 1))
             seconds = time.perf_counter() - started
-            rows.append((epoch + 1, rate, float(loss), float(train_accuracy), clean, noisy, seconds))
+            rows.append(Epoch(epoch + 1, rate, float(loss), float(train_accuracy), clean, noisy, seconds))
             saved.save(state, rows)
             left = (training.epochs - epoch - 1) * seconds
             print(

@@ -9,7 +9,8 @@ import numpy as np
 
 from qcrs_jax import Fixed, conclude
 from qcrs_jax.errors import SettingError, UserError
-from qcrs_jax.results.records import differences, parse_counts, read_sidecar, sidecar_path
+from qcrs_jax.results.records import differences, read_sidecar, sidecar_path
+from qcrs_jax.results.rows import parse_counts
 from qcrs_jax.sampling.streams import uniform, uniform_words
 from qcrs_jax.search import FixedSigma
 

@@ -4,17 +4,15 @@ import math
 
 import numpy as np
 
-from qcrs_jax.analysis import curves
-from qcrs_jax.analysis.curves import read_points
+from qcrs_jax.analysis.curves import Point, read_points
 from qcrs_jax.certification.estimates import estimate_of
 from qcrs_jax.certification.verdict import make_prediction
 from qcrs_jax.files import read_regular
-from qcrs_jax.results import records
-from qcrs_jax.results.records import chooses_sigma, parse_counts, parse_seconds, read_rows, read_run, whole_number
+from qcrs_jax.results.records import PREDICT_COLUMNS, Record, chooses_sigma, read_rows, read_run
+from qcrs_jax.results.rows import parse_counts, parse_seconds, whole_number
 
 from ..run.answers import recorded_fields
-from ..run.pilot import COLUMNS as PILOT_COLUMNS
-from ..run.pilot import read_pilots
+from ..run.pilot import Pilot, read_pilots
 
 CLOSE = 1e-9  # by which SciPy's functions may differ between machines
 
@@ -32,12 +30,12 @@ def columns_due(request) -> tuple[str, ...]:
     """The columns, in their order, of a file of this request."""
 
     if request["kind"] == "curves":
-        return curves.COLUMNS
+        return Point.columns()
     if request["kind"] == "pilot":
-        return PILOT_COLUMNS
+        return Pilot.columns()
     if request["kind"] == "predictions":
-        return records.PREDICT_COLUMNS
-    return records.columns_of(recorded_fields(request))
+        return PREDICT_COLUMNS
+    return Record.columns(recorded_fields(request))
 
 
 def header_trouble(path, request) -> str | None:

@@ -17,27 +17,23 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from ..bounds import certified_radius, clopper_pearson_lower, clopper_pearson_upper
-from ..results.records import RecordsError, Run, parse_counts, read_rows, read_sidecar
+from ..results.records import RecordsError, Run, read_rows, read_sidecar
+from ..results.rows import Row
 from ..results.shards import join
 
 MOST_SAMPLES = 2**31  # at each sigma
 MOST_SIGMAS = 10_001
 MOST_COUNTS = 2**27  # in a file
-COLUMNS = ("idx", "label", "sigma", "counts")
 
 
 @dataclasses.dataclass(frozen=True)
-class Point:
+class Point(Row):
     """The class counts of one image at one sigma; one line of a file of curves."""
 
     idx: int
     label: int
     sigma: float
     counts: tuple[int, ...]
-
-    def line(self, columns: tuple[str, ...] = COLUMNS) -> str:
-        fields = (self.idx, self.label, repr(float(self.sigma)), ",".join(map(str, self.counts)))
-        return "\t".join(map(str, fields)) + "\n"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +79,7 @@ def read_points(path: str | Path) -> list[Point]:
     Raises:
         RecordsError: names the file and the line.
     """
-    points = read_rows(Path(path), set(COLUMNS), _parse, "file of curves")
+    points = read_rows(Path(path), set(Point.columns()), Point.of, "file of curves")
     seen = set()
     for number, point in enumerate(points, start=2):
         if (point.idx, point.sigma) in seen:
@@ -165,10 +161,6 @@ def _curves(run):
         n=run.request["n"],
         request=run.request,
     )
-
-
-def _parse(row):
-    return Point(int(row["idx"]), int(row["label"]), float(row["sigma"]), parse_counts(row["counts"]))
 
 
 class Band(NamedTuple):

@@ -14,7 +14,6 @@ same columns, with padded fields, a byte order mark, or a header that is repeate
 """
 
 import dataclasses
-import datetime
 import hashlib
 import json
 import math
@@ -28,21 +27,8 @@ from ..errors import UserError
 from ..files import read_regular
 from . import sidecar as sidecars
 from .account import account
+from .rows import Row, Seconds, column, whole_number
 
-COLUMNS = (
-    "idx",
-    "label",
-    "predict",
-    "radius",
-    "correct",
-    "best_sigma",
-    "pABar",
-    "time",
-    "search_samples",
-    "counts0",
-    "counts",
-)
-OPTIONAL_COLUMNS = ("n", "robust", "radius_upper", "u", "pBBar", "sums0", "sums", "squares")
 PREDICT_COLUMNS = ("idx", "label", "predict", "correct", "time", "counts")
 INPUT_SPECIFIC = (
     "Where sigma is chosen per input, a certificate holds for the classifier smoothed with that input's sigma, held "
@@ -61,10 +47,7 @@ MOST_COLUMNS, LONGEST_NAME = 1000, 500
 LONGEST_FIELD = 4 * 2**20  # characters; the counts of 100 000 classes have a million
 _NO_RESULT = (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError)
 
-# Where a column has another name.
-_ATTRIBUTES = {"best_sigma": "sigma", "pABar": "pa_lower", "pBBar": "pb_upper", "time": "seconds"}
 WHEN_FINISHED = ("left_out", "sha256", "pixels_sha256", "sidecar_sha256")
-_REALS = ("radius", "best_sigma", "pABar", "pBBar", "radius_upper", "u")
 
 
 # Names of the columns in other programs' logs, in lower case with _ for blanks; the first one there is read.
@@ -88,12 +71,6 @@ _OTHER_NAMES = {
     ),
     "time": ("elapsed", "runtime"),
 }
-_TRUTH = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
-
-
-def columns_of(fields) -> tuple[str, ...]:
-    """The columns of records with these fields, whose names are those of `Record`."""
-    return (*COLUMNS, *(column for column in OPTIONAL_COLUMNS if _ATTRIBUTES.get(column, column) in fields))
 
 
 class RecordsError(UserError):
@@ -101,7 +78,7 @@ class RecordsError(UserError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Record:
+class Record(Row):
     """One image's result.
 
     Attributes:
@@ -125,41 +102,29 @@ class Record:
     predict: int
     radius: float | None
     correct: bool
-    sigma: float | None = None
-    pa_lower: float | None = None
-    seconds: float = math.nan
+    sigma: float | None = column(None, name="best_sigma")
+    pa_lower: float | None = column(None, name="pABar")
+    seconds: Seconds = column(math.nan, name="time")
     search_samples: int = 0
     counts0: tuple[int, ...] | None = None
     counts: tuple[int, ...] | None = None
-    n: int | None = None
-    robust: int | None = None
-    radius_upper: float | None = None
-    u: float | None = None
-    pb_upper: float | None = None
-    sums0: tuple[int, ...] | None = None
-    sums: tuple[int, ...] | None = None
-    squares: tuple[int, ...] | None = None
+    n: int | None = column(None, where="asked")
+    robust: int | None = column(None, where="asked")
+    radius_upper: float | None = column(None, where="asked")
+    u: float | None = column(None, where="asked")
+    pb_upper: float | None = column(None, name="pBBar", where="asked")
+    sums0: tuple[int, ...] | None = column(None, where="asked")
+    sums: tuple[int, ...] | None = column(None, where="asked")
+    squares: tuple[int, ...] | None = column(None, where="asked")
 
     @property
     def samples(self) -> float:
         """Noisy copies that were counted for the image, NaN where the file has no counts."""
         return float(self.search_samples + sum(self.counts0 or ()) + sum(self.counts)) if self.counts else math.nan
 
-    def line(self, columns: Sequence[str] = COLUMNS) -> str:
-        """The line of a results file with these columns, with its newline; what is not known is empty."""
-        return "\t".join(map(self._text, columns)) + "\n"
 
-    def _text(self, column):
-        value = getattr(self, _ATTRIBUTES.get(column, column))
-        if value is None or value != value:
-            return ""
-        if column == "time":
-            return str(datetime.timedelta(seconds=value))
-        if isinstance(value, tuple):
-            return ",".join(map(str, value))
-        if isinstance(value, bool):
-            return str(int(value))
-        return repr(float(value)) if column in _REALS else str(value)
+COLUMNS = Record.columns()
+"""Of every run of certificates."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -454,31 +419,14 @@ def _short(error):
 
 
 def _parse(row):
-    optional = lambda name, convert: convert(row[name]) if row.get(name) else None  # noqa: E731
     predict = whole_number(row["predict"])
     if predict == -2:  # where a program tells abstentions of selection from those of certification
         predict = -1
-    record = Record(
-        idx=whole_number(row["idx"]),
-        label=whole_number(row["label"]),
-        predict=predict,
-        radius=_radius(row["radius"], predict) if "radius" in row else None,
-        correct=_TRUTH[row["correct"].lower()] if row["correct"].lower() in _TRUTH else _refuse_truth(row["correct"]),
-        sigma=optional("best_sigma", float),
-        pa_lower=optional("pABar", float),
-        seconds=parse_seconds(row.get("time")),
-        search_samples=whole_number(row.get("search_samples") or "0"),
-        counts0=optional("counts0", parse_counts),
-        counts=optional("counts", parse_counts),
-        n=optional("n", whole_number),
-        robust=optional("robust", whole_number),
-        radius_upper=optional("radius_upper", float),
-        u=optional("u", float),
-        pb_upper=optional("pBBar", float),
-        sums0=optional("sums0", parse_counts),
-        sums=optional("sums", parse_counts),
-        squares=optional("squares", parse_counts),
-    )
+    if predict == -1 and "radius" in row and not (row["radius"] and float(row["radius"]) > 0):
+        row = {**row, "radius": "0"}  # an abstention may have none
+    record = Record.of({**row, "predict": str(predict)})
+    if record.radius is None and "radius" in row:
+        raise ValueError("radius: nothing")
     if record.radius is not None and not (record.radius >= 0 and math.isfinite(record.radius)):
         raise ValueError(f"radius {record.radius}")
     if record.sigma is not None and not 0 < record.sigma < math.inf:
@@ -488,46 +436,6 @@ def _parse(row):
     if record.correct != (record.predict == record.label):
         raise ValueError(f"correct is {int(record.correct)}, but predict {record.predict} and label {record.label}")
     return record
-
-
-def whole_number(text):
-    """The whole number that 3 or 3.0 stands for."""
-    try:
-        number = int(text)
-    except ValueError:
-        number = float(text)
-        if not number.is_integer():
-            raise ValueError(f"{text!r} is not a whole number") from None
-    if not -(2**63) <= number < 2**63:
-        raise ValueError("a number of more than 63 bits")
-    return int(number)
-
-
-def _radius(text, predict):
-    """The certified radius; 0 where an abstention has none."""
-    if predict == -1 and (not text or not float(text) > 0):
-        return 0.0
-    return float(text)
-
-
-def _refuse_truth(text):
-    raise ValueError(f"correct is {text!r}, neither 0 nor 1")
-
-
-def parse_counts(text: str) -> tuple[int, ...]:
-    """The class counts that a field holds: 1,2,3."""
-    counts = tuple(int(v) for v in text.split(","))
-    if not -(2**63) <= min(counts) <= max(counts) < 2**63:
-        raise ValueError("a count of more than 63 bits")
-    return counts
-
-
-def parse_seconds(text):
-    if not text:
-        return math.nan
-    days, _, clock = text.rpartition(", ")  # "1 day, 2:03:04.5"
-    parts = [float(p) for p in clock.split(":")]
-    return sum(p * 60**i for i, p in enumerate(reversed(parts))) + 86400 * int(days.split()[0] if days else 0)
 
 
 def differences(before: dict, now: dict, where: tuple[str, str] = ("in the file", "now")) -> list[str]:

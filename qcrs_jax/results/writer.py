@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ..errors import setting
 from ..files import lock, replacing, writing
 from . import sidecar
 from .records import (
@@ -18,7 +19,6 @@ from .records import (
     Record,
     RecordsError,
     checksum,
-    columns_of,
     differences,
     read_run,
     read_sidecar,
@@ -118,7 +118,7 @@ class Writer:
         if changed := differences(content["request"], request):
             raise RecordsError(
                 f"{path}: holds results of another configuration; nothing is appended to it. Choose another file or "
-                "move it away. Different are\n  " + "\n  ".join(changed)
+                "move it away. Different are\n  " + "\n  ".join(map(_with_setting, changed))
             )
         if content.get("sha256") not in (None, checksum(path)):
             raise RecordsError(
@@ -182,6 +182,12 @@ class Writer:
 
     def __exit__(self, *_):
         self._file.close()
+
+
+def _with_setting(difference):
+    """A line of `differences` whose name is that of a setting."""
+    name, _, rest = difference.partition(": ")
+    return f"{setting(name)}: {rest}"
 
 
 class Preview:
@@ -291,7 +297,7 @@ def write_run(path: str | Path, records: list[Record], request: dict, provenance
     path = Path(path)
     check_new(path, request)
     known = {name for record in records for name, value in vars(record).items() if value is not None}
-    columns = columns_of(known)
+    columns = Record.columns(known)
     text = "\t".join(columns) + "\n" + "".join(record.line(columns) for record in records)
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
