@@ -64,9 +64,17 @@ COMMANDS = {
 
 def parser_of(command: str) -> Parser:
     """The parser of one command."""
-    module = COMMANDS[command]
-    parser = Parser(prog=f"qcrs-jax {command}", description=module.__doc__)
-    module.add_arguments(parser)
+    return _completed(Parser(prog=f"qcrs-jax {command}", description=COMMANDS[command].__doc__), command)
+
+
+def arguments_of(command: str, words: list[str]) -> argparse.Namespace:
+    """The arguments of one command; `run` of them is what runs it."""
+    return parser_of(command).parse_args(words)
+
+
+def _completed(parser, command):
+    COMMANDS[command].add_arguments(parser)
+    parser.set_defaults(run=COMMANDS[command].run, names=parser.names, main=main, command=arguments_of)
     return parser
 
 
@@ -93,9 +101,7 @@ def main(argv: list[str] | None = None) -> int:
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
     for name, module in COMMANDS.items():
         summary, *_ = module.__doc__.strip().split("\n", 1)
-        subparser = subparsers.add_parser(name, help=summary, description=module.__doc__)
-        module.add_arguments(subparser)
-        subparser.set_defaults(run=module.run, names=subparser.names)
+        _completed(subparsers.add_parser(name, help=summary, description=module.__doc__), name)
     args = parser.parse_args(words)
     try:
         args.run(args)

@@ -1,6 +1,5 @@
 """The experiments as a user runs them, with few images and samples."""
 
-import argparse
 import pickle
 import shlex
 
@@ -26,10 +25,8 @@ def test_every_preset_says_what_it_is_and_gives_commands_that_exist(name):
     assert all((preset.asks, preset.source, preset.takes, preset.expect)) and describe(name).startswith(name)
     for command in preset.commands:
         words = shlex.split(command.format(base="."))
-        parser = argparse.ArgumentParser(exit_on_error=False)
-        cli.COMMANDS[words[0]].add_arguments(parser)
         extra = shlex.split(preset.quick) if words[0] in ("certify", "curve") else []
-        parser.parse_args(words[1:] + extra)
+        cli.parser_of(words[0]).parse_args(words[1:] + extra)
 
 
 def test_the_list_names_them_all(capsys):

@@ -61,7 +61,7 @@ def main(checkpoint: str) -> None:
 
     from qcrs_jax.sampling.devices import choose_devices
 
-    from .speed import rate
+    from .rate import rate
 
     devices = choose_devices()
     sample, first, compilations = _sampler(checkpoint, devices)

@@ -444,7 +444,7 @@ def _directory(part, device):
 
 def shipped() -> Path:
     """The test images of Fashion-MNIST that come with the package."""
-    from ..commands.demo import IMAGES
+    from ..presets import IMAGES
 
     return IMAGES
 

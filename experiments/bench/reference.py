@@ -65,7 +65,7 @@ def images(name: str, count: int):
     """
     import numpy as np
 
-    from ..commands.demo import IMAGES as SHIPPED
+    from ..presets import IMAGES as SHIPPED
 
     with np.load(SHIPPED) as archive:
         x, y = archive["x"][:count].astype(np.float32) / 255, archive["y"][:count]

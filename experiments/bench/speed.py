@@ -22,6 +22,7 @@ def compare(depth: int, asked: Turns):
     import tempfile
 
     from .jax_sampler import JaxSampler
+    from .rate import rate
 
     with contextlib.ExitStack() as stack:
         checkpoint = _checkpoint(depth, Path(stack.enter_context(tempfile.TemporaryDirectory())))
@@ -57,19 +58,6 @@ def _checkpoint(depth, folder):
     weights = {f"1.{k}": v for k, v in randomise(CifarResNet(depth)).state_dict().items()}
     torch.save({"arch": f"cifar_resnet{depth}", "state_dict": weights}, folder / "checkpoint.pth.tar")
     return folder / "checkpoint.pth.tar"
-
-
-def rate(sampler, batch: int, seconds: float) -> float:
-    """Samples a second over about so many seconds; the first calls, which may compile, do not count."""
-    import time
-
-    sampler(batch, batch)
-    started = time.perf_counter()
-    sampler(batch, 4 * batch)
-    n = max(1, round(4 * seconds / (time.perf_counter() - started))) * batch
-    started = time.perf_counter()
-    sampler(batch, n)
-    return n / (time.perf_counter() - started)
 
 
 def _torch_samplers(depth):

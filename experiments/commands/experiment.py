@@ -10,6 +10,7 @@ and nothing else.
 
 import dataclasses
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 from qcrs_jax.errors import UserError
@@ -47,9 +48,9 @@ def run(args):
         out = out / name if args.out and len(args.names) > 1 else out
         commands = commands_of(name, args.base.absolute(), args.quick)
         print(describe(name))
-        print_costs(commands, out.absolute(), args.dry_run)
+        print_costs(args.command, commands, out.absolute(), args.dry_run)
         if not args.dry_run:
-            run_commands(commands, out)
+            run_commands(args.main, commands, out)
 
 
 def commands_of(name: str, base: Path, quick: bool) -> list[list[str]]:
@@ -64,8 +65,10 @@ def commands_of(name: str, base: Path, quick: bool) -> list[list[str]]:
     return found
 
 
-def print_costs(commands: list[list[str]], out: Path, each: bool) -> None:
+def print_costs(command: Callable, commands: list[list[str]], out: Path, each: bool) -> None:
     """Prints what the runs among `commands` cost, whose results are in the folder `out`: in sum, or `each` besides.
+
+    command: the name of a command and its words -> its parsed arguments, with the function `run` of them.
 
     Raises:
         UserError: one of them would be refused.
@@ -73,31 +76,28 @@ def print_costs(commands: list[list[str]], out: Path, each: bool) -> None:
     import contextlib
     import io
 
-    from .. import cli
     from ..run.cost import NOTHING, THOROUGH, Estimates
 
     runs = [words for words in commands if words[0] in RUNS]
     estimates = Estimates(THOROUGH, shared=True, waits=False) if each else Estimates(shared=True)
     total = NOTHING
-    for command, *words in runs:
-        args = cli.parser_of(command).parse_args(words)
+    for name, *words in runs:
+        args = command(name, words)
         args.results, args.dry_run, estimates.costs = out / args.results, estimates, []
         with contextlib.redirect_stdout(io.StringIO()):  # the run itself says it again
-            cli.COMMANDS[command].run(args)
+            args.run(args)
         images = max(cost.images for cost in estimates.costs)  # a run of two passes has them twice
         cost = dataclasses.replace(sum(estimates.costs, NOTHING), images=images)
         if each:
-            print(f"\nqcrs-jax {shlex.join([command, *words])}\n  {cost}", flush=True)
+            print(f"\nqcrs-jax {shlex.join([name, *words])}\n  {cost}", flush=True)
         total += cost
     if runs:
         print(f"\n{len(runs)} runs, in sum: {total}", flush=True)
 
 
-def run_commands(commands: list[list[str]], out: Path) -> None:
+def run_commands(main: Callable, commands: list[list[str]], out: Path) -> None:
     """Runs the commands of an experiment, one after another, in the folder `out`."""
     import contextlib
-
-    from .. import cli
 
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
@@ -108,5 +108,5 @@ def run_commands(commands: list[list[str]], out: Path) -> None:
                 with writing(earlier):
                     earlier.unlink(missing_ok=True)
             print(f"\nqcrs-jax {shlex.join(words)}", flush=True)
-            if status := cli.main(words):
+            if status := main(words):
                 raise SystemExit(status)

@@ -1,0 +1,14 @@
+"""How many samples a second a sampler draws."""
+
+import time
+
+
+def rate(sampler, batch: int, seconds: float) -> float:
+    """Samples a second over about so many seconds; the first calls, which may compile, do not count."""
+    sampler(batch, batch)
+    started = time.perf_counter()
+    sampler(batch, 4 * batch)
+    n = max(1, round(4 * seconds / (time.perf_counter() - started))) * batch
+    started = time.perf_counter()
+    sampler(batch, n)
+    return n / (time.perf_counter() - started)
