@@ -233,8 +233,7 @@ def _start(args):
 def _spec(args, dataset, start):
     import jax.numpy as jnp
     from flax import nnx
-    from qcrs_jax.convert.layouts import NORMALIZATIONS
-    from qcrs_jax.convert.load import parse_normalization
+    from qcrs_jax.convert.normalization import NORMALIZATIONS, parse_normalization
 
     from qcrs_jax.models import Spec, build
 

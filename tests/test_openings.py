@@ -13,8 +13,8 @@ import torch
 from checkpoints import SHARED, calibrated, cohen, idelbayev, images, lenet, macer, prefixed, resnet, save, torch_logits
 from qcrs_jax.convert.check import fit_image
 from qcrs_jax.convert.export import export_file
-from qcrs_jax.convert.layouts import NORMALIZATIONS
 from qcrs_jax.convert.load import load_classifier
+from qcrs_jax.convert.normalization import NORMALIZATIONS
 from qcrs_jax.experiments.torch_nets import CifarResNet, ResNet, WideResNet, randomise
 from safetensors.torch import save_file
 
