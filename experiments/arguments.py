@@ -5,6 +5,7 @@ from pathlib import Path
 
 from qcrs_jax.convert.flags import add_opening_arguments
 
+from qcrs_jax.data.sources import SOURCES
 from qcrs_jax.errors import UserError
 from qcrs_jax.results.sidecar import LARGEST_BATCH
 
@@ -19,7 +20,7 @@ def add_data_arguments(parser):
     group = parser.add_argument_group("data")
     group.add_argument(
         "--dataset",
-        choices="cifar10 cifar100 mnist fashion_mnist svhn_cropped imagenet imagenet2012 folder npz".split(),
+        choices=list(SOURCES),
         help="a known data set from its original files or TFDS, a folder of CLASS/IMAGE, or an .npz with x, y "
         "and perhaps class_names (default: what DATA_DIR holds; else cifar10)",
     )

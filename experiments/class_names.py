@@ -8,12 +8,12 @@ def known_classes(classifier, checkpoint) -> Sequence[str] | None:
     """The names of a network's classes in the order of its logits, as its file or the zoo knows them; None if not."""
     from qcrs_jax.convert import zoo
 
-    from qcrs_jax.data.load import CLASSES
+    from qcrs_jax.data import sources
 
     if names := getattr(classifier.spec, "class_names", None):
         return names
     entry = zoo.entries().get(str(checkpoint).removeprefix(zoo.PREFIX)) if str(checkpoint).startswith("zoo:") else None
-    return CLASSES.get(entry["dataset"]) if entry else None
+    return sources.known_classes(entry["dataset"]) if entry else None
 
 
 def order_warning(known: Sequence[str] | None, found: Sequence[str], whose: str) -> str | None:

@@ -16,16 +16,14 @@ from .. import bounds
 from ..sampling.counts import Votes, soft_sums
 from ..sampling.streams import uniform
 from ..search import SigmaAscent, SigmaSearch
+from .proportions import BOUNDS, USUAL, Bound, lower_table
 from .sequential import Sequential, check_no_labels, check_one_number, check_smallest
 from .verdict import (
     Certificate,
     fields_of,
     make_certificate,
-    make_randomised_certificate,
     make_soft_certificate,
 )
-
-BOUNDS = ("clopper-pearson", "randomised")
 
 
 @functools.partial(
@@ -135,8 +133,12 @@ class _Hard(_OneEstimation):
             raise ValueError(f"unknown bound {self.bound!r}; known are {', '.join(BOUNDS)}")
 
     @property
+    def _bound(self) -> Bound:
+        return BOUNDS[self.bound]
+
+    @property
     def randomises(self) -> bool:
-        return self.bound == "randomised"
+        return self._bound.randomises
 
     @property
     def on_host(self) -> bool:
@@ -147,28 +149,29 @@ class _Hard(_OneEstimation):
         return ("u",) if self.randomises else ()
 
     def check(self, n0, n, alpha, labels):
-        check_smallest(n, alpha, bounds.smallest_n(alpha))
+        check_smallest(n, alpha, self._bound.smallest_n(alpha))
 
     def conclude(self, drawn):
         counts = drawn.selection.counts, drawn.estimation.counts
         if isinstance(counts[1], jax.core.Tracer):
-            return make_certificate(*counts, drawn.sigma, drawn.fixed, drawn.alpha)
+            table = lower_table(self._bound, drawn.fixed, drawn.alpha)
+            return make_certificate(*counts, drawn.sigma, drawn.fixed, drawn.alpha, table.__getitem__)
         n = np.asarray(drawn.n, np.int64)[()]
-        if self.randomises:
-            return make_randomised_certificate(*counts, drawn.sigma, n, drawn.alpha, uniform(drawn.words))
-        return make_certificate(*counts, drawn.sigma, n, drawn.alpha)
+        return self._made(*counts, drawn.sigma, n, drawn.alpha, uniform(drawn.words) if self.randomises else None)
 
     def again(self, line, n0, n, alpha):
         counts, n = (np.array(line.counts0), np.array(line.counts)), n if line.n is None else line.n
-        if self.randomises:
-            return fields_of(make_randomised_certificate(*counts, line.sigma, n, alpha, line.u))
-        return fields_of(make_certificate(*counts, line.sigma, n, alpha))
+        return fields_of(self._made(*counts, line.sigma, n, alpha, line.u))
+
+    def _made(self, counts0, counts, sigma, n, alpha, u):
+        made = make_certificate(counts0, counts, sigma, n, alpha, lambda k: self._bound.lower(k, n, alpha, u))
+        return made._replace(u=u)
 
     def fields(self, certificate):
         return {} if certificate.u is None else {"u": float(certificate.u)}
 
     def recorded(self):
-        return {"bound": self.bound} if self.randomises else {}
+        return {} if self.bound == USUAL else {"bound": self.bound}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,12 +179,12 @@ class Fixed(_Hard):
     """All n samples, one number for all images or, outside jit, one for each.
 
     Attributes:
-        bound: "clopper-pearson", or "randomised", `bounds.randomised_lower`: never below, and as large as a bound can
-            be that fails with probability alpha. Its uniform number is drawn from the image's key, in a stream of its
-            own. It cannot be had inside jit.
+        bound: a name in BOUNDS: "clopper-pearson", or "randomised", `bounds.randomised_lower`: never below, and as
+            large as a bound can be that fails with probability alpha. Its uniform number is drawn from the image's key,
+            in a stream of its own. It cannot be had inside jit.
     """
 
-    bound: str = "clopper-pearson"
+    bound: str = USUAL
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,7 +201,7 @@ class Tolerance(_Hard):
     """
 
     tolerance: float
-    bound: str = "clopper-pearson"
+    bound: str = USUAL
     on_host: ClassVar[bool] = True
     may_end_early: ClassVar[bool] = True
 
@@ -284,5 +287,5 @@ def estimate_of(recorded: dict) -> Fixed | Tolerance | Sequential | Soft:
         return Soft(recorded["beta"])
     if recorded.get("sequential"):
         return Sequential(**recorded["sequential"])
-    bound = recorded.get("bound", "clopper-pearson")
+    bound = recorded.get("bound", USUAL)
     return Tolerance(recorded["tolerance"], bound) if recorded.get("tolerance") else Fixed(bound)
