@@ -77,9 +77,9 @@ def asked_estimate(args):
     if len(asked) > 1:
         raise UserError(f"{' and '.join(asked)} are different ways to certify; choose one")
     (estimate,) = asked.values() or (Fixed(args.bound),)
-    if args.bound == "randomised" and not estimate.randomises:
+    if args.bound != NOT_ASKED["bound"] and not hasattr(estimate, "bound"):
         raise UserError(
-            f"--bound randomised is of a number of samples that is fixed beforehand, not of {next(iter(asked))}"
+            f"--bound {args.bound} is of a number of samples that is fixed beforehand, not of {next(iter(asked))}"
         )
     return estimate
 

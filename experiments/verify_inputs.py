@@ -31,6 +31,7 @@ def recorded_arguments(path, checks):
 
 def check_inputs(path, request, checks, found):
     """Opens what the run opened, and does some images over."""
+    from qcrs_jax.certification.estimates import estimate_of
     from qcrs_jax.results.records import differences, read_sidecar
     from qcrs_jax.sampling.streams import uniform, uniform_words
 
@@ -82,7 +83,7 @@ def check_inputs(path, request, checks, found):
     troubles += [f"image {index}: is not in the pilot" for index in unplanned]
     own = [index for index in own if index not in unplanned]
     troubles += _plan_troubles(task, request, lines, own)
-    if request.get("bound") == "randomised" and "pilot" not in request:
+    if estimate_of(request).randomises and "pilot" not in request:
         for index, u in zip(own, uniform(uniform_words(inputs.keys(own))).tolist()):
             written = lines[index][0]["u"]
             troubles += [f"image {index}: u is {written}, and {u} by its seed"] * (written != repr(u))

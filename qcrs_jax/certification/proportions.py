@@ -1,13 +1,14 @@
 """Lower bounds of the selected class's probability. A new one is one class, and one line in BOUNDS."""
 
 import functools
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from .. import bounds
 
 
+@runtime_checkable
 class Bound(Protocol):
     """A lower bound of a probability p, from how many of n independent samples fell into the class.
 
