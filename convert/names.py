@@ -36,14 +36,15 @@ def places(
         keys: the names in a file, whose spelling is taken; PyTorch's own otherwise.
 
     Raises:
-        ValueError: a variable that the family's table lacks.
+        ValueError: a variable that the family's table lacks, or two with one name in PyTorch.
     """
     rows = {part.ours: (number, part) for number, part in enumerate(family.parts)}
     first = {}  # the row that a run of blocks begins with
     for number, part in rows.values():
         first.setdefault(_stage(part) or part.theirs, number)
-    words = {word for key in keys if has_place(family, key) for word in key.split(".")}
-    spelt = {ours: theirs for ours, theirs in family.spellings.items() if theirs in words}
+    words = {word for key in keys if family.spellings and has_place(family, key) for word in key.split(".")}
+    spelt = {usual: other for usual, other in family.spellings.items() if other in words}
+    taken = set()
     for path, shape in variables:
         *modules, name = map(str, path)
         stacked, ours = "rest" in modules, "/".join("*" if m in ("first", "rest") else m for m in modules)
@@ -55,6 +56,9 @@ def places(
         for block in range(1, shape[0] + 1) if stacked else [0]:
             order = (first[_stage(part) or part.theirs], block, number, rank)
             key = f"{theirs.replace('*', str(block))}.{leaf.name}"
+            if key in taken:
+                raise ValueError(f"the table of {family.title} gives {key!r} to two variables")
+            taken.add(key)
             yield Place(path, block - 1 if stacked else None, key, leaf, order)
 
 

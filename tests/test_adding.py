@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 import torch
 from classifiers import SHAPE, at_distance, linear, slab
+from flax import nnx
 from jax.tree_util import Partial
 from qcrs_jax.convert.export import export_file
 from qcrs_jax.convert.load import load_classifier
+from qcrs_jax.convert.names import places
 from qcrs_jax.experiments.arguments import add_data_arguments
 from qcrs_jax.experiments.guarantees import add_guarantee_arguments
 from scipy import special
@@ -28,8 +30,9 @@ from qcrs_jax.certification.estimates import estimate_of
 from qcrs_jax.certification.proportions import BOUNDS
 from qcrs_jax.data.load import DataError, name_of
 from qcrs_jax.data.sources import SOURCES, known_classes
-from qcrs_jax.models import FAMILIES
+from qcrs_jax.models import FAMILIES, Spec, build
 from qcrs_jax.models.checkpoint import CheckpointError
+from qcrs_jax.models.family import LINEAR, Part
 from qcrs_jax.search import SEARCHES
 
 KEY = jax.random.key(3)
@@ -168,6 +171,19 @@ def test_a_family_is_strict_both_ways(written, tmp_path, monkeypatch):
         load_classifier(tmp_path / "whole.pth", "none", leave_out="blocks.1.")
 
 
+def test_a_table_of_names_that_is_wrong_is_refused(written, monkeypatch):
+    family = written("plain", FAMILY).PLAIN
+    monkeypatch.setitem(FAMILIES, "plain", family)
+    variables = nnx.to_flat_state(nnx.state(build(Spec("plain", 4, (8, 8, 3), (0.0,), (1.0,)))))
+    for parts, words in (
+        (family.parts[:-1], "the table of plain networks has no place for the variable head/bias"),
+        ((*family.parts[:-1], Part("head", "stem", LINEAR)), "gives 'stem.bias' to two variables"),
+    ):
+        monkeypatch.setattr(type(family), "parts", parts)
+        with pytest.raises(ValueError, match=words):
+            list(places(family, [(path, variable.shape) for path, variable in variables]))
+
+
 SOURCE = '''
     """Images of one level of grey, in NAME.raw: a byte for the label and a byte for the level of each."""
 
@@ -182,8 +198,8 @@ SOURCE = '''
         if not file.is_file():
             return None
         labels, levels = np.frombuffer(limit.read(file), np.uint8).reshape(-1, 2).T
-        image = lambda i: np.full((4, 4, 3), levels[i])
-        return Dataset("greys", split, str(file), ["dark", "bright"], labels.astype(int), image, digest(levels.tobytes()))
+        image, mark = lambda i: np.full((4, 4, 3), levels[i]), digest(levels.tobytes())
+        return Dataset("greys", split, str(file), ["dark", "bright"], labels.astype(int), image, mark)
 
 
     GREYS = Source(read, ("greys", ""), knows=lambda root: (root / "test.raw").is_file(), classes=("dark", "bright"))
