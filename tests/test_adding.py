@@ -29,7 +29,8 @@ from qcrs_jax.bounds import clopper_pearson_lower
 from qcrs_jax.certification.estimates import estimate_of
 from qcrs_jax.certification.proportions import BOUNDS
 from qcrs_jax.data.load import DataError, name_of
-from qcrs_jax.data.sources import SOURCES, known_classes
+from qcrs_jax.data.source import Source
+from qcrs_jax.data.sources import SOURCES, known_classes, source_of
 from qcrs_jax.models import FAMILIES, Spec, build
 from qcrs_jax.models.checkpoint import CheckpointError
 from qcrs_jax.models.family import LINEAR, Part
@@ -221,6 +222,11 @@ def test_a_source_of_data(written, tmp_path, monkeypatch):
     parser = argparse.ArgumentParser()
     add_data_arguments(parser)
     assert parser.parse_args(["--dataset", "greys"]).dataset == "greys"
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_source_is_where_its_line_says(name):
+    assert isinstance(source_of(name), Source)
 
 
 SEARCH = '''
