@@ -19,7 +19,7 @@ NORMALIZATIONS = {
 }
 
 
-def numbers_of(text):
+def numbers_of(text: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel of "MEAN,.../STD,..."; ValueError for another text."""
     mean, std = (tuple(float(v) for v in part.split(",")) for part in text.split("/"))
     return mean, std

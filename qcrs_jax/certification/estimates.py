@@ -18,12 +18,7 @@ from ..sampling.streams import uniform
 from ..search import SigmaAscent, SigmaSearch
 from .proportions import BOUNDS, USUAL, Bound, lower_table
 from .sequential import Sequential, check_no_labels, check_one_number, check_smallest
-from .verdict import (
-    Certificate,
-    fields_of,
-    make_certificate,
-    make_soft_certificate,
-)
+from .verdict import Certificate, fields_of, make_certificate, make_soft_certificate
 
 
 @functools.partial(
