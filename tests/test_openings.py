@@ -255,6 +255,15 @@ def test_tensors_among_the_network_s_are_left_out_when_asked_but_never_a_part_of
     assert "--leave_out" not in str(message)
 
 
+@pytest.mark.parametrize("name", ["fc3.weight", "conv3.weight", "bn2.bias"])
+def test_a_layer_of_another_number_is_never_left_out(tmp_path, name):
+    path = asked(
+        macer(lenet()) | {"net": {**lenet().state_dict(), name: torch.ones(3)}}, tmp_path, "no place for", name
+    )
+    with pytest.raises(CheckpointError, match="part of the network's own"):
+        load_classifier(path, leave_out=name.split(".")[0])
+
+
 def test_two_networks_under_two_prefixes_ask(tmp_path):
     one, other = of_classes(10), resnet(20)
     content = {"state_dict": {**prefixed(one, "student."), **prefixed(other, "teacher.")}}
