@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from qcrs_jax.data.load import Dataset
 from qcrs_jax.errors import UserError
-from qcrs_jax.models import Classifier, Spec
+from qcrs_jax.models import Classifier, Spec, family_of
 
 BATCH = 100
 
@@ -76,7 +76,7 @@ def fit_image(
 def _remedy(spec, shape):
     """What to do about images of `shape`, which the network of `spec` was not opened for."""
     takes, of_imagenet = tuple(spec.image_shape), spec.image_shape[0] == 224 and spec.num_classes == 1000
-    if spec.arch == "lenet" or of_imagenet or shape[2:] != takes[2:]:
+    if family_of(spec.arch).one_size or of_imagenet or shape[2:] != takes[2:]:
         return "convert the images or --resize them, or take another checkpoint"
     larger = shape[0] >= takes[0] and shape[1] >= takes[1]
     return (

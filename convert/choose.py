@@ -13,25 +13,13 @@ import numpy as np
 
 from qcrs_jax.models.checkpoint import CheckpointError
 
-from .torch_file import Storage, Tensor
-from .unpickle import ODD_KEYS, SAVE_WEIGHTS_ALONE, Unused
+from .files.tensor import Storage, Tensor
+from .files.unpickle import ODD_KEYS, SAVE_WEIGHTS_ALONE, Unused
+from .names import in_own_layers, stems
+from .normalization import split_normalisers, stored_normalization
 
 TOP = "."  # the name of the file as a whole among its fields
 DEEP, MANY = 4, 10_000  # how deep and how many containers are looked through
-BLOCK = r"(?:layer\d+\.\d+\.|(?:sub_)?block\d+\.layer\.\d+\.)"
-STEM = re.compile(rf"^(?!(?:.*\.)?{BLOCK}conv1\.weight$)((?:.*\.)?)conv1\.weight$", re.DOTALL)
-PARTS = re.compile(r"(conv1|bn1|layer\d+|(?:sub_)?block\d+|fc\d*|linear|conv2)\.")  # what networks are made of here
-PAIRS = {  # names of the buffers with the mean and the standard deviation of a normalising layer
-    ("mean", "std"),
-    ("means", "stds"),
-    ("means", "sds"),
-    ("mu", "sigma"),
-    ("mu", "std"),
-    ("new_mean", "new_std"),
-    ("pixel_mean", "pixel_std"),
-    ("mu", "log_sig"),  # of RS4A, Yang et al. 2020
-}
-_NORMALISERS = {frozenset(pair): pair for pair in PAIRS}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,8 +60,8 @@ def choose(content, path: Path, field: str | None, prefix: str | None, leave_out
         raise CheckpointError(f"{path}: leave_out {idle[0]!r}: no name in {_called(found)} begins so")
     entries = {key: value for key, value in entries.items() if not left_out or key not in set(left_out)}
     _check_tensors(entries, path, found)
-    normalisers, tensors = _split_normalisers(entries)
-    normalization = _normalization(normalisers, path)
+    normalisers, tensors = split_normalisers(entries)
+    normalization = stored_normalization(normalisers, path)
     if normalization is not None:
         notes.append(f"The file stores the normalisation: {', '.join(normalisers)}.")
     asked = prefix is not None
@@ -82,11 +70,11 @@ def choose(content, path: Path, field: str | None, prefix: str | None, leave_out
     if asked:
         left_out += stray
     else:
-        others = tuple(other for other in _stems(tensors) if other != prefix)
+        others = tuple(other for other in stems(tensors) if other != prefix)
         if unexpected := [name for name in stray if not name.startswith(others)]:
             _refuse_strays(unexpected, prefix, path)
     notes += said
-    parts = [name for name in left_out if name.startswith(prefix) and PARTS.match(name[len(prefix) :])]
+    parts = [name for name in left_out if name.startswith(prefix) and in_own_layers(name[len(prefix) :])]
     if parts:
         raise CheckpointError(
             f"{path}: leave_out: {parts[0]!r} is a part of the network's own layers, without which it is another one"
@@ -135,7 +123,7 @@ def _dictionary(content, path, field):
             raise CheckpointError(f"{path}: field {field!r} is no dictionary in it; {others}")
         return field, dictionaries[field], []
     holding = {name: d for name, d in dictionaries.items() if any(isinstance(v, Tensor) for v in d.values())}
-    networks = {name: d for name, d in holding.items() if _stems(key for key in d if isinstance(key, str))}
+    networks = {name: d for name, d in holding.items() if stems(key for key in d if isinstance(key, str))}
     if len(networks) > 1:
         first, *rest = networks
         if not all(_equal(networks[first], networks[name]) for name in rest):
@@ -185,50 +173,6 @@ def _called(found):
     return "the file as a whole" if found == TOP else f"its field {found!r}"
 
 
-def _split_normalisers(entries):
-    """The tensors of normalising layers, by name, and all others."""
-    by_parent = {}
-    for name in entries:
-        parent, _, last = name.rpartition(".")
-        by_parent.setdefault(parent, set()).add(last)
-    layers = {parent: pair for parent, names in by_parent.items() for key, pair in _NORMALISERS.items() if key <= names}
-    names = {f"{parent}.{last}".lstrip(".") for parent, pair in layers.items() for last in pair}
-    return {n: entries[n] for n in entries if n in names}, {n: t for n, t in entries.items() if n not in names}
-
-
-def _normalization(normalisers, path):
-    """The normalisation in the tensors of normalising layers, as `parse_normalization` reads it; None for none."""
-    found = {}
-    for name in normalisers:
-        parent = name.rpartition(".")[0]
-        found.setdefault(parent, {})[name.rpartition(".")[2]] = normalisers[name]
-    texts = {}
-    for parent, tensors in found.items():
-        pair = _NORMALISERS[frozenset(tensors)]
-        try:
-            mean, std = (tensors[name].numpy().ravel() for name in pair)
-            if len(mean) > 100 or len(std) > 100:
-                raise ValueError(f"{len(mean)} and {len(std)} numbers")
-            if pair[1] == "log_sig":
-                std = np.exp(std)
-        except ValueError as error:
-            raise CheckpointError(
-                f"{path}: the normalisation in {', '.join(normalisers)} is damaged: {error}"
-            ) from error
-        texts["/".join(",".join(str(value) for value in values) for values in (mean, std))] = parent
-    if len(texts) > 1:
-        raise CheckpointError(
-            f"{path}: stores several normalisations: {'; '.join(texts)}; leave all out but one with --leave_out, of "
-            + ", ".join(f"{parent}." for parent in texts.values())
-        )
-    return next(iter(texts), None)
-
-
-def _stems(tensors) -> list[str]:
-    """The prefixes under which there is a network, or at least the first layer of one."""
-    return [match[1] for name in tensors if name.endswith("conv1.weight") and (match := STEM.match(name))]
-
-
 def _group(tensors, prefix, stems):
     """The tensors of the network under `prefix`, without it, and without other networks below it."""
     below = tuple(other for other in stems if other != prefix and other.startswith(prefix))
@@ -241,35 +185,35 @@ def _group(tensors, prefix, stems):
 
 def _strays(tensors, prefix):
     """The names that are not of the network under `prefix`."""
-    below = tuple(other for other in _stems(tensors) if other != prefix and other.startswith(prefix))
+    below = tuple(other for other in stems(tensors) if other != prefix and other.startswith(prefix))
     return [name for name in tensors if not name.startswith(prefix) or (below and name.startswith(below))]
 
 
 def _prefix(tensors, path, given):
     """The network's prefix, and what there is to say of the choice."""
-    stems = _stems(tensors)
+    found = stems(tensors)
     if given is not None:
         if not any(name.startswith(given) for name in tensors):
             raise CheckpointError(f"{path}: prefix {given!r}: no name begins so; first names: {listed(tensors, 4)}")
         return given, []
-    if not stems:
+    if not found:
         return "", []
-    if len(stems) == 1:
-        (only,) = stems
-        inside = len(_group(tensors, only, stems))
+    if len(found) == 1:
+        (only,) = found
+        inside = len(_group(tensors, only, found))
         return only if 2 * inside >= len(tensors) or inside >= 8 else "", []
-    groups = {stem: _group(tensors, stem, stems) for stem in stems}
-    first, *rest = stems
+    groups = {stem: _group(tensors, stem, found) for stem in found}
+    first, *rest = found
     same = all(_equal(groups[first], groups[other]) for other in rest)
     if same:
-        return first, [f"The network is stored under {listed(stems)} with the same weights in each."]
-    if attacked := _attacked(stems, groups):
+        return first, [f"The network is stored under {listed(found)} with the same weights in each."]
+    if attacked := _attacked(found, groups):
         return attacked, [
-            f"The network is stored under {listed(stems)}, with other weights in each; those of {attacked!r} are used, "
+            f"The network is stored under {listed(found)}, with other weights in each; those of {attacked!r} are used, "
             "as the program that writes such files loads them last. --prefix chooses the other."
         ]
     raise CheckpointError(
-        f"{path}: holds several networks, whose names begin with {listed(stems)}; say which with --prefix "
+        f"{path}: holds several networks, whose names begin with {listed(found)}; say which with --prefix "
         f"(prefix= of load_classifier), as in --prefix {first or repr(first)}"
     )
 

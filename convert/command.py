@@ -41,10 +41,10 @@ def run(args):
     from qcrs_jax.models.checkpoint import CheckpointError, is_classifier, save_classifier
 
     from .check import accuracy, check_fit
+    from .files.stand_ins import unpacked
+    from .fill import count_parameters
     from .flags import opening_of, print_notes
-    from .layouts import count_parameters
     from .load import convert_file
-    from .stand_ins import unpacked
     from .zoo import resolve
 
     file = resolve(args.checkpoint)

@@ -2,20 +2,20 @@
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Sequence
 from numbers import Integral
 from pathlib import Path
 
-from qcrs_jax.errors import UserError
-from qcrs_jax.files import check_regular, read_regular, reads
-from qcrs_jax.models import Classifier, architecture
+from qcrs_jax.files import check_regular, reads
+from qcrs_jax.models import Classifier, family_of
 from qcrs_jax.models.checkpoint import CheckpointError, is_classifier, restore_classifier
 
 from .choose import listed
-from .layouts import NORMALIZATIONS, as_asked, recognise, to_classifier
-from .stand_ins import unpacked
-from .torch_file import load
+from .files.stand_ins import unpacked
+from .files.torch_file import load
+from .fill import to_classifier
+from .normalization import numbers_of, parse_normalization, timm_normalization
+from .recognise import as_asked, recognise
 from .zoo import resolve
 
 
@@ -120,15 +120,11 @@ def _check_agrees(spec, opening, path):
     size = (size, size) if isinstance(size, int) else size
     if size is not None and tuple(size) != spec.image_shape[:2]:
         raise CheckpointError(f"{path}: was converted for images of {spec.image_shape}, not of {tuple(size)}; {again}")
-    if pool is not None and pool != spec.options.get("max_pool", spec.options.get("stem", _stem(spec.arch)) == "7x7"):
+    if pool is not None and pool != bool(family_of(spec.arch).max_pool(spec.arch, spec.options)):
         raise CheckpointError(f"{path}: was converted with {'no' if pool else 'a'} max pool behind the stem; {again}")
     for name in ("field", "prefix", "leave_out"):
         if getattr(opening, name) not in (None, (), _said(spec, name)):
             raise CheckpointError(f"{path}: is a converted classifier, which has no {name} to choose; {again}")
-
-
-def _stem(arch):
-    return getattr(architecture(arch), "keywords", {}).get("stem")
 
 
 def _said(spec, name):
@@ -144,9 +140,9 @@ def convert_file(path: Path, opening: Opening | None = None) -> Classifier:
     found = as_asked(found, opening.image_size, opening.max_pool, path)
     notes, normalization = list(found.notes), opening.normalization
     if normalization is not None and found.chosen.normalization is not None:
-        if parse_normalization(normalization) != _numbers(found.chosen.normalization):
+        if parse_normalization(normalization) != numbers_of(found.chosen.normalization):
             notes.append(f"The normalisation {normalization} is used, as was asked, and not the file's own.")
-    normalization = normalization or _timm_normalization(path, found.arch) or _assumed(found)
+    normalization = normalization or timm_normalization(path, found.network.arch) or _assumed(found)
     if normalization is None:
         raise CheckpointError(_ask_normalization(found, path))
     if opening.normalization is None and (found.layout.name, normalization) == ("Cohen", "cifar10"):
@@ -165,7 +161,6 @@ def convert_file(path: Path, opening: Opening | None = None) -> Classifier:
     return to_classifier(found, mean, std, source, path)
 
 
-_LARGEST_CONFIG = 2**22  # bytes
 _SMOOTHADV = "0.4914,0.4822,0.4465/1,1,1"
 
 
@@ -185,54 +180,10 @@ def _ask_normalization(found, path):
     known = " or ".join(f"{name} ({who})" for name, who in possible.items())
     if found.doubtful:
         known += f"; but {listed(found.doubtful)} of the file may say otherwise"
-    form = "MEAN/STD" if found.image_shape[-1] == 1 else "MEAN,MEAN,MEAN/STD,STD,STD"
+    channels, classes = found.network.image_shape[-1], found.network.num_classes
+    form = "MEAN/STD" if channels == 1 else "MEAN,MEAN,MEAN/STD,STD,STD"
     return (
-        f"{path}: the layout ({found.layout.name}, images of {found.image_shape[-1]} channel(s), {found.num_classes} "
-        f"classes) does not tell how images are normalised. {f'Known for such files: {known}. ' if known else ''}"
+        f"{path}: the layout ({found.layout.name}, images of {channels} channel(s), {classes} classes) does not tell "
+        f"how images are normalised. {f'Known for such files: {known}. ' if known else ''}"
         f"Say it with --normalization cifar10, cifar100, imagenet, none, or {form} (normalization= of load_classifier)"
     )
-
-
-def _timm_normalization(path, arch):
-    """The normalisation in the config.json that timm keeps beside its weights; None if there is none.
-
-    Raises:
-        CheckpointError: the weights are of another network, which can have the very tensors of `arch`: resnetblur50 and
-            resnetaa50 differ from resnet50 in pooling alone.
-    """
-    file = path.with_name("config.json")
-    if path.name not in ("model.safetensors", "pytorch_model.bin") or not file.is_file():
-        return None
-    try:
-        config = json.loads(read_regular(file, _LARGEST_CONFIG))
-        named, values = config["architecture"], config["pretrained_cfg"]
-        text = "/".join(",".join(str(float(value)) for value in values[name]) for name in ("mean", "std"))
-    except (UserError, ValueError, KeyError, TypeError, RecursionError):  # not of timm
-        return None
-    if named != arch:
-        raise CheckpointError(f"{path}: {file} says that it is a {named}, but its tensors are those of {arch}")
-    return text
-
-
-def _numbers(text):
-    mean, std = (tuple(float(v) for v in part.split(",")) for part in text.split("/"))
-    return mean, std
-
-
-def parse_normalization(text: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel: those of a name in NORMALIZATIONS, or of "MEAN,.../STD,..."."""
-    if text in NORMALIZATIONS:
-        return NORMALIZATIONS[text]
-    try:
-        mean, std = _numbers(text)
-    except (ValueError, AttributeError):
-        raise CheckpointError(
-            f"normalisation {text!r} is neither one of {', '.join(NORMALIZATIONS)} nor MEAN,.../STD,..."
-        ) from None
-    if max(map(abs, mean)) > 2 or max(std) > 2:
-        scaled = "/".join(",".join(f"{v / 255:.4g}" for v in part) for part in (mean, std))
-        raise CheckpointError(
-            f"normalisation {text!r} is of pixels from 0 to 255; images are in [0, 1] here. If the network takes "
-            f"pixels normalised so, say --normalization {scaled} (normalization= of load_classifier)"
-        )
-    return mean, std

@@ -241,7 +241,7 @@ def damage(data: bytes, rng: random.Random) -> bytes:
 
 def tensors(content) -> list:
     """The tensors in `content`, which may hold itself; those among its first hundred thousand parts."""
-    from qcrs_jax.convert.torch_file import Tensor
+    from qcrs_jax.convert.files.tensor import Tensor
 
     stack, seen, found = [content], set(), []
     while stack and len(seen) < 10**5:
@@ -257,8 +257,9 @@ def tensors(content) -> list:
 
 def foreign(content) -> list:
     """What is in `content` and is neither a tensor, plain data nor a placeholder; its first hundred thousand parts."""
-    from qcrs_jax.convert.torch_file import _NAMES, Storage, Tensor
-    from qcrs_jax.convert.unpickle import Unused
+    from qcrs_jax.convert.files.tensor import Storage, Tensor
+    from qcrs_jax.convert.files.torch_file import _NAMES
+    from qcrs_jax.convert.files.unpickle import Unused
 
     plain = {Storage, Tensor, Unused, bytes, bytearray, str, int, float, bool, type(None), *map(type, _NAMES.values())}
     named = [value for value in _NAMES.values() if callable(value)]  # the table's own functions, uncalled
@@ -279,7 +280,7 @@ def foreign(content) -> list:
 
 def read_all(path: Path):
     """What the reader gives for `path`, once every tensor has been read, or its CheckpointError."""
-    from qcrs_jax.convert.torch_file import load
+    from qcrs_jax.convert.files.torch_file import load
 
     from qcrs_jax.models.checkpoint import CheckpointError
 

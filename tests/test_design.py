@@ -142,6 +142,13 @@ def test_tables_and_plots_read_results_files_only(name):
     assert within(imports("qcrs_jax.experiments", file, module_level=True), "jax", "flax", "jaxlib") == []
 
 
+@pytest.mark.parametrize("name", ["data/source.py", "data/sources.py"])
+def test_the_names_of_data_sources_are_light_to_import(name):
+    allowed = ("collections", "dataclasses", "pathlib", "pkgutil", "typing", "qcrs_jax.data.source")
+    names = core_imports(name, module_level=True)
+    assert within(names, *allowed) == sorted(names)
+
+
 @pytest.mark.parametrize("name", [name for name in core_files() if name.startswith("results/")])
 def test_what_tables_and_plots_stand_on_needs_no_jax(name):
     assert within(core_imports(name), "jax", "flax") == []

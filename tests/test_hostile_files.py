@@ -19,9 +19,9 @@ import pytest
 import torch
 from checkpoints import lenet, lenet_file, resnet, save
 from damage import named, number, read_all, text, zip_archive
+from qcrs_jax.convert.files.torch_file import load
+from qcrs_jax.convert.files.unpickle import Unused
 from qcrs_jax.convert.load import load_classifier
-from qcrs_jax.convert.torch_file import load
-from qcrs_jax.convert.unpickle import Unused
 from safetensors.torch import load_file, save_file
 from test_torch_file import assert_equal
 

@@ -25,9 +25,11 @@ from checkpoints import (
     wide_resnet,
 )
 from flax import nnx
-from qcrs_jax.convert.layouts import NORMALIZATIONS, count_parameters, recognise
-from qcrs_jax.convert.load import load_classifier, parse_normalization
-from qcrs_jax.convert.torch_file import load
+from qcrs_jax.convert.files.torch_file import load
+from qcrs_jax.convert.fill import count_parameters
+from qcrs_jax.convert.load import load_classifier
+from qcrs_jax.convert.normalization import NORMALIZATIONS, parse_normalization
+from qcrs_jax.convert.recognise import recognise
 from qcrs_jax.experiments.bench.torch_nets import BasicBlock as TorchBlock
 from qcrs_jax.experiments.bench.torch_nets import Bottleneck as TorchBottleneck
 from qcrs_jax.experiments.bench.torch_nets import CifarResNet, ResNet, randomise

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from checkpoints import cohen, idelbayev, images, lenet, lenet_file, macer, resnet, save
 from flax import nnx
-from qcrs_jax.convert.layouts import count_parameters
+from qcrs_jax.convert.fill import count_parameters
 from qcrs_jax.convert.load import load_classifier
 
 from qcrs_jax.models import ARCHITECTURES, Classifier, Spec, build

@@ -13,8 +13,8 @@ import torch
 from checkpoints import SHARED, calibrated, cohen, idelbayev, images, lenet, macer, prefixed, resnet, save, torch_logits
 from qcrs_jax.convert.check import fit_image
 from qcrs_jax.convert.export import export_file
-from qcrs_jax.convert.layouts import NORMALIZATIONS
 from qcrs_jax.convert.load import load_classifier
+from qcrs_jax.convert.normalization import NORMALIZATIONS
 from qcrs_jax.experiments.bench.torch_nets import CifarResNet, ResNet, WideResNet, randomise
 from safetensors.torch import save_file
 
@@ -253,6 +253,15 @@ def test_tensors_among_the_network_s_are_left_out_when_asked_but_never_a_part_of
         asked(content, tmp_path, "part of the network's own", normalization="none", leave_out=f"{prefix}layer1.0.scale")
     message = pytest.raises(CheckpointError, load_classifier, path, "none", leave_out="module.rotation.").value
     assert "--leave_out" not in str(message)
+
+
+@pytest.mark.parametrize("name", ["fc3.weight", "conv3.weight", "bn2.bias"])
+def test_a_layer_of_another_number_is_never_left_out(tmp_path, name):
+    path = asked(
+        macer(lenet()) | {"net": {**lenet().state_dict(), name: torch.ones(3)}}, tmp_path, "no place for", name
+    )
+    with pytest.raises(CheckpointError, match="part of the network's own"):
+        load_classifier(path, leave_out=name.split(".")[0])
 
 
 def test_two_networks_under_two_prefixes_ask(tmp_path):

@@ -1,5 +1,6 @@
 """Sequential estimation: exact errors by dynamic programming, and certificates that stop when they know."""
 
+import functools
 import json
 
 import jax
@@ -13,7 +14,9 @@ from qcrs_jax import Fixed, GoldenSection, Sequential, Soft, Tolerance, certify,
 from qcrs_jax.bounds import certified_radius, clopper_pearson_lower, randomised_lower
 from qcrs_jax.certification.certificate import check_request
 from qcrs_jax.certification.estimates import estimate_of
+from qcrs_jax.certification.proportions import BOUNDS
 from qcrs_jax.certification.sequential import MARGIN, SEQUENCES, betting_lower, outcome, tables, walk
+from qcrs_jax.certification.verdict import make_certificate
 from qcrs_jax.sampling.streams import ESTIMATION, UNIFORM
 
 KEY = jax.random.key(5)
@@ -197,9 +200,8 @@ def test_the_uniform_number_is_of_the_image_and_its_stream():
 
 
 def test_an_infinite_radius_is_never_certified():
-    from qcrs_jax.certification.verdict import make_randomised_certificate
-
-    made = make_randomised_certificate([[9, 0]], [[50, 0]], [0.25], 50, 0.01, np.array([0.009]))
+    lower = functools.partial(BOUNDS["randomised"].lower, n=50, alpha=0.01, u=np.array([0.009]))
+    made = make_certificate([[9, 0]], [[50, 0]], [0.25], 50, 0.01, lower)
     assert randomised_lower(50, 50, 0.01, 0.009) == 1 and made.pa_lower[0] == clopper_pearson_lower(50, 50, 0.01)
 
 

@@ -23,7 +23,7 @@ from qcrs_jax.experiments.commands import prepare_tfds
 from qcrs_jax.data import tfds_files
 from qcrs_jax.data.crc32c import masked_crc32c
 from qcrs_jax.data.image_files import resize_and_crop
-from qcrs_jax.data.load import CLASSES, DataError, load_dataset
+from qcrs_jax.data.load import DataError, known_classes, load_dataset
 from qcrs_jax.results.records import read_run
 
 ARCHIVE = SHARED / "data/cifar10-imagefolder.tar.xz"
@@ -67,7 +67,7 @@ def real_images(tmp_path_factory):
     if not ARCHIVE.is_file():
         pytest.skip("the shared images are not there")
     root = tmp_path_factory.mktemp("real")
-    wanted = {f"test/{name}/{i:04d}.jpg" for name in CLASSES["cifar10"] for i in range(3)}
+    wanted = {f"test/{name}/{i:04d}.jpg" for name in known_classes("cifar10") for i in range(3)}
     with tarfile.open(ARCHIVE, "r|xz") as tar, tarfile.open(root / "images.tar.gz", "w:gz") as small:
         for member in tar:
             if member.name in wanted:
@@ -114,7 +114,7 @@ def prepared(tmp_path_factory):
     for name in NAMES:
 
         def generate(builder, manager, name=name):
-            names = {"cifar10": CLASSES["cifar10"], "cifar100": [f"class {i}" for i in range(100)]}
+            names = {"cifar10": known_classes("cifar10"), "cifar100": [f"class {i}" for i in range(100)]}
             if name in names:
                 builder.info.features["label"].names = names[name]
             rows = [{"image": as_png(image), "label": label} for image, label in zip(pictures(name), LABELS)]
@@ -290,7 +290,7 @@ def original_files(name):
     if name == "cifar10":
         rows = [bytes([label]) + plane.tobytes() for label, plane in zip(labels, planes)]
         batches = {f"data_batch_{i}.bin": rows[0] if i == 1 else b"" for i in range(1, 6)}
-        names = {"batches.meta.txt": "\n".join(CLASSES[name]).encode() + b"\n\n"}
+        names = {"batches.meta.txt": "\n".join(known_classes(name)).encode() + b"\n\n"}
         return {"cifar-10-binary.tar.gz": archive(**batches, **names, **{"test_batch.bin": b"".join(rows)})}
     rows = [bytes([3, label]) + plane.tobytes() for label, plane in zip(labels, planes)]
     names = {"fine_label_names.txt": 100, "coarse_label_names.txt": 20}

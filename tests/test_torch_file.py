@@ -22,9 +22,10 @@ import pytest
 import torch
 from checkpoints import resnet, save
 from damage import foreign, read_all, zip_archive
+from qcrs_jax.convert.files.tensor import Tensor
+from qcrs_jax.convert.files.torch_file import load
+from qcrs_jax.convert.files.unpickle import ODD_KEYS, Unused
 from qcrs_jax.convert.load import load_classifier
-from qcrs_jax.convert.torch_file import Tensor, load
-from qcrs_jax.convert.unpickle import ODD_KEYS, Unused
 
 from qcrs_jax.models.checkpoint import CheckpointError
 
@@ -404,7 +405,7 @@ def test_code_in_the_pickle_is_not_run(tmp_path, name, where):
         ("torch", "load"),
         ("torch._utils", "_import_dotted_name"),
         ("builtins", "getattr"),
-        ("qcrs_jax.convert.torch_file", "sys"),
+        ("qcrs_jax.convert.files.torch_file", "sys"),
     ],
 )
 def test_no_way_around_the_list_of_names(tmp_path, module, name):

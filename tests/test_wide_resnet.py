@@ -7,7 +7,7 @@ import pytest
 import torch
 from checkpoints import ddrs, images, save, wide_resnet
 from flax import nnx
-from qcrs_jax.convert.layouts import count_parameters
+from qcrs_jax.convert.fill import count_parameters
 from qcrs_jax.convert.load import load_classifier
 from qcrs_jax.experiments.bench.torch_nets import PreActivationBlock as TorchBlock
 from qcrs_jax.experiments.bench.torch_nets import WideResNet as TorchWideResNet

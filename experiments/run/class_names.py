@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from qcrs_jax.convert import zoo
 
-from qcrs_jax.data.load import CLASSES
+from qcrs_jax.data import sources
 
 
 def known_classes(classifier, checkpoint) -> Sequence[str] | None:
@@ -14,7 +14,7 @@ def known_classes(classifier, checkpoint) -> Sequence[str] | None:
     if names := getattr(classifier.spec, "class_names", None):
         return names
     entry = zoo.entries().get(str(checkpoint).removeprefix(zoo.PREFIX)) if str(checkpoint).startswith("zoo:") else None
-    return CLASSES.get(entry["dataset"]) if entry else None
+    return sources.known_classes(entry["dataset"]) if entry else None
 
 
 def order_warning(known: Sequence[str] | None, found: Sequence[str], whose: str) -> str | None:

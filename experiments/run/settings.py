@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from qcrs_jax.data.sources import SOURCES
 from qcrs_jax.errors import SettingError
 from qcrs_jax.results.sidecar import LARGEST_BATCH
 
@@ -125,6 +126,7 @@ class Data:
         None,
         "a known data set from its original files or TFDS, a folder of CLASS/IMAGE, or an .npz with x, y and perhaps "
         "class_names (default: what DATA_DIR holds; else cifar10)",
+        choices=SOURCES,
     )
     data_dir: Path | None = setting(None, "where the data set is (default: ./data, ./dataset_cache, ., then TFDS)")
     split: str = setting("test", "val where there is one", choices=("train", "test", "val"))

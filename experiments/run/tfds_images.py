@@ -9,7 +9,8 @@ from PIL import Image
 from qcrs_jax.data.image_files import decode
 from qcrs_jax.data.image_folders import Listing, list_folder, split_folder, splits_below
 from qcrs_jax.data.imagenet_files import list_imagenet
-from qcrs_jax.data.load import CLASSES, DataError
+from qcrs_jax.data.load import DataError
+from qcrs_jax.data.sources import known_classes
 from qcrs_jax.data.splits import TAKEN_FOR, is_hidden
 from qcrs_jax.data.tfds_files import write
 
@@ -26,10 +27,10 @@ def prepare(name: str, splits: dict[str, Listing], data_dir: Path) -> Path:
 
     def generate(builder, manager):
         feature = builder.info.features["label"]
-        if name in CLASSES:
-            feature.names = CLASSES[name]
-        elif name == "cifar100":  # TFDS takes their names from what it would download; they are in this order there
+        if name == "cifar100":  # TFDS takes their names from what it would download; they are in this order there
             feature.names = _hundred(next(iter(splits.values())))
+        elif names := known_classes(name):
+            feature.names = list(names)
         theirs = {"test": "validation"} if name == "imagenet2012" else {}
         return {theirs.get(split, split): _examples(builder, listing) for split, listing in splits.items()}
 

@@ -17,16 +17,10 @@ from ..errors import SettingError
 from ..sampling.counts import Votes, soft_sums
 from ..sampling.streams import uniform
 from ..search import SigmaAscent, SigmaSearch
+from .proportions import BOUNDS, USUAL, Bound, lower_table
 from .sequential import Sequential, check_no_labels, check_one_number, check_smallest
-from .verdict import (
-    Certificate,
-    fields_of,
-    make_certificate,
-    make_randomised_certificate,
-    make_soft_certificate,
-)
+from .verdict import Certificate, fields_of, make_certificate, make_soft_certificate
 
-BOUNDS = ("clopper-pearson", "randomised")
 VOTES = "softmax(beta logits) in units of 2**-15, logits in steps of 2**-10"
 """What a soft vote is, as `sampling.soft_votes` defines it. Another definition needs another text."""
 
@@ -140,8 +134,12 @@ class _Hard(_OneEstimation):
             raise ValueError(f"unknown bound {self.bound!r}; known are {', '.join(BOUNDS)}")
 
     @property
+    def _bound(self) -> Bound:
+        return BOUNDS[self.bound]
+
+    @property
     def randomises(self) -> bool:
-        return self.bound == "randomised"
+        return self._bound.randomises
 
     @property
     def on_host(self) -> bool:
@@ -152,22 +150,23 @@ class _Hard(_OneEstimation):
         return ("u",) if self.randomises else ()
 
     def check(self, n0, n, alpha, labels):
-        check_smallest(n, alpha, bounds.smallest_n(alpha))
+        check_smallest(n, alpha, self._bound.smallest_n(alpha))
 
     def conclude(self, drawn):
         counts = drawn.selection.counts, drawn.estimation.counts
         if isinstance(counts[1], jax.core.Tracer):
-            return make_certificate(*counts, drawn.sigma, drawn.fixed, drawn.alpha)
+            table = lower_table(self._bound, drawn.fixed, drawn.alpha)
+            return make_certificate(*counts, drawn.sigma, drawn.fixed, drawn.alpha, table.__getitem__)
         n = np.asarray(drawn.n, np.int64)[()]
-        if self.randomises:
-            return make_randomised_certificate(*counts, drawn.sigma, n, drawn.alpha, uniform(drawn.words))
-        return make_certificate(*counts, drawn.sigma, n, drawn.alpha)
+        return self._made(*counts, drawn.sigma, n, drawn.alpha, uniform(drawn.words) if self.randomises else None)
 
     def again(self, line, n0, n, alpha):
         counts, n = (np.array(line.counts0), np.array(line.counts)), n if line.n is None else line.n
-        if self.randomises:
-            return fields_of(make_randomised_certificate(*counts, line.sigma, n, alpha, line.u))
-        return fields_of(make_certificate(*counts, line.sigma, n, alpha))
+        return fields_of(self._made(*counts, line.sigma, n, alpha, line.u))
+
+    def _made(self, counts0, counts, sigma, n, alpha, u):
+        made = make_certificate(counts0, counts, sigma, n, alpha, lambda k: self._bound.lower(k, n, alpha, u))
+        return made._replace(u=u)
 
     def fields(self, certificate):
         return {} if certificate.u is None else {"u": float(certificate.u)}
@@ -181,12 +180,12 @@ class Fixed(_Hard):
     """All n samples, one number for all images or, outside jit, one for each.
 
     Attributes:
-        bound: "clopper-pearson", or "randomised", `bounds.randomised_lower`: never below, and as large as a bound can
-            be that fails with probability alpha. Its uniform number is drawn from the image's key, in a stream of its
-            own. It cannot be had inside jit.
+        bound: a name in BOUNDS: "clopper-pearson", or "randomised", `bounds.randomised_lower`: never below, and as
+            large as a bound can be that fails with probability alpha. Its uniform number is drawn from the image's key,
+            in a stream of its own. It cannot be had inside jit.
     """
 
-    bound: str = "clopper-pearson"
+    bound: str = USUAL
     name: ClassVar[str] = "fixed"
 
 
@@ -204,7 +203,7 @@ class Tolerance(_Hard):
     """
 
     tolerance: float
-    bound: str = "clopper-pearson"
+    bound: str = USUAL
     name: ClassVar[str] = "tolerance"
     on_host: ClassVar[bool] = True
     may_end_early: ClassVar[bool] = True

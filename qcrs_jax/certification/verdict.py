@@ -84,16 +84,17 @@ class Prediction(NamedTuple):
 def make_certificate(counts0, counts, sigma, n, alpha: float, lower=None) -> Certificate:
     """The certificate that follows from raw counts: selection counts0, estimation counts of n samples at sigma.
 
-    n is one number, or, outside jit, one for each image. `lower` gives the bound of pa after each count of successes;
-    by default it is Clopper and Pearson's. Outside jit alone.
+    n is one number, or, outside jit, one for each image. `lower` gives the bound of pa after each count of successes,
+    an array of NumPy's; by default it is Clopper and Pearson's.
     """
     xp = _numpy_of(counts)
     counts0, counts, sigma = xp.asarray(counts0), xp.asarray(counts), xp.asarray(sigma)
     selected = xp.argmax(counts0, axis=-1)
     successes = xp.take_along_axis(counts, selected[..., None], axis=-1)[..., 0]
     if xp is jnp:
-        pa_lower = bounds.look_up(bounds.pa_lower_table(n, alpha), successes)
-        radius = sigma * bounds.look_up(bounds.radius_table(n, alpha), successes)
+        table = lower(np.arange(n + 1)) if lower else bounds.pa_lower_table(n, alpha)
+        pa_lower = bounds.look_up(table, successes)
+        radius = sigma * bounds.look_up(bounds.certified_radius(table, 1.0), successes)
     else:
         pa_lower = lower(successes) if lower else bounds.clopper_pearson_lower(successes, n, alpha)
         radius = bounds.certified_radius(pa_lower, sigma)
@@ -116,20 +117,6 @@ def fields_of(certificate: Certificate) -> dict:
         "radius": float(certificate.radius),
         "pa_lower": float(certificate.pa_lower),
     }
-
-
-def make_randomised_certificate(counts0, counts, sigma, n, alpha: float, u) -> Certificate:
-    """As `make_certificate`, by the randomised bound at u; outside jit alone.
-
-    Where u <= alpha and all samples agree the randomised bound is 1 and tells nothing: Clopper and Pearson's stands in,
-    so that no radius is infinite. That only lowers bounds, and no p at most alpha ** (1 / n) notices.
-    """
-
-    def lower(successes):
-        bound = bounds.randomised_lower(successes, n, alpha, u)
-        return np.where(bound < 1, bound, bounds.clopper_pearson_lower(successes, n, alpha))[()]
-
-    return make_certificate(counts0, counts, sigma, n, alpha, lower)._replace(u=u)
 
 
 def make_sequential_certificate(counts0, counts, sigma, look, sequential, n: int, alpha: float) -> Certificate:

@@ -1,6 +1,7 @@
 """Data sets: images and labels from files, arrays and TensorFlow Datasets.
 
-    load.py      the sources by name, and `load_dataset`
+    sources.py   the sources by name
+    load.py      `load_dataset`
     dataset.py   Dataset
     limits.py    how much a data set may take
 

@@ -13,12 +13,16 @@ from jaxtyping import UInt8
 
 from ..files import open_regular
 from .cifar_pickle import unpickle
-from .dataset import CIFAR10, CLASSES, DataError, Dataset, digest
+from .dataset import DataError, Dataset, digest
 from .limits import MOST_CLASSES, Limit, check_classes, read_text
 from .mat_files import check_mat
 from .npz_archive import Archive
-from .splits import TAKEN_FOR, is_hidden, split_of
+from .source import Source
+from .splits import SPLITS, TAKEN_FOR, is_hidden, split_of
 
+CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck".split()
+DIGITS = [str(i) for i in range(10)]
+GARMENTS = "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot".split(",")
 CIFAR100 = """apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can
     castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant
     flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree
@@ -170,20 +174,20 @@ def svhn(root: Path, split: str, limit: Limit = _LIMIT) -> Dataset | None:
         raise
     except Exception as error:
         raise DataError(f"{file}: not a file of SVHN, or a damaged one ({error}); download it again") from error
-    return _dataset("svhn_cropped", split, root, CLASSES["mnist"], np.ascontiguousarray(x), y % 10, file)
+    return _dataset("svhn_cropped", split, root, DIGITS, np.ascontiguousarray(x), y % 10, file)
 
 
 def mnist(root: Path, split: str, limit: Limit = _LIMIT) -> Dataset | None:
     """MNIST in IDX files; None if they are not in `root`."""
-    return _idx("mnist", root, split, limit)
+    return _idx("mnist", DIGITS, root, split, limit)
 
 
 def fashion_mnist(root: Path, split: str, limit: Limit = _LIMIT) -> Dataset | None:
     """Fashion-MNIST in IDX files; None if they are not in `root`."""
-    return _idx("fashion_mnist", root, split, limit)
+    return _idx("fashion_mnist", GARMENTS, root, split, limit)
 
 
-def _idx(name, root, split, limit):
+def _idx(name, class_names, root, split, limit):
     stem = {"train": "train", "test": "t10k"}[split]
     files = []
     for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"):
@@ -200,7 +204,7 @@ def _idx(name, root, split, limit):
             f"{files[0]} and {files[1]}: shapes {x.shape} and {y.shape} are not of as many images as labels; download "
             "them again"
         )
-    return _dataset(name, split, root, CLASSES[name], x[..., None], y.astype(np.int64), files[1])
+    return _dataset(name, split, root, class_names, x[..., None], y.astype(np.int64), files[1])
 
 
 def read_idx(file: Path, limit: Limit = _LIMIT) -> UInt8[np.ndarray, "..."]:
@@ -412,3 +416,28 @@ def _npz_below(folder, split):
 def _is_npy(path):
     with open_regular(path) as stream:
         return stream.read(6) == b"\x93NUMPY"
+
+
+CIFAR10_FILES = Source(
+    cifar10,
+    ("cifar-10-batches-py", "", "cifar10/cifar-10-batches-py", "cifar-10-batches-bin"),
+    holds_cifar10,
+    tuple(CIFAR10),
+    in_tfds=True,
+)
+CIFAR100_FILES = Source(
+    cifar100,
+    ("cifar-100-python", "", "cifar100/cifar-100-python", "cifar-100-binary"),
+    holds_cifar100,
+    tuple(CIFAR100),
+    in_tfds=True,
+)
+MNIST_FILES = Source(mnist, ("", "mnist", "MNIST/raw"), classes=tuple(DIGITS), in_tfds=True)
+FASHION_MNIST_FILES = Source(
+    fashion_mnist,
+    ("", "fashion_mnist", "fashion-mnist", "FashionMNIST/raw"),
+    classes=tuple(GARMENTS),
+    in_tfds=True,
+)
+SVHN_FILES = Source(svhn, ("", "svhn_cropped", "svhn", "SVHN"), holds_svhn, tuple(DIGITS), in_tfds=True)
+NPZ = Source(npz, splits=SPLITS, given=True)

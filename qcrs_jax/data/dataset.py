@@ -10,13 +10,6 @@ from jaxtyping import Float
 
 from ..errors import UserError
 
-CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck".split()
-CLASSES = {
-    "cifar10": CIFAR10,
-    "mnist": [str(i) for i in range(10)],
-    "fashion_mnist": "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot".split(","),
-}
-
 
 class DataError(UserError):
     """A data set that is missing or damaged; the message names where it looked or the file, and the remedy."""

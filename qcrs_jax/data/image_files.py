@@ -15,6 +15,8 @@ from .dataset import DataError, Dataset, digest
 from .image_folders import list_folder
 from .imagenet_files import list_imagenet
 from .limits import MOST_PIXELS, Limit
+from .source import Source
+from .splits import SPLITS
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # Pillow knows others that start programs
 _LIMIT = Limit()
@@ -23,6 +25,8 @@ _BYTES_OF_A_PIXEL = 11  # decoded, converted and copied
 
 def folder(root: Path, split: str, limit: Limit = _LIMIT) -> Dataset:
     """The images of `list_folder` at their own size."""
+    if root.is_file():
+        raise DataError(f"{root}: is a file; --dataset folder takes a folder of CLASS/IMAGE, --dataset npz a file")
     return _dataset("folder", split, list_folder(root, split), np.asarray, limit)
 
 
@@ -134,3 +138,7 @@ def _dataset(name, split, listing, prepare, limit):
         notes,
         question,
     )
+
+
+IMAGENET_FILES = Source(imagenet, ("imagenet", "ILSVRC2012", ""), splits=SPLITS, in_tfds=True)
+FOLDER = Source(folder, splits=SPLITS, given=True)

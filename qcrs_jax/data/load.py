@@ -4,55 +4,21 @@ A source of data is a reader (root, split, limit) -> Dataset | None in a table b
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from ..files import reads
-from . import arrays as data_arrays
-from . import image_files, image_folders, tfds_files
+from . import image_folders, tfds_files
 from .arrays import read_idx
 from .class_order import in_class_order
-from .dataset import CLASSES, DataError, Dataset, digest
+from .dataset import DataError, Dataset, digest
 from .limits import Limit
+from .sources import SOURCES, known_classes, source_of
 from .splits import SPLITS
 
-__all__ = ["CLASSES", "DATASETS", "DataError", "Dataset", "digest", "load_dataset", "name_of", "read_idx"]
+__all__ = ["DATASETS", "DataError", "Dataset", "digest", "known_classes", "load_dataset", "name_of", "read_idx"]
 
 DEFAULT_DIRS = ("data", "dataset_cache", ".")
-
-
-class Source(NamedTuple):
-    """A reader, the folders in which it looks below each root, and whether files in one of them are surely its own."""
-
-    folders: tuple[str, ...]
-    read: Callable[[Path, str, Limit], Dataset | None]
-    knows: Callable[[Path], bool] = lambda root: False
-
-
-SOURCES: dict[str, tuple[Source, ...]] = {
-    "cifar10": (
-        Source(
-            ("cifar-10-batches-py", "", "cifar10/cifar-10-batches-py", "cifar-10-batches-bin"),
-            data_arrays.cifar10,
-            data_arrays.holds_cifar10,
-        ),
-    ),
-    "cifar100": (
-        Source(
-            ("cifar-100-python", "", "cifar100/cifar-100-python", "cifar-100-binary"),
-            data_arrays.cifar100,
-            data_arrays.holds_cifar100,
-        ),
-    ),
-    "mnist": (Source(("", "mnist", "MNIST/raw"), data_arrays.mnist),),
-    "fashion_mnist": (Source(("", "fashion_mnist", "fashion-mnist", "FashionMNIST/raw"), data_arrays.fashion_mnist),),
-    "svhn_cropped": (Source(("", "svhn_cropped", "svhn", "SVHN"), data_arrays.svhn, data_arrays.holds_svhn),),
-    "imagenet": (Source(("imagenet", "ILSVRC2012", ""), image_files.imagenet),),
-    "imagenet2012": (),  # the name that TFDS has for it
-    "folder": (Source(("",), image_files.folder),),
-    "npz": (Source(("",), data_arrays.npz),),
-}
 DATASETS = tuple(SOURCES)
 
 
@@ -120,10 +86,10 @@ def name_of(data_dir: str | Path | None) -> str:
         raise DataError(f"{root}: no such file or directory (from --data_dir)")
     if root.is_file():
         return "npz"
-    for name, sources in SOURCES.items():
-        if any(source.knows(root / sub) for source in sources for sub in source.folders):
+    for name, source in ((name, source_of(name)) for name in SOURCES):
+        if any(source.knows(root / sub) for sub in source.folders):
             return name
-        if any(root.glob(f"{name}/*/dataset_info.json")):  # as TFDS keeps it
+        if source.in_tfds and any(root.glob(f"{name}/*/dataset_info.json")):  # as TFDS keeps it
             return name
     if root.is_dir() and image_folders.holds_images(root):
         return "folder"
@@ -131,30 +97,29 @@ def name_of(data_dir: str | Path | None) -> str:
 
 
 def _find(name, data_dir, split, tfds, limit):
-    if name in ("folder", "npz"):
+    if name not in SOURCES:
+        raise DataError(f"unknown data set {name!r}; known are {', '.join(SOURCES)}")
+    source, looked = source_of(name), []
+    if source.given:
         if data_dir is None:
             raise DataError(f"--dataset {name} needs --data_dir: where the images are")
         root = Path(data_dir)
         if not root.exists():
             raise DataError(f"{root}: no such file or directory (from --data_dir)")
-        if name == "folder" and not root.is_dir():
-            raise DataError(f"{root}: is a file; --dataset folder takes a folder of CLASS/IMAGE, --dataset npz a file")
-        return SOURCES[name][0].read(root, split, limit)
-    if name not in SOURCES:
-        raise DataError(f"unknown data set {name!r}; known are {', '.join(DATASETS)}")
-    if split == "val" and name != "imagenet":
-        raise DataError(f"{name}: has the splits train and test, and no val (--split)")
-    looked = []
+        return source.read(root, split, limit)
+    if split not in source.splits:
+        raise DataError(f"{name}: has the splits {' and '.join(source.splits)}, and no {split} (--split)")
     for root in [Path(data_dir)] if data_dir is not None else [Path(d) for d in DEFAULT_DIRS]:
-        for source in SOURCES[name]:
-            for sub in source.folders:
-                looked.append(root / sub)
-                if (found := source.read(root / sub, split, limit)) is not None:
-                    return found
-    if tfds == "leave":
-        places = "".join(f"\n  {place.absolute()}" for place in looked)
-        raise DataError(
-            f"data set {name} ({split}) was not found. Looked in{places}\nTensorFlow Datasets was not asked, as this "
-            "folder was not given on the command line; name it with --data_dir"
-        )
-    return tfds_files.load(name, data_dir, split, looked, prepare=tfds == "prepare", limit=limit)
+        for sub in source.folders:
+            looked.append(root / sub)
+            if (found := source.read(root / sub, split, limit)) is not None:
+                return found
+    if source.in_tfds and tfds != "leave":
+        return tfds_files.load(name, data_dir, split, looked, prepare=tfds == "prepare", limit=limit)
+    places = "".join(f"\n  {place.absolute()}" for place in looked)
+    unasked = (
+        "TensorFlow Datasets was not asked, as this folder was not given on the command line; name it with --data_dir"
+        if source.in_tfds
+        else "Name the folder of its files with --data_dir"
+    )
+    raise DataError(f"data set {name} ({split}) was not found. Looked in{places}\n{unasked}")

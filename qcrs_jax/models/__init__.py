@@ -1,5 +1,6 @@
-"""Base classifiers, one file a family, and the registry of their architectures by name."""
+"""Base classifiers, one file a family, and the registry of the families and their architectures."""
 
-from .classifier import ARCHITECTURES, Classifier, Spec, architecture, build
+from .classifier import Classifier, Spec, build
+from .registry import ARCHITECTURES, FAMILIES, architecture, family_of
 
-__all__ = ["ARCHITECTURES", "Classifier", "Spec", "architecture", "build"]
+__all__ = ["ARCHITECTURES", "FAMILIES", "Classifier", "Spec", "architecture", "build", "family_of"]

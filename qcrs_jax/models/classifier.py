@@ -1,11 +1,8 @@
 """A classifier: a network, the normalisation before it, and the metadata that say which they are."""
 
 import dataclasses
-import functools
 import hashlib
 import math
-import re
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -15,34 +12,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
 from .layers import Form, compute_in
-from .lenet import LeNet
-from .resnet import ResNet
-from .wide_resnet import WideResNet
-
-_IMAGENET = {
-    "resnet18": ((2, 2, 2, 2), None),
-    "resnet34": ((3, 4, 6, 3), None),
-    "resnet50": ((3, 4, 6, 3), 1),
-    "resnet101": ((3, 4, 23, 3), 1),
-    "resnet152": ((3, 8, 36, 3), 1),
-    "wide_resnet50_2": ((3, 4, 6, 3), 2),
-    "wide_resnet101_2": ((3, 4, 23, 3), 2),
-}
-
-
-def _cifar_resnet(depth):
-    return functools.partial(ResNet, blocks=((depth - 2) // 6,) * 3, width=16, stem="3x3", bottleneck=None)
-
-
-ARCHITECTURES = {
-    **{f"cifar_resnet{depth}": _cifar_resnet(depth) for depth in (20, 32, 44, 56, 110)},
-    **{
-        name: functools.partial(ResNet, blocks=blocks, width=64, stem="7x7", bottleneck=bottleneck)
-        for name, (blocks, bottleneck) in _IMAGENET.items()
-    },
-    "cifar_wide_resnet": WideResNet,
-    "lenet": LeNet,
-}
+from .registry import architecture
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,22 +53,6 @@ class Spec:
                 raise ValueError(f"class_names are texts, not {self.class_names}")
             if len(self.class_names) != self.num_classes:
                 raise ValueError(f"class_names has {len(self.class_names)} names for {self.num_classes} classes")
-
-
-def architecture(name: str) -> Callable[..., nnx.Module]:
-    """What makes a network of the architecture `name`: one of ARCHITECTURES, or cifar_resnetD with D = 6n + 2.
-
-    Raises:
-        ValueError: no such architecture.
-    """
-    if isinstance(name, str):
-        if name in ARCHITECTURES:
-            return ARCHITECTURES[name]
-        depth = re.fullmatch(r"cifar_resnet([1-9]\d{0,3})", name)
-        if depth and int(depth[1]) >= 8 and int(depth[1]) % 6 == 2:
-            return _cifar_resnet(int(depth[1]))
-    known = ", ".join(ARCHITECTURES)
-    raise ValueError(f"unknown architecture {name!r}; known are {known}, and cifar_resnetD of any depth D = 6n + 2")
 
 
 def build(spec: Spec, seed: int = 0) -> nnx.Module:

@@ -3,12 +3,16 @@
 Each stage is its first block, which may stride and widen, and the rest, stacked and scanned.
 """
 
+import functools
 import math
+import re
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from .family import CONV, LINEAR, NORM, Family, Layout, Network, Part
 from .layers import (
     ConvNorm,
     Form,
@@ -178,3 +182,141 @@ class ResNet(nnx.Module):
         for i in range(self.stages):
             x = getattr(self, f"layer{i + 1}")(x)
         return self.fc(x.mean(axis=(1, 2)))
+
+
+class Shape(NamedTuple):
+    """What an architecture says of a ResNet, as the arguments of that name."""
+
+    blocks: tuple[int, ...]
+    width: int
+    stem: str
+    bottleneck: int | None
+
+
+def _cifar(depth):
+    return Shape(((depth - 2) // 6,) * 3, 16, "3x3", None)
+
+
+SHAPES = {
+    **{f"cifar_resnet{depth}": _cifar(depth) for depth in (20, 32, 44, 56, 110)},
+    "resnet18": Shape((2, 2, 2, 2), 64, "7x7", None),
+    "resnet34": Shape((3, 4, 6, 3), 64, "7x7", None),
+    "resnet50": Shape((3, 4, 6, 3), 64, "7x7", 1),
+    "resnet101": Shape((3, 4, 23, 3), 64, "7x7", 1),
+    "resnet152": Shape((3, 8, 36, 3), 64, "7x7", 1),
+    "wide_resnet50_2": Shape((3, 4, 6, 3), 64, "7x7", 2),
+    "wide_resnet101_2": Shape((3, 4, 23, 3), 64, "7x7", 2),
+}
+
+
+def _shape(arch):
+    """The shape of an architecture that is listed, or of cifar_resnetD; None of another."""
+    depth = re.fullmatch(r"cifar_resnet([1-9]\d{0,3})", arch)
+    if arch not in SHAPES and depth and int(depth[1]) >= 8 and int(depth[1]) % 6 == 2:
+        return _cifar(int(depth[1]))
+    return SHAPES.get(arch)
+
+
+_BLOCK = (
+    ("conv1/conv", "conv1", CONV),
+    ("conv1/norm", "bn1", NORM),
+    ("conv2/conv", "conv2", CONV),
+    ("conv2/norm", "bn2", NORM),
+    ("conv3/conv", "conv3", CONV),
+    ("conv3/norm", "bn3", NORM),
+    ("shortcut/conv", "downsample.0", CONV),
+    ("shortcut/norm", "downsample.1", NORM),
+)
+
+
+class ResNetFamily(Family):
+    """ResNets with the names of torchvision, which those of CIFAR have too, or of Kuangliu's programs."""
+
+    title = "ResNets of CIFAR and of ImageNet"
+    architectures = {arch: functools.partial(ResNet, **shape._asdict()) for arch, shape in SHAPES.items()}
+    others = "cifar_resnetD of any depth D = 6n + 2"
+    parts = (
+        Part("conv1/conv", "conv1", CONV),
+        Part("conv1/norm", "bn1", NORM),
+        *(
+            Part(f"layer{i}/*/{ours}", f"layer{i}.*.{theirs}", leaves)
+            for i in (1, 2, 3, 4)
+            for ours, theirs, leaves in _BLOCK
+        ),
+        Part("fc", "fc", LINEAR),
+    )
+    spellings = {"fc": "linear", "downsample": "shortcut"}
+    arch_names = r"(cifar_)?resnet\d+"
+
+    def make(self, arch):
+        shape = _shape(arch)
+        return shape and functools.partial(ResNet, **shape._asdict())
+
+    def names_of(self, arch):
+        return (arch, arch.removeprefix("cifar_"))  # in CIFAR's programs `resnet32` is a CIFAR network of depth 32
+
+    def max_pool(self, arch, options):
+        return options.get("max_pool", options.get("stem", _shape(arch).stem) == "7x7")
+
+    def recognise(self, shapes):
+        width, channels, size, _ = shapes["conv1.weight"]
+        blocks = tuple(len({k.split(".")[1] for k in shapes if k.startswith(f"layer{i}.")}) for i in (1, 2, 3, 4))
+        inner, inputs = shapes["layer1.0.conv2.weight"][:2]
+        if inputs < inner:
+            raise ValueError("layer1.0.conv2 is a convolution in groups, as those of ResNeXt are")
+        bottleneck = inner // width if "layer1.0.bn3.weight" in shapes else None
+        arch = _arch(blocks, width, bottleneck)
+        stem = f"{size}x{size}"
+        options = {} if stem == _shape(arch).stem else {"stem": stem}
+        if bottleneck is None and not any(f".{name}." in key for key in shapes for name in ("downsample", "shortcut")):
+            options["shortcut"] = "option_a"
+        side = 224 if stem == "7x7" else 32
+        if stem == "7x7" and not any(key.startswith("bn1.") for key in shapes):
+            # DDRS's network of CIFAR-10; the softmax at its end is left out, as it changes no answer
+            options["stem_norm"], side = False, 32
+        head = "linear.weight" if "linear.weight" in shapes else "fc.weight"
+        return Network(arch, shapes[head][0], (side, side, channels), options)
+
+    def layout(self, file, network):
+        of_imagenet = network.image_shape[0] == 224
+        if file.field == "net":
+            macer = file.prefix == "" and "acc" not in file.entries and network.arch.startswith("cifar_resnet")
+            return Layout("MACER", "none") if macer else None
+        if not network.options.get("stem_norm", True):
+            return Layout("DDRS", "cifar10")
+        if file.field == "state_dict" and "optimizer_param" in file.entries:
+            # DDRS's own networks of ImageNet are normalised, or centred alone
+            return Layout("ANCER", "none") if file.prefix == "module." and of_imagenet else None
+        if file.prefix == "module." and _option_a(network) and "linear.weight" in file.tensors:
+            own = "best_prec1" in file.entries and "arch" not in file.entries and network.num_classes == 10
+            return Layout("Idelbayev", "imagenet") if own else Layout("state_dict", None)
+        return Layout("torchvision", "imagenet") if of_imagenet and file.field is None else None
+
+    def possible_normalizations(self, network):
+        if _option_a(network):
+            return {"imagenet": "Idelbayev's own files", "cifar10": "long-tail papers that build on them"}
+        return {}
+
+    def exported(self, spec):
+        if not spec.options.get("stem_norm", True):
+            return "state_dict", ""  # as DDRS's
+        return "state_dict", "1.module." if spec.image_shape[0] == 224 else "1."
+
+
+def _arch(blocks, width, bottleneck):
+    """The architecture of these numbers of blocks, width of the stem and bottleneck. Raises ValueError for none."""
+    if width == 16 and bottleneck is None and blocks[3] == 0 and len({*blocks[:3]}) == 1 and blocks[0]:
+        arch = f"cifar_resnet{6 * blocks[0] + 2}"
+        if _shape(arch):
+            return arch
+    for arch, shape in SHAPES.items():
+        if ((*shape.blocks, 0)[:4], shape.width, shape.bottleneck) == (blocks, width, bottleneck):
+            return arch
+    raise ValueError(f"the stem has {width} filters, the layers {blocks} blocks")
+
+
+def _option_a(network):
+    return network.options.get("shortcut") == "option_a"
+
+
+RESNET = ResNetFamily()

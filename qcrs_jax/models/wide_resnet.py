@@ -3,6 +3,7 @@
 from flax import nnx
 from jaxtyping import Array, Float
 
+from .family import CONV, LINEAR, NORM, Family, Layout, Network, Part
 from .layers import ConvNorm, Form, batch_norm, conv, fold_norms
 from .resnet import Stage
 
@@ -54,3 +55,52 @@ class WideResNet(nnx.Module):
     def __call__(self, x: Float[Array, "batch h w c"]) -> Float[Array, "batch num_classes"]:
         x = self.block3(self.block2(self.block1(self.conv1(x))))
         return self.fc(nnx.relu(self.norm(x)).mean(axis=(1, 2)))
+
+
+_BLOCK = (  # normalisation comes before the convolution of its number
+    ("norm", "bn1", NORM),
+    ("conv1/conv", "conv1", CONV),
+    ("conv1/norm", "bn2", NORM),
+    ("conv2", "conv2", CONV),
+    ("shortcut", "convShortcut", CONV),
+)
+
+
+class WideResNetFamily(Family):
+    """The wide ResNets of TRADES, RST, DDRS and ANCER."""
+
+    title = "wide ResNets of CIFAR"
+    architectures = {"cifar_wide_resnet": WideResNet}
+    parts = (
+        Part("conv1", "conv1", CONV),
+        *(
+            Part(f"block{i}/*/{ours}", f"block{i}.layer.*.{theirs}", leaves)
+            for i in (1, 2, 3)
+            for ours, theirs, leaves in _BLOCK
+        ),
+        Part("norm", "bn1", NORM),
+        Part("fc", "fc", LINEAR),
+    )
+    never_run = {"sub_block1": "block1"}  # of TRADES
+
+    def recognise(self, shapes):
+        if "block1.layer.0.conv1.weight" not in shapes:
+            return None
+        _, channels, _, _ = shapes["conv1.weight"]
+        blocks = [len({k.split(".")[2] for k in shapes if k.startswith(f"block{i}.layer.")}) for i in (1, 2, 3)]
+        width = shapes["block1.layer.0.conv1.weight"][0]
+        if len(set(blocks)) > 1 or width < 16 or width % 16:
+            raise ValueError(f"a wide ResNet with {blocks} blocks, whose first stage has {width} channels")
+        options = {"depth": 6 * blocks[0] + 4, "widen": width // 16}
+        return Network("cifar_wide_resnet", shapes["fc.weight"][0], (32, 32, channels), options)
+
+    def layout(self, file, network):
+        if file.field == "state_dict" and file.prefix == "" and "optimizer_param" in file.entries:
+            return Layout("DDRS", "cifar10")
+        return None
+
+    def exported(self, spec):
+        return "state_dict", ""
+
+
+WIDE_RESNET = WideResNetFamily()

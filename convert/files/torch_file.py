@@ -11,11 +11,8 @@ have none: what is damaged among their numbers does not show.
 Source: torch/serialization.py and torch/_utils.py of PyTorch, for the layout of both formats.
 """
 
-import dataclasses
 import io
-import math
 import mmap
-import struct
 import sys
 from collections import OrderedDict
 from pathlib import Path
@@ -23,16 +20,16 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-import safetensors
 
 from qcrs_jax.models.checkpoint import CheckpointError
 
+from .safetensors_file import load_safetensors
 from .stand_ins import WEIGHTS, stand_in
+from .tensor import Storage, Tensor
 from .unpickle import LIMIT, SAVE_WEIGHTS_ALONE, Unused, set_items, unpickle
 from .zip_archive import Archive
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-_COPIES = 2**20  # values that a tensor may have although its storage has fewer, as those of `expand` do
 _DTYPES = {
     "DoubleStorage": np.float64,
     "FloatStorage": np.float32,
@@ -47,79 +44,6 @@ _DTYPES = {
     "ComplexFloatStorage": np.complex64,
     "ComplexDoubleStorage": np.complex128,
 }
-_SAFETENSORS = {
-    "F64": np.float64,
-    "F32": np.float32,
-    "F16": np.float16,
-    "BF16": ml_dtypes.bfloat16,
-    "I64": np.int64,
-    "I32": np.int32,
-    "I16": np.int16,
-    "I8": np.int8,
-    "U8": np.uint8,
-    "BOOL": np.bool_,
-}
-
-
-@dataclasses.dataclass(eq=False, slots=True)
-class Storage:
-    """A run of `size` numbers: `data` are its bytes in the file, once they have been found."""
-
-    dtype: np.dtype
-    key: str
-    size: int
-    data: memoryview | None = None
-
-    def find(self, data: memoryview) -> None:
-        if len(data) != self.size * self.dtype.itemsize:
-            raise CheckpointError(
-                f"damaged: storage {self.key[:100]!r} has {len(data)} bytes instead of "
-                f"{self.size * self.dtype.itemsize}; copy the file again"
-            )
-        self.data = data
-
-
-@dataclasses.dataclass(eq=False, slots=True)
-class Tensor:
-    """A tensor in the file: a strided view of a storage, which lies within it.
-
-    Raises:
-        CheckpointError: it does not.
-    """
-
-    storage: Storage
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-
-    def __post_init__(self):
-        tuples = type(self.shape) is type(self.strides) is tuple and len(self.shape) == len(self.strides) <= 64
-        if not (tuples and all(type(v) is int and 0 <= v < 2**63 for v in (self.offset, *self.shape, *self.strides))):
-            raise CheckpointError("damaged: a tensor whose shape, strides or offset are no such; copy the file again")
-        last = self.offset + sum((size - 1) * stride for size, stride in zip(self.shape, self.strides))
-        if math.prod(size or 1 for size in self.shape) > max(self.storage.size, _COPIES) or (
-            last >= self.storage.size and 0 not in self.shape
-        ):
-            raise CheckpointError(
-                f"damaged: a tensor of shape {str(self.shape)[:100]}, strides {str(self.strides)[:100]} and offset "
-                f"{self.offset} does not fit its storage of {self.storage.size}; copy the file again"
-            )
-
-    @property
-    def dtype(self) -> np.dtype:
-        return self.storage.dtype
-
-    def view(self) -> np.ndarray:
-        """The values as they lie in the file: read-only, and gone when the file changes. Copy what is to stay."""
-        if 0 in self.shape:
-            return np.zeros(self.shape, self.dtype)
-        strides = [stride * self.dtype.itemsize for stride in self.strides]
-        values = np.frombuffer(self.storage.data, self.dtype)[self.offset :]
-        return np.lib.stride_tricks.as_strided(values, self.shape, strides, writeable=False)
-
-    def numpy(self) -> np.ndarray:
-        """The values, in a fresh array of this shape."""
-        return self.view().copy()
 
 
 def load(path: str | Path) -> Any:
@@ -148,7 +72,7 @@ def load(path: str | Path) -> Any:
         raise CheckpointError(f"{path}: {words}")
     try:
         if path.suffix == ".safetensors" and data[:4] != b"PK\x03\x04":
-            return _load_safetensors(path, data)
+            return load_safetensors(path, data)
         return _load_zip(Archive(data)) if data[:4] == b"PK\x03\x04" else _load_legacy(data)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
@@ -278,27 +202,4 @@ def _load_legacy(data):
         storage.find(memoryview(data)[start:position])
     if position != len(data):
         raise CheckpointError(f"damaged: {len(data) - position} bytes behind the last storage; copy it again")
-    return content
-
-
-def _load_safetensors(path, data):
-    (length,) = struct.unpack_from("<Q", data)
-    if length > LIMIT:
-        raise CheckpointError(f"damaged, or a header of more than {LIMIT >> 20} MiB; copy it again")
-    content, position = {}, 8 + length
-    with safetensors.safe_open(path, framework="numpy") as file:
-        for name in file.offset_keys():  # the library has checked that they follow one another without a gap
-            part = file.get_slice(name)
-            kind, shape = part.get_dtype(), tuple(part.get_shape())
-            if len(name) > 1000:
-                raise CheckpointError(f"the name of a tensor is too long: {name[:100]!r}...; save it under another")
-            if kind not in _SAFETENSORS:
-                raise CheckpointError(f"tensor {name[:100]!r} is of type {kind}; save it as F32")
-            storage = Storage(np.dtype(_SAFETENSORS[kind]), name, math.prod(shape))
-            start, position = position, position + storage.size * storage.dtype.itemsize
-            storage.find(memoryview(data)[start:position])
-            strides = tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
-            set_items(content, [(name, Tensor(storage, 0, shape, strides))])
-    if position != len(data):
-        raise CheckpointError(f"damaged: {len(data) - position} bytes behind the last tensor; copy it again")
     return content

@@ -1,0 +1,175 @@
+"""Recognises what network a PyTorch checkpoint holds, from the file itself.
+
+Every tensor of the file has to be used and every variable of the network filled, with equal shapes: nothing is
+dropped or left at its initial value in silence.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from qcrs_jax.models import FAMILIES
+from qcrs_jax.models.checkpoint import CheckpointError
+from qcrs_jax.models.family import Family, Layout, Network, Wrapping
+
+from .choose import Chosen, choose
+from .files.tensor import Tensor
+from .layouts import beside, layout_of
+from .names import has_place
+
+
+class Recognised(NamedTuple):
+    """What a checkpoint holds: its layout, the network that follows from the weights, and the tensors."""
+
+    layout: Layout
+    family: Family
+    network: Network
+    tensors: dict[str, Tensor]
+    sigma: float | None  # of the noise it was trained with; our own exports tell
+    possible: dict[str, str]  # normalisations that such files are known to need, where the layout leaves several
+    chosen: Chosen
+    class_names: tuple[str, ...] | None
+    recorded: dict  # the image_size and max_pool that our own exports tell
+    notes: tuple[str, ...]
+    doubtful: tuple[str, ...]  # names of what may be a normalisation that is not read, where none is
+
+
+def recognise(
+    content, path: Path, field: str | None = None, prefix: str | None = None, leave_out: tuple[str, ...] = ()
+) -> Recognised:
+    """What network the content of the checkpoint `path` holds; `choose` describes the last three arguments.
+
+    Raises:
+        CheckpointError: no state_dict, or one of no network that we know, or several; or a network other than the one
+            that the file's own `arch` names.
+    """
+    chosen = choose(content, path, field, prefix, leave_out)
+    content = content if isinstance(content, dict) else {}
+    field, prefix, tensors = chosen.field, chosen.prefix, chosen.tensors
+    family, network = _recognised(tensors, prefix, path)
+    named = content.get("arch") if field else None
+    if isinstance(named, str) and named not in family.names_of(network.arch):
+        if any(re.fullmatch(other.arch_names, named) for other in FAMILIES.values()):
+            raise CheckpointError(
+                f"{path}: its field 'arch' says {named!r}, but the weights are those of {network.arch!r}"
+            )
+    layout, possible = layout_of(Wrapping(field, prefix, content, tensors), family, network)
+    stored = chosen.normalization
+    if isinstance(recorded := content.get("normalization"), str):  # our own exports tell
+        stored = recorded
+    if stored is not None:
+        layout, possible = layout._replace(normalization=stored), {}
+    sigma = content.get("sigma")
+    sigma = float(sigma) if isinstance(sigma, int | float) else None
+    return Recognised(
+        layout,
+        family,
+        network,
+        tensors,
+        sigma,
+        possible,
+        chosen,
+        _class_names(content, network.num_classes),
+        _recorded(content, network.image_shape[-1]),
+        chosen.notes,
+        () if stored is not None else (*chosen.left_out, *beside(content, field)),
+    )
+
+
+def _recognised(tensors, prefix, path):
+    """The family and the Network of the tensors. Raises CheckpointError where no family knows them."""
+    shapes = {key: tensor.shape for key, tensor in tensors.items()}
+    family, network, reason = _first_that_knows(shapes)
+    for key in tensors:
+        for pattern, words in _OTHERS.items():
+            if re.search(pattern, key) and not (family and has_place(family, key)):
+                raise CheckpointError(f"{path}: its tensor {prefix + key!r} belongs to {words}; known are {known()}")
+    if family is None:
+        said = f"no tensor {reason}" if isinstance(reason, KeyError) else reason or "no family of networks has such"
+        raise CheckpointError(
+            f"{path}: its tensors are of no network known here ({known()}): {said}. "
+            f"First names: {', '.join(list(tensors)[:4])}"
+        ) from reason
+    return family, network
+
+
+def _first_that_knows(shapes: Mapping[str, tuple[int, ...]]):
+    """(family, Network, None) of the first that recognises the shapes; (None, None, the first reason) for none."""
+    reasons = []
+    for family in FAMILIES.values():
+        try:
+            if network := family.recognise(shapes):
+                return family, network, None
+        except (KeyError, ValueError, IndexError, TypeError, ArithmeticError) as error:
+            reasons.append(error)
+    return None, None, reasons[0] if reasons else None
+
+
+def _recorded(content, channels):
+    """What our own exports tell of the images and the stem."""
+    shape, pool, told = content.get("image_shape"), content.get("max_pool"), {}
+    if isinstance(shape, list) and len(shape) == 3 and all(type(v) is int for v in shape) and shape[2] == channels:
+        told["image_size"] = tuple(shape[:2])
+    return told | ({"max_pool": pool} if isinstance(pool, bool) else {})
+
+
+def as_asked(
+    found: Recognised, image_size: int | tuple[int, ...] | None, max_pool: bool | None, path: Path
+) -> Recognised:
+    """`found` with what no tensor tells: the size of the images, and whether a max pool follows the stem.
+
+    What is not given is taken as such networks mostly have it, and said in the notes.
+
+    Raises:
+        CheckpointError: the network takes images of one size only, or has no stem that a max pool could follow.
+    """
+    family, network = found.family, found.network
+    h, w, channels = network.image_shape
+    image_size = found.recorded.get("image_size") if image_size is None else image_size
+    max_pool = found.recorded.get("max_pool") if max_pool is None else max_pool
+    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size or (h, w))
+    if len(size) != 2 or not all(1 <= side <= 10_000 for side in size):
+        raise CheckpointError(f"{path}: image_size is one number of pixels or two, height and width, not {image_size}")
+    if family.one_size and size != (h, w):
+        raise CheckpointError(
+            f"{path}: {family.title} takes images of {h} x {w} alone, as {family.one_size}; "
+            f"image_size {size[0]} x {size[1]} is no choice"
+        )
+    said, options, pool = [], dict(network.options), family.max_pool(network.arch, network.options)
+    usual = network.num_classes == 1000 if h == 224 else network.num_classes in (10, 100) and channels == 3
+    if image_size is None and not usual and not family.one_size:
+        said.append(f"Images of {h} x {w} are assumed, as no tensor tells their size; --image_size sets it.")
+    if max_pool is not None:
+        if pool is None:
+            raise CheckpointError(f"{path}: max_pool is of ResNets; a {network.arch} has no such choice")
+        options |= {} if max_pool == pool else {"max_pool": max_pool}
+    elif pool is False and ("stem" in options or size != (h, w)):
+        said.append("No max pool is assumed behind its 3x3 stem, as no tensor tells it; --max_pool sets one.")
+    network = network._replace(image_shape=(*size, channels), options=options)
+    return found._replace(network=network, notes=(*found.notes, *said))
+
+
+def _class_names(content, num_classes):
+    """The names of the classes in the order of the logits, where the file has them; else None."""
+    for field in ("class_names", "classes"):
+        names = content.get(field)
+        if isinstance(names, list | tuple) and len(names) == num_classes and all(type(n) is str for n in names):
+            return tuple(names)
+    numbers = content.get("class_to_idx")
+    if isinstance(numbers, dict) and all(type(k) is str and type(v) is int for k, v in numbers.items()):
+        if sorted(numbers.values()) == list(range(num_classes)):
+            return tuple(sorted(numbers, key=numbers.get))
+    return None
+
+
+def known() -> str:
+    """The networks that are known here, in words."""
+    return ", ".join(family.title for family in reversed(FAMILIES.values()))
+
+
+_OTHERS = {  # names in networks that a user may take for one of ours, and how these differ
+    r"(^|\.)conv1\.\d+\.weight$": "a stem of several convolutions, as resnet50d has it, instead of one",
+    r"(^|\.)(stem|stages)\.": "a network of a stem and stages, as ResNetV2 and ConvNeXt are, not a plain ResNet",
+    r"(^|\.)layer\d\.\d+\.se\.": "an attention layer (squeeze and excitation or a relative), as seresnet50 has it",
+}

@@ -1,0 +1,44 @@
+"""The families of networks, and their architectures by name."""
+
+from collections.abc import Callable
+
+from flax import nnx
+
+from .family import Family
+from .lenet import LENET
+from .resnet import RESNET
+from .wide_resnet import WIDE_RESNET
+
+FAMILIES: dict[str, Family] = {
+    "lenet": LENET,
+    "wide_resnet": WIDE_RESNET,
+    "resnet": RESNET,
+}
+"""Each family by a name of its own. A PyTorch file is of the first that recognises it."""
+
+ARCHITECTURES = {arch: make for family in FAMILIES.values() for arch, make in family.architectures.items()}
+"""What makes a network of each architecture that is listed; `architecture` knows more."""
+
+
+def family_of(arch: str) -> Family:
+    """The family of the architecture `arch`.
+
+    Raises:
+        ValueError: no such architecture.
+    """
+    for family in FAMILIES.values():
+        if isinstance(arch, str) and family.make(arch):
+            return family
+    families = FAMILIES.values()
+    known = ", ".join(arch for family in families for arch in family.architectures)
+    others = "".join(f", and {family.others}" for family in families if family.others)
+    raise ValueError(f"unknown architecture {arch!r}; known are {known}{others}")
+
+
+def architecture(name: str) -> Callable[..., nnx.Module]:
+    """What makes a network of the architecture `name`.
+
+    Raises:
+        ValueError: no such architecture.
+    """
+    return family_of(name).make(name)
