@@ -161,8 +161,38 @@ def test_help_is_complete_and_imports_nothing_slow(command, words, tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code, command, "--help"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert [w for w in words.split() if not re.search(rf"(?<![\w-]){w}(?![\w-])", done.stdout)] == []
     assert done.stdout == qcrs_jax(command, "--help", cwd=tmp_path).stdout
+    parser = cli.parser_of(command).complete()
+    screens = [done.stdout, *map(parser.format_help, parser.screens)]
+    assert all(f"--help-{name}" in done.stdout for name in parser.screens)
+    text = "\n".join(screens)
+    assert [w for w in words.split() if not re.search(rf"(?<![\w-]){w}(?![\w-])", text)] == []
+
+
+def test_the_help_of_certify_is_one_screen_and_the_rest_stands_on_others(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    text = qcrs_jax("certify", "--help", cwd=tmp_path).stdout
+    assert len(text.splitlines()) < 60 and text.count("qcrs-jax certify checkpoint") == 3
+    assert "--ddrs_steps" not in text and "--help-search" in text and "--help-cluster" in text
+    for screen, flag in (("search", "--ddrs_steps"), ("guarantee", "--tolerance"), ("cluster", "--shard")):
+        assert flag in qcrs_jax("certify", f"--help-{screen}", cwd=tmp_path).stdout
+
+
+def test_flags_are_spelled_in_full_with_either_dash(here):
+    words = ["certify", "lenet.pth", "r.tsv", "--sigma", 0.25]
+    message = refused(*words, "--gradient", 50, cwd=here)
+    assert "unknown flag --gradient; do you mean --gradient_n" in message and "qcrs-jax certify" in message
+    assert "unknown flag --data-dri; do you mean --data_dir" in refused(*words, "--data-dri", "x", cwd=here)
+    assert "nowhere" in refused(*words, "--dataset", "npz", "--data-dir=nowhere", cwd=here)
+    for typed in ("--left", "--sigma_lower", "--sigma-lower"):
+        message = refused(*words, typed, 2, cwd=here)
+        assert f"0 < {typed.replace('sigma-', 'sigma_')} < --sigma_upper" in message
+
+
+def test_version(tmp_path):
+    from qcrs_jax.version import version
+
+    assert qcrs_jax("--version", cwd=tmp_path).stdout == f"qcrs_jax {version('qcrs_jax')}\n"
 
 
 def test_help_lists_every_command(tmp_path):
@@ -352,7 +382,7 @@ def test_a_host_that_dies_ends_the_run_of_the_others(here):
 def test_a_changed_configuration_is_refused_and_changes_nothing(certified):
     before = (certified / "cohen.tsv").read_bytes()
     for flags, named in (
-        (["--N", 201], "n: 200 in the file, 201 now"),
+        (["--N", 201], "--N: 200 in the file, 201 now"),
         (["--seed", 1], "seed: 0 in the file, 1 now"),
         (["--sigma", 0.5], "sigma: 0.25 in the file, 0.5 now"),
         (["--normalization", "0.5/0.5"], "classifier"),
@@ -406,7 +436,7 @@ def test_a_file_of_another_program_is_not_appended_to(here):
         (["--method", "ddrs", "--ddrs_steps", "0"], "--ddrs_steps must be at least 1 and"),
         (["--method", "ddrs", "--ddrs_draws", "0"], "--ddrs_draws must be"),
         (["--method", "ddrs", "--ddrs_step_size", "-1"], "--ddrs_step_size must be"),
-        (["--method", "ddrs", "--ddrs_start", "5"], "--ddrs_start must lie between --left"),
+        (["--method", "ddrs", "--ddrs_start", "5"], "--ddrs_start must lie between --sigma_lower"),
         (["--method", "ddrs", "--ddrs_clamp", "0.5"], "--ddrs_clamp must be"),
         (["--method", "ddrs", "--left", "0"], "--left"),
         (["--method", "ddrs", "--ddrs_preset", "best"], "best"),

@@ -11,8 +11,8 @@ from ..report.layouts import FORMATS
 
 
 def add_arguments(parser):
-    parser.add_argument("reference", metavar="REFERENCE", type=Path)
-    parser.add_argument("results", metavar="RESULTS", nargs="+", type=Path)
+    parser.add_argument("reference", metavar="REFERENCE", type=Path, help="results file of the reference run")
+    parser.add_argument("results", metavar="RESULTS", nargs="+", type=Path, help="results files to compare with it")
     parser.add_argument("--format", choices=FORMATS[:3], default="terminal", help="default: terminal")
     parser.add_argument("--out", type=Path, help="write to this file instead of the terminal")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw sigma and radius of each image (png, pdf, svg)")

@@ -29,15 +29,15 @@ class Parser(argparse.ArgumentParser):
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(allow_abbrev=False, **options)
         self.names: dict[str, str] = {}
-        self._screens: dict[str, list] = {}
+        self.screens: dict[str, list] = {}
         self._late = []
 
     def screen(self, name: str, title: str) -> argparse._ArgumentGroup:
         """A group of flags that --help-NAME shows."""
         group = self.add_argument_group(title)
-        if name not in self._screens:
+        if name not in self.screens:
             self.add_argument(f"--help-{name}", action=_Screen, screen=name, help=argparse.SUPPRESS)
-        self._screens.setdefault(name, []).append(group)
+        self.screens.setdefault(name, []).append(group)
         return group
 
     def late(self, add) -> None:
@@ -51,8 +51,8 @@ class Parser(argparse.ArgumentParser):
         return self
 
     def format_help(self, screen: str | None = None) -> str:
-        of_screens = [group for groups in self._screens.values() for group in groups]
-        shown = self._screens[screen] if screen else [g for g in self._action_groups if g not in of_screens]
+        of_screens = [group for groups in self.screens.values() for group in groups]
+        shown = self.screens[screen] if screen else [g for g in self._action_groups if g not in of_screens]
         formatter = self._get_formatter()
         formatter.add_text(None if screen else self.description)
         formatter.add_text(self.format_usage().rstrip())
@@ -61,12 +61,12 @@ class Parser(argparse.ArgumentParser):
             formatter.add_text(group.description)
             formatter.add_arguments(group._group_actions)
             formatter.end_section()
-        others = ", ".join(f"--help-{name}" for name in self._screens if name != screen)
+        others = ", ".join(f"--help-{name}" for name in self.screens if name != screen)
         formatter.add_text(f"More flags: {others}." if others else None)
         return formatter.format_help()
 
     def format_usage(self) -> str:
-        if not self._screens:
+        if not self.screens:
             return super().format_usage()
         words = [a.metavar for a in self._actions if not a.option_strings]
         words += [

@@ -105,9 +105,12 @@ def request_of(args: argparse.Namespace):
     Raises:
         UserError: an impossible request; says which and what would be possible.
     """
+    from qcrs_jax.checks import check_sigma
+
     from ..run.request import Request
 
     with possible():
+        check_sigma(args.sigma)  # defaults of a search are multiples of it
         request = Request(
             sigma=args.sigma,
             n0=args.n0,

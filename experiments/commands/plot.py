@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def add_arguments(parser):
-    parser.add_argument("results", metavar="RESULTS", nargs="+", type=Path)
+    parser.add_argument("results", metavar="RESULTS", nargs="+", type=Path, help="results files")
     parser.add_argument("--out", type=Path, required=True, help="FILE.png, FILE.pdf or FILE.svg")
     parser.add_argument("--title", help="default: the number of images and the data set")
     parser.add_argument("--names", nargs="+", metavar="NAME", help="names for the legend, one a run")

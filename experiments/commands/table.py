@@ -14,7 +14,7 @@ from ..report.layouts import FORMATS, check_replaceable, write
 
 
 def add_arguments(parser):
-    parser.add_argument("results", metavar="RESULTS", nargs="+", type=Path)
+    parser.add_argument("results", metavar="RESULTS", nargs="+", type=Path, help="results files")
     parser.add_argument("--format", choices=FORMATS, default="terminal", help="default: terminal")
     parser.add_argument("--radii", type=float, nargs="+", metavar="R", help="default: 0, 0.25, 0.5, ...")
     parser.add_argument("--classes", action="store_true", help="a row for each class, by its name, in a table a run")

@@ -99,7 +99,7 @@ def run(args):
     checks = Checks(
         Choice(RECOUNT if args.recount is None else args.recount, args.confidence, args.forged, args.recount_seed),
         asked=args.recount is not None or args.confidence is not None,
-        where=settings_of(Where, args),
+        where=settings_of(Where, args, inputs=None),
         numbers={"sigma": args.sigma, "n": args.n, "alpha": args.alpha},
     )
     paths, failed = list(results_files(args.results)), []

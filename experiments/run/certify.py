@@ -7,19 +7,25 @@ from pathlib import Path
 import numpy as np
 
 from qcrs_jax import conclude
+from qcrs_jax.errors import SettingError
 from qcrs_jax.results.records import Record
+from qcrs_jax.sampling.counts import SOFT_ONE
 
 from . import pilot
 from .answers import draw_image, draws_of, fields, one_record, recorded_fields
+from .inputs import Inputs
 from .request import Request
 from .runner import Sweep, Task, run_over_images
 
 
-def certify_dataset(request: Request, sweep: Sweep) -> Path | None:
+def certify_dataset(request: Request, sweep: Sweep, inputs: Inputs | None = None) -> Path | None:
     """Certifies the data set; returns what `run_over_images` does, and raises what it raises."""
-    plans = pilot.plan(request, sweep) if request.budget else None
+    batch = sweep.program.batch
+    if request.estimate.votes_beta is not None and isinstance(batch, int) and batch > SOFT_ONE:
+        raise SettingError(f"{{batch}} {batch}: soft votes are summed exactly for {SOFT_ONE} at most")
+    plans = pilot.plan(request, sweep, inputs) if request.budget else None
     leave = pilot.left_out(sweep.results) if request.budget else ()
-    return run_over_images(lambda m: dataclasses.replace(task(request.of_each(m), plans), leave=leave), sweep)
+    return run_over_images(lambda m: dataclasses.replace(task(request.of_each(m), plans), leave=leave), sweep, inputs)
 
 
 def task(request: Request, plans: Container | None) -> Task:

@@ -18,6 +18,7 @@ from qcrs_jax.results.rows import Row, Seconds, column
 
 from .answers import draw_image, draws_of, search_samples
 from .cost import Draws
+from .inputs import Inputs
 from .request import Request
 from .runner import Sweep, Task, run_over_images
 
@@ -55,7 +56,7 @@ def left_out(results: Path) -> list[int]:
     return read_sidecar(pilot_path(results)).get("left_out", [])
 
 
-def plan(request: Request, sweep: Sweep) -> Container:
+def plan(request: Request, sweep: Sweep, inputs: Inputs | None = None) -> Container:
     """What is known of each image of the run, and the samples that it gets: Pilots by index, in a dry run stand-ins.
 
     Raises:
@@ -74,7 +75,7 @@ def plan(request: Request, sweep: Sweep) -> Container:
         requests.append(request.of_each(images))
         return dataclasses.replace(pilot_task(requests[0]), leave=leave)
 
-    pilots = run_over_images(task, dataclasses.replace(sweep, results=path))
+    pilots = run_over_images(task, dataclasses.replace(sweep, results=path), inputs)
     print("second pass: the certificates")
     if sweep.dry_run and not read_sidecar(path).keys() >= {"sha256"}:
         return Unplanned(requests[0])

@@ -86,17 +86,36 @@ def open_python(checkpoint, image_shape: tuple[int, int, int]) -> PythonClassifi
             f"{checkpoint}: {name}() returned a {type(classify).__name__}; it should return the classifier, a function "
             "of images to logits"
         )
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return given_classifier(
+        classify, image_shape, f"{path.name}:{name}", {"file_sha256": digest}, f"{checkpoint}: what {name}() returned"
+    )
+
+
+def given_classifier(
+    classify, image_shape: tuple[int, int, int], name: str, source: dict | None = None, called: str = "classify"
+) -> PythonClassifier:
+    """The classifier of a function of images to logits.
+
+    Args:
+        image_shape: of the images that it gets.
+        name, source: what a run records of it.
+        called: what it is called in a message.
+
+    Raises:
+        UserError: it is no function of such images.
+    """
+    if not callable(classify):
+        raise UserError(f"{called} is a {type(classify).__name__}, and should be a function of images to logits")
     classify = as_pytree(classify)
     try:
         classes = num_classes(classify, image_shape)
     except Exception as error:
         raise UserError(
-            f"{checkpoint}: what {name}() returned takes no images of shape {(1, *image_shape)}, which the data set "
-            f"has: {type(error).__name__}: {error}"
+            f"{called} takes no images of shape {(1, *image_shape)}, which the data set has: "
+            f"{type(error).__name__}: {error}"
         ) from error
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    spec = PythonSpec(f"{path.name}:{name}", classes, tuple(image_shape), (0.0,), (1.0,), {"file_sha256": digest})
-    return PythonClassifier(spec, classify)
+    return PythonClassifier(PythonSpec(name, classes, tuple(image_shape), (0.0,), (1.0,), source or {}), classify)
 
 
 def _module(path, checkpoint):

@@ -14,6 +14,8 @@ from qcrs_jax.data.sources import SOURCES
 from qcrs_jax.errors import SettingError
 from qcrs_jax.results.sidecar import LARGEST_BATCH
 
+IN_MEMORY = "memory:"  # before the name of a classifier that a program gave, in place of a checkpoint
+
 
 def setting(default: Any = dataclasses.MISSING, help: str = "", **flag) -> Any:
     """A field of settings, with what a command says of its flag.

@@ -63,7 +63,7 @@ def check_inputs(path, request, checks, found):
     _check_effort(path, request)
     sweep = recorded_sweep(path, checks.where)
     try:
-        inputs = open_inputs(sweep)
+        inputs = (checks.where.inputs or open_inputs)(sweep)
     except UserError as error:
         raise UserError(
             f"{path}: what it was made of is not to be had: {error}\nGive --checkpoint and --data_dir where they are "

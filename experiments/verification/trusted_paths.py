@@ -2,13 +2,15 @@
 
 import dataclasses
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from qcrs_jax.errors import UserError
 from qcrs_jax.files import check_regular
 
+from ..run.inputs import Inputs
 from ..run.python_classifier import is_python
-from ..run.settings import Sweep
+from ..run.settings import IN_MEMORY, Sweep
 
 SHIPPED = Path(__file__).parents[1] / "assets"
 
@@ -19,11 +21,13 @@ class Where:
 
     checkpoint, data_dir: their paths; None for what the sidecar names.
     trust_paths: whether any path that the sidecar names may be opened.
+    inputs: a function that opens them, of a run whose classifier and data set are in memory.
     """
 
     checkpoint: Path | None = None
     data_dir: Path | None = None
     trust_paths: bool = False
+    inputs: Callable[[Sweep], Inputs] | None = None
 
 
 def use_paths(sweep: Sweep, results: Path, where: Where) -> Sweep:
@@ -37,7 +41,14 @@ def use_paths(sweep: Sweep, results: Path, where: Where) -> Sweep:
     Raises:
         UserError: a path lies elsewhere, or is no file and no folder.
     """
+    if where.inputs:
+        return sweep
     checkpoint = where.checkpoint or sweep.network.checkpoint
+    if str(checkpoint).startswith(IN_MEMORY):
+        raise UserError(
+            f"{results}: was made by a program, of a classifier in its memory; `qcrs_jax.verify(path, classify, "
+            "dataset)` there draws lines again, and --recount 0 checks its lines alone"
+        )
     if is_python(checkpoint):
         if where.checkpoint is None:
             raise UserError(

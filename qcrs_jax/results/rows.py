@@ -7,9 +7,10 @@ import math
 import types
 import typing
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, TypeVar
 
 LARGEST = 2**63
+R = TypeVar("R", bound="Row")
 Seconds = typing.Annotated[float, "h:mm:ss"]
 """A time in seconds, as it is written."""
 
@@ -34,8 +35,6 @@ class Row:
     Numbers are written in full, tuples with commas, times as h:mm:ss.ffffff; what is None or NaN is empty.
     """
 
-    _columns: ClassVar[dict[str, "_Column"]]
-
     @classmethod
     def columns(cls, asked: Collection[str] = ()) -> tuple[str, ...]:
         """The header of a file; `asked` names the fields that are not in every file."""
@@ -49,7 +48,7 @@ class Row:
         return "\t".join(_text(getattr(self, known[name].field), known[name]) for name in names) + "\n"
 
     @classmethod
-    def of(cls, row: dict[str, str]) -> Self:
+    def of(cls: type[R], row: dict[str, str]) -> R:
         """The object of a line, {column: text}.
 
         Raises:

@@ -1,0 +1,171 @@
+"""The whole program for a classifier in memory: results files that resume, and their verification."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from qcrs_jax.certification.estimates import Estimate, Fixed
+from qcrs_jax.data.dataset import Dataset, digest
+from qcrs_jax.errors import UserError
+from qcrs_jax.models import Classifier
+from qcrs_jax.results.records import Run, read_run
+from qcrs_jax.search import FixedSigma, Search
+
+from .certify import certify_dataset
+from .inputs import Inputs, open_devices
+from .python_classifier import given_classifier
+from .request import Request
+from .settings import IN_MEMORY, Images, Network, Noise, Program, Sweep
+from .stopped import Stopped
+
+Pairs = tuple[Float[np.ndarray, "m h w c"], Int[np.ndarray, "m"]]
+
+
+def run(
+    classify: Callable | Classifier,
+    dataset: Dataset | Pairs,
+    results: str | Path,
+    sigma: float,
+    *,
+    search: Search | None = None,
+    estimate: Estimate = Fixed(),  # noqa: B008
+    n0: int = 100,
+    n: int = 100_000,
+    alpha: float = 0.001,
+    simultaneous: bool = False,
+    stop_when_wrong: bool = False,
+    seed: int = 0,
+    skip: int = 1,
+    stop: int = -1,
+    shard: tuple[int, int] | None = None,
+    batch: int | str | None = None,
+    devices: int | None = None,
+    images: int | None = None,
+    name: str = "classify",
+) -> Run:
+    """Certifies a data set, and keeps the results in a file, as `qcrs-jax certify` does; returns what the file holds.
+
+    A file that has some of the images already is continued; one of another request is refused. Beside it stands a
+    sidecar with all that decides the results, the weights' and the data's hashes among it. `qcrs-jax table`, `plot` and
+    `compare` read the file, and `verify` draws it again. Counts are those of `certify` with key
+    `fold_in(jax.random.key(seed), index)`. Prints the cost beforehand, and the progress.
+
+    Args:
+        classify: a jit-compatible function of images (batch, h, w, c) in [0, 1] to logits (batch, classes), its weights
+            bound by `jax.tree_util.Partial`; or what `load_classifier` returned.
+        dataset: what `load_dataset` returned, or images (m, h, w, c) in [0, 1] and labels (m,).
+        results: the file.
+        sigma, search, estimate, n0, n, alpha: as of `certify`.
+        simultaneous: alpha is that of all certificates of the run together.
+        stop_when_wrong: no certification samples are drawn for an image whose selected class is not its label.
+        seed: of all noise.
+        skip, stop: only images 0, skip, 2 skip, ..., before image `stop`; -1 is the end.
+        shard: (i, m): every mth of these images, from the ith.
+        batch, devices, images: noisy copies of a forward pass of a device, how many devices, images in step; they
+            change no count.
+        name: what the classifier is called in messages and in the sidecar.
+
+    Raises:
+        UserError: the request cannot be met, or the file, the classifier and the data set do not fit.
+    """
+    request = Request(
+        sigma=sigma,
+        n0=n0,
+        n=n,
+        alpha=alpha,
+        search=FixedSigma() if search is None else search,
+        estimate=estimate,
+        stop_when_wrong=stop_when_wrong,
+        at_once=simultaneous,
+    )
+    request.check()
+    sweep = Sweep(
+        Network(Path(f"{IN_MEMORY}{name}")),
+        images=Images(skip, stop, shard),
+        noise=Noise(seed),
+        program=Program(batch=batch, devices=devices, images=images),
+        results=Path(results),
+    )
+    inputs = opened(classify, dataset, sweep)
+    try:
+        certify_dataset(request, sweep, inputs)
+    except Stopped as error:
+        raise (KeyboardInterrupt if error.status == 130 else SystemExit(error.status)) from error
+    return read_run(results)
+
+
+def opened(classify: Callable | Classifier, dataset: Dataset | Pairs, sweep: Sweep) -> Inputs:
+    """A classifier and a data set in memory as the inputs of a run.
+
+    Raises:
+        UserError: they do not fit.
+    """
+    name = str(sweep.network.checkpoint).removeprefix(IN_MEMORY)
+    dataset = dataset if isinstance(dataset, Dataset) else _of_arrays(*dataset)
+    if not isinstance(classify, Classifier):
+        classify = given_classifier(classify, dataset[0][0].shape, name)
+    classes = classify.spec.num_classes
+    if classes < len(dataset.class_names):
+        raise UserError(f"{name} tells {classes} classes apart, and {dataset.name} has {len(dataset.class_names)}")
+    devices = open_devices(sweep.program.devices)
+    return Inputs.on(devices, classify, dataset, sweep.network, sweep.noise, sweep.program.batch)
+
+
+def _of_arrays(images, labels: Sequence[int]) -> Dataset:
+    """A data set of images and labels in memory."""
+    images, labels = np.asarray(images), np.asarray(labels)
+    if images.ndim != 4 or labels.shape != images.shape[:1] or not len(labels) or labels.dtype.kind not in "iu":
+        raise UserError(
+            f"dataset is images (m, h, w, c) and labels (m,), whole numbers, not arrays of shapes {images.shape} and "
+            f"{labels.shape}"
+        )
+    if labels.min() < 0:
+        raise UserError("labels count from 0")
+    names = [str(label) for label in range(int(labels.max()) + 1)]
+    sums = digest(repr((images.dtype.str, images.shape)).encode(), np.ascontiguousarray(images).data, labels.tobytes())
+    return Dataset("arrays", "test", "memory", names, labels, images.__getitem__, sums, held=images.nbytes)
+
+
+def verify(
+    results: str | Path,
+    classify: Callable | Classifier | None = None,
+    dataset: Dataset | Pairs | None = None,
+    *,
+    recount: int | float = 2,
+    recount_seed: int | None = None,
+) -> list[str]:
+    """Checks a results file as `qcrs-jax verify` does; returns what was found, a line each.
+
+    Args:
+        results: the file.
+        classify, dataset: what the run was made of, where that was in memory; None opens what the sidecar names.
+        recount: how many images are drawn again; `math.inf` for all, 0 for none.
+        recount_seed: chooses them; None takes a fresh one.
+
+    Raises:
+        UserError: the file is not what was computed, or something that a check needs is not there.
+    """
+    from ..verification.check import Checks, Found
+    from ..verification.choice import Choice
+    from ..verification.trusted_paths import Where
+
+    if (classify is None) != (dataset is None):
+        raise UserError("classify and dataset go together: what the run was made of")
+    open_given = None if classify is None else lambda sweep: opened(classify, dataset, sweep)
+    checks = Checks(Choice(recount, seed=recount_seed), asked=recount > 0, where=Where(inputs=open_given))
+    found, path = Found(), Path(results)
+    lines = list(checks.verify(path, found))
+    if found.troubles:
+        raise UserError("\n  ".join([f"{path}: is not what was computed:", *found.troubles]))
+    return [*lines, found.verdict()]
+
+
+def read_results(path: str | Path) -> Run:
+    """A results file of ours, or a log of Cohen's, QCRS's or MACER's program; see `Run`.
+
+    Raises:
+        UserError: names the file and the line.
+    """
+    return read_run(path)
