@@ -1,1 +1,6 @@
 """PyTorch checkpoints to Flax classifiers, without PyTorch: reading the file, naming its parts, filling the network."""
+
+import sys
+
+if __name__ == "convert" and sys.argv[:1] != ["-m"]:  # `python -m convert` runs the command, and imports no module twice
+    raise ImportError("the folder convert is the package qcrs_jax.convert: import that")

@@ -9,6 +9,7 @@ the class that most of them fall into in float32. Nothing is certified.
 from pathlib import Path
 
 from qcrs_jax.errors import UserError
+from qcrs_jax.extras import needed_for
 from qcrs_jax.files import write_text, writing
 from qcrs_jax.printable import printable_lines
 
@@ -31,7 +32,8 @@ def add_arguments(parser):
 
 def run(args):
     import numpy as np
-    from tqdm import tqdm
+    with needed_for("a bar of progress"):
+        from tqdm import tqdm
 
     from qcrs_jax.certification.certificate import check_request
 

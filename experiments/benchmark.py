@@ -5,8 +5,8 @@ exported from PyTorch's network), and count classes. ONNX Runtime gets its noise
 than NumPy's. Each side runs at its best batch size, PyTorch also in its better memory format and ONNX Runtime with its
 threads spinning or not; turns alternate, and medians count. Also told: the time from the checkpoint file to the first
 certificate by QCRS, and how many programs of the network were compiled on the way. With --python there is a row for the
-JAX of each of these interpreters, all timed in one run. Needs PyTorch: pip install 'qcrs_jax[test]'. ONNX Runtime is
-left out, as "-", where it is not installed: pip install onnxruntime onnxscript.
+JAX of each of these interpreters, all timed in one run. Needs PyTorch: pip install 'qcrs_jax[bench]'. ONNX Runtime is
+left out, as "-", where it is not installed.
 
 Where JAX finds a GPU, the sides are on that GPU: our sampler in float32 (with TF32, and with full precision) and in
 bfloat16, PyTorch eager, and torch.compile. Each is timed at the best of several options: batch size, images in
@@ -21,7 +21,7 @@ model tells what it would do, step by step.
 import sys
 from pathlib import Path
 
-from qcrs_jax.errors import UserError
+from qcrs_jax.extras import needed_for
 
 
 def add_arguments(parser):
@@ -69,10 +69,8 @@ def run(args):
     if choose_devices()[0].platform == "gpu":
         return gpu.run(args)
     args.batches = args.batches or [8, 16, 32, 64, 128, 256]
-    try:
+    with needed_for("the benchmark"):
         import torch
-    except ImportError as error:
-        raise UserError("the benchmark needs PyTorch: pip install 'qcrs_jax[test]'") from error
     onnxruntime = _onnxruntime()
     on_cpu = f"torch {torch.__version__}" + (f" and onnxruntime {onnxruntime.__version__}" if onnxruntime else "")
     print(

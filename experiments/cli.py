@@ -1,6 +1,7 @@
 """`qcrs-jax`: one subcommand a module. A module is imported for its arguments; JAX only when the command runs."""
 
 import argparse
+import importlib.util
 import os
 import sys
 import traceback
@@ -13,7 +14,6 @@ from qcrs_jax.printable import printable_lines
 
 from . import (
     agreement,
-    benchmark,
     certify,
     compare,
     curve,
@@ -33,6 +33,11 @@ from . import (
 )
 from .full_card import no_room
 from .pipeline import Stopped
+
+if importlib.util.find_spec(".bench", __package__):
+    from . import benchmark
+else:
+    from . import no_bench as benchmark
 
 COMMANDS = {
     "train": train,

@@ -7,6 +7,7 @@ and sigma are arguments of the program. The README shows how it is called, and h
 from pathlib import Path
 
 from qcrs_jax.errors import UserError
+from qcrs_jax.extras import needed_for
 from qcrs_jax.files import output, writing
 
 from .arguments import add_program_arguments
@@ -39,6 +40,9 @@ def run(args):
         raise UserError("a program counts classes at N samples: it knows no --tolerance and no soft certificate")
     if args.file.exists():
         raise UserError(f"{args.file}: already exists; choose another file or move it away")
+
+    with needed_for("a program in a file"):
+        import flatbuffers  # noqa: F401  JAX writes programs with it
 
     from qcrs_jax.convert.flags import opening_of, print_notes
     from qcrs_jax.convert.load import open_classifier

@@ -1,6 +1,7 @@
 """What the figures share: the format, the axes, and the band of a curve of R(sigma). Reads no file."""
 
 from qcrs_jax.errors import UserError
+from qcrs_jax.extras import needed_for
 from qcrs_jax.files import output
 
 COHEN, QCRS, BAND = "tab:blue", "tab:orange", "0.5"  # told apart by marker and lightness as well
@@ -16,10 +17,11 @@ def check_ending(out) -> None:
 
 def pyplot():
     """Matplotlib's pyplot, which is to write files and opens no window. Fonts are TrueType: venues refuse Type 3."""
-    import matplotlib
+    with needed_for("a plot"):
+        import matplotlib
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+        matplotlib.use("Agg")
+        import matplotlib.pyplot as plt
 
     matplotlib.rcParams.update({"pdf.fonttype": 42, "ps.fonttype": 42})
     return plt
@@ -38,7 +40,8 @@ def tidy(axes) -> None:
 
 def log_sigma(axes, lower, upper) -> None:
     """Makes the x axis that of sigma, logarithmic, with round numbers at its ticks."""
-    from matplotlib.ticker import FixedLocator, NullFormatter, StrMethodFormatter
+    with needed_for("a plot"):
+        from matplotlib.ticker import FixedLocator, NullFormatter, StrMethodFormatter
 
     round_numbers = [m * 10.0**e for e in range(-4, 5) for m in (1, 2, 3, 5, 7)]
     while sum(lower <= tick <= upper for tick in round_numbers) > 8:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from qcrs_jax.errors import UserError
+from qcrs_jax.extras import needed_for
 from qcrs_jax.printable import printable, printable_lines
 
 from .cost import Draws, Work, duration, estimates_of
@@ -82,7 +83,8 @@ def run_over_images(task: Task | Callable[[int], Task], args) -> Path | None:
     """
     import jax
     from qcrs_jax.convert.check import class_names
-    from tqdm import tqdm
+    with needed_for("a bar of progress"):
+        from tqdm import tqdm
 
     from qcrs_jax.results.records import without_class
     from qcrs_jax.results.writer import Preview, Writer

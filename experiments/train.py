@@ -17,6 +17,7 @@ from pathlib import Path
 from qcrs_jax.convert.flags import add_opening_arguments
 
 from qcrs_jax.errors import UserError
+from qcrs_jax.extras import needed_for
 from qcrs_jax.files import is_partial, lock, replacing, writing
 
 from .arguments import add_data_arguments
@@ -91,7 +92,8 @@ def run(args):
     import jax.numpy as jnp
     import numpy as np
     from jax.sharding import NamedSharding, PartitionSpec
-    from tqdm import tqdm
+    with needed_for("a bar of progress"):
+        from tqdm import tqdm
 
     from qcrs_jax.models.checkpoint import write_classifier
     from qcrs_jax.sampling.devices import replicated
@@ -191,7 +193,8 @@ def _method(args):
 
 
 def _schedule(args, steps):
-    import optax
+    with needed_for("training"):
+        import optax
 
     if args.schedule == "onecycle":
         return optax.cosine_onecycle_schedule(args.epochs * steps, args.lr)
@@ -279,7 +282,8 @@ def _reader(dataset, what):
     from concurrent.futures import ThreadPoolExecutor
 
     import numpy as np
-    from tqdm import tqdm
+    with needed_for("a bar of progress"):
+        from tqdm import tqdm
 
     pool = ThreadPoolExecutor()
 
@@ -392,7 +396,8 @@ class _Run:
                 stream.write((json.dumps(request, indent=2) + "\n").encode())
 
     def __enter__(self):
-        import orbax.checkpoint as ocp
+        with needed_for("the state of training"):
+            import orbax.checkpoint as ocp
 
         options = ocp.CheckpointManagerOptions(max_to_keep=2, create=True)
         self.manager = ocp.CheckpointManager((self.folder / "epochs").absolute(), options=options)
@@ -405,7 +410,8 @@ class _Run:
     def restore(self, fresh):
         """(epochs done, the state after them, their rows of the log); (0, fresh, []) for a new run."""
         import jax
-        import orbax.checkpoint as ocp
+        with needed_for("the state of training"):
+            import orbax.checkpoint as ocp
 
         epoch = self.manager.latest_step()
         if epoch is None:
@@ -416,7 +422,8 @@ class _Run:
 
     def save(self, state, rows):
         """Saves the state after the last of `rows`; the log goes first, so that it never lacks an epoch."""
-        import orbax.checkpoint as ocp
+        with needed_for("the state of training"):
+            import orbax.checkpoint as ocp
 
         lines = ["\t".join(COLUMNS), *("\t".join(map(repr, row)) for row in rows)]
         with writing(self.folder, again="give the same command again: it goes on behind the last whole epoch"):

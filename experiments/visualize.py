@@ -15,6 +15,7 @@ import json
 from pathlib import Path
 
 from qcrs_jax.errors import UserError
+from qcrs_jax.extras import needed_for
 from qcrs_jax.files import write_text, writing
 
 from . import certify
@@ -69,7 +70,8 @@ def measure(request, sigmas, args) -> dict:
     Raises:
         UserError: the checkpoint or the data set do not fit, or there is no such image.
     """
-    from tqdm import tqdm
+    with needed_for("a bar of progress"):
+        from tqdm import tqdm
 
     inputs = open_inputs(args)
     for index in args.index:

@@ -12,14 +12,17 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import nnx
 from jax.scipy.special import ndtri
 from jaxtyping import Array, Float, Int
 
 from .checks import check_sigma
+from .extras import needed_for
 from .models import Classifier, Spec, build
 from .models.classifier import normalise
+
+with needed_for("training"):
+    import optax
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from ..extras import needed_for
 from .dataset import DataError
 from .image_folders import Listing, by_class, choose_split, is_image
 from .limits import Limit, read_text
@@ -179,6 +180,7 @@ def _devkit_ids(path):
 
 def known_to_tfds(name: str) -> list[str]:
     """The lines of TFDS's "labels.txt", the sorted WordNet ids, or "validation_labels.txt", an id for each image."""
-    import tensorflow_datasets as tfds
+    with needed_for("ImageNet"):
+        import tensorflow_datasets as tfds  # whose lists of class names it holds
 
     return tfds.core.tfds_path(f"datasets/imagenet2012/{name}").read_text().split()

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..extras import MissingPackage, needed_for
 from ..files import open_regular
 from . import image_files, image_folders, imagenet_files, tfds_order
 from .arrays import read_idx
@@ -47,6 +48,8 @@ def load(
     part = "validation" if theirs == "imagenet2012" and split in ("test", "val") else split
     try:
         builder = _builder(theirs, data_dir)
+    except MissingPackage:
+        raise
     except Exception as error:
         raise DataError(f"{data_dir or 'TFDS'}: cannot read what TFDS keeps of {name}: {_first_line(error)}") from error
     if not builder.is_prepared() and not prepare:
@@ -58,6 +61,8 @@ def load(
         try:
             _require_connection(builder)
             write(theirs, data_dir, GENERATORS[theirs])
+        except MissingPackage:
+            raise
         except Exception as error:
             places = "\n".join(f"  {place.absolute()}" for place in [*looked, Path(builder.data_dir)])
             raise DataError(
@@ -72,7 +77,7 @@ def load(
         check_classes(builder.info.features["label"].num_classes, folder)
         rows = _rows(builder, part)
         order, labels = tfds_order.remembered(folder, part, builder.info.splits[part].filepaths, rows, keep=prepare)
-    except DataError:
+    except (DataError, MissingPackage):
         raise
     except Exception as error:
         raise DataError(
@@ -115,10 +120,17 @@ def _hint(data_dir, looked):
     return f" Archives have to be unpacked: {', '.join(archives[:4])}." if archives else ""
 
 
+def _tfds():
+    """The package TFDS."""
+    with needed_for("a data set of TensorFlow Datasets"):
+        import importlib_resources  # noqa: F401  TFDS imports it when it first uses it
+        import tensorflow_datasets as tfds
+    return tfds
+
+
 def _builder(name, data_dir):
     """TFDS's builder of what is on disk, or else of what can be prepared there."""
-    import tensorflow_datasets as tfds
-
+    tfds = _tfds()
     builder = tfds.builder(name, data_dir=data_dir)
     versions = sorted(Path(builder.data_dir).parent.glob("*/dataset_info.json"))
     return builder if builder.is_prepared() or not versions else tfds.builder_from_directory(versions[-1].parent)
@@ -126,14 +138,15 @@ def _builder(name, data_dir):
 
 def _rows(builder, split):
     """The examples of a split by index, their images still encoded."""
-    import tensorflow_datasets as tfds
-
+    tfds = _tfds()
     for file in builder.info.splits[split].filepaths:
         open_regular(file).close()
     decoders = {"image": tfds.decode.SkipDecoding()}
     if builder.info.file_format.value == "tfrecord":  # which TFDS reads with TensorFlow alone
         parse = functools.partial(builder.info.features.deserialize_example_np, decoders=decoders)
         return _TFRecords(builder.info.splits[split].filepaths, parse)
+    with needed_for("a data set in ArrayRecord files"):
+        import array_record.python.array_record_data_source  # noqa: F401  TFDS reads with it
     return builder.as_data_source(split=split, decoders=decoders)
 
 
@@ -187,8 +200,10 @@ def write(name: str, data_dir: str | Path | None, generate: Callable) -> Path:
     Raises:
         DataError: it is there already.
     """
-    import tensorflow_datasets as tfds
+    with needed_for("a data set in ArrayRecord files"):
+        import array_record.python.array_record_module  # noqa: F401  TFDS writes with it
 
+    tfds = _tfds()
     base, same_name = tfds.builder_cls(name), name
 
     class Builder(base, skip_registration=True):

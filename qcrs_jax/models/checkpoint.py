@@ -22,6 +22,7 @@ from flax import nnx
 from safetensors.numpy import save
 
 from ..errors import UserError
+from ..extras import MissingPackage, needed_for
 from ..files import check_regular, is_partial, read_regular, replacing
 from ..models import Classifier, Spec, build
 
@@ -234,6 +235,8 @@ def _restore_old(path):
         raise CheckpointError(f"{file}: not the metadata of a classifier: {error}") from error
     try:
         classifier = Classifier(spec, fill(model, _restore_arrays(folder, nnx.to_pure_dict(nnx.state(model)))))
+    except MissingPackage:
+        raise
     except Exception as error:  # Orbax raises many kinds; each says what is missing or does not fit
         raise CheckpointError(
             f"{folder}: cannot be restored as {spec.arch}; convert the checkpoint again. {error}"
@@ -246,7 +249,8 @@ def _restore_arrays(folder, target):
 
     This process reads for itself and waits for no other, whether it is one of several or not.
     """
-    import orbax.checkpoint as ocp
+    with needed_for("a classifier in a directory of the earlier form"):
+        import orbax.checkpoint as ocp
 
     alone, here = None, jax.process_index()
     if jax.process_count() > 1:
