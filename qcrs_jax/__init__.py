@@ -15,7 +15,7 @@ _HOME = {
 }
 """The module of each public name."""
 
-__all__ = list(_HOME)
+__all__ = list(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]  (the stub names them)
 
 
 def __getattr__(name):

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -158,7 +158,7 @@ class Trainer:
 
         (value, (statistics, hits)), gradient = jax.value_and_grad(loss, has_aux=True)(state.weights)
         update, optimizer = self.optimizer.update(gradient, state.optimizer, state.weights)
-        weights = optax.apply_updates(state.weights, update)
+        weights = cast(dict, optax.apply_updates(state.weights, update))
         return TrainState(weights, statistics, optimizer, state.step + 1), value, hits
 
     @functools.partial(jax.jit, static_argnums=0)

@@ -139,7 +139,10 @@ def _find(name, data_dir, split, tfds, limit):
             raise DataError(f"{root}: no such file or directory (from --data_dir)")
         if name == "folder" and not root.is_dir():
             raise DataError(f"{root}: is a file; --dataset folder takes a folder of CLASS/IMAGE, --dataset npz a file")
-        return SOURCES[name][0].read(root, split, limit)
+        found = SOURCES[name][0].read(root, split, limit)
+        if found is None:
+            raise DataError(f"{root}: holds no data set of --dataset {name}")
+        return found
     if name not in SOURCES:
         raise DataError(f"unknown data set {name!r}; known are {', '.join(DATASETS)}")
     if split == "val" and name != "imagenet":

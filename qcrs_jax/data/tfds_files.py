@@ -12,6 +12,7 @@ import tarfile
 import urllib.parse
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -120,7 +121,7 @@ def _hint(data_dir, looked):
     return f" Archives have to be unpacked: {', '.join(archives[:4])}." if archives else ""
 
 
-def _tfds():
+def _tfds() -> Any:
     """The package TFDS."""
     with needed_for("a data set of TensorFlow Datasets"):
         import importlib_resources  # noqa: F401  TFDS imports it when it first uses it
@@ -206,7 +207,7 @@ def write(name: str, data_dir: str | Path | None, generate: Callable) -> Path:
     tfds = _tfds()
     base, same_name = tfds.builder_cls(name), name
 
-    class Builder(base, skip_registration=True):
+    class Builder(base, **{"skip_registration": True}):
         name = same_name
         url_infos = base.url_infos
 
@@ -251,6 +252,14 @@ def _download(builder, manager, *names) -> list[Path]:
     return [Path(path) for path in manager.download([urls[name] for name in names])]
 
 
+def _content(tar, member) -> bytes:
+    """The content of a file in an archive."""
+    stream = tar.extractfile(member)
+    if stream is None:
+        raise ValueError(f"{member.name} is no file")
+    return stream.read()
+
+
 def _examples(images, labels, **others) -> Iterable[dict]:
     from PIL import Image
 
@@ -266,7 +275,7 @@ def _cifar(builder, manager):
     names = ["batches.meta.txt"] if small else ["coarse_label_names.txt", "fine_label_names.txt"]
     (path,) = _download(builder, manager, "cifar-10-binary.tar.gz" if small else "cifar-100-binary.tar.gz")
     with tarfile.open(path) as tar:
-        files = {Path(member.name).name: tar.extractfile(member).read() for member in tar if member.isfile()}
+        files = {Path(member.name).name: _content(tar, member) for member in tar if member.isfile()}
     for key, file in zip(keys, names):
         builder.info.features[key].names = files[file].decode().split()
 
@@ -312,7 +321,7 @@ def _imagenet(builder, manager):
             for member in tar:
                 number = int(Path(member.name).stem.removeprefix("ILSVRC2012_val_"))
                 yield {
-                    "image": tar.extractfile(member).read(),
+                    "image": _content(tar, member),
                     "label": labels[number - 1],
                     "file_name": member.name,
                 }

@@ -13,6 +13,7 @@ import math
 import shutil
 import struct
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -201,9 +202,10 @@ def _check_types(fields):
         return isinstance(value, list) and len(value) < _MOST and all(isinstance(v, str) for v in value)
 
     def source(value):
-        sigma = value.get("sigma", 1.0) if isinstance(value, dict) else None
-        lists = isinstance(value, dict) and texts(value.get("notes", []))
-        return lists and type(sigma) in (int, float) and math.isfinite(sigma)
+        if not isinstance(value, dict):
+            return False
+        sigma = value.get("sigma", 1.0)
+        return texts(value.get("notes", [])) and type(sigma) in (int, float) and math.isfinite(sigma)
 
     kinds = {
         "arch": (lambda value: isinstance(value, str), "a text"),
@@ -257,7 +259,7 @@ def _restore_arrays(folder, target):
         alone = ocp.options.MultiprocessingOptions(
             primary_host=here, active_processes={here}, barrier_sync_key_prefix=f"process{here}"
         )
-    options = {} if alone is None else {"multiprocessing_options": alone}
+    options: dict[str, Any] = {} if alone is None else {"multiprocessing_options": alone}
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), target)
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(**options), **options) as checkpointer:
         return checkpointer.restore(folder, args=ocp.args.PyTreeRestore(item=target, restore_args=as_numpy))

@@ -149,7 +149,7 @@ class Record:
         """The line of a results file with these columns, with its newline; what is not known is empty."""
         return "\t".join(map(self._text, columns)) + "\n"
 
-    def _text(self, column):
+    def _text(self, column: str):
         value = getattr(self, _ATTRIBUTES.get(column, column))
         if value is None or value != value:
             return ""

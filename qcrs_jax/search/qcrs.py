@@ -67,8 +67,21 @@ class _State(NamedTuple):
     trace: SigmaSearch
 
 
+class _Derived:
+    """What a search computes of its own numbers when it is made. No fields of the dataclass.
+
+    capacity: evaluations that a trace has room for.
+    interior: the first two points inside the bracket.
+    step: of the central difference.
+    """
+
+    capacity: int
+    interior: tuple[np.float32, np.float32]
+    step: float
+
+
 @dataclasses.dataclass(frozen=True)
-class QCRS(Search, abc.ABC):
+class QCRS(_Derived, Search, abc.ABC):
     """The family of searches of QCRS, by class counts. Choose one: GoldenSection, Bisection, Shrinking, Grid, Bayesian.
 
     Attributes:
@@ -215,14 +228,14 @@ class _ByValues(QCRS):
             )
 
     @property
-    def bracket(self) -> tuple:
+    def bracket(self) -> tuple[float, float, float]:
         """The ends of the bracket, and the tolerance."""
         return self.sigma_lower, self.sigma_upper, self.tolerance
 
     def tables(self, n, alpha):
         if self.objective == "lcb":
-            return Tables(np.float32(radius_table(self.search_n, self.alpha)))
-        return Tables(np.float32(predictive_table(self.search_n, n, alpha)))
+            return Tables(np.asarray(radius_table(self.search_n, self.alpha), np.float32))
+        return Tables(np.asarray(predictive_table(self.search_n, n, alpha), np.float32))
 
 
 @dataclasses.dataclass(frozen=True)
