@@ -9,6 +9,8 @@ import argparse
 import shlex
 from pathlib import Path
 
+from qcrs_jax.extras import needed_for
+
 CHECKPOINT = "zoo:fashion_mnist-lenet-sigma0.25"
 IMAGES = Path(__file__).parent / "assets" / "fashion_mnist_test_500.npz"
 
@@ -26,6 +28,9 @@ def add_arguments(parser):
 
 
 def run(args):
+    with needed_for("the demo"):  # before minutes of work
+        import matplotlib  # noqa: F401
+
     from . import certify, plot, table
     from .request import check
 

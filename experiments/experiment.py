@@ -15,6 +15,7 @@ import textwrap
 from pathlib import Path
 
 from qcrs_jax.errors import UserError
+from qcrs_jax.extras import needed_for
 from qcrs_jax.files import writing
 
 from .demo import IMAGES
@@ -308,6 +309,9 @@ def print_costs(commands: list[list[str]], out: Path, each: bool) -> None:
 def run_commands(commands: list[list[str]], out: Path) -> None:
     """Runs the commands of an experiment, one after another, in the folder `out`."""
     import contextlib
+
+    with needed_for("an experiment"):  # before hours of work
+        import matplotlib  # noqa: F401
 
     from . import cli
 

@@ -92,7 +92,11 @@ def run(args):
     import jax.numpy as jnp
     import numpy as np
     from jax.sharding import NamedSharding, PartitionSpec
-    with needed_for("a bar of progress"):
+
+    with needed_for("training"):  # all of it, before hours of work
+        import matplotlib  # noqa: F401
+        import optax  # noqa: F401
+        import orbax.checkpoint  # noqa: F401
         from tqdm import tqdm
 
     from qcrs_jax.models.checkpoint import write_classifier

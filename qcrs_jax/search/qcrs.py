@@ -90,7 +90,7 @@ class QCRS(_Derived, Search, abc.ABC):
     """
 
     sigma_lower: float
-    sigma_upper: float
+    sigma_upper: float = dataclasses.field()  # needed; the default of Search is of those without a bracket
     _: dataclasses.KW_ONLY
     search_n: int = 500
 
@@ -228,7 +228,7 @@ class _ByValues(QCRS):
             )
 
     @property
-    def bracket(self) -> tuple[float, float, float]:
+    def bracket(self) -> tuple[Any, Any, Any]:
         """The ends of the bracket, and the tolerance."""
         return self.sigma_lower, self.sigma_upper, self.tolerance
 
