@@ -2,5 +2,5 @@
 
 import sys
 
-if __name__ == "convert" and sys.argv[:1] != ["-m"]:  # `python -m convert` runs the command, and imports no module twice
+if __name__ == "convert" and sys.argv[:1] != ["-m"]:  # `python -m convert` runs the command alone
     raise ImportError("the folder convert is the package qcrs_jax.convert: import that")
