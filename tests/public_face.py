@@ -10,9 +10,8 @@ import textwrap
 import types
 from pathlib import Path
 
-from qcrs_jax.results import sidecar
-
 import qcrs_jax
+from qcrs_jax.results import sidecar
 
 FILE = Path(__file__).with_name("public_face.txt")
 WIDTH = 120
@@ -72,7 +71,9 @@ def parameters(function, texts) -> list[str]:
             words.append("*")
         star = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
         kind = f": {texts[name]}" if name in texts else ""
-        words.append(f"{star}{name}{kind}" + ("" if parameter.default is parameter.empty else f" = {parameter.default!r}"))
+        words.append(
+            f"{star}{name}{kind}" + ("" if parameter.default is parameter.empty else f" = {parameter.default!r}")
+        )
     return words
 
 

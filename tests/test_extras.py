@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from checkpoints import lenet_file, old_directory
-from qcrs_jax.convert.load import load_classifier
-from qcrs_jax.experiments import cli, demo
 
+from qcrs_jax.convert.load import load_classifier
 from qcrs_jax.data.load import load_dataset
 from qcrs_jax.errors import UserError
+from qcrs_jax.experiments import cli, demo
 from qcrs_jax.extras import EXTRAS, MissingPackage, needed_for
 
 ROOT = Path(__file__).parents[1]
@@ -178,7 +178,9 @@ def test_a_directory_of_the_earlier_form_needs_orbax(monkeypatch, tmp_path):
     folder.mkdir()
     old_directory(load_classifier(lenet_file(tmp_path)), folder)
     absent(monkeypatch, "orbax")
-    with pytest.raises(MissingPackage, match=r"the earlier form needs the package orbax: pip install 'qcrs_jax\[train\]'"):
+    with pytest.raises(
+        MissingPackage, match=r"the earlier form needs the package orbax: pip install 'qcrs_jax\[train\]'"
+    ):
         load_classifier(folder)
 
 
