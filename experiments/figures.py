@@ -10,7 +10,7 @@ RADIUS = r"$\ell_2$ radius, pixels in [0, 1]"
 
 
 def check_ending(out) -> None:
-    """Raises UserError where the ending of the file `out` is no format that can be written, or Matplotlib is missing."""
+    """Raises UserError where the ending of the file `out` is no format that can be written, or Matplotlib missing."""
     if out.suffix not in (".png", ".pdf", ".svg"):
         raise UserError(f"--out {out}: the ending tells the format; it must be .png, .pdf or .svg")
     with needed_for("a plot"):  # before what is to be drawn is computed
