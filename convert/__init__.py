@@ -13,3 +13,8 @@ check.py           whether a classifier fits a data set
 zoo.py             the classifiers that come with the package
 command.py, flags.py   the command line
 """
+
+import sys
+
+if __name__ == "convert" and sys.argv[:1] != ["-m"]:  # `python -m convert` runs the command alone
+    raise ImportError("the folder convert is the package qcrs_jax.convert: import that")

@@ -1,6 +1,7 @@
 """`qcrs-jax`: one subcommand a module. A module is imported for its arguments; JAX only when the command runs."""
 
 import argparse
+import importlib.util
 import os
 import sys
 import traceback
@@ -14,7 +15,6 @@ from qcrs_jax.version import version
 
 from .commands import (
     agreement,
-    benchmark,
     certify,
     compare,
     curve,
@@ -35,6 +35,11 @@ from .commands import (
 )
 from .commands.flags import Parser
 from .run.stopped import Stopped
+
+if importlib.util.find_spec(".bench", __package__):
+    from . import benchmark
+else:
+    from . import no_bench as benchmark
 
 COMMANDS = {
     "train": train,

@@ -6,10 +6,12 @@ cannot be seen; its dtype and its shape are checked there all the same.
 
 import numbers
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 ValueRange = tuple[float | int, float | int] | None
 UNIT = (0.0, 1.0)
@@ -47,7 +49,7 @@ def as_images(images, value_range: ValueRange = UNIT) -> jax.Array:
     if value_range is not None:
         low, high = _range(value_range)
         _check_layout(images.shape)
-        if not isinstance(images, jax.core.Tracer) and getattr(images, "is_fully_addressable", True):
+        if not isinstance(images, Tracer) and getattr(images, "is_fully_addressable", True):
             _check_values(np.asarray(images), low, high)
     return jnp.asarray(images, jnp.float32)
 
@@ -117,7 +119,7 @@ def as_key(key) -> jax.Array:
         return key
     if isinstance(key, np.ndarray | jax.Array) and key.dtype == np.uint32 and key.ndim in (1, 2):
         if key.shape[-1] in (2, 4):
-            return jax.random.wrap_key_data(key, impl={2: "threefry2x32", 4: "rbg"}[key.shape[-1]])
+            return jax.random.wrap_key_data(jnp.asarray(key), impl={2: "threefry2x32", 4: "rbg"}[key.shape[-1]])
     seed = key if isinstance(key, int) and not isinstance(key, bool) else "seed"
     raise TypeError(f"key must be a PRNG key of JAX, not {_described(key)}; write key=jax.random.key({seed})")
 
@@ -158,7 +160,7 @@ def for_each(images, name: str, value, dtype, axes: int = 0) -> jax.Array:
 
 def check_sigma(sigma, value_range: ValueRange = UNIT, name: str = "sigma") -> None:
     """Raises ValueError for a noise level that is not positive and finite, or far above the range of the images."""
-    if isinstance(sigma, jax.core.Tracer):
+    if isinstance(sigma, Tracer):
         return
     values = np.asarray(sigma)
     if values.dtype.kind not in "fiu" and not jnp.issubdtype(values.dtype, jnp.floating):
@@ -175,14 +177,14 @@ def check_sigma(sigma, value_range: ValueRange = UNIT, name: str = "sigma") -> N
         )
 
 
-def whole_number(name: str, value, least: int | None = 1):
+def whole_number(name: str, value, least: int | None = 1) -> Any:
     """`value`, a whole number or an array of them, as such.
 
     Raises:
         TypeError: not a number, or not whole.
         ValueError: less than `least`.
     """
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         return value
     array = np.asarray(value)
     if array.dtype.kind not in "iuf" or not np.all(array == np.floor(array)):

@@ -9,11 +9,13 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar, cast
 
 from .errors import UserError
+
+F = TypeVar("F", bound=Callable)
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -57,10 +59,10 @@ def reading(path, error: type[UserError] = UserError):
         ) from reason
 
 
-def reads(argument: str, error: type[UserError] = UserError):
+def reads(argument: str, error: type[UserError] = UserError) -> Callable[[F], F]:
     """A decorator: the function is `reading` the file that `argument` names; None stands for the current folder."""
 
-    def decorate(function):
+    def decorate(function: F) -> F:
         signature = inspect.signature(function)
 
         @functools.wraps(function)
@@ -68,7 +70,7 @@ def reads(argument: str, error: type[UserError] = UserError):
             with reading(signature.bind(*args, **kwargs).arguments.get(argument) or ".", error):
                 return function(*args, **kwargs)
 
-        return call
+        return cast(F, call)
 
     return decorate
 

@@ -8,18 +8,21 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import nnx
 from jax.scipy.special import ndtri
 from jaxtyping import Array, Float, Int
 
 from .checks import check_sigma
+from .extras import needed_for
 from .models import Classifier, Spec, build
 from .models.classifier import normalise
+
+with needed_for("training"):
+    import optax
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +158,7 @@ class Trainer:
 
         (value, (statistics, hits)), gradient = jax.value_and_grad(loss, has_aux=True)(state.weights)
         update, optimizer = self.optimizer.update(gradient, state.optimizer, state.weights)
-        weights = optax.apply_updates(state.weights, update)
+        weights = cast(dict, optax.apply_updates(state.weights, update))
         return TrainState(weights, statistics, optimizer, state.step + 1), value, hits
 
     @functools.partial(jax.jit, static_argnums=0)

@@ -26,7 +26,8 @@ def add_arguments(parser: Parser) -> None:
 
 def run(args) -> None:
     import numpy as np
-    from tqdm import tqdm
+    with needed_for("a bar of progress"):
+        from tqdm import tqdm
 
     from qcrs_jax.certification.certificate import check_request
     from qcrs_jax.errors import SettingError

@@ -5,8 +5,8 @@ exported from PyTorch's network), and count classes. ONNX Runtime gets its noise
 than NumPy's. Each side runs at its best batch size, PyTorch also in its better memory format and ONNX Runtime with its
 threads spinning or not; turns alternate, and medians count. Also told: the time from the checkpoint file to the first
 certificate by QCRS, and how many programs of the network were compiled on the way. With --python there is a row for the
-JAX of each of these interpreters, all timed in one run. Needs PyTorch: pip install 'qcrs_jax[test]'. ONNX Runtime is
-left out, as "-", where it is not installed: pip install onnxruntime onnxscript.
+JAX of each of these interpreters, all timed in one run. Needs PyTorch: pip install 'qcrs_jax[bench]'. ONNX Runtime is
+left out, as "-", where it is not installed.
 
 Where JAX finds a GPU, the sides are on that GPU: our sampler in float32 (with TF32, and with full precision) and in
 bfloat16, PyTorch eager, and torch.compile. Each is timed at the best of several options: batch size, images in
@@ -18,10 +18,12 @@ With --tpu nothing is timed: the sampler is compiled for a TPU v5e, which need n
 model tells what it would do, step by step.
 """
 
+import importlib.util
 import sys
 from pathlib import Path
 
 from qcrs_jax.errors import UserError
+from qcrs_jax.extras import needed_for
 
 
 def add_arguments(parser):
@@ -57,6 +59,9 @@ def add_arguments(parser):
 
 
 def run(args):
+    if importlib.util.find_spec("qcrs_jax.experiments.bench") is None:
+        raise UserError("benchmark needs a checkout of qcrs_jax: run it there, after pip install -e '.[cli,bench]'")
+
     from ..bench.speed import Turns, compare, onnx_runtime
 
     if args.tpu:
@@ -72,10 +77,8 @@ def run(args):
         return gpu.run(args.networks, args.tries or [], args.batches, args.seconds, args.turns, args.minutes)
     batches = args.batches or [8, 16, 32, 64, 128, 256]
     asked = Turns(args.seconds, args.turns, tuple(batches), tuple(args.python))
-    try:
+    with needed_for("the benchmark"):
         import torch
-    except ImportError as error:
-        raise UserError("the benchmark needs PyTorch: pip install 'qcrs_jax[test]'") from error
     onnxruntime = onnx_runtime()
     on_cpu = f"torch {torch.__version__}" + (f" and onnxruntime {onnxruntime.__version__}" if onnxruntime else "")
     print(

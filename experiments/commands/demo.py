@@ -8,6 +8,8 @@ samples of the published one.
 import shlex
 from pathlib import Path
 
+from qcrs_jax.extras import needed_for
+
 from ..presets import IMAGES
 from . import certify
 from .flags import Parser
@@ -35,6 +37,9 @@ def add_arguments(parser):
 
 
 def run(args):
+    with needed_for("the demo"):  # before minutes of work
+        import matplotlib  # noqa: F401
+
     from ..report import plot, table
     from ..run.certify import certify_dataset
 

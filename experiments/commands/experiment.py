@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from qcrs_jax.errors import UserError
+from qcrs_jax.extras import needed_for
 from qcrs_jax.files import writing
 
 from ..presets import PRESETS, describe
@@ -98,6 +99,9 @@ def print_costs(command: Callable, commands: list[list[str]], out: Path, each: b
 def run_commands(main: Callable, commands: list[list[str]], out: Path) -> None:
     """Runs the commands of an experiment, one after another, in the folder `out`."""
     import contextlib
+
+    with needed_for("an experiment"):  # before hours of work
+        import matplotlib  # noqa: F401
 
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,8 @@ and sigma are arguments of the program. The README shows how it is called, and h
 
 from pathlib import Path
 
+from qcrs_jax.extras import needed_for
+
 from ..run.settings import Network, Program
 from .flags import OPENING, Parser, add_settings, settings_of
 from .method import add_request, request_of
@@ -43,6 +45,9 @@ def run(args) -> None:
         raise UserError(f"{args.file}: already exists; choose another file or move it away")
 
     from qcrs_jax.convert.load import open_classifier
+
+    with needed_for("a program in a file"):
+        import flatbuffers  # noqa: F401  JAX writes programs with it
 
     from qcrs_jax.certification.export import export_certification
     from qcrs_jax.files import output, writing

@@ -5,6 +5,7 @@ from scipy import special
 
 from qcrs_jax.analysis.curves import radius_band
 from qcrs_jax.errors import UserError
+from qcrs_jax.extras import needed_for
 from qcrs_jax.files import output
 
 COHEN, QCRS, BAND = "tab:blue", "tab:orange", "0.5"  # told apart by marker and lightness as well
@@ -17,17 +18,20 @@ RADIUS = r"$\ell_2$ radius, pixels in [0, 1]"
 
 
 def check_ending(out) -> None:
-    """Raises UserError unless the name of the file `out` ends as a format that can be written."""
+    """Raises UserError where the ending of the file `out` is no format that can be written, or Matplotlib missing."""
     if out.suffix not in (".png", ".pdf", ".svg"):
         raise UserError(f"--out {out}: the ending tells the format; it must be .png, .pdf or .svg")
+    with needed_for("a plot"):  # before what is to be drawn is computed
+        import matplotlib  # noqa: F401
 
 
 def pyplot():
     """Matplotlib's pyplot, which is to write files and opens no window. Fonts are TrueType: venues refuse Type 3."""
-    import matplotlib
+    with needed_for("a plot"):
+        import matplotlib
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+        matplotlib.use("Agg")
+        import matplotlib.pyplot as plt
 
     matplotlib.rcParams.update({"pdf.fonttype": 42, "ps.fonttype": 42})
     return plt
@@ -46,7 +50,8 @@ def tidy(axes) -> None:
 
 def log_sigma(axes, lower, upper) -> None:
     """Makes the x axis that of sigma, logarithmic, with round numbers at its ticks."""
-    from matplotlib.ticker import FixedLocator, NullFormatter, StrMethodFormatter
+    with needed_for("a plot"):
+        from matplotlib.ticker import FixedLocator, NullFormatter, StrMethodFormatter
 
     round_numbers = [m * 10.0**e for e in range(-4, 5) for m in (1, 2, 3, 5, 7)]
     while sum(lower <= tick <= upper for tick in round_numbers) > 8:

@@ -13,6 +13,7 @@ import numpy as np
 from qcrs_jax.convert.check import class_names
 
 from qcrs_jax.errors import UserError
+from qcrs_jax.extras import needed_for
 from qcrs_jax.printable import printable, printable_lines
 from qcrs_jax.results.records import without_class
 from qcrs_jax.results.writer import Preview, Writer
@@ -82,7 +83,8 @@ def run_over_images(task: Task | Callable[[int], Task], sweep: Sweep, inputs: In
         UserError: the checkpoint, the data set or the results file do not fit; lines already written stay.
         Stopped: by a signal; lines already written stay.
     """
-    from tqdm import tqdm
+    with needed_for("a bar of progress"):
+        from tqdm import tqdm
 
     if inputs is None:
         inputs = open_inputs(sweep)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
+from qcrs_jax.extras import needed_for
 from qcrs_jax.convert.load import open_classifier
 from qcrs_jax.convert.normalization import NORMALIZATIONS, parse_normalization
 
@@ -50,7 +51,8 @@ def method_of(training: Training) -> Gaussian | Macer:
 
 def schedule_of(training: Training, steps: int):
     """The learning rate by step, of so many steps in an epoch."""
-    import optax
+    with needed_for("training"):
+        import optax
 
     if training.schedule == "onecycle":
         return optax.cosine_onecycle_schedule(training.epochs * steps, training.lr)
@@ -119,7 +121,8 @@ def described(training: Training, spec: Spec, train, test) -> dict:
 def reader(dataset, what):
     """A function of indices that gives images (batch, h, w, c) in [0, 1] and labels; keeps the images if they fit."""
 
-    from tqdm import tqdm
+    with needed_for("a bar of progress"):
+        from tqdm import tqdm
 
     pool = ThreadPoolExecutor()
 
@@ -228,7 +231,8 @@ class TrainingFolder:
                 stream.write((json.dumps(request, indent=2) + "\n").encode())
 
     def __enter__(self):
-        import orbax.checkpoint as ocp
+        with needed_for("the state of training"):
+            import orbax.checkpoint as ocp
 
         options = ocp.CheckpointManagerOptions(max_to_keep=2, create=True)
         self.manager = ocp.CheckpointManager((self.folder / "epochs").absolute(), options=options)
@@ -240,7 +244,8 @@ class TrainingFolder:
 
     def restore(self, fresh):
         """(epochs done, the state after them, their rows of the log); (0, fresh, []) for a new run."""
-        import orbax.checkpoint as ocp
+        with needed_for("the state of training"):
+            import orbax.checkpoint as ocp
 
         epoch = self.manager.latest_step()
         if epoch is None:
@@ -251,7 +256,8 @@ class TrainingFolder:
 
     def save(self, state, rows):
         """Saves the state after the last of `rows`; the log goes first, so that it never lacks an epoch."""
-        import orbax.checkpoint as ocp
+        with needed_for("the state of training"):
+            import orbax.checkpoint as ocp
 
         text = "\t".join(Epoch.columns()) + "\n" + "".join(row.line() for row in rows)
         with writing(self.folder, again="give the same command again: it goes on behind the last whole epoch"):
@@ -272,7 +278,11 @@ def train(out_dir: Path, training: Training, data: Data, network: Network | None
         UserError: impossible settings, a data set that does not fit, or OUT_DIR holds a run of other settings, or one
             that is still going on.
     """
-    from tqdm import tqdm
+    with needed_for("training"):  # all of it, before hours of work
+        import matplotlib  # noqa: F401
+        import optax  # noqa: F401
+        import orbax.checkpoint  # noqa: F401
+        from tqdm import tqdm
 
     devices = open_devices()  # before anything touches them
     training = training.complete()

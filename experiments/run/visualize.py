@@ -15,6 +15,7 @@ import io
 import jax
 import numpy as np
 
+from qcrs_jax.extras import needed_for
 from qcrs_jax import conclude, sample_curve
 from qcrs_jax.errors import SettingError
 from qcrs_jax.results.sidecar import FORMAT
@@ -38,7 +39,8 @@ def measure(request: Request, curve: Curve, sweep: Sweep, indices: list[int]) ->
     Raises:
         UserError: the checkpoint or the data set do not fit, or there is no such image.
     """
-    from tqdm import tqdm
+    with needed_for("a bar of progress"):
+        from tqdm import tqdm
 
     inputs = open_inputs(sweep)
     inputs.warn_of_sigma(request.sigma)

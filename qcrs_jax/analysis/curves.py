@@ -70,7 +70,7 @@ class Curves:
 
 def sigma_grid(lower: float, upper: float, count: int, sigma: float) -> list[float]:
     """`count` sigmas evenly spaced in log sigma, both ends included, and the original `sigma`; ascending float32."""
-    return sorted(set(np.float32([*np.geomspace(lower, upper, count), sigma]).tolist()))
+    return sorted(set(np.array([*np.geomspace(lower, upper, count), sigma], np.float32).tolist()))
 
 
 def read_points(path: str | Path) -> list[Point]:

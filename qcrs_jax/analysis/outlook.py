@@ -33,9 +33,9 @@ class Outlook(NamedTuple):
     mean, deviation: of z = ndtri(p) there, p the probability of the selected class.
     """
 
-    sigma: Float[np.ndarray, "*m"]
-    mean: Float[np.ndarray, "*m"]
-    deviation: Float[np.ndarray, "*m"]
+    sigma: Float[np.ndarray, "*m"] | np.floating
+    mean: Float[np.ndarray, "*m"] | np.floating
+    deviation: Float[np.ndarray, "*m"] | np.floating
 
 
 def outlook(

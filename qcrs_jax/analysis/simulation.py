@@ -55,7 +55,7 @@ def simulate(
         def counts(query):
             z = jax.vmap(lambda row: jnp.interp(jnp.log(query.sigma), log_sigmas, row), in_axes=1)(probits)
             ends = jnp.cumsum(ndtr(z)[order])
-            u = jax.random.uniform(jax.random.fold_in(key, query.draw), search.search_n)
+            u = jax.random.uniform(jax.random.fold_in(key, query.draw), (search.search_n,))
             below = (u[:, None] < ends / ends[-1]).sum(axis=0, dtype=jnp.int32)
             return jnp.zeros(len(order), jnp.int32).at[order].set(jnp.diff(below, prepend=0))
 

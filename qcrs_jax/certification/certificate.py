@@ -6,9 +6,9 @@ for the counts and computes in float64 on the host. `predict` is `decide(draw_co
 
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
@@ -25,6 +25,7 @@ from ..checks import (
     whole_number,
 )
 from ..sampling.counts import Classifier, as_pytree, default_batch_size
+from ..sampling.devices import Device
 from ..sampling.streams import uniform_words
 from ..search import FixedSigma, Search, SigmaAscent, SigmaSearch
 from .estimates import Drawn, Estimate, Fixed
@@ -50,7 +51,7 @@ def certify(
     labels: Int[ArrayLike, "*m"] | None = None,
     value_range: ValueRange = UNIT,
     batch_size: int | None = None,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Device] | None = None,
 ) -> Certificate:
     """A certified L2 radius for each image (CERTIFY of Cohen et al. 2019), at `sigma` or at one searched for the image.
 
@@ -119,7 +120,7 @@ def draw(
     labels: Int[ArrayLike, "*m"] | None = None,
     value_range: ValueRange = UNIT,
     batch_size: int | None = None,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Device] | None = None,
 ) -> Drawn:
     """What `certify` draws, as soon as the devices are at work; `conclude` makes the certificate of it.
 
@@ -133,13 +134,13 @@ def draw(
     check_search(search, sigma, value_range)
     instance_of("estimate", estimate, (Estimate,), _AN_ESTIMATE)
     check_request(sigma, n0, n, alpha, estimate, labels is not None, value_range)
-    if search.keeps_sigma and not isinstance(sigma, jax.core.Tracer):
+    if search.keeps_sigma and not isinstance(sigma, Tracer):
         estimate.check_reach(sigma, n, alpha)
     words = uniform_words(keys) if estimate.randomises else None  # before the devices are at work
     ns = np.stack(np.broadcast_arrays(search.search_n, n0, n), axis=-1)
     wanted = None if labels is None else for_each(images, "labels", whole_number("labels", labels, None), jnp.int32)
     enough, looks = estimate.tables(n0, n, alpha)
-    votes0, votes, number, seen, sigma, trace = draw_votes(
+    votes0, votes, number, seen, chosen, trace = draw_votes(
         as_pytree(classify),
         images,
         (for_each(images, "sigma", sigma, jnp.float32), keys, for_each(images, "n", ns, jnp.int32, axes=1), wanted),
@@ -151,8 +152,9 @@ def draw(
         batch_size=batch_size or default_batch_size(images.shape),
         devices=devices and tuple(devices),
     )
-    fixed = int(n) if np.ndim(n) == 0 and labels is None else None
-    return Drawn(votes0, votes, number, seen, sigma, words, trace, estimate, float(alpha), int(np.max(n)), fixed)
+    most = int(np.max(n))
+    fixed = most if np.ndim(n) == 0 and labels is None else None
+    return Drawn(votes0, votes, number, seen, chosen, words, trace, estimate, float(alpha), most, fixed)
 
 
 def conclude(drawn: Drawn) -> Certificate:
@@ -161,7 +163,7 @@ def conclude(drawn: Drawn) -> Certificate:
     Raises:
         ValueError: inside jit, of another estimate than `Fixed()`.
     """
-    inside = isinstance(drawn.estimation.counts, jax.core.Tracer)
+    inside = isinstance(drawn.estimation.counts, Tracer)
     if inside and (drawn.estimate.on_host or drawn.fixed is None):
         raise ValueError(
             "this certificate is computed on the host: call certify or conclude outside jit and vmap, or ask for "
@@ -181,7 +183,7 @@ def search_sigma(
     alpha: float = 0.001,
     value_range: ValueRange = UNIT,
     batch_size: int | None = None,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Device] | None = None,
 ) -> SigmaSearch | SigmaAscent:
     """The sigma that QCRS or DDRS chooses for each image, with the trace of the search; certifies nothing.
 
@@ -216,7 +218,7 @@ def sample_curve(
     n: int,
     value_range: ValueRange = UNIT,
     batch_size: int | None = None,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Device] | None = None,
 ) -> Int[Array, "*m s num_classes"]:
     """Class counts of n noisy copies of each image at each of `sigmas`; `curves.radius_band` makes R(sigma) of them.
 
@@ -254,7 +256,7 @@ def predict(
     alpha: float = 0.001,
     value_range: ValueRange = UNIT,
     batch_size: int | None = None,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Device] | None = None,
 ) -> Prediction:
     """The smoothed classifier's class for each image, or ABSTAIN (PREDICT of Cohen et al. 2019).
 
@@ -279,7 +281,7 @@ def draw_counts(
     n: int = 100_000,
     value_range: ValueRange = UNIT,
     batch_size: int | None = None,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Device] | None = None,
 ) -> Int[Array, "*m num_classes"]:
     """The class counts that `predict` draws, as soon as the devices are at work; `decide` answers from them.
 

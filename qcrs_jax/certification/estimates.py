@@ -6,10 +6,11 @@ certificate its counts give, and what a results file keeps beside the counts. A 
 
 import dataclasses
 import functools
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int, UInt32
 
 from .. import bounds
@@ -70,48 +71,67 @@ class Estimate(Protocol):
     may_end_early: whether an image may get fewer than n samples.
     """
 
-    name: str
-    columns: tuple[str, ...]
-    randomises: bool
-    votes_beta: float | None
-    on_host: bool
-    may_end_early: bool
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def columns(self) -> tuple[str, ...]: ...
+
+    @property
+    def randomises(self) -> bool: ...
+
+    @property
+    def votes_beta(self) -> float | None: ...
+
+    @property
+    def on_host(self) -> bool: ...
+
+    @property
+    def may_end_early(self) -> bool: ...
 
     def check(self, n0: int, n, alpha: float, labels: bool) -> None:
         """Raises ValueError for numbers with which nothing can be certified, before anything is computed.
 
         labels: whether images of another label than the selected class are left without samples.
         """
+        ...
 
-    def check_reach(self, sigma, n: int, alpha: float) -> None:
+    def check_reach(self, sigma, n, alpha: float) -> None:
         """Raises ValueError where no counts at `sigma` could certify what is asked."""
+        ...
 
     def tables(self, n0: int, n, alpha: float) -> tuple[Any, Any]:
         """What the compiled loop looks up: samples by the top count of the selection, and looks; None for neither."""
+        ...
 
     def queries(self, n: int) -> tuple[int, ...]:
         """How many samples are drawn at a time, one after another, where all n are drawn."""
+        ...
 
     def conclude(self, drawn: Drawn) -> Certificate:
         """The certificate of what was drawn; fails with probability at most alpha."""
+        ...
 
     def again(self, line, n0: int, n: int, alpha: float) -> dict:
         """The fields of a line of a results file that follow from its counts, by the names of Record.
 
         line: a Record, with the `columns`.
         """
+        ...
 
     def fields(self, certificate: Certificate) -> dict:
         """The `columns` of one image's certificate, in Python's own numbers."""
+        ...
 
     def recorded(self) -> dict:
         """What a sidecar says of it; `estimate_of` reads it."""
+        ...
 
 
 class _OneEstimation:
     """Estimates that draw their samples in one go, and can reach some radius at every sigma."""
 
-    may_end_early: ClassVar[bool] = False
+    may_end_early = False
 
     def check_reach(self, sigma, n, alpha):
         pass
@@ -127,7 +147,7 @@ class _Hard(_OneEstimation):
     """Estimates of Cohen's classifier, whose number of samples does not depend on their counts."""
 
     bound: str
-    votes_beta: ClassVar[None] = None
+    votes_beta = None
 
     def __post_init__(self):
         if self.bound not in BOUNDS:
@@ -154,7 +174,7 @@ class _Hard(_OneEstimation):
 
     def conclude(self, drawn):
         counts = drawn.selection.counts, drawn.estimation.counts
-        if isinstance(counts[1], jax.core.Tracer):
+        if isinstance(counts[1], Tracer):
             table = lower_table(self._bound, drawn.fixed, drawn.alpha)
             return make_certificate(*counts, drawn.sigma, drawn.fixed, drawn.alpha, table.__getitem__)
         n = np.asarray(drawn.n, np.int64)[()]
@@ -186,7 +206,7 @@ class Fixed(_Hard):
     """
 
     bound: str = USUAL
-    name: ClassVar[str] = "fixed"
+    name = "fixed"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,14 +224,17 @@ class Tolerance(_Hard):
 
     tolerance: float
     bound: str = USUAL
-    name: ClassVar[str] = "tolerance"
-    on_host: ClassVar[bool] = True
-    may_end_early: ClassVar[bool] = True
+    name = "tolerance"
+    may_end_early = True
 
     def __post_init__(self):
         super().__post_init__()
         if not 0 < self.tolerance < 1:
             raise ValueError(f"tolerance is a share of the radius and must lie in (0, 1), not {self.tolerance}")
+
+    @property
+    def on_host(self):
+        return True
 
     @property
     def columns(self):
@@ -245,10 +268,10 @@ class Soft(_OneEstimation):
     """
 
     beta: float = 16.0
-    name: ClassVar[str] = "soft"
-    columns: ClassVar[tuple[str, ...]] = ("pb_upper", "sums0", "sums", "squares")
-    randomises: ClassVar[bool] = False
-    on_host: ClassVar[bool] = True
+    name = "soft"
+    columns = ("pb_upper", "sums0", "sums", "squares")
+    randomises = False
+    on_host = True
 
     def __post_init__(self):
         if not 0 < self.beta < np.inf:
@@ -269,8 +292,10 @@ class Soft(_OneEstimation):
         return make_soft_certificate(*counts, *sums, drawn.sigma, drawn.most, drawn.alpha)
 
     def again(self, line, n0, n, alpha):
-        counts, sums = (line.counts0, line.counts), (line.sums0, line.sums, line.squares)
-        made = make_soft_certificate(*map(np.array, (*counts, *sums)), line.sigma, n, alpha)
+        counts = np.array(line.counts0), np.array(line.counts)
+        sums = np.array(line.sums0), np.array(line.sums), np.array(line.squares)
+        made = make_soft_certificate(*counts, *sums, line.sigma, n, alpha)
+        assert made.soft is not None
         return {**fields_of(made), "pb_upper": float(made.soft.pb_upper)}
 
     def fields(self, certificate):

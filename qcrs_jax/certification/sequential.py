@@ -22,7 +22,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -95,11 +95,11 @@ class Sequential:
     alpha_upper: float | None = None
     sequence: str = "union"
     look_every: int = 50
-    name: ClassVar[str] = "sequential"
-    randomises: ClassVar[bool] = False
-    votes_beta: ClassVar[None] = None
-    on_host: ClassVar[bool] = True
-    may_end_early: ClassVar[bool] = True
+    name = "sequential"
+    randomises = False
+    votes_beta = None
+    on_host = True
+    may_end_early = True
 
     def __post_init__(self):
         if (self.decide is None) == (self.precision is None):
@@ -210,6 +210,8 @@ class Sequential:
 
     def decision(self, radius, radius_upper):
         """What is claimed of the radius asked about, from the bounds of the true one: 1 robust, 0 not, -1 undecided."""
+        if self.decide is None:
+            raise ValueError("no radius to decide was asked about")
         return np.where(np.greater(radius, self.decide), 1, np.where(np.less(radius_upper, self.decide), 0, -1))[()]
 
 

@@ -1,10 +1,10 @@
 """What follows from raw counts: certificates, hard and soft, and predictions. Pure functions; nothing is drawn."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from .. import bounds
@@ -180,5 +180,5 @@ def make_prediction(counts, n: int, alpha: float) -> Prediction:
     return Prediction(xp.where(top >= threshold, xp.argmax(counts, axis=-1), ABSTAIN)[()], counts)
 
 
-def _numpy_of(counts):
-    return jnp if isinstance(counts, jax.core.Tracer) else np
+def _numpy_of(counts) -> Any:
+    return jnp if isinstance(counts, Tracer) else np

@@ -37,7 +37,7 @@ class _Dtype:
 
 
 class _Array:
-    value = None
+    value: np.ndarray | None = None
 
 
 def unpickle(content: bytes) -> Any:
@@ -70,7 +70,7 @@ def unpickle(content: bytes) -> Any:
             case "UNICODE" | "BINUNICODE" | "SHORT_BINUNICODE" | "BINBYTES" | "SHORT_BINBYTES" | "BINBYTES8":
                 stack.append(argument)
             case "STRING" | "BINSTRING" | "SHORT_BINSTRING":  # of Python 2; pickletools has a character for each byte
-                stack.append(argument.encode("latin-1"))
+                stack.append(str(argument).encode("latin-1"))
             case "NONE":
                 stack.append(None)
             case "NEWTRUE":
@@ -114,7 +114,7 @@ def unpickle(content: bytes) -> Any:
                 items = pop_mark()
                 _set(stack[-1], items)
             case "GLOBAL":
-                stack.append(_name(*argument.split(" ", 1)))
+                stack.append(_name(*str(argument).split(" ", 1)))
             case "STACK_GLOBAL":
                 name, module = stack.pop(), stack.pop()
                 stack.append(_name(module, name))

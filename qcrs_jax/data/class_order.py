@@ -141,8 +141,8 @@ def _numbers(names):
     """The number of each name: of 7, -1, class_7, 7_cat; None where not all have one at the same place."""
     if names and all(re.fullmatch(r"[+-]?\d+", name) for name in names):
         return [int(name) for name in names]
-    matches = [re.fullmatch(r"(\D*)(\d+)(\D.*)?", name, re.DOTALL) for name in names]
-    if not names or not all(matches):
+    matches = [match for name in names if (match := re.fullmatch(r"(\D*)(\d+)(\D.*)?", name, re.DOTALL))]
+    if not names or len(matches) < len(names):
         return None
     numbers = [int(match[2]) for match in matches]
     alike = len({match[1] for match in matches}) == 1 and len(set(numbers)) == len(numbers)

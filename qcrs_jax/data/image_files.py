@@ -5,6 +5,7 @@ import dataclasses
 import io
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -62,7 +63,7 @@ def decode(
     )
 
 
-def _opened(file):
+def _opened(file) -> contextlib.AbstractContextManager[Any]:
     """The file as a stream; one that is open already stays open for whoever opened it."""
     return contextlib.nullcontext(file) if isinstance(file, io.IOBase) else open_regular(file)
 

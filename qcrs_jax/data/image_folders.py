@@ -283,7 +283,7 @@ def _annotated(folder):
     files, labels, problems = _images(folder), [], {}
     for i, path in enumerate(files):
         name = class_of.get(path.name)
-        labels.append(classes.index(name) if name in classes else -1)
+        labels.append(classes.index(name) if name is not None and name in classes else -1)
         if path.name in problems_of:
             problems[i], labels[i] = problems_of[path.name], -1
         elif name is None:

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from ..extras import needed_for
 from .dataset import DataError
 from .image_folders import Listing, by_class, choose_split, is_image
 from .limits import Limit, read_text
@@ -90,8 +91,9 @@ def _devkit_folders(listing):
 
 def _official_classes(listing):
     """{folder: WordNet id} by the official names of the validation images in them; {} where these do not tell."""
-    numbers = [re.fullmatch(r"ILSVRC2012_val_(\d{8})", file.stem) for file in listing.files]
-    if not all(numbers) or len(set(listing.labels)) < len(listing.classes):
+    named = [re.fullmatch(r"ILSVRC2012_val_(\d{8})", file.stem) for file in listing.files]
+    numbers = [match for match in named if match]
+    if len(numbers) < len(named) or len(set(listing.labels)) < len(listing.classes):
         return {}
     known, found = known_to_tfds("validation_labels.txt"), {}
     for number, label in zip(numbers, listing.labels):
@@ -111,7 +113,7 @@ def _flat(root):
     lines = _label_lines(path) if path else _numbered(known_to_tfds("validation_labels.txt"))
     labels, seen, problems = [-1] * len(files), {}, {}
     for number, name, text in lines:
-        i, label, problem = index.get(Path(name).stem), label_of.get(text, -1), None
+        i, label, problem = index.get(Path(name).stem), -1 if text is None else label_of.get(text, -1), None
         if i is None:
             if path is None:  # some of the images are enough
                 continue
@@ -179,6 +181,7 @@ def _devkit_ids(path):
 
 def known_to_tfds(name: str) -> list[str]:
     """The lines of TFDS's "labels.txt", the sorted WordNet ids, or "validation_labels.txt", an id for each image."""
-    import tensorflow_datasets as tfds
+    with needed_for("ImageNet"):
+        import tensorflow_datasets as tfds  # whose lists of class names it holds
 
     return tfds.core.tfds_path(f"datasets/imagenet2012/{name}").read_text().split()

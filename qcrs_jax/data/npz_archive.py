@@ -23,7 +23,7 @@ class Archive:
 
     def __init__(self, stream: BinaryIO, path: Path, limit: Limit):
         """Reads the list of the arrays. Raises ValueError where it is no zip file, or its list is too long."""
-        directory = zipfile._EndRecData(stream)
+        directory = zipfile._EndRecData(stream)  # pyright: ignore[reportAttributeAccessIssue]  (not public)
         if directory is None or directory[5] > _DIRECTORY:
             raise ValueError("no zip file" if directory is None else "it lists too many arrays")
         self._zip, self._path, self._limit = zipfile.ZipFile(stream), path, limit

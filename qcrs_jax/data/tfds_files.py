@@ -12,9 +12,11 @@ import tarfile
 import urllib.parse
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from ..extras import MissingPackage, needed_for
 from ..files import open_regular
 from . import image_files, image_folders, imagenet_files, tfds_order
 from .arrays import read_idx
@@ -47,6 +49,8 @@ def load(
     part = "validation" if theirs == "imagenet2012" and split in ("test", "val") else split
     try:
         builder = _builder(theirs, data_dir)
+    except MissingPackage:
+        raise
     except Exception as error:
         raise DataError(f"{data_dir or 'TFDS'}: cannot read what TFDS keeps of {name}: {_first_line(error)}") from error
     if not builder.is_prepared() and not prepare:
@@ -58,6 +62,8 @@ def load(
         try:
             _require_connection(builder)
             write(theirs, data_dir, GENERATORS[theirs])
+        except MissingPackage:
+            raise
         except Exception as error:
             places = "\n".join(f"  {place.absolute()}" for place in [*looked, Path(builder.data_dir)])
             raise DataError(
@@ -72,7 +78,7 @@ def load(
         check_classes(builder.info.features["label"].num_classes, folder)
         rows = _rows(builder, part)
         order, labels = tfds_order.remembered(folder, part, builder.info.splits[part].filepaths, rows, keep=prepare)
-    except DataError:
+    except (DataError, MissingPackage):
         raise
     except Exception as error:
         raise DataError(
@@ -115,10 +121,17 @@ def _hint(data_dir, looked):
     return f" Archives have to be unpacked: {', '.join(archives[:4])}." if archives else ""
 
 
+def _tfds() -> Any:
+    """The package TFDS."""
+    with needed_for("a data set of TensorFlow Datasets"):
+        import importlib_resources  # noqa: F401  TFDS imports it when it first uses it
+        import tensorflow_datasets as tfds
+    return tfds
+
+
 def _builder(name, data_dir):
     """TFDS's builder of what is on disk, or else of what can be prepared there."""
-    import tensorflow_datasets as tfds
-
+    tfds = _tfds()
     builder = tfds.builder(name, data_dir=data_dir)
     versions = sorted(Path(builder.data_dir).parent.glob("*/dataset_info.json"))
     return builder if builder.is_prepared() or not versions else tfds.builder_from_directory(versions[-1].parent)
@@ -126,14 +139,15 @@ def _builder(name, data_dir):
 
 def _rows(builder, split):
     """The examples of a split by index, their images still encoded."""
-    import tensorflow_datasets as tfds
-
+    tfds = _tfds()
     for file in builder.info.splits[split].filepaths:
         open_regular(file).close()
     decoders = {"image": tfds.decode.SkipDecoding()}
     if builder.info.file_format.value == "tfrecord":  # which TFDS reads with TensorFlow alone
         parse = functools.partial(builder.info.features.deserialize_example_np, decoders=decoders)
         return _TFRecords(builder.info.splits[split].filepaths, parse)
+    with needed_for("a data set in ArrayRecord files"):
+        import array_record.python.array_record_data_source  # noqa: F401  TFDS reads with it
     return builder.as_data_source(split=split, decoders=decoders)
 
 
@@ -187,11 +201,13 @@ def write(name: str, data_dir: str | Path | None, generate: Callable) -> Path:
     Raises:
         DataError: it is there already.
     """
-    import tensorflow_datasets as tfds
+    with needed_for("a data set in ArrayRecord files"):
+        import array_record.python.array_record_module  # noqa: F401  TFDS writes with it
 
+    tfds = _tfds()
     base, same_name = tfds.builder_cls(name), name
 
-    class Builder(base, skip_registration=True):
+    class Builder(base, **{"skip_registration": True}):
         name = same_name
         url_infos = base.url_infos
 
@@ -236,6 +252,14 @@ def _download(builder, manager, *names) -> list[Path]:
     return [Path(path) for path in manager.download([urls[name] for name in names])]
 
 
+def _content(tar, member) -> bytes:
+    """The content of a file in an archive."""
+    stream = tar.extractfile(member)
+    if stream is None:
+        raise ValueError(f"{member.name} is no file")
+    return stream.read()
+
+
 def _examples(images, labels, **others) -> Iterable[dict]:
     from PIL import Image
 
@@ -251,7 +275,7 @@ def _cifar(builder, manager):
     names = ["batches.meta.txt"] if small else ["coarse_label_names.txt", "fine_label_names.txt"]
     (path,) = _download(builder, manager, "cifar-10-binary.tar.gz" if small else "cifar-100-binary.tar.gz")
     with tarfile.open(path) as tar:
-        files = {Path(member.name).name: tar.extractfile(member).read() for member in tar if member.isfile()}
+        files = {Path(member.name).name: _content(tar, member) for member in tar if member.isfile()}
     for key, file in zip(keys, names):
         builder.info.features[key].names = files[file].decode().split()
 
@@ -297,7 +321,7 @@ def _imagenet(builder, manager):
             for member in tar:
                 number = int(Path(member.name).stem.removeprefix("ILSVRC2012_val_"))
                 yield {
-                    "image": tar.extractfile(member).read(),
+                    "image": _content(tar, member),
                     "label": labels[number - 1],
                     "file_name": member.name,
                 }

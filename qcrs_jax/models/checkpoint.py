@@ -13,6 +13,7 @@ import math
 import shutil
 import struct
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,7 @@ from flax import nnx
 from safetensors.numpy import save
 
 from ..errors import UserError
+from ..extras import MissingPackage, needed_for
 from ..files import check_regular, is_partial, read_regular, replacing
 from ..models import Classifier, Spec, build
 
@@ -200,9 +202,10 @@ def _check_types(fields):
         return isinstance(value, list) and len(value) < _MOST and all(isinstance(v, str) for v in value)
 
     def source(value):
-        sigma = value.get("sigma", 1.0) if isinstance(value, dict) else None
-        lists = isinstance(value, dict) and texts(value.get("notes", []))
-        return lists and type(sigma) in (int, float) and math.isfinite(sigma)
+        if not isinstance(value, dict):
+            return False
+        sigma = value.get("sigma", 1.0)
+        return texts(value.get("notes", [])) and type(sigma) in (int, float) and math.isfinite(sigma)
 
     kinds = {
         "arch": (lambda value: isinstance(value, str), "a text"),
@@ -234,6 +237,8 @@ def _restore_old(path):
         raise CheckpointError(f"{file}: not the metadata of a classifier: {error}") from error
     try:
         classifier = Classifier(spec, fill(model, _restore_arrays(folder, nnx.to_pure_dict(nnx.state(model)))))
+    except MissingPackage:
+        raise
     except Exception as error:  # Orbax raises many kinds; each says what is missing or does not fit
         raise CheckpointError(
             f"{folder}: cannot be restored as {spec.arch}; convert the checkpoint again. {error}"
@@ -246,14 +251,15 @@ def _restore_arrays(folder, target):
 
     This process reads for itself and waits for no other, whether it is one of several or not.
     """
-    import orbax.checkpoint as ocp
+    with needed_for("a classifier in a directory of the earlier form"):
+        import orbax.checkpoint as ocp
 
     alone, here = None, jax.process_index()
     if jax.process_count() > 1:
         alone = ocp.options.MultiprocessingOptions(
             primary_host=here, active_processes={here}, barrier_sync_key_prefix=f"process{here}"
         )
-    options = {} if alone is None else {"multiprocessing_options": alone}
+    options: dict[str, Any] = {} if alone is None else {"multiprocessing_options": alone}
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), target)
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(**options), **options) as checkpointer:
         return checkpointer.restore(folder, args=ocp.args.PyTreeRestore(item=target, restore_args=as_numpy))

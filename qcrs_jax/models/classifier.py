@@ -97,8 +97,9 @@ class Classifier:
         """
         inference = nnx.clone(self.model)
         inference.eval()
-        if hasattr(inference, "prepare_inference"):
-            inference.prepare_inference(platform or jax.default_backend(), *self.spec.image_shape[:2])
+        prepare = getattr(inference, "prepare_inference", None)
+        if prepare is not None:
+            prepare(platform or jax.default_backend(), *self.spec.image_shape[:2])
         compute_in(inference, dtype := jnp.dtype(dtype))
         graph, weights = nnx.split(inference)
         mean, std = (jnp.asarray(v, jnp.float32).reshape(1, 1, 1, -1) for v in (self.spec.mean, self.spec.std))

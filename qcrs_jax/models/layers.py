@@ -1,6 +1,7 @@
 """Layers shared by the network families, with PyTorch's conventions for padding."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -104,6 +105,7 @@ def fold_norms(model: nnx.Module) -> None:
         if not isinstance(unit, ConvNorm) or unit.norm is None:
             continue
         norm, conv = unit.norm, unit.conv
+        assert norm.scale is not None and norm.bias is not None
         scale, bias, mean, var = (
             np.asarray(leaf[...], np.float64) for leaf in (norm.scale, norm.bias, norm.mean, norm.var)
         )
@@ -218,7 +220,7 @@ def _squares(x, features):
     return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, features - 4 * c)))
 
 
-def stack(make, count: int, rngs: nnx.Rngs) -> nnx.Module:
+def stack(make, count: int, rngs: nnx.Rngs) -> Any:
     """`count` modules made by `make(rngs)`, their variables stacked along a new leading axis."""
     return nnx.vmap(make, in_axes=0, out_axes=0)(rngs.split(count))
 

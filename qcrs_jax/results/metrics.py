@@ -162,7 +162,7 @@ def _bootstrap(samples, level, resamples, seed):
         confidence_level=level,
         # Corrects for skewness, of order 1 / sqrt(m), in time that grows with m squared.
         method="BCa" if m <= 10_000 else "percentile",
-        random_state=np.random.default_rng(seed),
+        rng=np.random.default_rng(seed),
     )
     return float(found.confidence_interval.low), float(found.confidence_interval.high)
 

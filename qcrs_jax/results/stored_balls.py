@@ -80,7 +80,7 @@ def correct(
     for start in range(0, len(images), BLOCK):
         block = slice(start, min(start + BLOCK, len(images)))
         for j in range(block.start, block.stop):
-            image = np.float64(read(j))
+            image = np.asarray(read(j), np.float64)
             if image.shape != first_image.shape:
                 raise ValueError(f"images 0 and {j} have shapes {first_image.shape} and {image.shape}, and no distance")
             squares[j], sketches[j] = image.ravel() @ image.ravel(), sketch(image)

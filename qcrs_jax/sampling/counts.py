@@ -52,7 +52,7 @@ def default_batch_size(image_shape: tuple[int, ...], platform: str | None = None
     return max(1, min(most, together // max(1, math.prod(image_shape[:-3]))))
 
 
-def default_pass(image_shape: tuple[int, int, int], platform: str) -> tuple[int, int]:
+def default_pass(image_shape: tuple[int, ...], platform: str) -> tuple[int, int]:
     """Noisy copies in a forward pass of a device: of one image at most, and of all images in step together."""
     small = image_shape[0] * image_shape[1] <= 64 * 64
     if platform == "cpu":

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import os
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,11 @@ from jaxtyping import Array, Bool
 
 from ..errors import UserError
 from ..machine import cores, own_cards, usable_cpus
+
+if TYPE_CHECKING:
+    Device = Any  # jaxlib, whose class it is, has no types
+else:
+    Device = jax.Device
 
 DEVICES = "devices"
 """The axis of the devices, inside a program that runs on several."""
@@ -47,7 +53,7 @@ def join_hosts(coordinator: str | None = None, process: tuple[int, int] | None =
         ) from error
 
 
-def choose_devices(count: int | None = None) -> list[jax.Device]:
+def choose_devices(count: int | None = None) -> list[Device]:
     """All devices of all hosts of the run, or the first `count` of each host.
 
     A CPU gives one for each core that may be used all the time (`machine.usable_cpus`), which is faster than one of
@@ -71,12 +77,12 @@ def choose_devices(count: int | None = None) -> list[jax.Device]:
     return [device for host in hosts.values() for device in host[:count]]
 
 
-def replicated(devices: Sequence[jax.Device]) -> NamedSharding:
+def replicated(devices: Sequence[Device]) -> NamedSharding:
     """The sharding that puts a copy of an array on each of `devices`."""
     return NamedSharding(Mesh(devices, DEVICES), PartitionSpec())
 
 
-def place(tree, devices: Sequence[jax.Device]):
+def place(tree, devices: Sequence[Device]):
     """`tree` with its arrays on each of `devices`. What is placed beforehand, as weights, is not copied at every call.
 
     Devices of several hosts: each host brings its own copies, and nothing is compared (`all_agree` does that).
@@ -98,7 +104,7 @@ def _place_own(leaf, sharding):
 
 
 @functools.partial(jax.jit, static_argnames="devices")
-def all_agree(arrays, devices: tuple[jax.Device, ...]) -> Bool[Array, ""]:
+def all_agree(arrays, devices: tuple[Device, ...]) -> Bool[Array, ""]:
     """Whether every device was given the same float32, int32 or uint32 `arrays`, by a checksum of 32 bits."""
 
     def compare(arrays):
@@ -228,7 +234,7 @@ def any_image(flag: Bool[Array, ""]) -> Bool[Array, ""]:
     return jax.lax.pmax(flag.astype(jnp.int32), IMAGES) > 0
 
 
-def agreement(arrays, devices: Sequence[jax.Device]) -> Callable[[], None]:
+def agreement(arrays, devices: Sequence[Device]) -> Callable[[], None]:
     """Starts to compare what the hosts of `devices` were given; returns a function that raises UserError if it differs.
 
     Devices of one host were given the same by one hand, and nothing is compared.
@@ -247,7 +253,7 @@ def agreement(arrays, devices: Sequence[jax.Device]) -> Callable[[], None]:
     return check
 
 
-def hosts_agree(settings, devices: Sequence[jax.Device]) -> None:
+def hosts_agree(settings, devices: Sequence[Device]) -> None:
     """Raises UserError if the hosts of `devices` have other `settings`, whatever has a faithful `repr`."""
     digest = hashlib.sha256(repr(settings).encode()).digest()
     agreement(np.frombuffer(digest, np.uint32), devices)()

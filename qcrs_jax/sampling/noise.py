@@ -155,5 +155,5 @@ def _log2(x):
 
 
 def _polynomial(coefficients, x):
-    first, *rest = np.float32(coefficients[::-1])
+    first, *rest = np.asarray(coefficients[::-1], np.float32)
     return functools.reduce(lambda value, coefficient: value * x + coefficient, rest, first)

@@ -31,7 +31,7 @@ WORTH = 1e-4  # a search ends where no evaluation can be expected to gain more t
 def _normal(count):
     """Nodes and weights of Gauss's quadrature over a standard normal."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(count)
-    return np.float32(nodes), np.float32(weights / weights.sum())
+    return np.asarray(nodes, np.float32), np.asarray(weights / weights.sum(), np.float32)
 
 
 OUTER, INNER = _normal(7), _normal(5)
@@ -62,16 +62,16 @@ class SigmaGrid(NamedTuple):
     sigmas: Float[Array | np.ndarray, "points"]
     departures: Departures
     design: Int[Array | np.ndarray, "first"]
-    first: Int[Array | np.ndarray, ""]
-    last: Int[Array | np.ndarray, ""]
+    first: Int[Array | np.ndarray, ""] | np.integer
+    last: Int[Array | np.ndarray, ""] | np.integer
 
     @classmethod
     def over(cls, lower: float, upper: float) -> "SigmaGrid":
         """The grid of a bracket; made on the host, in float64."""
         grid, first, last = sigma_grid(lower, upper)
         coarse = first + np.round((last - first) * (np.arange(COARSE) + 0.5) / COARSE).astype(int)
-        design = np.int32([len(grid), *coarse])
-        return cls(np.float32(grid), PRIOR.on(grid), design, np.int32(first), np.int32(last))
+        design = np.array([len(grid), *coarse], np.int32)
+        return cls(np.asarray(grid, np.float32), PRIOR.on(grid), design, np.int32(first), np.int32(last))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,8 +103,8 @@ class Bayesian(QCRS):
         return self.max_evaluations
 
     def tables(self, n, alpha):
-        radii = np.float32(expected_radius_table(n, alpha))
-        values = np.float32(predictive_table(self.search_n, n, alpha))
+        radii = np.asarray(expected_radius_table(n, alpha), np.float32)
+        values = np.asarray(predictive_table(self.search_n, n, alpha), np.float32)
         return Tables(values, (radii, SigmaGrid.over(self.sigma_lower, self.sigma_upper)))
 
     def maximiser(self, sigma, tables, num_classes):

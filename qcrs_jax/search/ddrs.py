@@ -37,7 +37,7 @@ class DDRS(Search):
     """
 
     sigma_lower: float
-    sigma_upper: float
+    sigma_upper: float = dataclasses.field()  # needed, as in QCRS
     steps: int = 30
     draws: int = 100
     step_size: float = 0.02

@@ -211,7 +211,8 @@ def _climb(place, point, move, ends, start, step, floor, moved_up) -> AskTell:
         slope = value - s.below
         up = (slope > 0) | ((slope == 0) & ~s.moved_up)
         moves = s.phase == _ABOVE
-        place = tuple(jnp.where(moves, new, old) for new, old in zip(move(s.place, up), s.place))
+        (first, second), (new_first, new_second) = s.place, move(s.place, up)
+        place = jnp.where(moves, new_first, first), jnp.where(moves, new_second, second)
         after_move = jnp.where(ends(place), _START, _BELOW)
         return _Climb(
             place=place,
@@ -274,9 +275,9 @@ def grid_evaluations(lower: float, upper: float, tolerance: float) -> int:
 
 def interior_points(lower: float, upper: float) -> tuple[np.float32, np.float32]:
     """The first two points of `golden_section` inside the bracket, in float32."""
-    lower, upper = np.float32(lower), np.float32(upper)
-    step = np.float32(GOLDEN) * (upper - lower)
-    return upper - step, lower + step
+    low, high = np.float32(lower), np.float32(upper)
+    step = np.float32(GOLDEN) * (high - low)
+    return high - step, low + step
 
 
 def _interior(lower, upper):

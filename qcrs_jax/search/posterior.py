@@ -46,7 +46,7 @@ class Prior:
         u = np.log(sigmas)
         values, vectors = np.linalg.eigh(self.amplitude**2 * np.exp(-0.5 * ((u[:, None] - u) / self.length) ** 2))
         kept = values > 1e-4  # less is not to be seen
-        return Departures(np.float32(u), np.float32(vectors[:, kept] * np.sqrt(values[kept])))
+        return Departures(np.asarray(u, np.float32), np.asarray(vectors[:, kept] * np.sqrt(values[kept]), np.float32))
 
     def curve(self, departures: "Departures", sigma0: Float[Array, ""]) -> "Curve":
         """The prior at the sigmas of `departures`, and at sigma0 behind them; jit-compatible."""

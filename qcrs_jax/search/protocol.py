@@ -6,6 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from ..errors import SettingError
@@ -129,7 +130,7 @@ def fixed_policy(sigma: Float[Array, ""]) -> AskTell:
 
 def check_bracket(sigma, sigma_lower: float, sigma_upper: float) -> None:
     """Raises ValueError if `sigma`, where a search starts, lies outside its bracket."""
-    if isinstance(sigma, jax.core.Tracer):
+    if isinstance(sigma, Tracer):
         return
     values, slack = np.asarray(sigma, np.float64), 1e-6 * sigma_upper
     if not np.all((values >= sigma_lower - slack) & (values <= sigma_upper + slack)):

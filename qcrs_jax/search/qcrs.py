@@ -67,8 +67,21 @@ class _State(NamedTuple):
     trace: SigmaSearch
 
 
+class _Derived:
+    """What a search computes of its own numbers when it is made. No fields of the dataclass.
+
+    capacity: evaluations that a trace has room for.
+    interior: the first two points inside the bracket.
+    step: of the central difference.
+    """
+
+    capacity: int
+    interior: tuple[np.float32, np.float32]
+    step: float
+
+
 @dataclasses.dataclass(frozen=True)
-class QCRS(Search, abc.ABC):
+class QCRS(_Derived, Search, abc.ABC):
     """The family of searches of QCRS, by class counts. Choose one: GoldenSection, Bisection, Shrinking, Grid, Bayesian.
 
     Attributes:
@@ -77,7 +90,7 @@ class QCRS(Search, abc.ABC):
     """
 
     sigma_lower: float
-    sigma_upper: float
+    sigma_upper: float = dataclasses.field()  # needed; the default of Search is of those without a bracket
     _: dataclasses.KW_ONLY
     search_n: int = 500
 
@@ -210,14 +223,14 @@ class _ByValues(QCRS):
             )
 
     @property
-    def bracket(self) -> tuple:
+    def bracket(self) -> tuple[Any, Any, Any]:
         """The ends of the bracket, and epsilon."""
         return self.sigma_lower, self.sigma_upper, self.epsilon
 
     def tables(self, n, alpha):
         if self.objective == "lcb":
-            return Tables(np.float32(radius_table(self.search_n, self.alpha)))
-        return Tables(np.float32(predictive_table(self.search_n, n, alpha)))
+            return Tables(np.asarray(radius_table(self.search_n, self.alpha), np.float32))
+        return Tables(np.asarray(predictive_table(self.search_n, n, alpha), np.float32))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,31 @@
+"""The public names and their homes, for type checkers and for `__init__.py`."""
+
+from .analysis.curves import read_curves as read_curves
+from .certification.certificate import certify as certify
+from .certification.certificate import conclude as conclude
+from .certification.certificate import decide as decide
+from .certification.certificate import draw as draw
+from .certification.certificate import draw_counts as draw_counts
+from .certification.certificate import predict as predict
+from .certification.certificate import sample_curve as sample_curve
+from .certification.certificate import search_sigma as search_sigma
+from .certification.estimates import Fixed as Fixed
+from .certification.estimates import Soft as Soft
+from .certification.estimates import Tolerance as Tolerance
+from .certification.sequential import Sequential as Sequential
+from .certification.verdict import ABSTAIN as ABSTAIN
+from .certification.verdict import Certificate as Certificate
+from .certification.verdict import Prediction as Prediction
+from .convert.load import load_classifier as load_classifier
+from .data.load import load_dataset as load_dataset
+from .models.checkpoint import save_classifier as save_classifier
+from .sampling.counts import sample_counts as sample_counts
+from .search import DDRS as DDRS
+from .search import QCRS as QCRS
+from .search import Bayesian as Bayesian
+from .search import Bisection as Bisection
+from .search import GoldenSection as GoldenSection
+from .search import Grid as Grid
+from .search import Shrinking as Shrinking
+from .search import SigmaAscent as SigmaAscent
+from .search import SigmaSearch as SigmaSearch
