@@ -1,14 +1,12 @@
 """`qcrs-jax`: one subcommand a module. A module is imported for its arguments; JAX only when the command runs."""
 
 import argparse
-import importlib.util
 import os
 import sys
 import traceback
 
 from qcrs_jax.convert import command as convert
 from qcrs_jax.convert import export, zoo
-
 from qcrs_jax.errors import UserError
 from qcrs_jax.printable import printable_lines
 from qcrs_jax.version import version
@@ -35,11 +33,6 @@ from .commands import (
 )
 from .commands.flags import Parser
 from .run.stopped import Stopped
-
-if importlib.util.find_spec(".bench", __package__):
-    from . import benchmark
-else:
-    from . import no_bench as benchmark
 
 COMMANDS = {
     "train": train,

@@ -18,6 +18,9 @@ from .certification.verdict import Certificate as Certificate
 from .certification.verdict import Prediction as Prediction
 from .convert.load import load_classifier as load_classifier
 from .data.load import load_dataset as load_dataset
+from .experiments.run.library import read_results as read_results
+from .experiments.run.library import run as run
+from .experiments.run.library import verify as verify
 from .models.checkpoint import save_classifier as save_classifier
 from .sampling.counts import sample_counts as sample_counts
 from .search import DDRS as DDRS

@@ -10,6 +10,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import torch
 from flax import nnx
+
 from qcrs_jax.convert.normalization import NORMALIZATIONS
 from qcrs_jax.experiments.bench.torch_nets import CifarResNet, LeNet, WideResNet, randomise
 

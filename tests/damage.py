@@ -281,7 +281,6 @@ def foreign(content) -> list:
 def read_all(path: Path):
     """What the reader gives for `path`, once every tensor has been read, or its CheckpointError."""
     from qcrs_jax.convert.files.torch_file import load
-
     from qcrs_jax.models.checkpoint import CheckpointError
 
     try:

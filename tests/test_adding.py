@@ -14,12 +14,6 @@ import torch
 from classifiers import SHAPE, at_distance, linear, slab
 from flax import nnx
 from jax.tree_util import Partial
-from qcrs_jax.convert.export import export_file
-from qcrs_jax.convert.load import load_classifier
-from qcrs_jax.convert.names import places
-from qcrs_jax.experiments.cli import parser_of
-from qcrs_jax.experiments.commands.method import request_of
-from qcrs_jax.experiments.commands.sweep import sweep_of
 from scipy import special
 
 from qcrs_jax import Fixed, certify, load_dataset
@@ -28,9 +22,15 @@ from qcrs_jax.analysis.simulation import simulate
 from qcrs_jax.bounds import clopper_pearson_lower
 from qcrs_jax.certification.estimates import estimate_of
 from qcrs_jax.certification.proportions import BOUNDS
+from qcrs_jax.convert.export import export_file
+from qcrs_jax.convert.load import load_classifier
+from qcrs_jax.convert.names import places
 from qcrs_jax.data.load import DataError, name_of
 from qcrs_jax.data.source import Source
 from qcrs_jax.data.sources import SOURCES, known_classes, source_of
+from qcrs_jax.experiments.cli import parser_of
+from qcrs_jax.experiments.commands.method import request_of
+from qcrs_jax.experiments.commands.sweep import sweep_of
 from qcrs_jax.models import FAMILIES, Spec, build
 from qcrs_jax.models.checkpoint import CheckpointError
 from qcrs_jax.models.family import LINEAR, Part

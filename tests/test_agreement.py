@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from classifiers import SHAPE, by_sign
+
+from qcrs_jax import sample_counts, sample_curve
+from qcrs_jax.bounds import certified_radius, clopper_pearson_lower
 from qcrs_jax.experiments import cli
 from qcrs_jax.experiments.commands import demo
 from qcrs_jax.experiments.run import copies
 from qcrs_jax.experiments.run.agreement import summary, told_by
-
-from qcrs_jax import sample_counts, sample_curve
-from qcrs_jax.bounds import certified_radius, clopper_pearson_lower
 from qcrs_jax.sampling.streams import CURVE
 
 KEY = jax.random.key(3)

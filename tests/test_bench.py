@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 import torch
+
 from qcrs_jax.experiments.bench import gpu, ours, theirs
 from qcrs_jax.experiments.bench.networks import Network
 from qcrs_jax.experiments.bench.sides import Clock, Program, Result, Side, Trial, climb, compare
@@ -127,9 +128,8 @@ def test_without_cuda_ours_alone_is_timed():
 
 def test_on_a_gpu_the_command_compares_there(monkeypatch, capsys):
     """The devices are made up: only which way the command goes."""
-    from qcrs_jax.experiments import cli
-
     import qcrs_jax.sampling.devices
+    from qcrs_jax.experiments import cli
 
     called = []
     monkeypatch.setattr(qcrs_jax.sampling.devices, "choose_devices", lambda: [type("Device", (), {"platform": "gpu"})])

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import images, resnet, torch_logits
+
+from qcrs_jax.errors import UserError
 from qcrs_jax.experiments import cli
 from qcrs_jax.experiments.bench import jax_sampler
 from qcrs_jax.experiments.bench import speed as benchmark
 from qcrs_jax.experiments.bench.speed import export_onnx, onnx_function
-
-from qcrs_jax.errors import UserError
 
 
 def test_the_benchmark_prints_rates_ratios_and_one_compilation():

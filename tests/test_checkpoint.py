@@ -10,11 +10,11 @@ import jax
 import numpy as np
 import pytest
 from checkpoints import cohen, images, lenet_file, old_directory, resnet, save
-from qcrs_jax.convert.load import load_classifier
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from qcrs_jax import files
+from qcrs_jax.convert.load import load_classifier
 from qcrs_jax.models import Classifier, checkpoint
 from qcrs_jax.models.checkpoint import (
     FILE,

@@ -3,8 +3,9 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from qcrs_jax.experiments.verification.choice import Choice, duration, forged_lines, found, lines_needed, percent
 from scipy.stats import hypergeom
+
+from qcrs_jax.experiments.verification.choice import Choice, duration, forged_lines, found, lines_needed, percent
 
 
 @given(st.data())

@@ -4,9 +4,9 @@ import re
 import types
 
 import pytest
-from qcrs_jax.experiments.run.class_names import known_classes, order_warning
 
 from qcrs_jax.data.dataset import CIFAR10
+from qcrs_jax.experiments.run.class_names import known_classes, order_warning
 
 RENAMED = sorted(["plane", "car", *CIFAR10[2:]])
 

@@ -21,18 +21,18 @@ import torch
 from format_1 import as_format_1
 from kill_runs import cut, kill_runs, lines
 from PIL import Image
+from scipy import stats
+
+from qcrs_jax.bounds import randomised_lower, soft_bounds, soft_radius
+from qcrs_jax.certification.sequential import Sequential
 from qcrs_jax.convert.zoo import resolve
+from qcrs_jax.data.load import DATASETS, name_of
 from qcrs_jax.experiments import cli
 from qcrs_jax.experiments.bench.torch_nets import CifarResNet, LeNet, randomise
 from qcrs_jax.experiments.commands import demo
 from qcrs_jax.experiments.commands.method import request_of
 from qcrs_jax.experiments.commands.sweep import sweep_of
 from qcrs_jax.experiments.run import batch_size, pipeline
-from scipy import stats
-
-from qcrs_jax.bounds import randomised_lower, soft_bounds, soft_radius
-from qcrs_jax.certification.sequential import Sequential
-from qcrs_jax.data.load import DATASETS, name_of
 from qcrs_jax.results.records import INPUT_SPECIFIC, read_run
 from qcrs_jax.results.sidecar import present
 from qcrs_jax.search.ddrs import DDRS, PRESETS
@@ -911,6 +911,7 @@ def test_plot(results, ending, magic):
 
 def test_plot_writes_the_acr_and_warns_of_different_images(results, monkeypatch):
     import matplotlib
+
     from qcrs_jax.experiments.report import plot
 
     monkeypatch.setitem(matplotlib.rcParams, "svg.fonttype", "none")  # text stays text
@@ -1145,7 +1146,6 @@ def test_images_of_other_sizes_are_resized_and_cut(here, folder):
 
 def test_grey_images_among_those_of_a_network_that_takes_colours():
     from qcrs_jax.convert.check import fit_image
-
     from qcrs_jax.data.load import Dataset
     from qcrs_jax.errors import UserError
     from qcrs_jax.models import Spec

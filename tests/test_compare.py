@@ -2,10 +2,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from qcrs_jax.experiments.report.compare import comparison
 from scipy import stats
 
 from qcrs_jax.errors import UserError
+from qcrs_jax.experiments.report.compare import comparison
 from qcrs_jax.results.metrics import paired_gain
 from qcrs_jax.results.records import Record, Run
 

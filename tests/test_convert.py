@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from checkpoints import cohen, images, lenet_file, resnet, save
-from qcrs_jax.convert.load import load_classifier
 
+from qcrs_jax.convert.load import load_classifier
 from qcrs_jax.models.checkpoint import restore_classifier
 
 ROOT = Path(__file__).parents[1]

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import cohen, images, lenet_file, old_directory, prefixed, resnet, save
+
 from qcrs_jax.convert.load import load_classifier
 from qcrs_jax.experiments import cli
 from qcrs_jax.experiments.bench.torch_nets import CifarResNet, randomise
-
 from qcrs_jax.models.checkpoint import FILE, save_classifier
 from qcrs_jax.results.records import read_run, read_sidecar
 

@@ -6,17 +6,17 @@ import jax
 import numpy as np
 import pytest
 from classifiers import SHAPE, by_sign
-from qcrs_jax.experiments import cli
-from qcrs_jax.experiments.commands.demo import IMAGES
-from qcrs_jax.experiments.presets import PRESETS
-from qcrs_jax.experiments.run import cost
-from qcrs_jax.experiments.run.cost import NOTHING, Cost, Draws, Estimates, Rate, Work, duration, measure, size
 from requests_made import certificates
 
 from qcrs_jax import DDRS, Bayesian, GoldenSection
 from qcrs_jax.certification import certificate
 from qcrs_jax.certification.estimates import Fixed, Sequential, Soft, Tolerance
 from qcrs_jax.certification.procedure import with_samples
+from qcrs_jax.experiments import cli
+from qcrs_jax.experiments.commands.demo import IMAGES
+from qcrs_jax.experiments.presets import PRESETS
+from qcrs_jax.experiments.run import cost
+from qcrs_jax.experiments.run.cost import NOTHING, Cost, Draws, Estimates, Rate, Work, duration, measure, size
 from qcrs_jax.results.records import RecordsError, read_run
 from qcrs_jax.results.writer import Preview, Writer
 from qcrs_jax.sampling.devices import first_call

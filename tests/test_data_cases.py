@@ -42,7 +42,6 @@ def test_hidden(cases):
 
 def test_grey_as_rgb(cases):
     from qcrs_jax.convert.check import fit_image
-
     from qcrs_jax.errors import UserError
     from qcrs_jax.models import Spec
 

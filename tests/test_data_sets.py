@@ -8,9 +8,9 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
+
 from qcrs_jax.experiments import cli
 from qcrs_jax.experiments.run import runner
-
 from qcrs_jax.results.records import read_run, read_sidecar, sidecar_checksum
 
 NETWORK = "zoo:fashion_mnist-lenet-sigma0.25"

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from checkpoints import cohen, macer, resnet, save
 from PIL import Image
+
 from qcrs_jax.experiments import cli
 from qcrs_jax.experiments.bench.torch_nets import ResNet
 from qcrs_jax.experiments.presets import PRESETS, describe
-
 from qcrs_jax.results.records import read_run
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from checkpoints import SHARED, cohen, ddrs, idelbayev, lenet, macer, resnet, save, torch_logits, wide_resnet
 from checkpoints import images as make_images
+
 from qcrs_jax.convert.export import export_file
 from qcrs_jax.convert.load import load_classifier
 from qcrs_jax.experiments.bench.torch_nets import CifarResNet, ResNet

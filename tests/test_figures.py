@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 import pytest
-from qcrs_jax.experiments.report import compare, figures, plot, quasiconcavity, search_figure
-from qcrs_jax.experiments.report import training_curve as train
 
 from qcrs_jax.analysis.curves import Curves
+from qcrs_jax.experiments.report import compare, figures, plot, quasiconcavity, search_figure
+from qcrs_jax.experiments.report import training_curve as train
 from qcrs_jax.results.metrics import certified_accuracy_interval, columns
 from qcrs_jax.results.records import read_run
 

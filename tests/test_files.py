@@ -5,9 +5,9 @@ import os
 import sys
 
 import pytest
-from qcrs_jax.experiments import cli
 
 from qcrs_jax.errors import UserError
+from qcrs_jax.experiments import cli
 from qcrs_jax.files import is_partial, lock, open_regular, output, reads, replacing, write_text, writing
 
 

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.tree_util import Partial
-from qcrs_jax.experiments.run.first_look import IMAGES, LEVEL, Evidence, choose, first_look, near_chance
 from scipy import stats
 
 from qcrs_jax.data.dataset import Dataset
 from qcrs_jax.errors import UserError
+from qcrs_jax.experiments.run.first_look import IMAGES, LEVEL, Evidence, choose, first_look, near_chance
 
 
 @pytest.mark.parametrize("classes", [2, 3, 10, 100, 200, 1000])

@@ -4,6 +4,7 @@ import subprocess
 
 import jax
 import pytest
+
 from qcrs_jax.experiments import cli
 from qcrs_jax.experiments.bench import speed as benchmark
 from qcrs_jax.experiments.run import full_card

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
 from qcrs_jax.experiments.bench import gpu_check, parts, reference
 from qcrs_jax.experiments.bench.report import Report
 from qcrs_jax.experiments.bench.sides import Clock

@@ -19,12 +19,12 @@ import pytest
 import torch
 from checkpoints import lenet, lenet_file, resnet, save
 from damage import named, number, read_all, text, zip_archive
-from qcrs_jax.convert.files.torch_file import load
-from qcrs_jax.convert.files.unpickle import Unused
-from qcrs_jax.convert.load import load_classifier
 from safetensors.torch import load_file, save_file
 from test_torch_file import assert_equal
 
+from qcrs_jax.convert.files.torch_file import load
+from qcrs_jax.convert.files.unpickle import Unused
+from qcrs_jax.convert.load import load_classifier
 from qcrs_jax.models.checkpoint import CheckpointError
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="measures memory as Linux counts it")

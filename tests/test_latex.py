@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from requests_made import certificates
+
 from qcrs_jax.experiments.report.compare import comparison
 from qcrs_jax.experiments.report.latex import comment, escape
 from qcrs_jax.experiments.report.table import class_tables, tables
-from requests_made import certificates
-
 from qcrs_jax.results.records import Record, Run
 
 HOSTILE = [

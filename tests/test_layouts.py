@@ -25,6 +25,8 @@ from checkpoints import (
     wide_resnet,
 )
 from flax import nnx
+from safetensors.torch import save_file
+
 from qcrs_jax.convert.files.torch_file import load
 from qcrs_jax.convert.fill import count_parameters
 from qcrs_jax.convert.load import load_classifier
@@ -33,8 +35,6 @@ from qcrs_jax.convert.recognise import recognise
 from qcrs_jax.experiments.bench.torch_nets import BasicBlock as TorchBlock
 from qcrs_jax.experiments.bench.torch_nets import Bottleneck as TorchBottleneck
 from qcrs_jax.experiments.bench.torch_nets import CifarResNet, ResNet, randomise
-from safetensors.torch import save_file
-
 from qcrs_jax.models import build
 from qcrs_jax.models.checkpoint import CheckpointError
 from qcrs_jax.models.resnet import BasicBlock, Bottleneck

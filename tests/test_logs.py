@@ -6,8 +6,8 @@ import sys
 
 import pytest
 from checkpoints import SHARED
-from qcrs_jax.experiments.report.table import tables
 
+from qcrs_jax.experiments.report.table import tables
 from qcrs_jax.results.records import INPUT_SPECIFIC, RecordsError, read_run
 
 COHEN = "idx\tlabel\tpredict\tradius\tcorrect\ttime"

@@ -4,11 +4,11 @@ import os
 
 import jax
 import pytest
-from qcrs_jax.experiments.run import batch_size, inputs
 
 from qcrs_jax import machine
 from qcrs_jax.data.limits import default_memory_limit
 from qcrs_jax.errors import UserError
+from qcrs_jax.experiments.run import batch_size, inputs
 from qcrs_jax.machine import cpu_quota, own_cards, usable_cpus, usable_memory
 from qcrs_jax.sampling import devices as parallel
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from checkpoints import cohen, idelbayev, images, lenet, lenet_file, macer, resnet, save
 from flax import nnx
+
 from qcrs_jax.convert.fill import count_parameters
 from qcrs_jax.convert.load import load_classifier
-
 from qcrs_jax.models import ARCHITECTURES, Classifier, Spec, build
 from qcrs_jax.models.checkpoint import fill
 from qcrs_jax.models.layers import ConvNorm, Form, fold_norms, max_pool, put_apart, put_beside, scan_blocks, stack

@@ -3,6 +3,9 @@
 import dataclasses
 
 import pytest
+
+from qcrs_jax.analysis.curves import Point
+from qcrs_jax.certification.verdict import make_certificate
 from qcrs_jax.experiments.verification.near_ties import (
     allowed,
     compare_certificates,
@@ -11,9 +14,6 @@ from qcrs_jax.experiments.verification.near_ties import (
     leaning,
     moved,
 )
-
-from qcrs_jax.analysis.curves import Point
-from qcrs_jax.certification.verdict import make_certificate
 from qcrs_jax.results.records import Record
 
 REQUEST = {"n0": 100, "n": 10_000}

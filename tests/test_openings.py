@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import SHARED, calibrated, cohen, idelbayev, images, lenet, macer, prefixed, resnet, save, torch_logits
+from safetensors.torch import save_file
+
 from qcrs_jax.convert.check import fit_image
 from qcrs_jax.convert.export import export_file
 from qcrs_jax.convert.load import load_classifier
 from qcrs_jax.convert.normalization import NORMALIZATIONS
-from qcrs_jax.experiments.bench.torch_nets import CifarResNet, ResNet, WideResNet, randomise
-from safetensors.torch import save_file
-
 from qcrs_jax.data.load import Dataset
 from qcrs_jax.errors import UserError
+from qcrs_jax.experiments.bench.torch_nets import CifarResNet, ResNet, WideResNet, randomise
 from qcrs_jax.models.checkpoint import CheckpointError
 
 CIFAR100 = ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761))

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 
 import jax
 import pytest
-from qcrs_jax.experiments.run.pipeline import Launcher, Stopped, groups, in_turn, read_ahead, stopping
-from qcrs_jax.experiments.run.runner import default_images
 
 from qcrs_jax.errors import UserError
+from qcrs_jax.experiments.run.pipeline import Launcher, Stopped, groups, in_turn, read_ahead, stopping
+from qcrs_jax.experiments.run.runner import default_images
 from qcrs_jax.sampling.counts import default_batch_size
 
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 import tqdm
+
 from qcrs_jax.experiments import cli
 from qcrs_jax.experiments.commands import demo
-
 from qcrs_jax.results.metrics import average_certified_radius, columns
 from qcrs_jax.results.records import read_run
 

@@ -5,6 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
+
 from qcrs_jax.experiments import cli
 from qcrs_jax.experiments.run.python_classifier import open_python
 

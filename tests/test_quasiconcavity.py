@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 from kill_runs import cut
-from qcrs_jax.experiments import cli
-from qcrs_jax.experiments.commands import demo
 
 from qcrs_jax.analysis.curves import Point, read_all_curves, read_curves, read_points
+from qcrs_jax.experiments import cli
+from qcrs_jax.experiments.commands import demo
 from qcrs_jax.results.records import RecordsError
 from qcrs_jax.results.writer import Writer
 

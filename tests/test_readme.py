@@ -6,6 +6,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+
 from qcrs_jax.experiments.cli import COMMANDS
 
 README = (Path(__file__).parents[1] / "README.md").read_text()

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from qcrs_jax.convert.load import load_classifier
-from qcrs_jax.experiments.commands import demo
 
 from qcrs_jax import GoldenSection, certify
+from qcrs_jax.convert.load import load_classifier
 from qcrs_jax.data.load import load_dataset
+from qcrs_jax.experiments.commands import demo
 
 SIGMA = 0.25  # that the classifier was trained at: QCRS takes its class from there
 SEARCH = GoldenSection(0.08, 0.9, epsilon=0.03)

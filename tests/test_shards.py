@@ -1,11 +1,11 @@
 """Files of a split run are read as one; overlaps, holes and mismatches are refused by name."""
 
 import pytest
-from qcrs_jax.experiments import cli
-from qcrs_jax.experiments.report import table
 from requests_made import certificates
 from test_records import make_record
 
+from qcrs_jax.experiments import cli
+from qcrs_jax.experiments.report import table
 from qcrs_jax.results.records import RecordsError, read_run
 from qcrs_jax.results.shards import read_runs
 from qcrs_jax.results.writer import Writer

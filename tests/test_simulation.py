@@ -10,8 +10,6 @@ import searches
 from checkpoints import SHARED
 from classifiers import SHAPE, slab, slab_probability
 from jax.tree_util import Partial
-from qcrs_jax.experiments import cli
-from qcrs_jax.experiments.run import simulate
 from scipy import special
 
 from qcrs_jax import GoldenSection, search_sigma
@@ -19,6 +17,8 @@ from qcrs_jax.analysis.curves import Curves, Point
 from qcrs_jax.analysis.simulation import best_radius, radius_at
 from qcrs_jax.analysis.simulation import simulate as simulate_searches
 from qcrs_jax.bounds import PROBITS, expected_radius_table
+from qcrs_jax.experiments import cli
+from qcrs_jax.experiments.run import simulate
 from qcrs_jax.results.writer import Writer
 
 SIGMAS = np.geomspace(0.06, 1.2, 40)

@@ -8,11 +8,11 @@ import json
 
 import numpy as np
 import pytest
-from qcrs_jax.experiments.report.table import class_tables, tables
-from qcrs_jax.experiments.report.words import group_by_images
 from requests_made import certificates
 from scipy import stats
 
+from qcrs_jax.experiments.report.table import class_tables, tables
+from qcrs_jax.experiments.report.words import group_by_images
 from qcrs_jax.results.metrics import acr_interval, columns
 from qcrs_jax.results.records import EARLIER_VERSION, Record, RecordsError, Run
 

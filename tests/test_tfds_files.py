@@ -18,12 +18,12 @@ import pytest
 import scipy.io
 from checkpoints import SHARED
 from PIL import Image
-from qcrs_jax.experiments.commands import prepare_tfds
 
 from qcrs_jax.data import tfds_files
 from qcrs_jax.data.crc32c import masked_crc32c
 from qcrs_jax.data.image_files import resize_and_crop
 from qcrs_jax.data.load import DataError, known_classes, load_dataset
+from qcrs_jax.experiments.commands import prepare_tfds
 from qcrs_jax.results.records import read_run
 
 ARCHIVE = SHARED / "data/cifar10-imagefolder.tar.xz"

@@ -22,11 +22,11 @@ import pytest
 import torch
 from checkpoints import resnet, save
 from damage import foreign, read_all, zip_archive
+
 from qcrs_jax.convert.files.tensor import Tensor
 from qcrs_jax.convert.files.torch_file import load
 from qcrs_jax.convert.files.unpickle import ODD_KEYS, Unused
 from qcrs_jax.convert.load import load_classifier
-
 from qcrs_jax.models.checkpoint import CheckpointError
 
 BOTH = pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])

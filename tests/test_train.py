@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from qcrs_jax.convert.load import load_classifier
+from qcrs_jax.data.load import Dataset
+from qcrs_jax.errors import UserError
 from qcrs_jax.experiments.commands import demo
 from qcrs_jax.experiments.report.training_curve import read_log
 from qcrs_jax.experiments.run.training import TrainingFolder, reader
-
-from qcrs_jax.data.load import Dataset
-from qcrs_jax.errors import UserError
 from qcrs_jax.models.checkpoint import is_classifier
 
 PROGRAM = str(Path(sys.executable).with_name("qcrs-jax"))

@@ -8,8 +8,8 @@ import pytest
 import torch
 from checkpoints import cohen, images, resnet, save, torch_logits
 from flax import nnx
-from qcrs_jax.convert.load import convert_file
 
+from qcrs_jax.convert.load import convert_file
 from qcrs_jax.models import Spec
 from qcrs_jax.training import Gaussian, Macer, Trainer, TrainState, crop_and_flip, sgd
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from checkpoints import SHARED
 from PIL import Image
+
 from qcrs_jax.experiments import cli
 from qcrs_jax.experiments.commands import demo
 from qcrs_jax.experiments.verification.lines import concluded
-
 from qcrs_jax.results.records import checksum, read_run, sidecar_checksum
 
 COMMAND = "zoo:fashion_mnist-lenet-sigma0.25"

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from qcrs_jax.experiments import cli
-from qcrs_jax.experiments.run.inputs import digest, digest_of_all
-from qcrs_jax.experiments.verification.sidecar import FIRST_NOISE, LEARNT_SINCE
 
 from qcrs_jax.data import tfds_files
 from qcrs_jax.data.load import DataError, load_dataset
+from qcrs_jax.experiments import cli
+from qcrs_jax.experiments.run.inputs import digest, digest_of_all
+from qcrs_jax.experiments.verification.sidecar import FIRST_NOISE, LEARNT_SINCE
 from qcrs_jax.results.records import checksum, sidecar_checksum
 
 COMMAND = "zoo:fashion_mnist-lenet-sigma0.25"

@@ -7,11 +7,11 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+
+from qcrs_jax.bounds import predictive_table
 from qcrs_jax.experiments import cli
 from qcrs_jax.experiments.commands import demo
 from qcrs_jax.experiments.report import search_figure
-
-from qcrs_jax.bounds import predictive_table
 from qcrs_jax.results.records import read_run
 from qcrs_jax.search.maximisers import golden_evaluations
 

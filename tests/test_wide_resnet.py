@@ -7,12 +7,12 @@ import pytest
 import torch
 from checkpoints import ddrs, images, save, wide_resnet
 from flax import nnx
+
 from qcrs_jax.convert.fill import count_parameters
 from qcrs_jax.convert.load import load_classifier
 from qcrs_jax.experiments.bench.torch_nets import PreActivationBlock as TorchBlock
 from qcrs_jax.experiments.bench.torch_nets import WideResNet as TorchWideResNet
 from qcrs_jax.experiments.bench.torch_nets import randomise
-
 from qcrs_jax.models.wide_resnet import PreActivationBlock, WideResNet
 
 

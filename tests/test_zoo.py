@@ -1,13 +1,13 @@
 import pytest
+
 from qcrs_jax.convert import zoo
 from qcrs_jax.convert.check import accuracy
 from qcrs_jax.convert.load import load_classifier
+from qcrs_jax.data.load import Dataset, load_dataset
+from qcrs_jax.errors import UserError
 from qcrs_jax.experiments import cli
 from qcrs_jax.experiments.commands import demo
 from qcrs_jax.experiments.report.training_curve import read_log
-
-from qcrs_jax.data.load import Dataset, load_dataset
-from qcrs_jax.errors import UserError
 
 
 @pytest.mark.parametrize("name", zoo.entries())

@@ -49,7 +49,6 @@ class Network:
     def classifier(self):
         """Our Classifier of it; with other weights where PyTorch is not installed."""
         from qcrs_jax.convert.load import load_classifier
-
         from qcrs_jax.models import Classifier, Spec, build
 
         try:

@@ -15,7 +15,7 @@ from . import reference
 from .report import Part, markdown, seconds_since
 from .sides import Clock
 
-ROOT = Path(__file__).parents[2]  # of the checkout, if it is one
+ROOT = Path(__file__).resolve().parents[2]  # of the checkout, if it is one
 
 
 def devices():
@@ -427,6 +427,7 @@ def _program(part, device):
 def _directory(part, device):
     """A directory that a process on a CPU converts, and this one opens."""
     import numpy as np
+
     from qcrs_jax.convert import zoo
     from qcrs_jax.convert.load import load_classifier
 

@@ -26,6 +26,7 @@ def add_arguments(parser: Parser) -> None:
 
 def run(args) -> None:
     import numpy as np
+
     with needed_for("a bar of progress"):
         from tqdm import tqdm
 

@@ -4,7 +4,6 @@ import re
 from collections.abc import Sequence
 
 from qcrs_jax.convert import zoo
-
 from qcrs_jax.data import sources
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import jax
 import numpy as np
+
 from qcrs_jax.convert.check import check_fit, fit_image
 from qcrs_jax.convert.load import Opening, open_classifier
-
 from qcrs_jax.data.image_files import resized
 from qcrs_jax.errors import SettingError
 from qcrs_jax.machine import cores, cpu_quota, usable_cpus

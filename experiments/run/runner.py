@@ -10,8 +10,8 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from qcrs_jax.convert.check import class_names
 
+from qcrs_jax.convert.check import class_names
 from qcrs_jax.errors import UserError
 from qcrs_jax.extras import needed_for
 from qcrs_jax.printable import printable, printable_lines

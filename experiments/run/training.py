@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
-from qcrs_jax.extras import needed_for
+
 from qcrs_jax.convert.load import open_classifier
 from qcrs_jax.convert.normalization import NORMALIZATIONS, parse_normalization
-
 from qcrs_jax.errors import SettingError, UserError, setting
+from qcrs_jax.extras import needed_for
 from qcrs_jax.files import is_partial, lock, replacing, writing
 from qcrs_jax.models import Spec, build
 from qcrs_jax.models.checkpoint import write_classifier

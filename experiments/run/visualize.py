@@ -15,9 +15,9 @@ import io
 import jax
 import numpy as np
 
-from qcrs_jax.extras import needed_for
 from qcrs_jax import conclude, sample_curve
 from qcrs_jax.errors import SettingError
+from qcrs_jax.extras import needed_for
 from qcrs_jax.results.sidecar import FORMAT
 from qcrs_jax.sampling.noise import gaussian_noise
 from qcrs_jax.sampling.streams import CURVE
