@@ -13,6 +13,7 @@ from qcrs_jax.version import version
 
 from .commands import (
     agreement,
+    benchmark,
     certify,
     compare,
     curve,
