@@ -24,7 +24,7 @@ from PIL import Image
 from scipy import stats
 
 from qcrs_jax.bounds import randomised_lower, soft_bounds, soft_radius
-from qcrs_jax.certification.sequential import Sequential
+from qcrs_jax.certification.estimates import estimate_of
 from qcrs_jax.convert.zoo import resolve
 from qcrs_jax.data.load import DATASETS, name_of
 from qcrs_jax.experiments import cli
@@ -455,7 +455,7 @@ def test_a_budget_is_kept_and_goes_on_where_it_was_cut(here):
     qcrs_jax(*words, cwd=here)
     whole, pilot = lines(here / "r.tsv"), (here / "r.tsv.pilot").read_text()
     run = read_run(here / "r.tsv")
-    assert len(run.records) == 6 and run.request["budget"] == {"mean": 300, "max": 6}
+    assert len(run.records) == 6 and run.request["budget"] == {"mean": 300, "stop": 6}
     assert np.mean([r.n for r in run.records]) <= 300 and all(r.search_samples > 0 for r in run.records)
     for record in run.records:
         k = record.counts[int(np.argmax(record.counts0))]
@@ -522,7 +522,7 @@ def test_a_run_decides_a_radius_with_all_its_decisions_right_at_once(here):
     assert run.request["alpha"] == 0.001 / 4 and run.request["simultaneous"] == {"alpha": 0.001, "images": 4}
     at_once = "all certificates of these 4 images hold at once with probability at least 0.999"
     assert at_once in sidecar["account"] and at_once in text
-    sequential = Sequential(**run.request["sequential"])
+    sequential = estimate_of(run.request["estimate"])
     for record in run.records:
         look, k = sequential.looks(3000).index(record.n), record.counts[int(np.argmax(record.counts0))]
         assert record.pa_lower == sequential.lower(look, k, 3000, 0.001 / 4) and sum(record.counts) == record.n
@@ -599,7 +599,7 @@ def test_certify_soft(certified):
     assert "Cohen, sigma 0.25, soft, beta 500 (soft.tsv)" in done.stdout and "mean softmax" in unwrapped(done.stdout)
     assert "3 of 3 images are done" in qcrs_jax("certify", "lenet.pth", "soft.tsv", *words, cwd=certified).stdout
     message = refused("certify", "lenet.pth", "soft.tsv", *SMALL, "--method", "cohen", "--alpha", 0.05, cwd=certified)
-    assert "certificate: 'soft' in the file" in message and "beta: 500.0 in the file" in message
+    assert "estimate.name: 'soft' in the file" in message and "beta: 500.0 in the file" in message
 
 
 PREDICT = "--dataset npz --data_dir data.npz --sigma 0.25".split()
@@ -658,7 +658,7 @@ def test_predict_goes_on_where_it_stopped_and_nothing_is_mixed(predicted):
     assert "2 of 3 images are done" in qcrs_jax("predict", "lenet.pth", "stopped.tsv", *words, cwd=predicted).stdout
     assert lines(path) == lines(predicted / "p60.tsv")
     before = path.read_bytes()
-    assert "n: 60 in the file, 61 now" in refused(
+    assert "--N: 60 in the file, 61 now" in refused(
         "predict", "lenet.pth", "stopped.tsv", *PREDICT, "--N", 61, cwd=predicted
     )
     assert "method: 'predict' in the file" in refused("certify", "lenet.pth", "stopped.tsv", *SMALL, cwd=predicted)
@@ -718,7 +718,7 @@ def test_published_flags_mean_what_they_meant(name):
     assert name_of(args.data_dir) == "cifar10" and args.dataset is None  # of nothing that is named
     left, right, step, skip = {"cohen": (0.08, 0.9, 0.4, 1), "macer": (0.12, 1.9, 0.2, 20)}[name]
     assert (request.search.sigma_lower, request.search.sigma_upper, request.search.epsilon) == (left, right, 0.03)
-    assert (request.search.epsilon_step, request.search.search_n, request.search.alpha) == (step, 500, 0.001)
+    assert (args.epsilon_step, request.search.search_n, request.search.alpha) == (step, 500, 0.001)
     assert request.sigma == {"cohen": 0.25, "macer": 0.5}[name]
     assert sweep.images.skip == skip and sweep.network.macer == (name == "macer")
 
