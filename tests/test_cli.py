@@ -599,7 +599,7 @@ def test_certify_soft(certified):
     assert "Cohen, sigma 0.25, soft, beta 500 (soft.tsv)" in done.stdout and "mean softmax" in unwrapped(done.stdout)
     assert "3 of 3 images are done" in qcrs_jax("certify", "lenet.pth", "soft.tsv", *words, cwd=certified).stdout
     message = refused("certify", "lenet.pth", "soft.tsv", *SMALL, "--method", "cohen", "--alpha", 0.05, cwd=certified)
-    assert "estimate.name: 'soft' in the file" in message and "beta: 500.0 in the file" in message
+    assert "estimate.name: 'soft' in the file" in message and "--beta (estimate.beta): 500.0 in the file" in message
 
 
 PREDICT = "--dataset npz --data_dir data.npz --sigma 0.25".split()
@@ -661,7 +661,7 @@ def test_predict_goes_on_where_it_stopped_and_nothing_is_mixed(predicted):
     assert "--N: 60 in the file, 61 now" in refused(
         "predict", "lenet.pth", "stopped.tsv", *PREDICT, "--N", 61, cwd=predicted
     )
-    assert "method: 'predict' in the file" in refused("certify", "lenet.pth", "stopped.tsv", *SMALL, cwd=predicted)
+    assert "kind: 'predictions' in the file" in refused("certify", "lenet.pth", "stopped.tsv", *SMALL, cwd=predicted)
     assert path.read_bytes() == before
 
 

@@ -151,7 +151,7 @@ class _Hard(_OneEstimation):
 
     def __post_init__(self):
         if self.bound not in BOUNDS:
-            raise ValueError(f"unknown bound {self.bound!r}; known are {', '.join(BOUNDS)}")
+            raise SettingError(f"unknown {{bound}} {self.bound!r}; known are {', '.join(BOUNDS)}")
 
     @property
     def _bound(self) -> Bound:

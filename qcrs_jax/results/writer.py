@@ -187,7 +187,8 @@ class Writer:
 def _with_setting(difference):
     """A line of `differences` whose name is that of a setting."""
     name, _, rest = difference.partition(": ")
-    return f"{setting(name)}: {rest}"
+    own = "." not in name or name.startswith(("search.", "estimate."))
+    return f"{setting(name)}: {rest}" if own else difference
 
 
 class Preview:
