@@ -85,7 +85,6 @@ def test_what_does_not_fit_is_refused_before_a_file_is_written(tmp_path):
         (CLASSIFY, (IMAGES, LABELS + 1), "tells 2 classes apart"),
         (CLASSIFY, (IMAGES, LABELS[1:]), "whole numbers"),
         (CLASSIFY, (IMAGES, LABELS - 1), "count from 0"),
-        (3, (IMAGES, LABELS), "should be a function"),
         (lambda images: images[:, :3, 0, 0] @ np.ones((2, 2)), (IMAGES, LABELS), "takes no images of shape"),
     ):
         with pytest.raises(UserError, match=message):

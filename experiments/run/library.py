@@ -20,7 +20,7 @@ from .request import Request
 from .settings import IN_MEMORY, Images, Network, Noise, Program, Sweep
 from .stopped import Stopped
 
-Pairs = tuple[Float[np.ndarray, "m h w c"], Int[np.ndarray, "m"]]
+Pairs = tuple[Float[np.ndarray, "m h w c"], Int[np.ndarray, "labels"]]
 
 
 def run(
