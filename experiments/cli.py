@@ -5,9 +5,6 @@ import os
 import sys
 import traceback
 
-from qcrs_jax.convert import command as convert
-from qcrs_jax.convert import export, zoo
-
 from qcrs_jax.errors import UserError
 from qcrs_jax.printable import printable_lines
 from qcrs_jax.version import version
@@ -17,9 +14,11 @@ from .commands import (
     benchmark,
     certify,
     compare,
+    convert,
     curve,
     demo,
     experiment,
+    export,
     export_program,
     memory,
     plot,
@@ -32,6 +31,7 @@ from .commands import (
     train,
     verify,
     visualize,
+    zoo,
 )
 from .commands.flags import Parser
 from .run.stopped import Stopped

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import dataclasses
 import difflib
+import functools
 import inspect
 import re
 import typing
@@ -145,7 +146,22 @@ def _add(group, name, hint, default, metadata):
     said.setdefault("type", _converter(hint))
     if said["type"] is str:
         del said["type"]
+    elif "type" in metadata:
+        said["type"] = _telling(said["type"], {name: flags[0]})
     group.add_argument(*flags, dest=name, default=None if default == () else default, help=help, **said)
+
+
+def _telling(convert, names):
+    """`convert`, whose UserErrors argparse shows as they are."""
+
+    @functools.wraps(convert)
+    def told(text):
+        try:
+            return convert(text)
+        except UserError as error:
+            raise argparse.ArgumentTypeError(error.named(names)) from error
+
+    return told
 
 
 def _converter(hint):
