@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from qcrs_jax.errors import SettingError, UserError
+from qcrs_jax.errors import SettingError, UserError, text_of
 
 from ..run.settings import share
 
@@ -198,12 +198,10 @@ def possible() -> Iterator[None]:
     """In its body a ValueError is a request that cannot be met: it is raised as a UserError."""
     try:
         yield
-    except UserError as error:
-        if not isinstance(error, SettingError):
-            raise
-        raise UserError(f"impossible request: {error.text}") from error
     except ValueError as error:
-        raise UserError(f"impossible request: {error}") from error
+        if isinstance(error, UserError) and not isinstance(error, SettingError):
+            raise
+        raise UserError(f"impossible request: {text_of(error)}") from error
 
 
 def described(kind: type) -> dict[str, str]:
