@@ -78,7 +78,8 @@ def choose(content, path: Path, field: str | None, prefix: str | None, leave_out
     parts = [name for name in left_out if name.startswith(prefix) and in_own_layers(name[len(prefix) :])]
     if parts:
         raise CheckpointError(
-            f"{path}: {setting('leave_out')}: {parts[0]!r} is a part of the network's own layers, without which it is another one"
+            f"{path}: {setting('leave_out')}: {parts[0]!r} is a part of the network's own layers, without which it is "
+            "another one"
         )
     if left_out:
         notes.append(f"Left out, as was asked: {listed(left_out)}.")

@@ -120,7 +120,6 @@ def stored_normalization(normalisers: dict[str, Tensor], path: Path) -> str | No
     if len(texts) > 1:
         raise CheckpointError(
             f"{path}: stores several normalisations: {'; '.join(texts)}; leave all out but one by "
-            f"{setting('leave_out')}, of "
-            + ", ".join(f"{parent}." for parent in texts.values())
+            f"{setting('leave_out')}, of " + ", ".join(f"{parent}." for parent in texts.values())
         )
     return next(iter(texts), None)

@@ -48,7 +48,9 @@ class PythonClassifier:
     def inference(self, platform=None, dtype="float32"):
         """The function as it is."""
         if dtype != "float32":
-            raise UserError(f"{self.spec.arch}: computes as it is written; {setting('dtype')} {dtype} is for checkpoints")
+            raise UserError(
+                f"{self.spec.arch}: computes as it is written; {setting('dtype')} {dtype} is for checkpoints"
+            )
         return self.classify
 
     def fingerprint(self) -> str:

@@ -66,8 +66,8 @@ def check_inputs(path, request, checks, found):
         inputs = open_inputs(sweep)
     except UserError as error:
         raise UserError(
-            f"{path}: what it was made of is not to be had: {text_of(error)}\nGive --checkpoint and --data_dir where they are "
-            "elsewhere now, or --recount 0 to check the bounds alone"
+            f"{path}: what it was made of is not to be had: {text_of(error)}\nGive --checkpoint and --data_dir where "
+            "they are elsewhere now, or --recount 0 to check the bounds alone"
         ) from error
     indices, whole = sweep.images.of(len(inputs.dataset))
     asked, task = _task(path, request, sweep.images, len(whole))

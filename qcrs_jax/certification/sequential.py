@@ -203,7 +203,8 @@ class Sequential:
         if most <= (self.decide or 0):
             raise SettingError(
                 f"{{n}} = {n} samples at {{sigma}} {sigma:g} and {{alpha}} = {alpha} certify at most a radius of "
-                f"{most:.4g} with the {{sequence}} {self.sequence!r}: more than {self.decide or 0:g} could never be certified"
+                f"{most:.4g} with the {{sequence}} {self.sequence!r}: more than {self.decide or 0:g} could never be "
+                "certified"
             )
 
     def _shares(self, looks):
@@ -226,7 +227,7 @@ def check_one_number(n, what: str) -> None:
 def check_no_labels(labels: bool, what: str) -> None:
     """Raises SettingError where `what` is asked to stop where the class is wrong."""
     if labels:
-        raise SettingError(f"{what} does not stop where the class is wrong; {{labels}} go with Fixed and Tolerance")
+        raise SettingError(f"{what} does not stop where the class is wrong; give {{labels}} with Fixed or Tolerance")
 
 
 def check_smallest(n, alpha: float, smallest: int) -> None:

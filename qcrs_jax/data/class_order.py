@@ -116,7 +116,9 @@ def _wanted(dataset, order):
         return sorted(names), "class_order text"
     if str(order) == "number":
         if _numbers(names) is None and not any(re.fullmatch(r"\d+", name) for name in names):
-            raise DataError(f"{setting('class_order')} number: the classes of {dataset.source} have no numbers: {_few(names)}")
+            raise DataError(
+                f"{setting('class_order')} number: the classes of {dataset.source} have no numbers: {_few(names)}"
+            )
         return by_number(names), "class_order number"
     file = Path(order)
     try:

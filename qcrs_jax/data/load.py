@@ -36,8 +36,8 @@ def load_dataset(
     """The data set of this name, from files on disk or through TensorFlow Datasets.
 
     Args:
-        dataset: "cifar10", "cifar100", "mnist", "fashion_mnist" or "svhn_cropped": their original files below `data_dir`,
-            else TFDS, which downloads what it lacks. "imagenet" or "imagenet2012": its validation images, in folders of
+        dataset: "cifar10", "cifar100", "mnist", "fashion_mnist" or "svhn_cropped": their original files below
+            `data_dir`, else TFDS, which downloads what it lacks. "imagenet" or "imagenet2012": its validation images, in folders of
             classes, or flat with a label file, or from TFDS, resized and cropped to (224, 224, 3). "folder":
             `data_dir/[split/]CLASS/IMAGE`, classes and files in sorted order, or Tiny-ImageNet as it is unpacked.
             "npz": the file `data_dir`, or `data_dir/SPLIT.npz`, with x (m, h, w[, c]), uint8 or in [0, 1], y (m,) or

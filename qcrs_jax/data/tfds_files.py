@@ -110,8 +110,8 @@ def _hint(data_dir, looked):
     """What is where the data set was looked for, in another form."""
     if data_dir is not None and image_folders.holds_images(Path(data_dir)):
         return (
-            f" {data_dir} holds images in folders: read them with {setting('dataset')} folder, if their folders are the "
-            "classes."
+            f" {data_dir} holds images in folders: read them with {setting('dataset')} folder, if their folders are "
+            "the classes."
         )
     archives = sorted({str(file) for place in looked for file in place.glob("*.tar.gz")} if looked else ())
     return f" Archives have to be unpacked: {', '.join(archives[:4])}." if archives else ""

@@ -103,8 +103,8 @@ class Writer:
             return read(path)
         except RecordsError as error:
             raise RecordsError(
-                f"{text_of(error)}. Nothing is appended to it: mend the line, or delete it, and the same command computes that "
-                "image again"
+                f"{text_of(error)}. Nothing is appended to it: mend the line, or delete it, and the same command "
+                "computes that image again"
             ) from error
 
     @staticmethod
