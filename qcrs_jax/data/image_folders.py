@@ -209,7 +209,7 @@ def _refuse_splits_as_classes(folder):
 
 
 def _flat_split_question(root):
-    """The error that asks whether a folder beside those of the classes is a class or a split; None where it is clear."""
+    """The error that asks whether a folder beside the classes is a class or a split; None where it is clear."""
     doubtful = [path.name for path in _folders(root) if split_of(path.name) and path.name.lower() != "train"]
     if not doubtful:
         return None

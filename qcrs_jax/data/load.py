@@ -37,12 +37,12 @@ def load_dataset(
 
     Args:
         dataset: "cifar10", "cifar100", "mnist", "fashion_mnist" or "svhn_cropped": their original files below
-            `data_dir`, else TFDS, which downloads what it lacks. "imagenet" or "imagenet2012": its validation images, in folders of
-            classes, or flat with a label file, or from TFDS, resized and cropped to (224, 224, 3). "folder":
-            `data_dir/[split/]CLASS/IMAGE`, classes and files in sorted order, or Tiny-ImageNet as it is unpacked.
-            "npz": the file `data_dir`, or `data_dir/SPLIT.npz`, with x (m, h, w[, c]), uint8 or in [0, 1], y (m,) or
-            (m, 1), and class_names where y lacks the last classes; or images and labels, or such a pair of each split,
-            as x_test and y_test. None: the one that `name_of` finds.
+            `data_dir`, else TFDS, which downloads what it lacks. "imagenet" or "imagenet2012": its validation images,
+            in folders of classes, or flat with a label file, or from TFDS, resized and cropped to (224, 224, 3).
+            "folder": `data_dir/[split/]CLASS/IMAGE`, classes and files in sorted order, or Tiny-ImageNet as it is
+            unpacked. "npz": the file `data_dir`, or `data_dir/SPLIT.npz`, with x (m, h, w[, c]), uint8 or in [0, 1], y
+            (m,) or (m, 1), and class_names where y lacks the last classes; or images and labels, or such a pair of
+            each split, as x_test and y_test. None: the one that `name_of` finds.
         data_dir: where to look; by default ./data, ./dataset_cache and the current folder.
         split: "train", "test", or "val" where there is one. For test, val is taken where test has no labels.
         on_error: "stop" raises where a label, or an image of an array, does not fit; "skip" leaves that to the
@@ -113,7 +113,7 @@ def _find(name, data_dir, split, tfds, limit):
             raise _missing(root)
         return source.read(root, split, limit)
     if split not in source.splits:
-        raise DataError(f"{name}: has the splits {' and '.join(source.splits)}, and no {setting('split')} {split}")
+        raise DataError(f"{name}: has the splits {' and '.join(source.splits)}, and no {split} ({setting('split')})")
     for root in [Path(data_dir)] if data_dir is not None else [Path(d) for d in DEFAULT_DIRS]:
         for sub in source.folders:
             looked.append(root / sub)
