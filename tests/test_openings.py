@@ -80,10 +80,10 @@ def test_cohen_s_layout_with_a_sign_of_cifar100(tmp_path, arch):
 
 
 def test_cohen_s_layout_of_other_classes_asks(tmp_path):
-    path = asked(cohen(of_classes(100), "resnet"), tmp_path, "cifar100 (", "cifar10 (", "--normalization")
+    path = asked(cohen(of_classes(100), "resnet"), tmp_path, "cifar100 (", "cifar10 (", settings="normalization")
     assert load_classifier(path, "cifar100").spec.mean == CIFAR100[0]
     asked(cohen(of_classes(43), "resnet"), tmp_path, "cifar10 (", "43 classes")
-    asked(cohen(of_classes(10), "svhn_resnet8"), tmp_path, "--normalization")
+    asked(cohen(of_classes(10), "svhn_resnet8"), tmp_path, settings="normalization")
     classifier = load_classifier(save(cohen(of_classes(10), "cifar_resnet8"), path))
     assert classifier.spec.mean == NORMALIZATIONS["cifar10"][0]
     assert "0.4914,0.4822,0.4465/1,1,1" in notes(classifier)
@@ -93,14 +93,14 @@ def test_cohen_s_layout_of_other_classes_asks(tmp_path):
 def test_what_is_left_out_may_be_the_normalisation(tmp_path, given):
     content = cohen(of_classes(10), "cifar_resnet8")
     content["state_dict"] |= {"0.mean": torch.full((3,), 0.5), "0.var": torch.full((3,), 0.1)}
-    path = asked(content, tmp_path, "cifar10 (", "0.mean, 0.var", "--normalization", **given)
+    path = asked(content, tmp_path, "cifar10 (", "0.mean, 0.var", settings="normalization", **given)
     assert load_classifier(path, "none", **given).spec.mean == (0.0,)
 
 
 @pytest.mark.parametrize("beside", [{"mean": [0.5] * 3, "std": [0.5] * 3}, {"normalize": {"mean": [0.5] * 3}}])
 def test_a_normalisation_beside_the_weights_is_not_passed_over(tmp_path, beside):
     content = {**cohen(of_classes(10), "cifar_resnet8"), **beside}
-    path = asked(content, tmp_path, "cifar10 (", next(iter(beside)), "--normalization")
+    path = asked(content, tmp_path, "cifar10 (", next(iter(beside)), settings="normalization")
     assert load_classifier(path, "cifar10").spec.mean == NORMALIZATIONS["cifar10"][0]
 
 
@@ -113,7 +113,7 @@ def test_a_normalisation_of_pixels_from_0_to_255_is_refused(tmp_path):
     content = cohen(of_classes(10), "cifar_resnet8")
     content["state_dict"] |= {"0.mean": torch.full((3,), 127.5), "0.std": torch.full((3,), 51.0)}
     path = save(content, tmp_path / "net.pth")
-    with pytest.raises(CheckpointError, match="0 to 255.*--normalization 0.5,0.5,0.5/0.2,0.2,0.2"):
+    with pytest.raises(CheckpointError, match="0 to 255.*normalization 0.5,0.5,0.5/0.2,0.2,0.2"):
         load_classifier(path)
     assert load_classifier(path, "0.5,0.5,0.5/0.2,0.2,0.2").spec.mean == (0.5,) * 3
 
@@ -146,7 +146,7 @@ def test_relatives_of_the_option_a_networks_ask(tmp_path):
         {"state_dict": net.state_dict(), "best_prec1": 1.0},
         {"state_dict": prefixed(of_classes(100, option_a=True), "module."), "best_prec1": 1.0},
     ):
-        asked(content, tmp_path, "imagenet (", "cifar10 (", "--normalization")
+        asked(content, tmp_path, "imagenet (", "cifar10 (", settings="normalization")
     assert load_classifier(save(idelbayev(net), tmp_path / "net.th")).spec.mean == NORMALIZATIONS["imagenet"][0]
 
 
@@ -197,7 +197,7 @@ def test_weights_under_any_field(tmp_path, field):
     net, content = of_classes(10), of_classes(10).state_dict()
     for name in reversed(field.split(".")):
         content = [3, content] if name == "1" else {name: content, "epoch": 3}
-    path = asked(content, tmp_path, "--normalization")
+    path = asked(content, tmp_path, settings="normalization")
     assert_logits(load_classifier(path, "cifar10"), net, images(2, (32, 32, 3)), "cifar10")
     optimizer = torch.optim.Adam(net.parameters())
     sum(p.sum() for p in net.parameters()).backward()
