@@ -28,6 +28,9 @@ from qcrs_jax.training import Gaussian, Macer
 
 ROOT = Path(__file__).parents[1]
 CORE = [*(ROOT / "qcrs_jax").rglob("*.py"), *(ROOT / "convert").rglob("*.py")]
+BELOW_COMMANDS = [
+    file for room in ("run", "report", "verification") for file in (ROOT / "experiments" / room).glob("*.py")
+]
 OTHER_PROGRAMS = ("--gpus-per-task",)  # Slurm's
 MARKS = "\ue000", "\ue001"
 
@@ -59,8 +62,8 @@ def test_the_core_knows_no_flag(file):
     assert [flag for flag in re.findall(r"(?<![\w-])--[a-z][\w-]*", text) if flag not in OTHER_PROGRAMS] == []
 
 
-@pytest.mark.parametrize("file", CORE, ids=lambda file: str(file.relative_to(ROOT)))
-def test_the_core_and_the_converter_read_no_command_line(file):
+@pytest.mark.parametrize("file", CORE + BELOW_COMMANDS, ids=lambda file: str(file.relative_to(ROOT)))
+def test_no_command_line_is_read_below_the_commands(file):
     names = {token.string for token in tokenize.generate_tokens(io.StringIO(file.read_text()).readline)}
     assert not names & {"argparse", "Namespace", "add_argument"}
 
