@@ -7,8 +7,6 @@ import traceback
 from collections.abc import Callable
 from typing import NamedTuple
 
-from qcrs_jax.convert import command as convert
-from qcrs_jax.convert import export, zoo
 from qcrs_jax.errors import UserError
 from qcrs_jax.printable import printable_lines
 from qcrs_jax.version import version
@@ -18,9 +16,11 @@ from .commands import (
     benchmark,
     certify,
     compare,
+    convert,
     curve,
     demo,
     experiment,
+    export,
     export_program,
     memory,
     plot,
@@ -33,6 +33,7 @@ from .commands import (
     train,
     verify,
     visualize,
+    zoo,
 )
 from .commands.flags import Parser
 from .run.stopped import Stopped

@@ -90,14 +90,14 @@ class Estimate(Protocol):
     def may_end_early(self) -> bool: ...
 
     def check(self, n0: int, n, alpha: float, labels: bool) -> None:
-        """Raises ValueError for numbers with which nothing can be certified, before anything is computed.
+        """Raises SettingError for numbers with which nothing can be certified, before anything is computed.
 
         labels: whether images of another label than the selected class are left without samples.
         """
         ...
 
     def check_reach(self, sigma, n, alpha: float) -> None:
-        """Raises ValueError where no counts at `sigma` could certify what is asked."""
+        """Raises SettingError where no counts at `sigma` could certify what is asked."""
         ...
 
     def tables(self, n0: int, n, alpha: float) -> tuple[Any, Any]:
@@ -230,7 +230,7 @@ class Tolerance(_Hard):
     def __post_init__(self):
         super().__post_init__()
         if not 0 < self.tolerance < 1:
-            raise ValueError(f"tolerance is a share of the radius and must lie in (0, 1), not {self.tolerance}")
+            raise SettingError(f"{{tolerance}} is a share of the radius and must lie in (0, 1), not {self.tolerance}")
 
     @property
     def on_host(self):
@@ -275,7 +275,7 @@ class Soft(_OneEstimation):
 
     def __post_init__(self):
         if not 0 < self.beta < np.inf:
-            raise ValueError(f"beta is an inverse temperature and must be positive and finite, not {self.beta}")
+            raise SettingError(f"{{beta}} is an inverse temperature and must be positive and finite, not {self.beta}")
 
     @property
     def votes_beta(self) -> float:

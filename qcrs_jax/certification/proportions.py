@@ -12,7 +12,7 @@ from .. import bounds
 class Bound(Protocol):
     """A lower bound of a probability p, from how many of n independent samples fell into the class.
 
-    name: as `Fixed(name)`, `--bound` and results files have it.
+    name: as `Fixed(name)`, commands and results files have it.
     randomises: whether it needs a uniform number. Then it is drawn from the image's key, and recorded, and the bound
         cannot be had inside jit.
     """
@@ -64,7 +64,7 @@ class Randomised:
 
 
 BOUNDS: dict[str, Bound] = {bound.name: bound for bound in (ClopperPearson(), Randomised())}
-"""The bounds by the names that `Fixed`, `--bound` and results files have for them."""
+"""The bounds by the names that `Fixed`, commands and results files have for them."""
 
 USUAL = "clopper-pearson"
 """The bound where none is named."""
