@@ -146,6 +146,7 @@ class _OneEstimation:
 class _Hard(_OneEstimation):
     """Estimates of Cohen's classifier, whose number of samples does not depend on their counts."""
 
+    name: str
     bound: str
     votes_beta = None
 
@@ -192,7 +193,7 @@ class _Hard(_OneEstimation):
         return {} if certificate.u is None else {"u": float(certificate.u)}
 
     def recorded(self):
-        return {"name": self.name, **dataclasses.asdict(self)}
+        return {"name": self.name, **vars(self)}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,9 +27,11 @@ class Bound(Protocol):
             successes, n: counts of any shape, 0 <= successes <= n; n broadcasts.
             u: uniform on (0, 1] and independent of the samples, shaped as successes; None where nothing randomises.
         """
+        ...
 
     def smallest_n(self, alpha: float) -> int:
         """The smallest n at which any count can certify, that is, has a bound above 1/2."""
+        ...
 
 
 class ClopperPearson:
@@ -38,11 +40,11 @@ class ClopperPearson:
     name = "clopper-pearson"
     randomises = False
 
-    def lower(self, successes, n, alpha, u):
+    def lower(self, successes, n, alpha: float, u):
         return bounds.clopper_pearson_lower(successes, n, alpha)
 
-    def smallest_n(self, alpha):
-        return bounds.smallest_n(alpha)
+    def smallest_n(self, alpha: float) -> int:
+        return int(bounds.smallest_n(alpha))
 
 
 class Randomised:
@@ -55,12 +57,12 @@ class Randomised:
     name = "randomised"
     randomises = True
 
-    def lower(self, successes, n, alpha, u):
+    def lower(self, successes, n, alpha: float, u):
         bound = bounds.randomised_lower(successes, n, alpha, u)
         return np.where(bound < 1, bound, bounds.clopper_pearson_lower(successes, n, alpha))[()]
 
-    def smallest_n(self, alpha):
-        return bounds.smallest_n(alpha)
+    def smallest_n(self, alpha: float) -> int:
+        return int(bounds.smallest_n(alpha))
 
 
 BOUNDS: dict[str, Bound] = {bound.name: bound for bound in (ClopperPearson(), Randomised())}

@@ -101,7 +101,7 @@ def _missing(root):
     return DataError(f"{root}: no such file or directory (from {setting('data_dir')})")
 
 
-def _find(name, data_dir, split, tfds, limit):
+def _find(name, data_dir, split, tfds, limit) -> Dataset:
     if name not in SOURCES:
         raise DataError(f"unknown {setting('dataset')} {name!r}; known are {', '.join(SOURCES)}")
     source, looked = source_of(name), []
@@ -111,7 +111,10 @@ def _find(name, data_dir, split, tfds, limit):
         root = Path(data_dir)
         if not root.exists():
             raise _missing(root)
-        return source.read(root, split, limit)
+        found = source.read(root, split, limit)
+        if found is None:
+            raise DataError(f"{root}: holds no data set of {setting('dataset')} {name}")
+        return found
     if split not in source.splits:
         raise DataError(f"{name}: has the splits {' and '.join(source.splits)}, and no {split} ({setting('split')})")
     for root in [Path(data_dir)] if data_dir is not None else [Path(d) for d in DEFAULT_DIRS]:

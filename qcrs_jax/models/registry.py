@@ -42,4 +42,6 @@ def architecture(name: str) -> Callable[..., nnx.Module]:
     Raises:
         SettingError: no such architecture.
     """
-    return family_of(name).make(name)
+    made = family_of(name).make(name)
+    assert made is not None  # as `family_of` found it
+    return made
