@@ -17,8 +17,11 @@ class Bound(Protocol):
         cannot be had inside jit.
     """
 
-    name: str
-    randomises: bool
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def randomises(self) -> bool: ...
 
     def lower(self, successes, n, alpha: float, u):
         """A number below 1 that is at most p, with probability at least 1 - alpha over the samples and u. Float64.
