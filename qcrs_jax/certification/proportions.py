@@ -1,7 +1,7 @@
 """Lower bounds of the selected class's probability. A new one is one class, and one line in BOUNDS."""
 
 import functools
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -23,7 +23,7 @@ class Bound(Protocol):
     @property
     def randomises(self) -> bool: ...
 
-    def lower(self, successes, n, alpha: float, u):
+    def lower(self, successes, n, alpha: float, u) -> Any:
         """A number below 1 that is at most p, with probability at least 1 - alpha over the samples and u. Float64.
 
         Args:
