@@ -33,7 +33,7 @@ def family_of(arch: str) -> Family:
     families = FAMILIES.values()
     known = ", ".join(arch for family in families for arch in family.architectures)
     others = "".join(f", and {family.others}" for family in families if family.others)
-    raise SettingError(f"unknown {{arch}} {arch!r}; known are {known}{others}")
+    raise SettingError(f"unknown architecture {arch!r}; {{arch}} takes {known}{others}")
 
 
 def architecture(name: str) -> Callable[..., nnx.Module]:
