@@ -210,7 +210,7 @@ SOURCE = '''
 def test_a_source_of_data(written, tmp_path, monkeypatch):
     written("greys", SOURCE)
     monkeypatch.setitem(SOURCES, "greys", "greys:GREYS")
-    with pytest.raises(DataError, match=r"greys \(test\) was not found(.|\n)*greys/greys\n(.|\n)*--data_dir"):
+    with pytest.raises(DataError, match=r"greys \(test\) was not found(.|\n)*greys/greys\n(.|\n)*data_dir"):
         load_dataset("greys", tmp_path / "greys")
     (tmp_path / "data" / "greys").mkdir(parents=True)
     (tmp_path / "data" / "greys" / "test.raw").write_bytes(bytes([0, 51, 1, 204]))

@@ -5,9 +5,10 @@ import types
 
 import pytest
 
-from qcrs_jax.data.dataset import CIFAR10
+from qcrs_jax.data import sources
 from qcrs_jax.experiments.run.class_names import known_classes, order_warning
 
+CIFAR10 = list(sources.known_classes("cifar10"))
 RENAMED = sorted(["plane", "car", *CIFAR10[2:]])
 
 
@@ -47,5 +48,5 @@ def test_what_a_network_knows():
     assert known_classes(classifier(), "net.pth") is None
     assert known_classes(classifier(class_names=None), "net.pth") is None
     assert known_classes(classifier(class_names=("a", "b")), "net.pth") == ("a", "b")
-    assert known_classes(classifier(), "zoo:cifar10-resnet20-sigma0.25") == CIFAR10
+    assert known_classes(classifier(), "zoo:cifar10-resnet20-sigma0.25") == tuple(CIFAR10)
     assert known_classes(classifier(class_names=None), "zoo:fashion_mnist-lenet-sigma0.25")[9] == "Ankle boot"

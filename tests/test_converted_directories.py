@@ -149,8 +149,8 @@ def test_a_number_of_pixels_that_is_none_is_told(tmp_path):
 def test_a_sidecar_of_a_file_opened_without_options_is_as_before(folder):
     recorded = read_sidecar(folder / "one.tsv")["request"]["classifier"]
     assert sorted(recorded) == ["arch", "mean", "options", "std", "weights_sha256"]
-    arguments = json.loads((folder / "one.tsv.json").read_text())["provenance"]["arguments"]
-    assert arguments["field"] is None and arguments["image_size"] is None
+    network = json.loads((folder / "one.tsv.json").read_text())["provenance"]["settings"]["network"]
+    assert "field" not in network and "image_size" not in network
 
 
 def test_cohen_s_files_say_which_normalisation_is_taken(tmp_path):

@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from qcrs_jax.experiments import cli
-from qcrs_jax.experiments.bench import speed as benchmark
+from qcrs_jax.experiments.commands import benchmark
 from qcrs_jax.experiments.run import full_card
 
 TAKEN = [

@@ -371,5 +371,5 @@ def test_without_a_connection_it_says_so_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", fails)
     for name in ("http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(DataError, match="cifar100(.|\n)*no connection to the internet(.|\n)*--data_dir"):
+    with pytest.raises(DataError, match="cifar100(.|\n)*no connection to the internet(.|\n)*data_dir"):
         load_dataset("cifar100", tmp_path)

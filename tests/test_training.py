@@ -26,7 +26,7 @@ def torch_macer(logits, labels, method):
     gap = normal.icdf(top[:, 0]) - normal.icdf(top[:, 1])
     top = top[torch.isfinite(gap) & (gap.abs() <= method.gamma)]
     robustness = (method.gamma - normal.icdf(top[:, 0]) + normal.icdf(top[:, 1])).sum() * method.sigma / 2
-    return (classification + method.weight * robustness) / len(labels)
+    return (classification + method.lbd * robustness) / len(labels)
 
 
 @pytest.mark.parametrize("scale", [0.05, 0.5, 2.0])

@@ -1,6 +1,7 @@
 """The flags of what is asked of a certification, made of the fields of searches and estimates, and their Request."""
 
 import argparse
+import dataclasses
 
 from .flags import Parser, add_object, asked, possible
 
@@ -62,7 +63,7 @@ def _add_search(search, ascent, names):
     without = ("sigma_lower", "sigma_upper")
     add_object(ascent, [DDRS], {}, prefix="ddrs_", without=without)
     names["labels"] = "--stop_when_wrong"
-    names |= {name: f"--ddrs_{name}" for name in DDRS.__dataclass_fields__ if name not in without}
+    names |= {name: f"--ddrs_{name}" for name in _fields(DDRS) if name not in without}
 
 
 def _add_estimate(guarantee):
@@ -144,9 +145,9 @@ def _search(args):
     if kind is None or kind.method != "qcrs":
         known = ", ".join(name for name, kind in SEARCHES.items() if kind.method == "qcrs")
         raise SettingError(f"{{search}} {args.search!r} is not known; known are {known}")
-    own = {name: value for name, value in relative.items() if name in kind.__dataclass_fields__}
-    given = asked(kind, args) | ({"alpha": args.alpha} if "alpha" in kind.__dataclass_fields__ else {})
-    if args.objective == "lcb" and "objective" not in kind.__dataclass_fields__:
+    own = {name: value for name, value in relative.items() if name in _fields(kind)}
+    given = asked(kind, args) | ({"alpha": args.alpha} if "alpha" in _fields(kind) else {})
+    if args.objective == "lcb" and "objective" not in _fields(kind):
         raise SettingError(f"{{search}} {args.search} compares expected radii; it has no {{objective}}")
     return kind(**own | given)
 
@@ -156,7 +157,7 @@ def _estimate(args):
     from qcrs_jax.certification.estimates import ESTIMATES
     from qcrs_jax.errors import SettingError
 
-    owners = {name: [kind for kind in ESTIMATES.values() if name in kind.__dataclass_fields__] for name in _settings()}
+    owners = {name: [kind for kind in ESTIMATES.values() if name in _fields(kind)] for name in _settings()}
     given = {name: value for name in owners if (value := getattr(args, name, None)) is not None}
     soft = args.certificate == "soft"
     if "beta" in given and not soft:
@@ -166,7 +167,7 @@ def _estimate(args):
     ):
         raise SettingError("{alpha_upper}, {sequence} and {look_every} go with {decide} or {precision}; give one")
     kinds = [kind for kind in ESTIMATES.values() if (kind.name == "soft") == soft]
-    fitting = [kind for kind in kinds if set(given) <= set(kind.__dataclass_fields__)]
+    fitting = [kind for kind in kinds if set(given) <= set(_fields(kind))]
     if not fitting:
         marks = [f"{{{name}}}" for name in ("decide", "precision", "tolerance", "bound") if name in given]
         marks += ["{certificate} soft"] * soft
@@ -174,8 +175,13 @@ def _estimate(args):
     return fitting[0](**given)
 
 
+def _fields(kind):
+    """The names of the settings of a search or an estimate."""
+    return [field.name for field in dataclasses.fields(kind)]
+
+
 def _settings():
     """The names of all settings of estimates."""
     from qcrs_jax.certification.estimates import ESTIMATES
 
-    return list(dict.fromkeys(name for kind in ESTIMATES.values() for name in kind.__dataclass_fields__))
+    return list(dict.fromkeys(name for kind in ESTIMATES.values() for name in _fields(kind)))

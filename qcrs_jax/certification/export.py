@@ -44,7 +44,7 @@ def export_certification(
         ValueError: an n at which no count can certify, or an unknown platform.
     """
     if unknown := set(platforms) - set(PLATFORMS):
-        raise SettingError(f"unknown {{platforms}} {sorted(unknown)[0]!r}; known are {', '.join(PLATFORMS)}")
+        raise SettingError(f"unknown platform {sorted(unknown)[0]!r}; {{platforms}} takes {', '.join(PLATFORMS)}")
     check_execution(classify, batch_size, None)
     search = FixedSigma() if search is None else search
     instance_of("search", search, (Search,), "search=GoldenSection(0.08, 0.9)")

@@ -109,7 +109,8 @@ class Search:
 
     def recorded(self) -> dict:
         """What a sidecar says of it; `search_of` reads it."""
-        own = {name: getattr(self, name) for name in getattr(self, "__dataclass_fields__", ())}
+        fields = dataclasses.fields(self)  # pyright: ignore[reportArgumentType]  (its subclasses are dataclasses)
+        own = {field.name: getattr(self, field.name) for field in fields}
         return {"method": self.method, "name": self.name, **own}
 
 
@@ -129,13 +130,13 @@ def fixed_policy(sigma: Float[Array, ""]) -> AskTell:
 
 
 def check_bracket(sigma, sigma_lower: float, sigma_upper: float) -> None:
-    """Raises ValueError if `sigma`, where a search starts, lies outside its bracket."""
+    """Raises SettingError if `sigma`, where a search starts, lies outside its bracket."""
     if isinstance(sigma, Tracer):
         return
     values, slack = np.asarray(sigma, np.float64), 1e-6 * sigma_upper
     if not np.all((values >= sigma_lower - slack) & (values <= sigma_upper + slack)):
         raise SettingError(
-            f"sigma = {sigma} lies outside the bracket of the search, {{sigma_lower}} {sigma_lower:g} to "
+            f"{{sigma}} = {sigma} lies outside the bracket of the search, {{sigma_lower}} {sigma_lower:g} to "
             f"{{sigma_upper}} {sigma_upper:g}; give the level that the classifier was trained at, and a bracket "
             "around it"
         )
