@@ -6,8 +6,8 @@ import tarfile
 
 import numpy as np
 import pytest
-from checkpoints import SHARED
 from PIL import Image
+from places import SHARED
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -17,18 +17,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from format_1 import as_format_1
 from kill_runs import cut, kill_runs, lines
 from PIL import Image
 from scipy import stats
+from with_torch import CifarResNet, LeNet, randomise, torch
 
 from qcrs_jax.bounds import randomised_lower, soft_bounds, soft_radius
 from qcrs_jax.certification.sequential import Sequential
 from qcrs_jax.convert.zoo import resolve
 from qcrs_jax.data.load import DATASETS, name_of
 from qcrs_jax.experiments import cli
-from qcrs_jax.experiments.bench.torch_nets import CifarResNet, LeNet, randomise
 from qcrs_jax.experiments.commands import demo
 from qcrs_jax.experiments.commands.method import request_of
 from qcrs_jax.experiments.commands.sweep import sweep_of
