@@ -75,6 +75,7 @@ def test_the_class_is_that_of_the_original_sigma():
 
 
 @pytest.mark.parametrize("name", ["golden", "bisection", "bayesian"])
+@pytest.mark.slow_for("bayesian")
 def test_simulated_searches_are_real_ones(name):
     # At the middle of a slab the class shares are known, and a sample changes its class at most once in sigma, as a
     # simulated one does: chosen sigmas, and so regrets, have one distribution.
@@ -117,6 +118,7 @@ def test_common_random_numbers_are_common_in_simulations_too():
     assert len(by_sigma) > 5 and by_sigma == sorted(by_sigma, reverse=True)
 
 
+@pytest.mark.slow
 def test_the_bayesian_search_beats_the_published_one_on_measured_curves():
     curves = measured()
     best = best_radius(curves, 0.12, 1.7).mean()
@@ -132,6 +134,7 @@ def test_the_bayesian_search_beats_the_published_one_on_measured_curves():
         assert ours > gain * published and ours > share * best
 
 
+@pytest.mark.slow
 def test_the_command_tells_searches_apart(tmp_path, capsys):
     curves, path = falling([0.3, 0.5, 0.8]), tmp_path / "curves.tsv"
     sigmas = curves.sigmas.tolist()
@@ -147,6 +150,24 @@ def test_the_command_tells_searches_apart(tmp_path, capsys):
     assert "sigma_lower < sigma_upper" in capsys.readouterr().err
     assert cli.main(["simulate", str(path), "--repeats", "0"]) == 2
     assert simulate.__doc__
+
+
+@pytest.fixture
+def two_searches(monkeypatch):
+    """The command compares the first and the last of its searches alone: each is compiled."""
+    every = simulate.searches
+
+    def two(sigma, asked):
+        found = every(sigma, asked)
+        return {name: found[name] for name in (min(found), max(found))}
+
+    monkeypatch.setattr(simulate, "searches", two)
+
+
+def test_the_command_compares_searches(tmp_path, capsys, two_searches):
+    assert hostile(tmp_path) == 0
+    out = capsys.readouterr().out
+    assert "1 images, 100,000 samples" in out and "bisection, as published" in out and "grid of expected" in out
 
 
 def hostile(tmp_path, lines=None, **changed):
@@ -194,7 +215,7 @@ def test_hostile_curves_are_refused_in_a_line(tmp_path, capsys, lines, changed, 
     assert message in said and said.count("\n") == 1
 
 
-def test_simulations_that_would_take_for_ever(tmp_path, capsys):
+def test_simulations_that_would_take_for_ever(tmp_path, capsys, two_searches):
     path = tmp_path / "curves.tsv"
     for words, message in (
         ("--repeats 1000000", "at most 1000"),

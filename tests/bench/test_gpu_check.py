@@ -17,6 +17,7 @@ from qcrs_jax.experiments.bench.report import Report
 from qcrs_jax.experiments.bench.sides import Clock
 
 
+@pytest.mark.slow
 def test_every_part_runs_from_a_checkout(tmp_path):
     command = [sys.executable, "-m", "qcrs_jax.experiments.bench.gpu_check"]
     command += ["--out", str(tmp_path), "--quick", "--minutes", "30"]

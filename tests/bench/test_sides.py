@@ -107,6 +107,7 @@ def test_both_sides_run_one_network_folded_or_not():
 
 
 @pytest.mark.parametrize(("weights", "compiler"), [("autocast", None), ("bfloat16", {"backend": "eager"})])
+@pytest.mark.slow_for("bfloat16-compiler1")
 def test_pytorch_counts_every_copy(weights, compiler):
     program = theirs.sampler(SMALL, torch.device("cpu"), 4, weights, True, compiler)
     assert program.copies == 4 and program.run(8) > 0

@@ -19,6 +19,7 @@ from qcrs_jax.experiments.bench import speed as benchmark
 from qcrs_jax.experiments.bench.speed import export_onnx, onnx_function
 
 
+@pytest.mark.slow
 def test_the_benchmark_prints_rates_ratios_and_one_compilation():
     command = [str(Path(sys.executable).with_name("qcrs-jax")), "benchmark"]
     command += "--depths 20 --batches 16 --seconds 0.1 --turns 1".split()

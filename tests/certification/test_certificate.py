@@ -97,6 +97,7 @@ def test_the_guarantee_holds_at_its_level():
 
 
 @pytest.mark.parametrize("search", [None, *SEARCHES])
+@pytest.mark.slow_for("bisection", "shrinking", "grid", "bayesian")
 def test_counts_do_not_depend_on_the_batch_size(search):
     image = jnp.full(SHAPE, 0.05)
     settings = search and searches.search(search, epsilon=0.05, search_n=130)
@@ -109,6 +110,7 @@ def test_counts_do_not_depend_on_the_batch_size(search):
 
 
 @pytest.mark.parametrize("search", [None, *SEARCHES])
+@pytest.mark.slow_for("bisection", "shrinking", "grid", "bayesian")
 def test_images_together_are_the_images_one_by_one(search):
     images = jnp.stack([at_distance(d) for d in (0.1, -0.3, 0.0)])
     settings = search and searches.search(search, epsilon=0.1, search_n=100)
@@ -119,6 +121,7 @@ def test_images_together_are_the_images_one_by_one(search):
 
 
 @pytest.mark.parametrize("search", [None, *SEARCHES])
+@pytest.mark.slow_for("bisection", "shrinking", "grid", "bayesian")
 def test_one_compilation_serves_selection_search_and_estimation(search):
     compilations, traces = [], []
 
@@ -173,6 +176,7 @@ def test_certify_works_inside_jit_and_vmap_and_never_overstates():
 
 @pytest.mark.parametrize("search", SEARCHES)
 @pytest.mark.parametrize("bracket", [(0.08, 0.9), (0.3, 2.0)])
+@pytest.mark.slow_for("shrinking", "grid", "bayesian")
 def test_qcrs_finds_the_known_sigma_of_a_slab(search, bracket):
     # R(s) of a slab has one maximum; its place for the search's own bound follows from exact probabilities.
     width, n = 1.2, 4000
@@ -191,6 +195,7 @@ def test_qcrs_finds_the_known_sigma_of_a_slab(search, bracket):
 
 
 @pytest.mark.parametrize("search", SEARCHES)
+@pytest.mark.slow_for("shrinking", "grid", "bayesian")
 def test_the_linear_classifier_keeps_its_true_radius_at_every_sigma(search):
     # Its radius is |d| at all sigmas, so no choice of sigma can help and none may overstate.
     ours = certify(linear, at_distance(0.25), 0.25, key=KEY, n=20_000, search=searches.search(search, 0.1, 1.0))
@@ -198,6 +203,7 @@ def test_the_linear_classifier_keeps_its_true_radius_at_every_sigma(search):
 
 
 @pytest.mark.parametrize("objective", ["lcb", "predictive"])
+@pytest.mark.slow_for("lcb")
 def test_the_trace_tells_what_the_search_did(objective):
     settings = dataclasses.replace(SETTINGS, objective=objective)
     found = search_sigma(linear, at_distance(0.3), 0.25, settings, key=KEY, n=20_000, alpha=0.01)
@@ -218,6 +224,7 @@ def test_the_trace_tells_what_the_search_did(objective):
 
 
 @pytest.mark.parametrize("search", ["bisection", "shrinking", "bayesian"])
+@pytest.mark.slow_for("shrinking", "bayesian")
 def test_these_searches_draw_afresh_each_time(search):
     settings = searches.search(search)
     found = search_sigma(by_sign, jnp.full(SHAPE, 0.05), 0.25, settings, key=KEY)
@@ -501,6 +508,27 @@ def said(process):
     return out
 
 
+THREE = """
+import sys, jax, numpy as np
+sys.path.insert(0, sys.argv[1])
+from classifiers import SHAPE, by_sign
+from qcrs_jax import GoldenSection, certify
+settings = GoldenSection(0.08, 0.9, epsilon=0.1, search_n=130)
+one, three = (
+    certify(by_sign, np.full(SHAPE, 0.05, np.float32), 0.25, n=777, search=settings, key=jax.random.key(11),
+            batch_size=7, devices=devices)
+    for devices in (jax.devices()[:1], jax.devices())
+)
+jax.tree.map(np.testing.assert_array_equal, one, three)
+print(len(jax.devices()), three.counts.sum())
+"""
+
+
+def test_counts_are_the_same_on_three_devices_as_on_one():
+    assert said(in_process(THREE, 3)).split() == ["3", "777"]
+
+
+@pytest.mark.slow
 def test_counts_are_the_same_on_any_number_of_devices_and_of_processes():
     first, text = said(in_process(RESULTS + DEVICES, 8)).split("\n", 1)
     assert first.split()[:3] == ["1", "8", "777"]
@@ -535,6 +563,7 @@ def test_each_image_may_have_a_sigma_a_number_of_samples_and_a_label():
     ("search", "estimate"),
     [(None, Sequential(decide=0.1)), (Bayesian(0.08, 0.9, search_n=100), Fixed())],
 )
+@pytest.mark.slow_for("search1-estimate1")
 def test_images_in_step_get_what_each_would_get_alone(search, estimate):
     images = jnp.stack([jnp.full(SHAPE, level) for level in (0.01, 0.3, 0.9)])
     keys = jax.random.split(KEY, 3)
@@ -575,12 +604,16 @@ def test_a_tolerance_is_refused_where_it_cannot_be_had():
             Soft(beta)
 
 
-def test_what_is_drawn_inside_jit_is_concluded_on_the_host():
+ESTIMATES = [Fixed(), Fixed("randomised"), Tolerance(0.05), Sequential(decide=0.1), Soft()]
+
+
+@pytest.mark.parametrize("estimate", ESTIMATES, ids="fixed randomised tolerance sequential soft".split())
+@pytest.mark.slow_for("randomised", "tolerance", "soft")
+def test_what_is_drawn_inside_jit_is_concluded_on_the_host(estimate):
     images = jnp.stack([at_distance(d) for d in (0.05, 0.3)])
-    for estimate in (Fixed(), Fixed("randomised"), Tolerance(0.05), Sequential(decide=0.1), Soft()):
-        arguments = {"key": KEY, "n": 1000, "search": SETTINGS, "estimate": estimate}
-        drawn = jax.jit(lambda images, a=arguments: draw(linear, images, 0.25, **a))(images)
-        jax.tree.map(np.testing.assert_array_equal, conclude(drawn), certify(linear, images, 0.25, **arguments))
+    arguments = {"key": KEY, "n": 1000, "search": SETTINGS, "estimate": estimate}
+    drawn = jax.jit(lambda images: draw(linear, images, 0.25, **arguments))(images)
+    jax.tree.map(np.testing.assert_array_equal, conclude(drawn), certify(linear, images, 0.25, **arguments))
 
 
 @pytest.mark.parametrize("several", [False, True])

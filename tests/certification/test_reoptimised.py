@@ -48,6 +48,7 @@ def find():
     return image, label, certified, np.asarray(near), held, searched
 
 
+@pytest.mark.slow
 def test_the_attack_stays_inside_the_certified_radius(find):
     image, label, certified, near, _, _ = find
     assert certified.prediction == label and certified.radius > 0.1

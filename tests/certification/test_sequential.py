@@ -122,6 +122,7 @@ def test_tables_are_the_bounds_on_the_safe_side(sequence):
         (GoldenSection(0.1, 0.5, search_n=200), {"decide": 0.3, "step": 200}),
     ],
 )
+@pytest.mark.slow_for("search2-settings2")
 def test_certify_stops_when_it_knows(search, settings):
     sequential = Sequential(**settings)
     distances = [-0.2, 0.05, 0.25, 0.29, 0.3, 0.31, 0.4, 0.8]

@@ -44,6 +44,7 @@ def quick(name, folder, *words):
     assert [file for file in written if not (folder / file).exists() and file != "exceptions.png"] == []
 
 
+@pytest.mark.slow
 def test_regret_from_runs_to_table_and_figure_and_again(tmp_path):
     quick("regret", tmp_path)
     lines = (tmp_path / "gaussian-golden.tsv").read_text()
@@ -53,6 +54,7 @@ def test_regret_from_runs_to_table_and_figure_and_again(tmp_path):
     assert (tmp_path / "gaussian-golden.tsv").read_text() == lines
 
 
+@pytest.mark.slow
 def test_the_frontier(tmp_path):
     quick("frontier", tmp_path)
     assert (tmp_path / "frontier.png").read_bytes().startswith(b"\x89PNG")
@@ -92,6 +94,7 @@ def base(tmp_path):
 
 
 @pytest.mark.parametrize("name, files", [("cifar10", 3), ("imagenet", 2)])
+@pytest.mark.slow_for("imagenet-2")
 def test_the_published_runs(base, tmp_path, name, files):
     quick(name, tmp_path / "out", "--base", base)
     runs = [read_run(path) for path in sorted((tmp_path / "out").glob("*.tsv"))]

@@ -60,6 +60,7 @@ def test_a_run_leaves_a_classifier_a_log_and_a_curve(folder, unbroken):
     assert "epoch 4/4" in unbroken.stdout and "certify unbroken" in unbroken.stdout
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_the_weights_it_is_given(folder, unbroken):
     words = [*SMALL, "--epochs", 1, "--init", "unbroken", "--lr", 1e-12]
     done = qcrs_jax("train", "further", *words, cwd=folder)
@@ -78,6 +79,7 @@ def test_images_that_are_kept_are_those_of_the_data_set():
             assert np.array_equal(image, dataset[index][0]) and label == dataset.labels[index]
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_weights(folder, unbroken):
     words = [PROGRAM, "train", "broken", *SMALL, "--epochs", "4"]
     process = subprocess.Popen(words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
@@ -163,6 +165,7 @@ def test_images_that_the_network_cannot_take_are_refused(tmp_path):
     assert "--arch lenet does not take images of shape (32, 32, 3)" in done.stderr
 
 
+@pytest.mark.slow
 def test_macer_trains_and_its_export_certifies(folder):
     done = qcrs_jax("train", "macer", *SMALL, "--method", "macer", "--copies", 2, "--epochs", 1, cwd=folder)
     assert done.returncode == 0, done.stderr

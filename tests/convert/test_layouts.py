@@ -84,6 +84,7 @@ def imagenet(arch, stem=7, num_classes=1000):
 
 
 @pytest.mark.parametrize("arch", IMAGENET)
+@pytest.mark.slow_for("resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "wide_resnet101_2")
 def test_torchvision_resnets(tmp_path, arch):
     net = imagenet(arch) if arch == "resnet50" else imagenet.__wrapped__(arch)  # the large ones are not kept
     path = save(net.state_dict(), tmp_path / "net.pth")
@@ -94,6 +95,7 @@ def test_torchvision_resnets(tmp_path, arch):
     assert count_parameters(model) == IMAGENET[arch][-1]
 
 
+@pytest.mark.slow
 def test_cohen_s_resnet50_and_data_parallel(tmp_path):
     net = imagenet("resnet50")
     path = save(cohen(net, "resnet50", "1.module."), tmp_path / "checkpoint.pth.tar")
@@ -123,6 +125,7 @@ def ddrs_resnet18():
     return calibrated(randomise(net), (32, 32, 3))
 
 
+@pytest.mark.slow
 def test_ddrs_s_networks_of_cifar10(tmp_path):
     for net, arch, options in [
         (wide_resnet(40, 2), "cifar_wide_resnet", {"depth": 40, "widen": 2}),
@@ -203,6 +206,7 @@ def timm_file(folder, config):
     return path
 
 
+@pytest.mark.slow
 def test_timm_s_files(tmp_path):
     path = timm_file(tmp_path, None)
     spec = assert_same_logits(path, imagenet("resnet18"), "imagenet", shape=(64, 64, 3))
@@ -283,6 +287,7 @@ def test_wide_resnets_that_are_damaged(tmp_path, key, shape, words):
     assert_refused(content, tmp_path, *words)
 
 
+@pytest.mark.slow
 def test_macer_resnet110(tmp_path):
     spec = assert_same_logits(save(macer(resnet(110)), tmp_path / "net.pth"), resnet(110), "none")
     assert spec.source["layout"] == "MACER"

@@ -308,6 +308,7 @@ def test_names_of_the_classes_in_a_file(tmp_path):
 
 @pytest.mark.parametrize("depth", [8, 14, 26, 50])
 @pytest.mark.parametrize("option_a", [False, True])
+@pytest.mark.slow_for("50")
 def test_cifar_resnets_of_any_depth(tmp_path, depth, option_a):
     net = of_classes(10, 3, depth, option_a)
     content = {"state_dict": net.state_dict(), "arch": f"resnet{depth}"}
@@ -380,6 +381,7 @@ def test_an_image_size_that_is_assumed_is_said(tmp_path, stem, classes, said):
 
 @pytest.mark.parametrize("pool", [False, True])
 @pytest.mark.parametrize("stem", [3, 7])
+@pytest.mark.slow_for("7")
 def test_a_max_pool_that_no_tensor_tells(tmp_path, stem, pool):
     net = resnet18(stem, 10, pool)
     path = save({"state_dict": net.state_dict()}, tmp_path / "net.pth")

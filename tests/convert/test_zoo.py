@@ -28,6 +28,7 @@ def test_its_accuracy_is_that_of_its_log(name):
 
 
 @pytest.mark.parametrize("name", [name for name in zoo.entries() if name.startswith("cifar10")])
+@pytest.mark.slow
 def test_its_accuracy_is_that_of_its_log_on_cifar10(name, real_images):
     images, labels = real_images
     dataset = Dataset("cifar10", "test", "", list("abcdefghij"), labels, lambda i: images[i], "")

@@ -73,6 +73,7 @@ def real_images(tmp_path_factory):
 
 
 @pytest.mark.parametrize("source", ["images", "images.tar.gz"])
+@pytest.mark.slow_for("images.tar.gz")
 def test_a_real_data_set_prepared_on_disk_is_certified_by_its_name(real_images, tmp_path, no_tensorflow, source):
     prepare = [sys.executable, "-m", "qcrs_jax.experiments.commands.prepare_tfds"]
     printed = run([*prepare, "cifar10", real_images / source, tmp_path / "tfds"], no_tensorflow, tmp_path)

@@ -40,11 +40,12 @@ def test_classifier_is_the_unfolded_network_on_normalised_images(tmp_path, optio
 
 
 @pytest.mark.parametrize("arch, options", [("cifar_resnet20", {}), ("cifar_wide_resnet", {"depth": 16})])
+@pytest.mark.slow_for("cifar_resnet20-options0")
 def test_the_form_of_a_tpu_is_the_same_function_under_vmap_and_with_derivatives(arch, options):
     spec = Spec(arch, 10, (32, 32, 3), (0.5,), (0.25,), options)
     forms = [Classifier(spec, build(spec)).inference(platform) for platform in ("cpu", "tpu")]
     x = jnp.asarray(images(4, (32, 32, 3))).reshape(2, 2, 32, 32, 3)
-    found = [jax.vmap(lambda x, form=form: jax.jvp(form, (x,), (0.1 * x,)))(x) for form in forms]
+    found = [jax.jit(jax.vmap(lambda x, form=form: jax.jvp(form, (x,), (0.1 * x,))))(x) for form in forms]
     for cpu, tpu in zip(*found):
         assert abs(tpu - cpu).max() <= 1e-5 * abs(cpu).max() > 0
 
@@ -66,7 +67,7 @@ def test_all_forms_are_the_same_function(form):
     spec = Spec("cifar_resnet20", 10, (32, 32, 3), (0.5,), (0.25,))
     classifier = Classifier(spec, build(spec))
     classify, x = classifier.inference(form), jnp.asarray(images(3, (32, 32, 3)))
-    np.testing.assert_allclose(classify(x), classifier.classify(x), atol=1e-5)
+    np.testing.assert_allclose(jax.jit(classify)(x), jax.jit(classifier.classify)(x), atol=1e-5)
     jaxpr = jax.make_jaxpr(classify)(x)
     assert str(jaxpr).count("scan[") - str(jaxpr).count("unroll=2") == (0 if form.unrolled else 3)
     joined = [layer.columns for _, layer in nnx.iter_modules(_network(classify)) if isinstance(layer, ConvNorm)]
@@ -80,7 +81,7 @@ def test_a_packed_stem_is_the_same_function(shape):
     x = jnp.asarray(images(2, shape))
     packed = classifier.inference(Form(packed=True))
     assert _network(packed).conv1.conv.kernel.shape == (4, 4, 16 if shape[2] == 3 else 8, 64)
-    np.testing.assert_allclose(packed(x), classifier.inference(Form())(x), atol=1e-4)
+    np.testing.assert_allclose(jax.jit(packed)(x), jax.jit(classifier.inference(Form()))(x), atol=1e-4)
 
 
 def _network(classify):
@@ -93,7 +94,7 @@ def test_images_side_by_side_do_not_see_each_other(batch, shape):
     spec = Spec("cifar_resnet14", 5, shape, (0.5,), (0.25,), {"shortcut": "option_a"})
     classifier = Classifier(spec, build(spec))
     x = jnp.asarray(images(batch, shape))
-    beside, plain = (classifier.inference(form) for form in (Form(beside=16), Form(())))
+    beside, plain = (jax.jit(classifier.inference(form)) for form in (Form(beside=16), Form(())))
     np.testing.assert_allclose(beside(x), plain(x), atol=1e-5)
     alone = beside(x.at[1:].set(7.0))[0]
     np.testing.assert_allclose(alone, beside(x)[0], atol=1e-5)
@@ -126,6 +127,7 @@ def test_folding_leaves_no_batch_normalisation_and_the_given_network_as_it_was(t
 
 
 @pytest.mark.parametrize("arch", ["lenet", "cifar_resnet20", "resnet50", "cifar_wide_resnet"])
+@pytest.mark.slow_for("resnet50")
 def test_every_product_of_a_bfloat16_classifier_is_one_of_bfloat16(arch):
     shape = (28, 28, 1) if arch == "lenet" else (32, 32, 3)
     model = nnx.eval_shape(lambda: build(Spec(arch, 7, shape, (0.5,), (0.5,))))
@@ -159,6 +161,7 @@ def test_folding_survives_small_variances():
 
 @pytest.mark.parametrize("depth", [20, 110])
 @pytest.mark.parametrize("option_a", [False, True])
+@pytest.mark.slow_for("110")
 def test_as_many_parameters_as_pytorch(depth, option_a):
     expected = sum(p.numel() for p in resnet(depth, option_a).parameters())
     model = abstract(f"cifar_resnet{depth}", **({"shortcut": "option_a"} if option_a else {}))
@@ -267,6 +270,7 @@ def test_spec_refuses(change, words):
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.slow_for("resnet101", "resnet152", "wide_resnet50_2", "wide_resnet101_2")
 def test_every_architecture_gives_logits_per_image(arch):
     shape = (28, 28, 1) if arch == "lenet" else (32, 32, 3)
     spec = Spec(arch, 7, shape, (0.5,), (0.5,))

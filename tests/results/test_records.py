@@ -133,6 +133,7 @@ def test_a_file_torn_at_any_byte_is_completed_to_the_same_bytes(tmp_path):
         assert path.read_bytes() == whole
 
 
+@pytest.mark.slow
 def test_writers_killed_at_random_moments_leave_what_an_unbroken_one_does():
     # In a process of its own, without the threads of JAX, which must not be forked.
     command = [sys.executable, HELPERS / "kill_runs.py", "writer", "150"]

@@ -91,6 +91,7 @@ def start(options, together=1):
 @pytest.mark.parametrize(
     ("name", "together"), [*((name, 1) for name in CALLS), ("golden", 2), ("sequential", 2), ("labels", 2)]
 )
+@pytest.mark.slow_for("bayesian-1", "ddrs-1", "tolerance-1", "soft-1", "golden-2", "sequential-2", "labels-2")
 def test_the_program_that_is_measured_is_the_run_s_and_is_compiled_once(name, together):
     call = first_call(lambda: start(CALLS[name], together))
     before = len(compiled)
@@ -203,6 +204,7 @@ METHODS = {
 
 
 @pytest.mark.parametrize("name", METHODS)
+@pytest.mark.slow_for("bisection", "shrinking", "grid", "bayesian", "ddrs", "soft", "sequential")
 def test_a_run_draws_the_samples_that_it_said_and_a_dry_run_says_the_same(name, tmp_path, capsys):
     words = ["certify", ZOO, tmp_path / "new" / "r.tsv", *SMALL, *THREE, *METHODS[name].split()]
     run(*words, "--dry_run")

@@ -136,6 +136,7 @@ assert Launcher(start, 2**23, print)(image)().counts.tolist() == expected
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits its own memory as Linux can")
+@pytest.mark.slow
 def test_memory_that_is_full_in_truth():
     done = subprocess.run([sys.executable, "-c", STARVED], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -171,6 +171,7 @@ print(len(jax.devices()))
 """
 
 
+@pytest.mark.slow
 def test_devices_share_the_copies_and_change_nothing_but_rounding():
     environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=3", "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-c", DEVICES, str(HELPERS)]
