@@ -1,7 +1,7 @@
 """Kills what writes results, again and again at random moments, and checks that nothing is lost, doubled or torn.
 
     python tests/helpers/kill_runs.py writer 120     a process that only writes lines, one after another
-    python tests/helpers/kill_runs.py run 100        `qcrs-jax certify`, on images that come with the package; some minutes
+    python tests/helpers/kill_runs.py run 100        `qcrs-jax certify`, on images of the package; some minutes
 
 Whenever the work is finished it is compared with what an unbroken one writes, and begun again.
 """
