@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import program
 import pytest
 
 from qcrs_jax.convert.load import load_classifier
@@ -39,7 +40,7 @@ def folder(tmp_path_factory):
 
 
 def qcrs_jax(*words, cwd):
-    return subprocess.run([PROGRAM, *map(str, words)], cwd=cwd, capture_output=True, text=True)
+    return program.qcrs_jax(*words, cwd=cwd, ok=False)
 
 
 @pytest.fixture(scope="module")
