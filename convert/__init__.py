@@ -10,8 +10,8 @@ fill.py            weights into the network, and out of it
 load.py            opening anything: load_classifier
 export.py          a classifier to a PyTorch file
 check.py           whether a classifier fits a data set
+conversion.py      a PyTorch file to a directory, and what is said of it
 zoo.py             the classifiers that come with the package
-command.py, flags.py   the command line
 """
 
 import sys

@@ -1,7 +1,14 @@
-"""`python -m convert CHECKPOINT OUT_DIR`, the same as `qcrs-jax convert`."""
+"""`python -m qcrs_jax.convert CHECKPOINT OUT_DIR`, the same as `qcrs-jax convert`."""
 
 import sys
 
-from qcrs_jax.experiments.cli import main
 
-sys.exit(main(["convert", *sys.argv[1:]]))
+def main() -> int:
+    """Runs the command, which is of the program and not of the converter."""
+    from qcrs_jax.experiments.cli import main
+
+    return main(["convert", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from qcrs_jax.data.load import Dataset
-from qcrs_jax.errors import UserError
+from qcrs_jax.errors import UserError, setting
 from qcrs_jax.models import Classifier, Spec, family_of
 
 BATCH = 100
@@ -77,12 +77,12 @@ def _remedy(spec, shape):
     """What to do about images of `shape`, which the network of `spec` was not opened for."""
     takes, of_imagenet = tuple(spec.image_shape), spec.image_shape[0] == 224 and spec.num_classes == 1000
     if family_of(spec.arch).one_size or of_imagenet or shape[2:] != takes[2:]:
-        return "convert the images or --resize them, or take another checkpoint"
+        return f"convert the images, or have them made smaller by {setting('resize')}, or take another checkpoint"
     larger = shape[0] >= takes[0] and shape[1] >= takes[1]
     return (
         f"its layers take any size: if it was trained on images of {shape[0]} x {shape[1]}, open or convert the "
-        f"PyTorch file with --image_size {shape[0]} {shape[1]} (image_size= of load_classifier)"
-        + ("; if it was trained on such images made smaller, --resize them" if larger else "")
+        f"PyTorch file with {setting('image_size')} {shape[0]} {shape[1]}"
+        + (f"; if it was trained on such images made smaller, say so by {setting('resize')}" if larger else "")
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from qcrs_jax.errors import setting
 from qcrs_jax.models.checkpoint import CheckpointError
 
 from .files.tensor import Storage, Tensor
@@ -57,7 +58,7 @@ def choose(content, path: Path, field: str | None, prefix: str | None, leave_out
     left_out = [str(key) for key in entries if isinstance(key, str) and key.startswith(leave_out)] if leave_out else []
     idle = [start for start in leave_out if not any(name.startswith(start) for name in left_out)]
     if idle:
-        raise CheckpointError(f"{path}: leave_out {idle[0]!r}: no name in {_called(found)} begins so")
+        raise CheckpointError(f"{path}: {setting('leave_out')} {idle[0]!r}: no name in {_called(found)} begins so")
     entries = {key: value for key, value in entries.items() if not left_out or key not in set(left_out)}
     _check_tensors(entries, path, found)
     normalisers, tensors = split_normalisers(entries)
@@ -77,7 +78,8 @@ def choose(content, path: Path, field: str | None, prefix: str | None, leave_out
     parts = [name for name in left_out if name.startswith(prefix) and in_own_layers(name[len(prefix) :])]
     if parts:
         raise CheckpointError(
-            f"{path}: leave_out: {parts[0]!r} is a part of the network's own layers, without which it is another one"
+            f"{path}: {setting('leave_out')}: {parts[0]!r} is a part of the network's own layers, without which it is "
+            "another one"
         )
     if left_out:
         notes.append(f"Left out, as was asked: {listed(left_out)}.")
@@ -119,8 +121,9 @@ def _dictionary(content, path, field):
     dictionaries = dict(_containers(content))
     if field is not None:
         if field not in dictionaries:
-            others = f"there are {listed(dictionaries)}" if dictionaries else "it has no fields; leave field out"
-            raise CheckpointError(f"{path}: field {field!r} is no dictionary in it; {others}")
+            none = f"it has no fields; leave {setting('field')} out"
+            others = f"there are {listed(dictionaries)}" if dictionaries else none
+            raise CheckpointError(f"{path}: {setting('field')} {field!r} is no dictionary in it; {others}")
         return field, dictionaries[field], []
     holding = {name: d for name, d in dictionaries.items() if any(isinstance(v, Tensor) for v in d.values())}
     networks = {name: d for name, d in holding.items() if stems(key for key in d if isinstance(key, str))}
@@ -128,8 +131,8 @@ def _dictionary(content, path, field):
         first, *rest = networks
         if not all(_equal(networks[first], networks[name]) for name in rest):
             raise CheckpointError(
-                f"{path}: holds the weights of several networks, in its fields {listed(networks)}; say which with "
-                f"--field (field= of load_classifier), as in --field {first}"
+                f"{path}: holds the weights of several networks, in its fields {listed(networks)}; say which by "
+                f"{setting('field')}, as in {setting('field')} {first}"
             )
         others = f"The fields {listed(networks)} hold the same weights; one of them is used."
         return first, networks[first], [others]
@@ -165,7 +168,7 @@ def _check_tensors(entries, path, found):
             what = f"{value.name!r}, which is not read" if isinstance(value, Unused) else what
             raise CheckpointError(
                 f"{path}: {_called(found)} is no state_dict: {key[:100]!r} is not a tensor but {what}; "
-                f"--leave_out {key[:100]} opens the rest without it, if it is not of the network"
+                f"{setting('leave_out')} {key[:100]} opens the rest without it, if it is not of the network"
             )
 
 
@@ -194,7 +197,9 @@ def _prefix(tensors, path, given):
     found = stems(tensors)
     if given is not None:
         if not any(name.startswith(given) for name in tensors):
-            raise CheckpointError(f"{path}: prefix {given!r}: no name begins so; first names: {listed(tensors, 4)}")
+            raise CheckpointError(
+                f"{path}: {setting('prefix')} {given!r}: no name begins so; first names: {listed(tensors, 4)}"
+            )
         return given, []
     if not found:
         return "", []
@@ -210,11 +215,11 @@ def _prefix(tensors, path, given):
     if attacked := _attacked(found, groups):
         return attacked, [
             f"The network is stored under {listed(found)}, with other weights in each; those of {attacked!r} are used, "
-            "as the program that writes such files loads them last. --prefix chooses the other."
+            "as the program that writes such files loads them last. The setting prefix chooses the other."
         ]
     raise CheckpointError(
-        f"{path}: holds several networks, whose names begin with {listed(found)}; say which with --prefix "
-        f"(prefix= of load_classifier), as in --prefix {first or repr(first)}"
+        f"{path}: holds several networks, whose names begin with {listed(found)}; say which by {setting('prefix')}, as "
+        f"in {setting('prefix')} {first or repr(first)}"
     )
 
 
@@ -245,8 +250,7 @@ def _equal(ours, theirs):
 def _refuse_strays(names, prefix, path):
     raise CheckpointError(
         f"{path}: tensor {names[0]!r} lacks the prefix {prefix!r} of the others; if it is not of the network, "
-        f"--prefix {prefix or repr('')} (prefix= of load_classifier) opens the network alone and leaves out: "
-        f"{listed(names)}"
+        f"{setting('prefix')} {prefix or repr('')} opens the network alone and leaves out: {listed(names)}"
     )
 
 

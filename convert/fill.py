@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from flax import nnx
 
+from qcrs_jax.errors import setting
 from qcrs_jax.models import Classifier, Spec, build, family_of
 from qcrs_jax.models.checkpoint import CheckpointError, fill
 
@@ -71,8 +72,8 @@ def _unplaced(unused, found):
     if len(outside) < len(unused):
         return words
     return (
-        f"{words}; if it is not of the network, --leave_out {outside[0]} (leave_out= of load_classifier) opens the "
-        f"rest without it. Such are: {listed(outside)}"
+        f"{words}; if it is not of the network, {setting('leave_out')} {outside[0]} opens the rest without it. Such "
+        f"are: {listed(outside)}"
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from numbers import Integral
 from pathlib import Path
 
+from qcrs_jax.errors import setting, text_of
 from qcrs_jax.files import check_regular, reads
 from qcrs_jax.models import Classifier, family_of
 from qcrs_jax.models.checkpoint import CheckpointError, is_classifier, restore_classifier
@@ -51,7 +52,9 @@ class Opening:
         }
         for name, right in kinds.items():
             if not right:
-                raise CheckpointError(f"{name} cannot be {getattr(self, name)!r}; see the arguments of load_classifier")
+                raise CheckpointError(
+                    f"{setting(name)} cannot be {getattr(self, name)!r}; see the arguments of load_classifier"
+                )
 
 
 @reads("path", CheckpointError)
@@ -115,16 +118,23 @@ def _check_agrees(spec, opening, path):
     again = "convert the PyTorch file again for another"
     if normalization is not None and parse_normalization(normalization) != (spec.mean, spec.std):
         raise CheckpointError(
-            f"{path}: was converted with the normalisation {spec.mean} / {spec.std}, not {normalization}; {again}"
+            f"{path}: was converted with the normalisation {spec.mean} / {spec.std}, not {normalization} "
+            f"({setting('normalization')}); {again}"
         )
     size = (size, size) if isinstance(size, int) else size
     if size is not None and tuple(size) != spec.image_shape[:2]:
-        raise CheckpointError(f"{path}: was converted for images of {spec.image_shape}, not of {tuple(size)}; {again}")
+        raise CheckpointError(
+            f"{path}: was converted for images of {spec.image_shape}, not of {tuple(size)} ({setting('image_size')}); "
+            f"{again}"
+        )
     if pool is not None and pool != bool(family_of(spec.arch).max_pool(spec.arch, spec.options)):
-        raise CheckpointError(f"{path}: was converted with {'no' if pool else 'a'} max pool behind the stem; {again}")
+        raise CheckpointError(
+            f"{path}: was converted with {'no' if pool else 'a'} max pool behind the stem ({setting('max_pool')}); "
+            f"{again}"
+        )
     for name in ("field", "prefix", "leave_out"):
         if getattr(opening, name) not in (None, (), _said(spec, name)):
-            raise CheckpointError(f"{path}: is a converted classifier, which has no {name} to choose; {again}")
+            raise CheckpointError(f"{path}: is a converted classifier, which has no {setting(name)} to choose; {again}")
 
 
 def _said(spec, name):
@@ -150,7 +160,7 @@ def convert_file(path: Path, opening: Opening | None = None) -> Classifier:
     try:
         mean, std = parse_normalization(normalization)
     except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+        raise CheckpointError(f"{path}: {text_of(error)}") from error
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     source = {"file": path.name, "sha256": digest, "layout": found.layout.name, "normalization": normalization}
@@ -185,5 +195,5 @@ def _ask_normalization(found, path):
     return (
         f"{path}: the layout ({found.layout.name}, images of {channels} channel(s), {classes} classes) does not tell "
         f"how images are normalised. {f'Known for such files: {known}. ' if known else ''}"
-        f"Say it with --normalization cifar10, cifar100, imagenet, none, or {form} (normalization= of load_classifier)"
+        f"Say it by {setting('normalization')} cifar10, cifar100, imagenet, none, or {form}"
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from qcrs_jax.errors import UserError
+from qcrs_jax.errors import UserError, setting
 from qcrs_jax.files import read_regular
 from qcrs_jax.models.checkpoint import CheckpointError
 
@@ -33,13 +33,14 @@ def parse_normalization(text: str) -> tuple[tuple[float, ...], tuple[float, ...]
         mean, std = numbers_of(text)
     except (ValueError, AttributeError):
         raise CheckpointError(
-            f"normalisation {text!r} is neither one of {', '.join(NORMALIZATIONS)} nor MEAN,.../STD,..."
+            f"normalisation {text!r} is neither one of {', '.join(NORMALIZATIONS)} nor MEAN,.../STD,..., which "
+            f"{setting('normalization')} takes"
         ) from None
     if max(map(abs, mean)) > 2 or max(std) > 2:
         scaled = "/".join(",".join(f"{v / 255:.4g}" for v in part) for part in (mean, std))
         raise CheckpointError(
             f"normalisation {text!r} is of pixels from 0 to 255; images are in [0, 1] here. If the network takes "
-            f"pixels normalised so, say --normalization {scaled} (normalization= of load_classifier)"
+            f"pixels normalised so, say {setting('normalization')} {scaled}"
         )
     return mean, std
 
@@ -118,7 +119,7 @@ def stored_normalization(normalisers: dict[str, Tensor], path: Path) -> str | No
         texts["/".join(",".join(str(value) for value in values) for values in (mean, std))] = parent
     if len(texts) > 1:
         raise CheckpointError(
-            f"{path}: stores several normalisations: {'; '.join(texts)}; leave all out but one with --leave_out, of "
-            + ", ".join(f"{parent}." for parent in texts.values())
+            f"{path}: stores several normalisations: {'; '.join(texts)}; leave all out but one by "
+            f"{setting('leave_out')}, of " + ", ".join(f"{parent}." for parent in texts.values())
         )
     return next(iter(texts), None)

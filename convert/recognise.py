@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from qcrs_jax.errors import setting
 from qcrs_jax.models import FAMILIES
 from qcrs_jax.models.checkpoint import CheckpointError
 from qcrs_jax.models.family import Family, Layout, Network, Wrapping
@@ -130,22 +131,24 @@ def as_asked(
     max_pool = found.recorded.get("max_pool") if max_pool is None else max_pool
     size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size or (h, w))
     if len(size) != 2 or not all(1 <= side <= 10_000 for side in size):
-        raise CheckpointError(f"{path}: image_size is one number of pixels or two, height and width, not {image_size}")
+        raise CheckpointError(
+            f"{path}: {setting('image_size')} is one number of pixels or two, height and width, not {image_size}"
+        )
     if family.one_size and size != (h, w):
         raise CheckpointError(
             f"{path}: {family.title} takes images of {h} x {w} alone, as {family.one_size}; "
-            f"image_size {size[0]} x {size[1]} is no choice"
+            f"{setting('image_size')} {size[0]} x {size[1]} is no choice"
         )
     said, options, pool = [], dict(network.options), family.max_pool(network.arch, network.options)
     usual = network.num_classes == 1000 if h == 224 else network.num_classes in (10, 100) and channels == 3
     if image_size is None and not usual and not family.one_size:
-        said.append(f"Images of {h} x {w} are assumed, as no tensor tells their size; --image_size sets it.")
+        said.append(f"Images of {h} x {w} are assumed, as no tensor tells their size; image_size sets it.")
     if max_pool is not None:
         if pool is None:
-            raise CheckpointError(f"{path}: max_pool is of ResNets; a {network.arch} has no such choice")
+            raise CheckpointError(f"{path}: {setting('max_pool')} is of ResNets; a {network.arch} has no such choice")
         options |= {} if max_pool == pool else {"max_pool": max_pool}
     elif pool is False and ("stem" in options or size != (h, w)):
-        said.append("No max pool is assumed behind its 3x3 stem, as no tensor tells it; --max_pool sets one.")
+        said.append("No max pool is assumed behind its 3x3 stem, as no tensor tells it; max_pool sets one.")
     network = network._replace(image_shape=(*size, channels), options=options)
     return found._replace(network=network, notes=(*found.notes, *said))
 

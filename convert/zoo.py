@@ -1,7 +1,6 @@
 """The zoo: classifiers trained with `qcrs-jax train` that come with the package, opened as `zoo:NAME`.
 
-`qcrs-jax certify zoo:NAME RESULTS ...` and `load_classifier("zoo:NAME")` open one. --commands prints how each was made;
-the log of its training lies beside its weights.
+`load_classifier("zoo:NAME")` opens one. `qcrs-jax zoo` lists them; the log of its training lies beside its weights.
 """
 
 import json
@@ -13,23 +12,17 @@ FOLDER = Path(__file__).parent / "weights"
 PREFIX = "zoo:"
 
 
-def add_arguments(parser):
-    parser.add_argument("--commands", action="store_true", help="print the commands that made them")
-
-
-def run(args):
-    for name, entry in entries().items():
-        print(f"{PREFIX}{name}")
-        if args.commands:
-            print(f"  {entry['command']}")
-            continue
-        print(f"  {entry['arch']} on {entry['dataset']}, trained by {entry['method']} at sigma {entry['sigma']:g}")
-        print(f"  test accuracy {entry['clean_accuracy']:.3f} clean, {entry['noisy_accuracy']:.3f} under that noise")
-
-
 def entries() -> dict[str, dict]:
     """What is in the zoo: name -> arch, dataset, method, sigma, clean_accuracy, noisy_accuracy, command, file."""
     return json.loads((FOLDER / "zoo.json").read_text())
+
+
+def described(entry: dict) -> str:
+    """What an entry is, and how accurate: two lines."""
+    return (
+        f"  {entry['arch']} on {entry['dataset']}, trained by {entry['method']} at sigma {entry['sigma']:g}\n"
+        f"  test accuracy {entry['clean_accuracy']:.3f} clean, {entry['noisy_accuracy']:.3f} under that noise"
+    )
 
 
 def resolve(path: str | Path) -> Path:

@@ -4,9 +4,9 @@ import argparse
 import os
 import sys
 import traceback
+from collections.abc import Callable
+from typing import NamedTuple
 
-from qcrs_jax.convert import command as convert
-from qcrs_jax.convert import export, zoo
 from qcrs_jax.errors import UserError
 from qcrs_jax.printable import printable_lines
 from qcrs_jax.version import version
@@ -16,9 +16,11 @@ from .commands import (
     benchmark,
     certify,
     compare,
+    convert,
     curve,
     demo,
     experiment,
+    export,
     export_program,
     memory,
     plot,
@@ -31,6 +33,7 @@ from .commands import (
     train,
     verify,
     visualize,
+    zoo,
 )
 from .commands.flags import Parser
 from .run.stopped import Stopped
@@ -61,19 +64,34 @@ COMMANDS = {
 }
 
 
+class Invoked(NamedTuple):
+    """How a command was invoked, for commands that run others.
+
+    run: runs its parsed arguments.
+    names: of settings, the flags that were typed.
+    main: words -> exit status, of any command.
+    arguments_of: the name of a command and its words -> its parsed arguments.
+    """
+
+    run: Callable
+    names: dict[str, str]
+    main: Callable
+    arguments_of: Callable
+
+
 def parser_of(command: str) -> Parser:
     """The parser of one command."""
     return _completed(Parser(prog=f"qcrs-jax {command}", description=COMMANDS[command].__doc__), command)
 
 
 def arguments_of(command: str, words: list[str]) -> argparse.Namespace:
-    """The arguments of one command; `run` of them is what runs it."""
+    """The arguments of one command."""
     return parser_of(command).parse_args(words)
 
 
 def _completed(parser, command):
     COMMANDS[command].add_arguments(parser)
-    parser.set_defaults(run=COMMANDS[command].run, names=parser.names, main=main, command=arguments_of)
+    parser.set_defaults(invoked=Invoked(COMMANDS[command].run, parser.names, main, arguments_of))
     return parser
 
 
@@ -103,9 +121,9 @@ def main(argv: list[str] | None = None) -> int:
         _completed(subparsers.add_parser(name, help=summary, description=module.__doc__), name)
     args = parser.parse_args(words)
     try:
-        args.run(args)
+        args.invoked.run(args)
     except UserError as error:
-        print(printable_lines(f"qcrs-jax: error: {error.named(args.names)}"), file=sys.stderr)
+        print(printable_lines(f"qcrs-jax: error: {error.named(args.invoked.names)}"), file=sys.stderr)
         if getattr(args, "distributed", False):
             _exit(2)  # the other hosts see at once that this one is gone
         return 2

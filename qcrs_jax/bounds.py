@@ -12,21 +12,23 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from scipy import special
 
+from .errors import SettingError
+
 LEAST_ALPHA = 1e-300
 """The least failure probability that can be asked for; its parts for looks and classes are floats as well."""
 
 
 def check_asked_alpha(alpha) -> None:
-    """Raises ValueError unless LEAST_ALPHA <= alpha < 1."""
+    """Raises SettingError unless LEAST_ALPHA <= alpha < 1."""
     check_alpha(alpha)
     if np.any(np.asarray(alpha) < LEAST_ALPHA):
-        raise ValueError(f"alpha is a failure probability and must be at least {LEAST_ALPHA:g}, not {alpha}")
+        raise SettingError(f"{{alpha}} is a failure probability and must be at least {LEAST_ALPHA:g}, not {alpha}")
 
 
-def check_alpha(alpha) -> None:
-    """Raises ValueError unless 0 < alpha < 1."""
+def check_alpha(alpha, name: str = "alpha") -> None:
+    """Raises SettingError, which calls it `name`, unless 0 < alpha < 1."""
     if not np.all((np.asarray(alpha) > 0) & (np.asarray(alpha) < 1)):
-        raise ValueError(f"alpha is a failure probability and must lie in (0, 1), not {alpha}")
+        raise SettingError(f"{{{name}}} is a failure probability and must lie in (0, 1), not {alpha}")
 
 
 def clopper_pearson_lower(successes, n, alpha):

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from .errors import SettingError
+
 ValueRange = tuple[float | int, float | int] | None
 UNIT = (0.0, 1.0)
 CHANNELS = (1, 2, 3, 4)
@@ -60,7 +62,7 @@ def _range(value_range):
     except (TypeError, ValueError):
         low = high = np.nan
     if not -np.inf < low < high < np.inf:
-        raise ValueError(f"value_range must be (low, high) with low < high, or None, not {value_range!r}")
+        raise SettingError(f"{{value_range}} must be (low, high) with low < high, or None, not {value_range!r}")
     return low, high
 
 
@@ -154,25 +156,27 @@ def for_each(images, name: str, value, dtype, axes: int = 0) -> jax.Array:
         of = (
             f"{len(images)} images: give one number, or one for each image" if several else "one image: give one number"
         )
-        raise ValueError(f"{name} has shape {value.shape[: value.ndim - axes]} for {of}")
+        raise SettingError(f"{{{name}}} has shape {value.shape[: value.ndim - axes]} for {of}")
     return value
 
 
 def check_sigma(sigma, value_range: ValueRange = UNIT, name: str = "sigma") -> None:
-    """Raises ValueError for a noise level that is not positive and finite, or far above the range of the images."""
+    """Raises SettingError for a noise level that is not positive and finite, or far above the range of the images."""
     if isinstance(sigma, Tracer):
         return
     values = np.asarray(sigma)
     if values.dtype.kind not in "fiu" and not jnp.issubdtype(values.dtype, jnp.floating):
         raise TypeError(f"{name} is the standard deviation of the noise, a number, not {_described(sigma)}")
     if not np.all((np.float32(values) > 0) & (np.float32(values) < np.inf)):
-        raise ValueError(f"{name} is the standard deviation of the noise and must be positive and finite, not {sigma}")
+        raise SettingError(
+            f"{{{name}}} is the standard deviation of the noise and must be positive and finite, not {sigma}"
+        )
     if value_range is None:
         return
     low, high = _range(value_range)
     if np.max(values) > LARGEST_SIGMA * (high - low):
-        raise ValueError(
-            f"{name} = {np.max(values):g} is more than {LARGEST_SIGMA} times the range [{low:g}, {high:g}] of the "
+        raise SettingError(
+            f"{{{name}}} = {np.max(values):g} is more than {LARGEST_SIGMA} times the range [{low:g}, {high:g}] of the "
             f"images; sigma is in their units: a level of {np.max(values):g} out of 255 is {np.max(values) / 255:.3g}"
         )
 
@@ -182,7 +186,7 @@ def whole_number(name: str, value, least: int | None = 1) -> Any:
 
     Raises:
         TypeError: not a number, or not whole.
-        ValueError: less than `least`.
+        SettingError: less than `least`.
     """
     if isinstance(value, Tracer):
         return value
@@ -190,12 +194,12 @@ def whole_number(name: str, value, least: int | None = 1) -> Any:
     if array.dtype.kind not in "iuf" or not np.all(array == np.floor(array)):
         raise TypeError(f"{name} must be a whole number, not {_described(value)}")
     if least is not None and not np.all(array >= least):
-        raise ValueError(f"{name} must be at least {least}, not {value}")
+        raise SettingError(f"{{{name}}} must be at least {least}, not {value}")
     return array.astype(np.int64) if array.ndim else int(array)
 
 
 def check_execution(classify, batch_size, devices) -> None:
-    """Raises TypeError or ValueError for a classifier, a batch size or devices that are none."""
+    """Raises TypeError or SettingError for a classifier, a batch size or devices that are none."""
     if not callable(classify):
         raise TypeError(
             "classify must be a function of images (batch, h, w, c) that returns logits (batch, num_classes), not "
@@ -204,13 +208,13 @@ def check_execution(classify, batch_size, devices) -> None:
     if batch_size is not None and (not isinstance(batch_size, numbers.Integral) or isinstance(batch_size, bool)):
         raise TypeError(f"batch_size must be a whole number or None, not {_described(batch_size)}")
     if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        raise SettingError(f"{{batch_size}} must be at least 1, not {batch_size}")
     if devices is None:
         return
     if not isinstance(devices, Sequence | np.ndarray) or not all(isinstance(d, jax.Device) for d in devices):
         raise TypeError(f"devices must be a list of JAX's devices, as jax.devices() gives, not {_described(devices)}")
     if len(devices) == 0:
-        raise ValueError("devices is empty; give jax.devices(), or None for one device")
+        raise SettingError("{devices} is empty; give jax.devices(), or None for one device")
 
 
 def instance_of(name: str, value, kinds: tuple[type, ...], example: str) -> None:

@@ -10,6 +10,11 @@ def setting(name: str) -> str:
     return f"\ue000{name}\ue001"
 
 
+def text_of(error: BaseException) -> str:
+    """The message of an error, for one around it: of a UserError with the names of settings marked."""
+    return error.text if isinstance(error, UserError) else str(error)
+
+
 class UserError(ValueError):
     """Something that the user can mend; the message names the file or the setting, and the remedy.
 

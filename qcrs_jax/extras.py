@@ -14,6 +14,7 @@ EXTRAS = {
     "orbax": "train",
     "flatbuffers": "export",
     "tqdm": "cli",
+    "pandas": "cli",
     "torch": "bench",
 }
 """The extra that installs each optional package, by the name under which it is imported."""

@@ -17,6 +17,7 @@ from jax.scipy.special import ndtri
 from jaxtyping import Array, Float, Int
 
 from .checks import check_sigma
+from .errors import SettingError
 from .extras import needed_for
 from .models import Classifier, Spec, build
 from .models.classifier import normalise
@@ -53,19 +54,19 @@ class Macer:
     Attributes:
         sigma: standard deviation of the noise, in units of pixels in [0, 1].
         copies: noisy copies of each image (the paper's k).
-        weight: of the robustness loss (lambda).
+        lbd: lambda, the weight of the robustness loss.
         gamma: the gap of ndtri(p1) - ndtri(p2) beyond which a radius is large enough.
         beta: inverse temperature of the softmax in the robustness loss.
     """
 
     sigma: float
     copies: int = 16
-    weight: float = 12.0
+    lbd: float = 12.0
     gamma: float = 8.0
     beta: float = 16.0
 
     def __post_init__(self):
-        _check(self, positive=("sigma", "copies", "gamma", "beta"), nonnegative=("weight",))
+        _check(self, positive=("sigma", "copies", "gamma", "beta"), nonnegative=("lbd",))
         check_sigma(self.sigma)
 
     def loss(self, logits: Float[Array, "batch copies num_classes"], labels: Int[Array, "batch"]) -> Float[Array, ""]:
@@ -81,7 +82,7 @@ class Macer:
         gap = ndtri(jnp.where(inside, p1, 0.5)) - ndtri(jnp.where(inside, p2, 0.5))
         counts = inside & (top == labels) & (gap <= self.gamma)
         robustness = jnp.where(counts, self.sigma / 2 * (self.gamma - gap), 0.0)
-        return (classification + self.weight * robustness).mean()
+        return (classification + self.lbd * robustness).mean()
 
 
 class TrainState(NamedTuple):
@@ -210,4 +211,4 @@ def _check(settings, positive=(), nonnegative=()):
         for name in names:
             value = getattr(settings, name)
             if not (0 < value < math.inf or (least != "positive" and value == 0)):
-                raise ValueError(f"{name} must be {least} and finite, not {value}")
+                raise SettingError(f"{{{name}}} must be {least} and finite, not {value}")

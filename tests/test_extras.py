@@ -2,6 +2,7 @@
 
 import ast
 import importlib.metadata
+import importlib.util
 import re
 import subprocess
 import sys
@@ -15,16 +16,15 @@ from checkpoints import lenet_file, old_directory
 from qcrs_jax.convert.load import load_classifier
 from qcrs_jax.data.load import load_dataset
 from qcrs_jax.errors import UserError
-from qcrs_jax.experiments import cli, demo
+from qcrs_jax.experiments import cli
+from qcrs_jax.experiments.presets import IMAGES
 from qcrs_jax.extras import EXTRAS, MissingPackage, needed_for
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 RESULTS = ROOT / "experiments" / "results" / "cifar10_frontier"
 ZOO = "zoo:fashion_mnist-lenet-sigma0.25"
-DATA = ["--dataset", "npz", "--data_dir", str(demo.IMAGES)]
-BENCH = {"benchmark.py", "tpu.py", "tpu_benchmark.py", "torch_nets.py"}
-"""Modules of the bench that stand beside its folder."""
+DATA = ["--dataset", "npz", "--data_dir", str(IMAGES)]
 
 
 def named(requirements):
@@ -73,7 +73,7 @@ def test_the_tests_have_all_that_the_program_needs():
 def files():
     for folder in ("qcrs_jax", "convert", "experiments"):
         for file in sorted((ROOT / folder).rglob("*.py")):
-            if "bench" not in file.parts and not (folder == "experiments" and file.name in BENCH):
+            if "bench" not in file.parts:
                 yield file
 
 
@@ -188,7 +188,7 @@ def test_a_folder_of_images_and_arrays_need_no_extra(monkeypatch, tmp_path):
     absent(monkeypatch, *EXTRAS)
     np.savez(tmp_path / "test.npz", x=np.zeros((2, 8, 8, 3), np.uint8), y=np.array([0, 1]))
     assert len(load_dataset("npz", tmp_path)) == 2
-    assert len(load_dataset(None, demo.IMAGES)) == 500
+    assert len(load_dataset(None, IMAGES)) == 500
 
 
 LIBRARY = """
@@ -223,8 +223,8 @@ def test_the_library_needs_no_extra(tmp_path):
 
 
 def test_without_the_bench_its_command_says_so(monkeypatch, capsys):
-    import qcrs_jax.experiments.no_bench as no_bench
-
-    monkeypatch.setitem(cli.COMMANDS, "benchmark", no_bench)
-    for words in ([], ["--tpu", "folder"], ["--help"], ["--depths", "20", "110"]):
+    find = importlib.util.find_spec
+    gone = lambda name, *more: None if name.endswith(".bench") else find(name, *more)  # noqa: E731
+    monkeypatch.setattr(importlib.util, "find_spec", gone)
+    for words in ([], ["--tpu", "folder"], ["--depths", "20", "110"]):
         assert said(capsys, "benchmark", *words).startswith("qcrs-jax: error: benchmark needs a checkout")

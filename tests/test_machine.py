@@ -117,7 +117,8 @@ def test_a_quota_gives_fewer_devices_and_threads_and_is_told(tmp_path, monkeypat
     asked = {}
     root = system(tmp_path, V2, cpu_DOT_max="150000 100000\n")
     monkeypatch.setattr(machine, "ROOT", root)
-    monkeypatch.setattr(parallel, "cores", lambda: 64)
+    for module in (parallel, inputs):
+        monkeypatch.setattr(module, "cores", lambda: 64)
     monkeypatch.setattr(jax.config, "update", asked.__setitem__)
     monkeypatch.setattr(jax, "devices", lambda: jax.local_devices()[:1])
     monkeypatch.delenv("NPROC", raising=False)
@@ -128,7 +129,8 @@ def test_a_quota_gives_fewer_devices_and_threads_and_is_told(tmp_path, monkeypat
     assert said == "this container may use 1.5 CPUs' time on 64 cores: 1 CPU device instead of 64\n"
     inputs.open_devices(1)  # asked for: nothing to tell
     monkeypatch.setattr(machine, "ROOT", tmp_path / "none")
-    monkeypatch.setattr(parallel, "usable_cpus", lambda: 64)
+    for module in (parallel, inputs):
+        monkeypatch.setattr(module, "usable_cpus", lambda: 64)
     inputs.open_devices()
     assert capsys.readouterr().out == "" and asked == {"jax_num_cpu_devices": 64}
 
@@ -183,7 +185,7 @@ def test_a_process_without_a_device_of_its_own_gets_one_clear_line(monkeypatch):
             "Unable to initialize backend 'cuda': INTERNAL: no supported devices found for platform CUDA"
         )
 
-    monkeypatch.setattr(parallel, "choose_devices", fail)
+    monkeypatch.setattr(inputs, "choose_devices", fail)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     with pytest.raises(UserError, match="could not open a device .CUDA_VISIBLE_DEVICES is 1.*no supported devices"):
         inputs.open_devices(None, distributed=True)

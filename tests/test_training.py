@@ -119,7 +119,7 @@ def trained(method, steps=12, dtype=jnp.float32, augment=None):
     return trainer, state, losses, x, labels
 
 
-@pytest.mark.parametrize("method", [Gaussian(0.1), Macer(0.1, copies=3, weight=1.0)])
+@pytest.mark.parametrize("method", [Gaussian(0.1), Macer(0.1, copies=3, lbd=1.0)])
 def test_training_lowers_the_loss_and_is_reproducible(method):
     trainer, state, losses, x, labels = trained(method, steps=30)
     assert np.mean(losses[-3:]) < 0.5 * np.mean(losses[:3])

@@ -8,6 +8,8 @@ class that most of them fall into in float32. Nothing is certified.
 
 from pathlib import Path
 
+from qcrs_jax.extras import needed_for
+
 from ..run.settings import Images
 from .flags import Parser, add_settings, possible
 from .sweep import add_inputs, sweep_of

@@ -49,9 +49,9 @@ def run(args):
         out = out / name if args.out and len(args.names) > 1 else out
         commands = commands_of(name, args.base.absolute(), args.quick)
         print(describe(name))
-        print_costs(args.command, commands, out.absolute(), args.dry_run)
+        print_costs(args.invoked.arguments_of, commands, out.absolute(), args.dry_run)
         if not args.dry_run:
-            run_commands(args.main, commands, out)
+            run_commands(args.invoked.main, commands, out)
 
 
 def commands_of(name: str, base: Path, quick: bool) -> list[list[str]]:
@@ -66,10 +66,10 @@ def commands_of(name: str, base: Path, quick: bool) -> list[list[str]]:
     return found
 
 
-def print_costs(command: Callable, commands: list[list[str]], out: Path, each: bool) -> None:
+def print_costs(arguments_of: Callable, commands: list[list[str]], out: Path, each: bool) -> None:
     """Prints what the runs among `commands` cost, whose results are in the folder `out`: in sum, or `each` besides.
 
-    command: the name of a command and its words -> its parsed arguments, with the function `run` of them.
+    arguments_of: the name of a command and its words -> its parsed arguments.
 
     Raises:
         UserError: one of them would be refused.
@@ -83,10 +83,10 @@ def print_costs(command: Callable, commands: list[list[str]], out: Path, each: b
     estimates = Estimates(THOROUGH, shared=True, waits=False) if each else Estimates(shared=True)
     total = NOTHING
     for name, *words in runs:
-        args = command(name, words)
+        args = arguments_of(name, words)
         args.results, args.dry_run, estimates.costs = out / args.results, estimates, []
         with contextlib.redirect_stdout(io.StringIO()):  # the run itself says it again
-            args.run(args)
+            args.invoked.run(args)
         images = max(cost.images for cost in estimates.costs)  # a run of two passes has them twice
         cost = dataclasses.replace(sum(estimates.costs, NOTHING), images=images)
         if each:

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import dataclasses
 import difflib
+import functools
 import inspect
 import re
 import typing
@@ -11,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from qcrs_jax.errors import SettingError, UserError
+from qcrs_jax.errors import SettingError, UserError, text_of
 
 from ..run.settings import share
 
@@ -145,7 +146,22 @@ def _add(group, name, hint, default, metadata):
     said.setdefault("type", _converter(hint))
     if said["type"] is str:
         del said["type"]
+    elif "type" in metadata:
+        said["type"] = _telling(said["type"], {name: flags[0]})
     group.add_argument(*flags, dest=name, default=None if default == () else default, help=help, **said)
+
+
+def _telling(convert, names):
+    """`convert`, whose UserErrors argparse shows as they are."""
+
+    @functools.wraps(convert)
+    def told(text):
+        try:
+            return convert(text)
+        except UserError as error:
+            raise argparse.ArgumentTypeError(error.named(names)) from error
+
+    return told
 
 
 def _converter(hint):
@@ -182,12 +198,10 @@ def possible() -> Iterator[None]:
     """In its body a ValueError is a request that cannot be met: it is raised as a UserError."""
     try:
         yield
-    except UserError as error:
-        if not isinstance(error, SettingError):
-            raise
-        raise UserError(f"impossible request: {error.text}") from error
     except ValueError as error:
-        raise UserError(f"impossible request: {error}") from error
+        if isinstance(error, UserError) and not isinstance(error, SettingError):
+            raise
+        raise UserError(f"impossible request: {text_of(error)}") from error
 
 
 def described(kind: type) -> dict[str, str]:

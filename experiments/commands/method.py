@@ -61,6 +61,7 @@ def _add_search(search, ascent, names):
     )
     without = ("sigma_lower", "sigma_upper")
     add_object(ascent, [DDRS], {}, prefix="ddrs_", without=without)
+    names["labels"] = "--stop_when_wrong"
     names |= {name: f"--ddrs_{name}" for name in DDRS.__dataclass_fields__ if name not in without}
 
 

@@ -19,10 +19,11 @@ def add_arguments(parser):
 
 
 def run(args):
-    from ..report import search_figure
     from ..report.plot import plot
 
     if len(args.results) == 1 and args.results[0].suffix == ".json":
+        from ..report import search_figure
+
         search_figure.draw(args.results[0], args.out)
     else:
         plot(args.results, args.out, args.title, args.names)

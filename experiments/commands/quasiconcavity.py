@@ -7,7 +7,6 @@ with probability 1 - ALPHA. With --out the exceptions are drawn, the deepest dip
 
 from pathlib import Path
 
-from qcrs_jax.errors import UserError
 from qcrs_jax.printable import printable_lines
 
 
@@ -30,10 +29,7 @@ def run(args):
     from ..report.quasiconcavity import draw_exceptions, report
 
     check_replaceable(args.report, args.curves)
-    try:
-        check_alpha(args.alpha)
-    except ValueError as error:
-        raise UserError(f"--alpha: {error}") from error
+    check_alpha(args.alpha)
     if args.out is not None:
         check_ending(args.out)
     files = read_all_curves(args.curves)

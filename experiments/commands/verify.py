@@ -110,7 +110,8 @@ def run(args):
             if len(paths) == 1:
                 raise
             failed.append(path)
-            print(printable_lines(f"{error if str(path) in str(error) else f'{path}: {error}'}"), flush=True)
+            said = error.named(args.names)
+            print(printable_lines(said if str(path) in said else f"{path}: {said}"), flush=True)
     if len(paths) > 1:
         print(f"{len(paths) - len(failed)} of {len(paths)} files passed what is said of each above")
     if failed:

@@ -3,7 +3,6 @@
 import numpy as np
 from scipy import special
 
-from qcrs_jax.analysis.curves import radius_band
 from qcrs_jax.errors import UserError
 from qcrs_jax.extras import needed_for
 from qcrs_jax.files import output
@@ -69,6 +68,7 @@ def draw_band(axes, sigmas, successes, n, alpha, top):
 
     Returns the handles of both, for a legend.
     """
+    from qcrs_jax.analysis.curves import radius_band  # needs JAX, which no other figure does
 
     successes = np.asarray(successes)
     lower, upper = radius_band(successes, n, sigmas, alpha)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import jax
 import numpy as np
-from scipy import stats
+from scipy import special
 from scipy.optimize import linear_sum_assignment
 
 from qcrs_jax.errors import UserError
@@ -148,8 +148,8 @@ def near_chance(right: int, images: int, classes: int) -> bool:
     """
 
     chance = 1 / classes
-    guessed = stats.binom.sf(right - 1, images, chance) > 0.1
-    return bool(guessed and stats.binom.cdf(right, images, (1 + chance) / 2) <= LEVEL)
+    guessed = special.bdtrc(right - 1, images, chance) > 0.1
+    return bool(guessed and special.bdtr(right, images, (1 + chance) / 2) <= LEVEL)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The whole program for a classifier in memory: results files that resume, and their verification."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from .request import Request
 from .settings import IN_MEMORY, Images, Network, Noise, Program, Sweep
 from .stopped import Stopped
 
-Pairs = tuple[Float[np.ndarray, "m h w c"], Int[np.ndarray, "m"]]
+Pairs = tuple[Float[np.ndarray, "m h w c"], Int[np.ndarray, "labels"]]
 
 
 def run(
@@ -113,7 +113,7 @@ def opened(classify: Callable | Classifier, dataset: Dataset | Pairs, sweep: Swe
     return Inputs.on(devices, classify, dataset, sweep.network, sweep.noise, sweep.program.batch)
 
 
-def _of_arrays(images, labels: Sequence[int]) -> Dataset:
+def _of_arrays(images, labels) -> Dataset:
     """A data set of images and labels in memory."""
     images, labels = np.asarray(images), np.asarray(labels)
     if images.ndim != 4 or labels.shape != images.shape[:1] or not len(labels) or labels.dtype.kind not in "iu":

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import jax
 
-from qcrs_jax.errors import UserError
+from qcrs_jax.errors import UserError, setting, text_of
 
 from .full_card import REMEDY, memory_is_full
 from .stopped import Stopped
@@ -63,7 +63,9 @@ def groups(reads: Iterable, size: int, left_out: Callable | None) -> Iterator[li
         except UserError as error:
             if left_out is None:
                 yield from [group] if group else []
-                raise UserError(f"image {index}: {error}\nWith --on_error skip such images are left out") from error
+                raise UserError(
+                    f"image {index}: {text_of(error)}\nWith {setting('on_error')} skip such images are left out"
+                ) from error
             left_out(index, error)
             continue
         group.append((index, image, label))
@@ -146,10 +148,11 @@ class Launcher:
             raise error
         if copies == 1:
             raise UserError(
-                f"the device's memory does not hold a single copy of each image; give --images 1. {REMEDY}. {error}"
+                "the device's memory does not hold a single copy of each image; give "
+                f"{setting('images')} 1. {REMEDY}. {error}"
             )
         if jax.process_count() > 1:  # the others would go on with a program of another shape
-            raise UserError(f"the device's memory is full; give all hosts a smaller --batch: {error}")
+            raise UserError(f"the device's memory is full; give all hosts a smaller {setting('batch')}: {error}")
         if self._copies == copies:
             self._copies = copies // 2
             self._say(

@@ -20,7 +20,7 @@ class Prediction:
     alpha: float
 
     def check(self) -> None:
-        """Raises ValueError for a request that cannot be met; says what would be possible."""
+        """Raises SettingError for a request that cannot be met; says what would be possible."""
         check_prediction(self.sigma, self.n, self.alpha)
 
     def recorded(self) -> dict:

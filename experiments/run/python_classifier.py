@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qcrs_jax.errors import UserError
+from qcrs_jax.errors import UserError, setting
 from qcrs_jax.models import Spec
 from qcrs_jax.sampling.counts import as_pytree, num_classes
 
@@ -48,7 +48,9 @@ class PythonClassifier:
     def inference(self, platform=None, dtype="float32"):
         """The function as it is."""
         if dtype != "float32":
-            raise UserError(f"{self.spec.arch}: computes as it is written; --dtype {dtype} is for checkpoints")
+            raise UserError(
+                f"{self.spec.arch}: computes as it is written; {setting('dtype')} {dtype} is for checkpoints"
+            )
         return self.classify
 
     def fingerprint(self) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 
 from qcrs_jax.certification.certificate import check_request, check_search
 from qcrs_jax.certification.estimates import Estimate, estimate_of
-from qcrs_jax.errors import SettingError, UserError
+from qcrs_jax.errors import SettingError, UserError, setting
 from qcrs_jax.search import Search, search_of
 
 
@@ -37,15 +37,20 @@ class Request:
     simultaneous: dict | None = None
 
     def check(self) -> None:
-        """Raises ValueError for a request that cannot be met; says what would be possible."""
-        check_request(self.sigma, self.n0, self.n, self.alpha, self.estimate, self.stop_when_wrong)
-        if self.search.keeps_sigma:
-            self.estimate.check_reach(self.sigma, self.n, self.alpha)
+        """Raises SettingError for a request that cannot be met; says what would be possible."""
+        try:
+            check_request(self.sigma, self.n0, self.n, self.alpha, self.estimate, self.stop_when_wrong)
+            if self.search.keeps_sigma:
+                self.estimate.check_reach(self.sigma, self.n, self.alpha)
+        except SettingError as error:
+            if not self.budget:
+                raise
+            raise SettingError(error.text.replace(setting("n"), setting("budget"))) from error
         check_search(self.search, self.sigma)
         if self.budget:
             try:
                 self.estimate.check(self.n0, np.array([self.n]), self.alpha, self.stop_when_wrong)
-            except ValueError as error:
+            except SettingError as error:
                 raise SettingError(
                     "{budget} decides an image's samples; it goes with hard certificates of these samples alone"
                 ) from error
@@ -71,7 +76,7 @@ class Request:
         )
         try:
             each.check()
-        except ValueError as error:
+        except SettingError as error:  # of the part that an image has, which nobody typed
             raise SettingError(f"{{simultaneous}}, {images} images: {error}") from error
         return each
 
@@ -94,8 +99,6 @@ class Request:
             numbers = {name: recorded[name] for name in names if name in recorded}
             request = cls(**numbers, search=search_of(recorded["search"]), estimate=estimate_of(recorded["estimate"]))
             request.check()
-        except UserError:
-            raise
         except (ValueError, TypeError, KeyError, ArithmeticError) as error:
             raise UserError(f"its request is none of this version: {error}") from error
         return request

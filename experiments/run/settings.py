@@ -37,11 +37,11 @@ def part(text: str) -> tuple[int, int]:
     """(i, n) of "i/n", with 1 <= i <= n.
 
     Raises:
-        ValueError: anything else.
+        SettingError: anything else.
     """
     i, _, n = text.partition("/")
     if not (i.isdecimal() and n.isdecimal() and 1 <= int(i) <= int(n)):
-        raise ValueError(f"{text!r} is not I/N, with I from 1 to N")
+        raise SettingError(f"{text!r} is not I/N, with I from 1 to N")
     return int(i), int(n)
 
 
@@ -49,10 +49,10 @@ def pixels(text: str) -> int:
     """The number of pixels that `text` stands for.
 
     Raises:
-        ValueError: it is none.
+        SettingError: it is none.
     """
     if not text.isdecimal() or not int(text):
-        raise ValueError(f"{text!r} is no number of pixels; give other arguments before --image_size")
+        raise SettingError(f"{text!r} is no number of pixels; give other arguments before {{image_size}}")
     return int(text)
 
 

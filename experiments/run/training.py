@@ -14,7 +14,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from qcrs_jax.convert.load import open_classifier
 from qcrs_jax.convert.normalization import NORMALIZATIONS, parse_normalization
-from qcrs_jax.errors import SettingError, UserError, setting
+from qcrs_jax.errors import SettingError, UserError, setting, text_of
 from qcrs_jax.extras import needed_for
 from qcrs_jax.files import is_partial, lock, replacing, writing
 from qcrs_jax.models import Spec, build
@@ -45,8 +45,8 @@ def method_of(training: Training) -> Gaussian | Macer:
         if training.method == "gaussian":
             return Gaussian(training.sigma)
         return Macer(training.sigma, training.copies, training.lbd, training.gamma, training.beta)
-    except ValueError as error:
-        raise UserError(f"impossible request: {str(error).replace('weight', setting('lbd'))}") from error
+    except SettingError as error:
+        raise UserError(f"impossible request: {error.text}") from error
 
 
 def schedule_of(training: Training, steps: int):
@@ -99,7 +99,7 @@ def spec_of(training: Training, normalization: str | None, dataset, start) -> Sp
     try:
         spec = Spec(arch, len(names), shape, mean, std, class_names=names)
     except ValueError as error:
-        raise UserError(f"impossible request: {error}") from error
+        raise UserError(f"impossible request: {text_of(error)}") from error
     try:
         nnx.eval_shape(lambda: build(spec)(jnp.zeros((1, *shape))))
     except TypeError as error:

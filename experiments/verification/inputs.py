@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from qcrs_jax import Fixed, conclude
-from qcrs_jax.errors import SettingError, UserError
+from qcrs_jax.errors import SettingError, UserError, text_of
 from qcrs_jax.results.records import differences, read_sidecar, sidecar_path
 from qcrs_jax.results.rows import parse_counts
 from qcrs_jax.sampling.streams import uniform, uniform_words
@@ -47,7 +47,7 @@ def recorded_sweep(path: Path, where: Where) -> Sweep:
     try:
         sweep = Sweep.of(recorded)
     except SettingError as error:
-        raise UserError(f"{sidecar_path(path)}: not the sidecar of a run: {error.text}") from error
+        raise UserError(f"{sidecar_path(path)}: not the sidecar of a run: {error}") from error  # its names, no flags
     data = dataclasses.replace(sweep.data, on_error="skip")  # an image that was left out keeps no other from being read
     if data.class_order is not None:  # its file may be elsewhere by now
         data = dataclasses.replace(data, class_order=sidecar["request"]["dataset"]["class_names"])
@@ -66,8 +66,8 @@ def check_inputs(path, request, checks, found):
         inputs = (checks.where.inputs or open_inputs)(sweep)
     except UserError as error:
         raise UserError(
-            f"{path}: what it was made of is not to be had: {error}\nGive --checkpoint and --data_dir where they are "
-            "elsewhere now, or --recount 0 to check the bounds alone"
+            f"{path}: what it was made of is not to be had: {text_of(error)}\nGive --checkpoint and --data_dir where "
+            "they are elsewhere now, or --recount 0 to check the bounds alone"
         ) from error
     indices, whole = sweep.images.of(len(inputs.dataset))
     asked, task = _task(path, request, sweep.images, len(whole))
@@ -281,7 +281,7 @@ def _task(path, request, images, whole):
         if asked.simultaneous:  # what each image's share of alpha is follows from the number of images
             asked = dataclasses.replace(asked, alpha=asked.simultaneous["alpha"], at_once=True).of_each(whole)
     except UserError as error:
-        raise UserError(f"{path}: {error.text}; --recount 0 checks its lines alone") from error
+        raise UserError(f"{path}: {error}; --recount 0 checks its lines alone") from error
     if asked.budget:
         asked = dataclasses.replace(asked, budget={**asked.budget, "stop": images.stop})
     if request["kind"] == "pilot":

@@ -6,7 +6,7 @@ of the program. So an honest file may have a copy or two of an image in another 
 
 import dataclasses
 
-from scipy.stats import binom
+from scipy import special
 
 from qcrs_jax.sampling.counts import SOFT_ONE
 
@@ -158,7 +158,7 @@ def leaning(gains) -> str | None:
 
     gains = [gain for gain in gains if gain]
     up = sum(gain > 0 for gain in gains)
-    if gains and binom.sf(up - 1, len(gains), 0.5) < CHANCE:
+    if gains and special.bdtrc(up - 1, len(gains), 0.5) < CHANCE:
         return (
             f"of {len(gains)} lines with other counts the file has more copies in the certified class, or a larger "
             f"radius, in {up}: near ties fall to either side"

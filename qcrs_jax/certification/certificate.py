@@ -24,6 +24,7 @@ from ..checks import (
     instance_of,
     whole_number,
 )
+from ..errors import SettingError
 from ..sampling.counts import Classifier, as_pytree, default_batch_size
 from ..sampling.devices import Device
 from ..sampling.streams import uniform_words
@@ -165,9 +166,9 @@ def conclude(drawn: Drawn) -> Certificate:
     """
     inside = isinstance(drawn.estimation.counts, Tracer)
     if inside and (drawn.estimate.on_host or drawn.fixed is None):
-        raise ValueError(
+        raise SettingError(
             "this certificate is computed on the host: call certify or conclude outside jit and vmap, or ask for "
-            "Fixed(), one n for all images, and no labels"
+            "{estimate} Fixed(), one {n} for all images, and no {labels}"
         )
     return drawn.estimate.conclude(drawn)._replace(search=drawn.search)
 
@@ -234,7 +235,7 @@ def sample_curve(
     check_execution(classify, batch_size, devices)
     check_sigma(sigmas, value_range, "sigmas")
     if np.ndim(sigmas) != 1:
-        raise ValueError(f"sigmas must be a list of noise levels, not of shape {np.shape(sigmas)}")
+        raise SettingError(f"{{sigmas}} must be a list of noise levels, not of shape {np.shape(sigmas)}")
     return draw_curve(
         as_pytree(classify),
         images,
@@ -316,18 +317,18 @@ def check_request(
     labels: bool = False,
     value_range: ValueRange = UNIT,
 ) -> None:
-    """Raises ValueError for a request that cannot be met, before anything is computed."""
+    """Raises SettingError for a request that cannot be met, before anything is computed."""
     bounds.check_alpha(alpha)
     check_sigma(sigma, value_range)
     for name, number in (("n0", n0), ("n", n)):
         if not np.all(np.isfinite(number)) or np.any(np.mod(number, 1)):
-            raise ValueError(f"{name} is a number of samples and must be a whole number, not {number}")
+            raise SettingError(f"{{{name}}} is a number of samples and must be a whole number, not {number}")
     if n0 < 1:
-        raise ValueError(f"n0 = {n0} samples select no class; it must be at least 1")
+        raise SettingError(f"{{n0}} = {n0} samples select no class; it must be at least 1")
     estimate.check(n0, n, alpha, labels)
     bounds.check_asked_alpha(alpha)
     if max(n0, np.max(n)) > MAX_N:
-        raise ValueError(f"n0 = {n0} and n = {n} must be at most {MAX_N}: samples are numbered in 32 bits")
+        raise SettingError(f"{{n0}} = {n0} and {{n}} = {n} must be at most {MAX_N}: samples are numbered in 32 bits")
 
 
 def check_search(search, sigma, value_range: ValueRange = UNIT) -> None:
@@ -335,7 +336,7 @@ def check_search(search, sigma, value_range: ValueRange = UNIT) -> None:
 
     Raises:
         TypeError: it is something else.
-        ValueError: `sigma` lies outside its bracket, or its bracket reaches far beyond the range of the images.
+        SettingError: `sigma` lies outside its bracket, or its bracket reaches far beyond the range of the images.
     """
     check_sigma(sigma, value_range)
     instance_of("search", search, (Search,), _A_SEARCH)
@@ -345,11 +346,11 @@ def check_search(search, sigma, value_range: ValueRange = UNIT) -> None:
 
 
 def check_prediction(sigma, n: int, alpha: float, value_range: ValueRange = UNIT) -> None:
-    """Raises ValueError for a request of PREDICT that cannot be met, before anything is computed."""
+    """Raises SettingError for a request of PREDICT that cannot be met, before anything is computed."""
     bounds.check_alpha(alpha)
     if n < bounds.smallest_n(alpha / 2):
-        raise ValueError(
-            f"n = {n} samples can decide nothing at alpha = {alpha}; the smallest n that could is "
+        raise SettingError(
+            f"{{n}} = {n} samples can decide nothing at {{alpha}} = {alpha}; the smallest n that could is "
             f"{bounds.smallest_n(alpha / 2)}"
         )
     check_request(sigma, 1, n, alpha, value_range=value_range)

@@ -90,14 +90,14 @@ class Estimate(Protocol):
     def may_end_early(self) -> bool: ...
 
     def check(self, n0: int, n, alpha: float, labels: bool) -> None:
-        """Raises ValueError for numbers with which nothing can be certified, before anything is computed.
+        """Raises SettingError for numbers with which nothing can be certified, before anything is computed.
 
         labels: whether images of another label than the selected class are left without samples.
         """
         ...
 
     def check_reach(self, sigma, n, alpha: float) -> None:
-        """Raises ValueError where no counts at `sigma` could certify what is asked."""
+        """Raises SettingError where no counts at `sigma` could certify what is asked."""
         ...
 
     def tables(self, n0: int, n, alpha: float) -> tuple[Any, Any]:
@@ -146,12 +146,13 @@ class _OneEstimation:
 class _Hard(_OneEstimation):
     """Estimates of Cohen's classifier, whose number of samples does not depend on their counts."""
 
+    name: str
     bound: str
     votes_beta = None
 
     def __post_init__(self):
         if self.bound not in BOUNDS:
-            raise ValueError(f"unknown bound {self.bound!r}; known are {', '.join(BOUNDS)}")
+            raise SettingError(f"unknown {{bound}} {self.bound!r}; known are {', '.join(BOUNDS)}")
 
     @property
     def _bound(self) -> Bound:
@@ -192,7 +193,7 @@ class _Hard(_OneEstimation):
         return {} if certificate.u is None else {"u": float(certificate.u)}
 
     def recorded(self):
-        return {"name": self.name, **dataclasses.asdict(self)}
+        return {"name": self.name, **vars(self)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,7 +231,7 @@ class Tolerance(_Hard):
     def __post_init__(self):
         super().__post_init__()
         if not 0 < self.tolerance < 1:
-            raise ValueError(f"tolerance is a share of the radius and must lie in (0, 1), not {self.tolerance}")
+            raise SettingError(f"{{tolerance}} is a share of the radius and must lie in (0, 1), not {self.tolerance}")
 
     @property
     def on_host(self):
@@ -275,7 +276,7 @@ class Soft(_OneEstimation):
 
     def __post_init__(self):
         if not 0 < self.beta < np.inf:
-            raise ValueError(f"beta is an inverse temperature and must be positive and finite, not {self.beta}")
+            raise SettingError(f"{{beta}} is an inverse temperature and must be positive and finite, not {self.beta}")
 
     @property
     def votes_beta(self) -> float:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import export
 
 from ..checks import check_execution, instance_of, whole_number
+from ..errors import SettingError
 from ..sampling.counts import Classifier, as_pytree, default_batch_size
 from ..search import FixedSigma, Search
 from .certificate import check_request
@@ -43,7 +44,7 @@ def export_certification(
         ValueError: an n at which no count can certify, or an unknown platform.
     """
     if unknown := set(platforms) - set(PLATFORMS):
-        raise ValueError(f"unknown platform {sorted(unknown)[0]!r}; known are {', '.join(PLATFORMS)}")
+        raise SettingError(f"unknown {{platforms}} {sorted(unknown)[0]!r}; known are {', '.join(PLATFORMS)}")
     check_execution(classify, batch_size, None)
     search = FixedSigma() if search is None else search
     instance_of("search", search, (Search,), "search=GoldenSection(0.08, 0.9)")

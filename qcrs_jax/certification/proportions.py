@@ -1,7 +1,7 @@
 """Lower bounds of the selected class's probability. A new one is one class, and one line in BOUNDS."""
 
 import functools
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -12,24 +12,29 @@ from .. import bounds
 class Bound(Protocol):
     """A lower bound of a probability p, from how many of n independent samples fell into the class.
 
-    name: as `Fixed(name)`, `--bound` and results files have it.
+    name: as `Fixed(name)`, commands and results files have it.
     randomises: whether it needs a uniform number. Then it is drawn from the image's key, and recorded, and the bound
         cannot be had inside jit.
     """
 
-    name: str
-    randomises: bool
+    @property
+    def name(self) -> str: ...
 
-    def lower(self, successes, n, alpha: float, u):
+    @property
+    def randomises(self) -> bool: ...
+
+    def lower(self, successes, n, alpha: float, u) -> Any:
         """A number below 1 that is at most p, with probability at least 1 - alpha over the samples and u. Float64.
 
         Args:
             successes, n: counts of any shape, 0 <= successes <= n; n broadcasts.
             u: uniform on (0, 1] and independent of the samples, shaped as successes; None where nothing randomises.
         """
+        ...
 
     def smallest_n(self, alpha: float) -> int:
         """The smallest n at which any count can certify, that is, has a bound above 1/2."""
+        ...
 
 
 class ClopperPearson:
@@ -38,11 +43,11 @@ class ClopperPearson:
     name = "clopper-pearson"
     randomises = False
 
-    def lower(self, successes, n, alpha, u):
+    def lower(self, successes, n, alpha: float, u):
         return bounds.clopper_pearson_lower(successes, n, alpha)
 
-    def smallest_n(self, alpha):
-        return bounds.smallest_n(alpha)
+    def smallest_n(self, alpha: float) -> int:
+        return int(bounds.smallest_n(alpha))
 
 
 class Randomised:
@@ -55,16 +60,16 @@ class Randomised:
     name = "randomised"
     randomises = True
 
-    def lower(self, successes, n, alpha, u):
+    def lower(self, successes, n, alpha: float, u):
         bound = bounds.randomised_lower(successes, n, alpha, u)
         return np.where(bound < 1, bound, bounds.clopper_pearson_lower(successes, n, alpha))[()]
 
-    def smallest_n(self, alpha):
-        return bounds.smallest_n(alpha)
+    def smallest_n(self, alpha: float) -> int:
+        return int(bounds.smallest_n(alpha))
 
 
 BOUNDS: dict[str, Bound] = {bound.name: bound for bound in (ClopperPearson(), Randomised())}
-"""The bounds by the names that `Fixed`, `--bound` and results files have for them."""
+"""The bounds by the names that `Fixed`, commands and results files have for them."""
 
 USUAL = "clopper-pearson"
 """The bound where none is named."""

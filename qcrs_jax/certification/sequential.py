@@ -103,15 +103,17 @@ class Sequential:
 
     def __post_init__(self):
         if (self.decide is None) == (self.precision is None):
-            raise ValueError("a sequential estimation needs a radius to decide or a precision to reach, and not both")
+            raise SettingError(
+                "a sequential estimation needs a radius to {decide} or a {precision} to reach, and not both"
+            )
         if self.decide is not None and not 0 <= self.decide < math.inf:
-            raise ValueError(f"decide is a radius and must be finite and not negative, not {self.decide}")
+            raise SettingError(f"{{decide}} is a radius and must be finite and not negative, not {self.decide}")
         if self.precision is not None and not 0 < self.precision < 1:
-            raise ValueError(f"precision is a share of the radius and must lie in (0, 1), not {self.precision}")
+            raise SettingError(f"{{precision}} is a share of the radius and must lie in (0, 1), not {self.precision}")
         if self.alpha_upper is not None:
-            bounds.check_alpha(self.alpha_upper)
+            bounds.check_alpha(self.alpha_upper, "alpha_upper")
         if self.sequence not in SEQUENCES:
-            raise ValueError(f"unknown sequence {self.sequence!r}; known are {', '.join(SEQUENCES)}")
+            raise SettingError(f"unknown {{sequence}} {self.sequence!r}; known are {', '.join(SEQUENCES)}")
         if self.look_every < 1:
             raise SettingError(f"{{look_every}} must be at least 1, not {self.look_every}")
 
@@ -121,7 +123,7 @@ class Sequential:
         return ("n", "radius_upper") + (() if self.decide is None else ("robust",))
 
     def check(self, n0: int, n, alpha: float, labels: bool) -> None:
-        """Raises ValueError for numbers with which nothing can be certified."""
+        """Raises SettingError for numbers with which nothing can be certified."""
         check_one_number(n, "a sequential estimation")
         check_no_labels(labels, "a sequential estimation")
         self.check_alpha(alpha)
@@ -162,7 +164,7 @@ class Sequential:
     def looks(self, n: int) -> tuple[int, ...]:
         """How many samples there are at each look, the last n."""
         if n > MAX_SEQUENTIAL_N:
-            raise ValueError(f"n = {n}: a sequential estimation has at most {MAX_SEQUENTIAL_N} samples")
+            raise SettingError(f"{{n}} = {n}: a sequential estimation has at most {MAX_SEQUENTIAL_N} samples")
         if self.sequence == "fixed":
             return (n,)
         if self.sequence == "stages":
@@ -186,20 +188,23 @@ class Sequential:
         return 1.0 - self.lower(look, failures, n, alpha if self.alpha_upper is None else self.alpha_upper)
 
     def check_alpha(self, alpha: float) -> None:
-        """Raises ValueError for a failure probability for which the tables are not exact enough."""
+        """Raises SettingError for a failure probability for which the tables are not exact enough."""
         for name, value in (("alpha", alpha), ("alpha_upper", self.alpha_upper)):
             if value is not None and value < LEAST_ALPHA:
-                raise ValueError(f"{name} of a sequential estimation must be at least {LEAST_ALPHA:g}, not {value}")
+                raise SettingError(
+                    f"{{{name}}} of a sequential estimation must be at least {LEAST_ALPHA:g}, not {value}"
+                )
 
     def check_reach(self, sigma, n: int, alpha: float) -> None:
-        """Raises ValueError where no count of n samples at sigma could certify the radius asked about, or any."""
+        """Raises SettingError where no count of n samples at sigma could certify the radius asked about, or any."""
         self.check_alpha(alpha)
         sigma = float(np.max(sigma))
         most = float(bounds.certified_radius(self.lower(len(self.looks(n)) - 1, n, n, alpha), sigma))
         if most <= (self.decide or 0):
-            raise ValueError(
-                f"n = {n} samples at sigma {sigma:g} and alpha = {alpha} certify at most a radius of {most:.4g} with "
-                f"the sequence {self.sequence!r}: more than {self.decide or 0:g} could never be certified"
+            raise SettingError(
+                f"{{n}} = {n} samples at {{sigma}} {sigma:g} and {{alpha}} = {alpha} certify at most a radius of "
+                f"{most:.4g} with the {{sequence}} {self.sequence!r}: more than {self.decide or 0:g} could never be "
+                "certified"
             )
 
     def _shares(self, looks):
@@ -216,22 +221,22 @@ class Sequential:
 
 
 def check_one_number(n, what: str) -> None:
-    """Raises ValueError where `what` is asked of another number of samples for each image."""
+    """Raises SettingError where `what` is asked of another number of samples for each image."""
     if np.ndim(n) > 0:
-        raise ValueError(f"{what} takes one n for all images; a number for each goes with Fixed")
+        raise SettingError(f"{what} takes one {{n}} for all images; a number for each goes with Fixed")
 
 
 def check_no_labels(labels: bool, what: str) -> None:
-    """Raises ValueError where `what` is asked to stop where the class is wrong."""
+    """Raises SettingError where `what` is asked to stop where the class is wrong."""
     if labels:
-        raise ValueError(f"{what} does not stop where the class is wrong; labels go with Fixed and Tolerance")
+        raise SettingError(f"{what} does not stop where the class is wrong; give {{labels}} with Fixed or Tolerance")
 
 
 def check_smallest(n, alpha: float, smallest: int) -> None:
-    """Raises ValueError for fewer than the `smallest` number of samples that could certify."""
+    """Raises SettingError for fewer than the `smallest` number of samples that could certify."""
     if np.min(n) < smallest:
-        raise ValueError(
-            f"n = {n} samples can certify nothing at alpha = {alpha}: even if all agree the bound stays below "
+        raise SettingError(
+            f"{{n}} = {n} samples can certify nothing at {{alpha}} = {alpha}: even if all agree the bound stays below "
             f"1/2. The smallest n that could is {smallest}"
         )
 

@@ -69,6 +69,10 @@ class Certificate(NamedTuple):
     radius_upper: Float[np.ndarray, "*m"] | np.floating | None = None
     u: Float[np.ndarray, "*m"] | np.floating | None = None
 
+    def __repr__(self) -> str:
+        """The fields that are not None; of large arrays, and of what is inside others, the shape alone."""
+        return _short(self)
+
 
 class Prediction(NamedTuple):
     """What PREDICT returns; NumPy scalars and arrays, or traced arrays inside jit. `*m` is () or (images,).
@@ -108,6 +112,21 @@ def make_certificate(counts0, counts, sigma, n, alpha: float, lower=None) -> Cer
         counts0=counts0,
         n=(xp.zeros_like(selected) + n)[()],
     )
+
+
+def _short(value):
+    if hasattr(value, "_fields"):
+        fields = ((name, getattr(value, name)) for name in value._fields)
+        return f"{type(value).__name__}({', '.join(f'{n}={_inside(v)}' for n, v in fields if v is not None)})"
+    return _inside(value)
+
+
+def _inside(value):
+    if hasattr(value, "_fields"):
+        return f"{type(value).__name__}(...)"
+    if isinstance(value, Tracer) or np.size(value) > 10:
+        return f"{value.dtype}{list(value.shape)}"
+    return np.array2string(np.asarray(value), precision=4, separator=", ")
 
 
 def fields_of(certificate: Certificate) -> dict:

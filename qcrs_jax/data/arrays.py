@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
+from ..errors import setting
 from ..files import open_regular
 from .cifar_pickle import unpickle
 from .dataset import DataError, Dataset, digest
@@ -335,7 +336,7 @@ def _npz_keys(path, keys, split):
     if chosen is None and there != {None}:
         had = ", ".join(sorted(where for where in there if where))
         raise DataError(
-            f"{path}: holds {had}, but nothing for split {split} (--split); its arrays are {', '.join(keys)}"
+            f"{path}: holds {had}, but nothing for {setting('split')} {split}; its arrays are {', '.join(keys)}"
         )
     mine = [pair for (where, _), pair in pairs.items() if where == chosen]
     if len(mine) > 1 or any(len(one) > 1 for one in mine[0]):
@@ -396,7 +397,8 @@ def _npz_below(folder, split):
         exact = [file for file in mine if file.name == f"{wanted}.npz"]
         if len(mine) > 1 and not exact:
             raise DataError(
-                f"{folder}: {', '.join(f.name for f in mine)} are all called {wanted}; name one as data_dir"
+                f"{folder}: {', '.join(f.name for f in mine)} are all called {wanted}; name one as "
+                f"{setting('data_dir')}"
             )
         if mine:
             file = (exact or mine)[0]
@@ -405,11 +407,12 @@ def _npz_below(folder, split):
     arrays = sorted(file.name for file in folder.glob("*.npy"))
     has = ""
     if files:
-        has = f" It holds {', '.join(file.name for file in files)}: name one of these as data_dir."
+        has = f" It holds {', '.join(file.name for file in files)}: name one of these as {setting('data_dir')}."
     elif arrays:
         has = f" It holds single arrays, {', '.join(arrays)}: put images and labels into one file by np.savez."
     raise DataError(
-        f"{folder / f'{split}.npz'}: no such file; --dataset npz takes a file, or a folder that holds it.{has}"
+        f"{folder / f'{split}.npz'}: no such file; {setting('dataset')} npz takes a file, or a folder that holds "
+        f"it.{has}"
     )
 
 

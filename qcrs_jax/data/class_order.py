@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..errors import setting
 from .dataset import DataError, Dataset, digest
 from .limits import Limit, check_classes
 
@@ -28,7 +29,7 @@ def in_class_order(dataset: Dataset, order: str | Path | Sequence[str] | None) -
     """
     if order is None:
         if dataset.question:
-            raise DataError(dataset.question)
+            raise dataset.question
         return dataset
     names, where = _wanted(dataset, order)
     here, there = set(dataset.class_names), set(names)
@@ -57,8 +58,8 @@ def in_class_order(dataset: Dataset, order: str | Path | Sequence[str] | None) -
     )
 
 
-def question_of(names: list[str], root: Path) -> str | None:
-    """Why the order of these class folders of `root` is not known, and how to say it; None where it is known.
+def question_of(names: list[str], root: Path) -> DataError | None:
+    """The error that asks for the order of these class folders of `root`; None where it is known.
 
     It is not known where the names are numbers, or begin alike and go on with a number, and the order of the numbers is
     not that of text: programs of both kinds are in use, and their labels differ. Nor is it for 1 to 1000.
@@ -74,7 +75,7 @@ def question_of(names: list[str], root: Path) -> str | None:
     asked = (
         f"{root}: the folders of its classes have numbers, and the order of the classes is not known: "
         f"by number ({_few(numbered)}) or by text, as torchvision's ImageFolder sorts them ({_few(text)}). Say it by "
-        "class_order (--class_order): number, text, or a file with the name of a folder on each line, in the order of "
+        f"{setting('class_order')}: number, text, or a file with the name of a folder on each line, in the order of "
         "the network's classes"
     )
     if numbers is not None and sorted(numbers) == DEVKIT_NUMBERS:
@@ -82,7 +83,7 @@ def question_of(names: list[str], root: Path) -> str | None:
             ". If these are ImageNet's classes by the numbers of its devkit, neither is right: put the devkit's "
             "meta.mat beside them and read them as imagenet, or name the folders by their WordNet ids"
         )
-    return asked
+    return DataError(asked)
 
 
 def by_number(names: list[str]) -> list[str]:
@@ -115,7 +116,9 @@ def _wanted(dataset, order):
         return sorted(names), "class_order text"
     if str(order) == "number":
         if _numbers(names) is None and not any(re.fullmatch(r"\d+", name) for name in names):
-            raise DataError(f"class_order number: the classes of {dataset.source} have no numbers: {_few(names)}")
+            raise DataError(
+                f"{setting('class_order')} number: the classes of {dataset.source} have no numbers: {_few(names)}"
+            )
         return by_number(names), "class_order number"
     file = Path(order)
     try:
@@ -124,12 +127,14 @@ def _wanted(dataset, order):
         lines = text.splitlines()
     except (OSError, ValueError) as error:
         raise DataError(
-            f"class_order {order}: is neither number nor text, nor a file that can be read: {error}"
+            f"{setting('class_order')} {order}: is neither number nor text, nor a file that can be read: {error}"
         ) from error
     wanted = [line.strip() for line in lines if line.strip()]
     check_classes(len(wanted), file)
     if not wanted:
-        raise DataError(f"{file}: names no class; class_order takes a file with the name of a class on each line")
+        raise DataError(
+            f"{file}: names no class; {setting('class_order')} takes a file with the name of a class on each line"
+        )
     return wanted, str(file)
 
 

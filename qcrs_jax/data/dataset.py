@@ -30,7 +30,7 @@ class Dataset:
         problems: index -> why that image or its label cannot be used; reading it raises DataError.
         files: the file of each image, where they have files of their own.
         notes: sentences on what was chosen where something else is possible, for the user to read.
-        question: why the order of the classes is not known, and how to say it; None where it is known.
+        question: the error that asks for the order of the classes; None where the order is known.
         held: bytes of images that stay in memory; 0 where each is read when it is asked for.
     """
 
@@ -44,7 +44,7 @@ class Dataset:
     problems: dict[int, str] = dataclasses.field(default_factory=dict)
     files: list[Path] | None = None
     notes: tuple[str, ...] = ()
-    question: str | None = None
+    question: DataError | None = None
     held: int = 0
 
     def __len__(self) -> int:

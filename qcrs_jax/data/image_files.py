@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from ..errors import setting, text_of
 from ..files import open_regular
 from .dataset import DataError, Dataset, digest
 from .image_folders import list_folder
@@ -27,7 +28,8 @@ _BYTES_OF_A_PIXEL = 11  # decoded, converted and copied
 def folder(root: Path, split: str, limit: Limit = _LIMIT) -> Dataset:
     """The images of `list_folder` at their own size."""
     if root.is_file():
-        raise DataError(f"{root}: is a file; --dataset folder takes a folder of CLASS/IMAGE, --dataset npz a file")
+        name = setting("dataset")
+        raise DataError(f"{root}: is a file; {name} folder takes a folder of CLASS/IMAGE, {name} npz a file")
     return _dataset("folder", split, list_folder(root, split), np.asarray, limit)
 
 
@@ -55,11 +57,12 @@ def decode(
                 grey = mode in ("L", "1", "LA", "La")
                 return prepare(image if mode in ("L", "RGB") else image.convert("L" if grey else "RGB"))
     except DataError as error:
-        raise error if name in str(error) else DataError(f"{name}: {error}") from error
+        raise error if name in str(error) else DataError(f"{name}: {text_of(error)}") from error
     except Exception as error:  # whatever a decoder of Pillow meets in a damaged file
         raise DataError(f"{name}: not an image, or a damaged one ({error})") from error
     raise DataError(
-        f"{name}: has more than 8 bits a channel (mode {mode}); convert it to 8 bits, or use --dataset npz with floats"
+        f"{name}: has more than 8 bits a channel (mode {mode}); convert it to 8 bits, or use {setting('dataset')} npz "
+        "with floats"
     )
 
 
@@ -75,7 +78,7 @@ def _check_size(width, height, name, limit):
     if width * height > MOST_PIXELS:
         raise DataError(
             f"{name}: has {width} x {height} pixels, more than the {MOST_PIXELS} that are read; make it smaller, or "
-            "leave it out with --on_error skip"
+            f"leave it out with {setting('on_error')} skip"
         )
     limit.check(_BYTES_OF_A_PIXEL * width * height, name)
 
@@ -95,29 +98,31 @@ def resize_and_crop(image: Image.Image, short: int = 256, h: int = 224, w: int =
     return np.asarray(resized.crop((left, top, left + w, top + h)))
 
 
-def resized(dataset: Dataset, short: int, h: int, w: int) -> Dataset:
+def resized(dataset: Dataset, resize: int, h: int, w: int) -> Dataset:
     """`dataset`, its images of 8 bits a channel prepared by `resize_and_crop`.
 
     Raises:
-        DataError: `short` is less than h or w.
+        DataError: `resize`, the short side, is less than h or w.
     """
-    if short < max(h, w):
+    if resize < max(h, w):
         raise DataError(
-            f"--resize {short}: must be at least {max(h, w)}, the size of the images that the network takes"
+            f"{setting('resize')} {resize}: must be at least {max(h, w)}, the size of the images that the network takes"
         )
 
     def read(index):
         image = dataset.read(index)
         if image.dtype != np.uint8:
-            raise DataError(f"{dataset.where(index)}: holds {image.dtype}; --resize takes images of 8 bits a channel")
+            raise DataError(
+                f"{dataset.where(index)}: holds {image.dtype}; {setting('resize')} takes images of 8 bits a channel"
+            )
         grey = image.ndim == 2 or image.shape[2] == 1
         try:
-            pixels = resize_and_crop(Image.fromarray(image.reshape(image.shape[:2]) if grey else image), short, h, w)
+            pixels = resize_and_crop(Image.fromarray(image.reshape(image.shape[:2]) if grey else image), resize, h, w)
         except DataError as error:
-            raise DataError(f"{dataset.where(index)}: {error}") from error
+            raise DataError(f"{dataset.where(index)}: {text_of(error)}") from error
         return pixels[..., :1] if grey else pixels
 
-    fingerprint = digest(f"{dataset.fingerprint} short side {short}, centre {h} {w}".encode())
+    fingerprint = digest(f"{dataset.fingerprint} short side {resize}, centre {h} {w}".encode())
     return dataclasses.replace(dataset, read=read, fingerprint=fingerprint)
 
 

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from ..errors import setting
 from .class_order import gap_note, question_of
 from .dataset import DataError
 from .limits import read_text
@@ -33,7 +34,7 @@ class Listing(NamedTuple):
     labels: list[int]
     problems: dict[int, str]
     notes: tuple[str, ...] = ()
-    question: str | None = None
+    question: DataError | None = None
 
 
 def list_folder(root: Path, split: str) -> Listing:
@@ -49,8 +50,8 @@ def list_folder(root: Path, split: str) -> Listing:
     listing = _annotated(place.folder) or _with_wordnet_ids(by_class(place.folder))
     if not listing.files:
         raise DataError(
-            f"{listing.root}: no images found; --dataset folder expects {listing.root}/CLASS/IMAGE, with names that "
-            "end in " + ", ".join(sorted(SUFFIXES))
+            f"{listing.root}: no images found; {setting('dataset')} folder expects {listing.root}/CLASS/IMAGE, with "
+            "names that end in " + ", ".join(sorted(SUFFIXES))
         )
     question = listing.question or question_of(listing.classes, listing.root) or _flat_split_question(listing.root)
     gap = gap_note(listing.classes, listing.root)
@@ -105,8 +106,8 @@ def choose_split(root: Path, split: str) -> Place:
             exact = [path for path in mine if path.name == wanted]
             if not exact:
                 raise DataError(
-                    f"{root}: {', '.join(path.name for path in mine)} are all called {wanted}; name one as data_dir "
-                    "(--data_dir)"
+                    f"{root}: {', '.join(path.name for path in mine)} are all called {wanted}; name one as "
+                    f"{setting('data_dir')}"
                 )
             mine = exact
         if mine:
@@ -117,13 +118,14 @@ def choose_split(root: Path, split: str) -> Place:
         names = ", ".join(sorted(path.name for path in {**present, **doubtful}))
         raise DataError(
             f"{root}: holds {names}: these are splits by their names, not classes, and none of them is called {split}. "
-            f"Name one as data_dir (--data_dir {mine[0] if mine else root / '...'}), or call them train, test and val"
+            f"Name one as {setting('data_dir')}, as in {setting('data_dir')} {mine[0] if mine else root / '...'}, or "
+            "call them train, test and val"
         )
     if present:
         there = ", ".join(sorted(path.name for path in present))
         bare = [path.name for path in _folders(root) if split_of(path.name) == split and path not in present]
         why = f"; the images in {', '.join(bare)} have no labels" if bare else ""
-        raise DataError(f"{root}: has {there}, but nothing for --split {split}{why}")
+        raise DataError(f"{root}: has {there}, but nothing for {setting('split')} {split}{why}")
     inner = _inner(root, split)
     if inner.folder != root:
         return inner
@@ -207,14 +209,14 @@ def _refuse_splits_as_classes(folder):
 
 
 def _flat_split_question(root):
-    """Why it is not known whether a folder beside those of the classes is a class or a split; None where it is."""
+    """The error that asks whether a folder beside the classes is a class or a split; None where it is clear."""
     doubtful = [path.name for path in _folders(root) if split_of(path.name) and path.name.lower() != "train"]
     if not doubtful:
         return None
     others = [path.name for path in _folders(root) if path.name not in doubtful]
-    return (
+    return DataError(
         f"{root}: {', '.join(doubtful)} is a split by its name, and stands beside {', '.join(others[:6])} as if it "
-        "were a class. Move it away; or, if it is a class, say so by class_order (--class_order): text, or a file with "
+        f"were a class. Move it away; or, if it is a class, say so by {setting('class_order')}: text, or a file with "
         "the name of a folder on each line, in the order of the network's classes"
     )
 
@@ -311,5 +313,5 @@ def _wordnet_ids(folder):
         return classes, ()
     return classes, (
         f"{file}: lists the classes in another order than the sorted one, which is taken, as torchvision's ImageFolder "
-        f"does; class_order (--class_order) {file} takes the other",
+        f"does; class_order {file} takes the other",
     )

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from ..errors import setting
 from ..extras import needed_for
 from .dataset import DataError
 from .image_folders import Listing, by_class, choose_split, is_image
@@ -37,7 +38,7 @@ def list_imagenet(root: Path, split: str) -> Listing | None:
         if len(listing.classes) != 1000 or not listing.files:
             raise DataError(
                 f"{root}: has {len(listing.classes)} folders with {len(listing.files)} images, not ImageNet's 1000 "
-                "classes, so that labels would be wrong; use --dataset folder for a data set of your own"
+                f"classes, so that labels would be wrong; use {setting('dataset')} folder for a data set of your own"
             )
         return listing._replace(notes=notes)
     if listing.files and all(re.fullmatch(r"\d+", name) for name in listing.classes):
@@ -46,7 +47,7 @@ def list_imagenet(root: Path, split: str) -> Listing | None:
     if not next(root.glob("ILSVRC2012_val_*"), None):
         return None
     if split == "train":
-        raise DataError(f"{root}: holds ImageNet's validation images, and nothing for split train (--split)")
+        raise DataError(f"{root}: holds ImageNet's validation images, and nothing for {setting('split')} train")
     return _flat(root)._replace(notes=notes)
 
 
@@ -74,11 +75,11 @@ def _devkit_folders(listing):
         note = f"{root}: the class of each folder is that of the validation images in it, by their official names"
     elif len(numbers) == 1000:
         return listing._replace(
-            question=(
+            question=DataError(
                 f"{root}: its folders are numbers, not WordNet ids, and the order of the classes is not known: the "
                 "devkit of ImageNet numbers them in an order of its own, which is neither that of text nor that of the "
                 "network's classes. Put the devkit's meta.mat beside them; or name the folders by their WordNet ids; "
-                "or, if the numbers are in the order of the network's classes, say class_order (--class_order) number, "
+                f"or, if the numbers are in the order of the network's classes, say {setting('class_order')} number, "
                 "or a file with the name of a folder on each line"
             )
         )

@@ -5,6 +5,7 @@ import math
 import os
 from pathlib import Path
 
+from ..errors import setting
 from ..files import open_regular
 from ..machine import usable_memory
 from .dataset import DataError
@@ -37,14 +38,14 @@ class Limit:
         if gib is None:
             return cls()
         if not (0 < gib < math.inf):
-            raise DataError(f"memory_limit must be a positive number of GiB, not {gib}")
+            raise DataError(f"{setting('memory_limit')} must be a positive number of GiB, not {gib}")
         return cls(int(gib * GIB))
 
     def check(self, size: int, where: str | Path) -> None:
         """Raises DataError unless `size` bytes are within the limit; `where` is the file that needs them."""
         if size > self.size:
             raise DataError(
-                f"{where}: would take {size / GIB:.3g} GiB of memory, more than memory_limit (--memory_limit), "
+                f"{where}: would take {size / GIB:.3g} GiB of memory, more than {setting('memory_limit')}, "
                 f"{self.size / GIB:.3g} GiB; if you trust the file, raise the limit"
             )
 

@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..errors import setting
 from ..files import reads
 from . import image_folders, tfds_files
 from .arrays import read_idx
@@ -24,7 +25,7 @@ DATASETS = tuple(SOURCES)
 
 @reads("data_dir", DataError)
 def load_dataset(
-    name: str | None,
+    dataset: str | None,
     data_dir: str | Path | None = None,
     split: str = "test",
     on_error: str = "stop",
@@ -32,16 +33,16 @@ def load_dataset(
     tfds: str = "prepare",
     memory_limit: float | int | None = None,
 ) -> Dataset:
-    """The data set `name`, from files on disk or through TensorFlow Datasets.
+    """The data set of this name, from files on disk or through TensorFlow Datasets.
 
     Args:
-        name: "cifar10", "cifar100", "mnist", "fashion_mnist" or "svhn_cropped": their original files below `data_dir`,
-            else TFDS, which downloads what it lacks. "imagenet" or "imagenet2012": its validation images, in folders of
-            classes, or flat with a label file, or from TFDS, resized and cropped to (224, 224, 3). "folder":
-            `data_dir/[split/]CLASS/IMAGE`, classes and files in sorted order, or Tiny-ImageNet as it is unpacked.
-            "npz": the file `data_dir`, or `data_dir/SPLIT.npz`, with x (m, h, w[, c]), uint8 or in [0, 1], y (m,) or
-            (m, 1), and class_names where y lacks the last classes; or images and labels, or such a pair of each split,
-            as x_test and y_test. None: the one that `name_of` finds.
+        dataset: "cifar10", "cifar100", "mnist", "fashion_mnist" or "svhn_cropped": their original files below
+            `data_dir`, else TFDS, which downloads what it lacks. "imagenet" or "imagenet2012": its validation images,
+            in folders of classes, or flat with a label file, or from TFDS, resized and cropped to (224, 224, 3).
+            "folder": `data_dir/[split/]CLASS/IMAGE`, classes and files in sorted order, or Tiny-ImageNet as it is
+            unpacked. "npz": the file `data_dir`, or `data_dir/SPLIT.npz`, with x (m, h, w[, c]), uint8 or in [0, 1], y
+            (m,) or (m, 1), and class_names where y lacks the last classes; or images and labels, or such a pair of
+            each split, as x_test and y_test. None: the one that `name_of` finds.
         data_dir: where to look; by default ./data, ./dataset_cache and the current folder.
         split: "train", "test", or "val" where there is one. For test, val is taken where test has no labels.
         on_error: "stop" raises where a label, or an image of an array, does not fit; "skip" leaves that to the
@@ -59,18 +60,18 @@ def load_dataset(
             looked and what to do.
     """
     if split not in SPLITS:
-        raise DataError(f"split must be train or test, or val where there is one, not {split!r}")
-    notes = ()
+        raise DataError(f"{setting('split')} must be train or test, or val where there is one, not {split!r}")
+    name, notes = dataset, ()
     if name is None:
         name = name_of(data_dir)
-        notes = (f"{data_dir}: read as {name} (--dataset {name})",) if data_dir is not None else ()
+        notes = (f"{data_dir}: read as {name} (dataset {name})",) if data_dir is not None else ()
     theirs = "imagenet" if name == "imagenet2012" else name
-    dataset = in_class_order(_find(theirs, data_dir, split, tfds, Limit.of(memory_limit)), class_order)
-    if dataset.problems and on_error == "stop":
-        first, *others = dataset.problems.values()
+    found = in_class_order(_find(theirs, data_dir, split, tfds, Limit.of(memory_limit)), class_order)
+    if found.problems and on_error == "stop":
+        first, *others = found.problems.values()
         more = f", and {len(others)} more do not fit" if others else ""
-        raise DataError(f"{first}{more}. Mend it, or leave such images out with --on_error skip")
-    return dataclasses.replace(dataset, notes=notes + dataset.notes) if notes else dataset
+        raise DataError(f"{first}{more}. Mend it, or leave such images out with {setting('on_error')} skip")
+    return dataclasses.replace(found, notes=notes + found.notes) if notes else found
 
 
 def name_of(data_dir: str | Path | None) -> str:
@@ -83,7 +84,7 @@ def name_of(data_dir: str | Path | None) -> str:
         return "cifar10"
     root = Path(data_dir)
     if not root.exists():
-        raise DataError(f"{root}: no such file or directory (from --data_dir)")
+        raise _missing(root)
     if root.is_file():
         return "npz"
     for name, source in ((name, source_of(name)) for name in SOURCES):
@@ -96,19 +97,26 @@ def name_of(data_dir: str | Path | None) -> str:
     return "npz" if any(root.glob("*.npz")) else "cifar10"
 
 
-def _find(name, data_dir, split, tfds, limit):
+def _missing(root):
+    return DataError(f"{root}: no such file or directory (from {setting('data_dir')})")
+
+
+def _find(name, data_dir, split, tfds, limit) -> Dataset:
     if name not in SOURCES:
-        raise DataError(f"unknown data set {name!r}; known are {', '.join(SOURCES)}")
+        raise DataError(f"unknown {setting('dataset')} {name!r}; known are {', '.join(SOURCES)}")
     source, looked = source_of(name), []
     if source.given:
         if data_dir is None:
-            raise DataError(f"--dataset {name} needs --data_dir: where the images are")
+            raise DataError(f"{setting('dataset')} {name} needs {setting('data_dir')}: where the images are")
         root = Path(data_dir)
         if not root.exists():
-            raise DataError(f"{root}: no such file or directory (from --data_dir)")
-        return source.read(root, split, limit)
+            raise _missing(root)
+        found = source.read(root, split, limit)
+        if found is None:
+            raise DataError(f"{root}: holds no data set of {setting('dataset')} {name}")
+        return found
     if split not in source.splits:
-        raise DataError(f"{name}: has the splits {' and '.join(source.splits)}, and no {split} (--split)")
+        raise DataError(f"{name}: has the splits {' and '.join(source.splits)}, and no {split} ({setting('split')})")
     for root in [Path(data_dir)] if data_dir is not None else [Path(d) for d in DEFAULT_DIRS]:
         for sub in source.folders:
             looked.append(root / sub)
@@ -118,8 +126,8 @@ def _find(name, data_dir, split, tfds, limit):
         return tfds_files.load(name, data_dir, split, looked, prepare=tfds == "prepare", limit=limit)
     places = "".join(f"\n  {place.absolute()}" for place in looked)
     unasked = (
-        "TensorFlow Datasets was not asked, as this folder was not given on the command line; name it with --data_dir"
+        f"TensorFlow Datasets was not asked, as nobody named this folder; name it as {setting('data_dir')}"
         if source.in_tfds
-        else "Name the folder of its files with --data_dir"
+        else f"Name the folder of its files as {setting('data_dir')}"
     )
     raise DataError(f"data set {name} ({split}) was not found. Looked in{places}\n{unasked}")

@@ -15,7 +15,7 @@ SOURCES: dict[str, str] = {
     "folder": "qcrs_jax.data.image_files:FOLDER",
     "npz": "qcrs_jax.data.arrays:NPZ",
 }
-"""Each source as MODULE:OBJECT, by the name that `load_dataset` and `--dataset` have for it."""
+"""Each source as MODULE:OBJECT, by the name of the data set: `dataset` of `load_dataset` and of the commands."""
 
 
 def source_of(name: str) -> Source:

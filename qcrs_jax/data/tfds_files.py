@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import setting
 from ..extras import MissingPackage, needed_for
 from ..files import open_regular
 from . import image_files, image_folders, imagenet_files, tfds_order
@@ -56,7 +57,7 @@ def load(
     if not builder.is_prepared() and not prepare:
         raise DataError(
             f"data set {name} ({split}) was not found, nor has TensorFlow Datasets prepared it; nothing is downloaded "
-            "here. Name its folder with --data_dir"
+            f"here. Name its folder as {setting('data_dir')}"
         )
     if not builder.is_prepared():
         try:
@@ -69,8 +70,8 @@ def load(
             raise DataError(
                 f"data set {name} ({split}) was not found. Looked in\n{places}\n"
                 f"and asked TensorFlow Datasets to download it: {type(error).__name__}: {_first_line(error)}\n"
-                "Put its original files into one of these folders, name the folder with --data_dir, or use "
-                f"--dataset folder or npz.{_hint(data_dir, looked)}"
+                f"Put its original files into one of these folders, name the folder as {setting('data_dir')}, or use "
+                f"{setting('dataset')} folder or npz.{_hint(data_dir, looked)}"
             ) from error
         builder = _builder(theirs, data_dir)
     folder = Path(builder.data_dir)
@@ -115,7 +116,8 @@ def _hint(data_dir, looked):
     """What is where the data set was looked for, in another form."""
     if data_dir is not None and image_folders.holds_images(Path(data_dir)):
         return (
-            f" {data_dir} holds images in folders: read them with --dataset folder, if their folders are the classes."
+            f" {data_dir} holds images in folders: read them with {setting('dataset')} folder, if their folders are "
+            "the classes."
         )
     archives = sorted({str(file) for place in looked for file in place.glob("*.tar.gz")} if looked else ())
     return f" Archives have to be unpacked: {', '.join(archives[:4])}." if archives else ""

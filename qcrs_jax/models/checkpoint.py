@@ -22,7 +22,7 @@ import safetensors
 from flax import nnx
 from safetensors.numpy import save
 
-from ..errors import UserError
+from ..errors import UserError, setting
 from ..extras import MissingPackage, needed_for
 from ..files import check_regular, is_partial, read_regular, replacing
 from ..models import Classifier, Spec, build
@@ -50,7 +50,7 @@ def save_classifier(classifier: Classifier, path: str | Path, overwrite: bool = 
     path = Path(path).absolute()
     if path.exists() and (not path.is_dir() or not all(map(_is_left, path.iterdir()))):
         if not overwrite:
-            raise CheckpointError(f"{path}: already exists; choose another directory or pass --overwrite")
+            raise CheckpointError(f"{path}: already exists; choose another directory or give {setting('overwrite')}")
         if not is_classifier(path) or not path.is_dir():
             raise CheckpointError(f"{path}: holds something else than a classifier and is left alone")
     _write(classifier, path)

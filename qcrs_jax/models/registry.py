@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from flax import nnx
 
+from ..errors import SettingError
 from .family import Family
 from .lenet import LENET
 from .resnet import RESNET
@@ -24,7 +25,7 @@ def family_of(arch: str) -> Family:
     """The family of the architecture `arch`.
 
     Raises:
-        ValueError: no such architecture.
+        SettingError: no such architecture.
     """
     for family in FAMILIES.values():
         if isinstance(arch, str) and family.make(arch):
@@ -32,13 +33,15 @@ def family_of(arch: str) -> Family:
     families = FAMILIES.values()
     known = ", ".join(arch for family in families for arch in family.architectures)
     others = "".join(f", and {family.others}" for family in families if family.others)
-    raise ValueError(f"unknown architecture {arch!r}; known are {known}{others}")
+    raise SettingError(f"unknown architecture {arch!r}; {{arch}} takes {known}{others}")
 
 
 def architecture(name: str) -> Callable[..., nnx.Module]:
     """What makes a network of the architecture `name`.
 
     Raises:
-        ValueError: no such architecture.
+        SettingError: no such architecture.
     """
-    return family_of(name).make(name)
+    made = family_of(name).make(name)
+    assert made is not None  # as `family_of` found it
+    return made

@@ -217,6 +217,13 @@ def _shape(arch):
     return SHAPES.get(arch)
 
 
+def _known_shape(arch):
+    """The shape of an architecture of this family."""
+    shape = _shape(arch)
+    assert shape is not None
+    return shape
+
+
 _BLOCK = (
     ("conv1/conv", "conv1", CONV),
     ("conv1/norm", "bn1", NORM),
@@ -256,7 +263,7 @@ class ResNetFamily(Family):
         return (arch, arch.removeprefix("cifar_"))  # in CIFAR's programs `resnet32` is a CIFAR network of depth 32
 
     def max_pool(self, arch, options):
-        return options.get("max_pool", options.get("stem", _shape(arch).stem) == "7x7")
+        return options.get("max_pool", options.get("stem", _known_shape(arch).stem) == "7x7")
 
     def recognise(self, shapes):
         width, channels, size, _ = shapes["conv1.weight"]
@@ -267,7 +274,7 @@ class ResNetFamily(Family):
         bottleneck = inner // width if "layer1.0.bn3.weight" in shapes else None
         arch = _arch(blocks, width, bottleneck)
         stem = f"{size}x{size}"
-        options = {} if stem == _shape(arch).stem else {"stem": stem}
+        options: dict = {} if stem == _known_shape(arch).stem else {"stem": stem}
         if bottleneck is None and not any(f".{name}." in key for key in shapes for name in ("downsample", "shortcut")):
             options["shortcut"] = "option_a"
         side = 224 if stem == "7x7" else 32

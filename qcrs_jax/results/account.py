@@ -50,7 +50,7 @@ def account(request: dict, images: int | None = None) -> str:
         )
     at_once = f"all hold at once with probability at least {_probability(1 - images * alpha)}"
     if images * alpha >= 0.5:
-        at_once = "of all at once nothing is said (certify --simultaneous does)"
+        at_once = "of all at once nothing is said (the setting simultaneous shares alpha among them)"
     text += f"; over {images} images expect up to {images * alpha:.2g} wrong ones, and {at_once}."
     most = most_wrong(images, alpha)
     if 1 < images > most:  # of one image all is said

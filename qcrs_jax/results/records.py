@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from ..extras import needed_for
 from ..files import read_regular
 from . import sidecar as sidecars
 from .account import account
@@ -140,6 +141,20 @@ class Run:
     records: list  # of Record; of a file of curves, of its points
     sidecar: dict
     per_image: bool = False
+
+    def to_pandas(self):
+        """A pandas.DataFrame with a row for each record, by the names of `Record`; counts are tuples.
+
+        Raises:
+            MissingPackage: pandas is not installed.
+        """
+        with needed_for("a data frame"):
+            import pandas
+
+        names = [field.name for field in dataclasses.fields(self.records[0])] if self.records else list(COLUMNS)
+        rows = [[getattr(record, name) for name in names] for record in self.records]
+        frame = pandas.DataFrame(rows, columns=names)
+        return frame.loc[:, frame.notna().any()] if len(frame) else frame
 
     @property
     def request(self) -> dict:

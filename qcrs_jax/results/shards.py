@@ -1,4 +1,4 @@
-"""Results files of one run that was split over machines (`--shard I/N`), read as the one run that they are.
+"""Results files of one run that was split over machines (shard I/N), read as the one run that they are.
 
 The sidecar of such a file tells which part it is, of how many, and how many images the whole run has: its images are
 every `of`th of the run's, from the `part`th. Everything else that was asked is the same in all of them.

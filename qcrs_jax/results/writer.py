@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..errors import setting
+from ..errors import setting, text_of
 from ..files import lock, replacing, writing
 from . import sidecar
 from .records import (
@@ -103,8 +103,8 @@ class Writer:
             return read(path)
         except RecordsError as error:
             raise RecordsError(
-                f"{error}. Nothing is appended to it: mend the line, or delete it, and the same command computes that "
-                "image again"
+                f"{text_of(error)}. Nothing is appended to it: mend the line, or delete it, and the same command "
+                "computes that image again"
             ) from error
 
     @staticmethod
@@ -187,7 +187,8 @@ class Writer:
 def _with_setting(difference):
     """A line of `differences` whose name is that of a setting."""
     name, _, rest = difference.partition(": ")
-    return f"{setting(name)}: {rest}"
+    own = "." not in name or name.startswith(("search.", "estimate."))
+    return f"{setting(name)}: {rest}" if own else difference
 
 
 class Preview:
@@ -262,7 +263,7 @@ def _read_whole_lines(path, read):
         try:
             return read(copy)
         except RecordsError as error:
-            raise RecordsError(str(error).replace(str(copy), str(path))) from error
+            raise RecordsError(text_of(error).replace(str(copy), str(path))) from error
 
 
 def check_new(path: str | Path, request: dict | None = None) -> None:

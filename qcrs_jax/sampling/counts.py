@@ -16,6 +16,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from ..checks import UNIT, ValueRange, as_images, as_key, check_sigma
+from ..errors import SettingError
 from .noise import gaussian_noise
 
 Classifier = Callable[[Float[Array, "batch h w c"]], Float[Array, "batch num_classes"]]
@@ -146,7 +147,7 @@ def sample_votes(
     """
     batch_size = batch_size or default_batch_size(image.shape)
     if beta is not None and batch_size > SOFT_ONE:
-        raise ValueError(f"batch_size {batch_size} is more than soft votes are summed exactly for: {SOFT_ONE}")
+        raise SettingError(f"{{batch_size}} {batch_size} is more than soft votes are summed exactly for: {SOFT_ONE}")
     classes = jnp.arange(num_classes(classify, image.shape), dtype=jnp.int32)
     device = jax.lax.axis_index(axis_name) if axis_name else 0
     devices = jax.lax.axis_size(axis_name) if axis_name else 1

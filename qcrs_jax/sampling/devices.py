@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.tree_util import Partial
 from jaxtyping import Array, Bool
 
-from ..errors import UserError
+from ..errors import UserError, setting
 from ..machine import cores, own_cards, usable_cpus
 
 if TYPE_CHECKING:
@@ -48,8 +48,9 @@ def join_hosts(coordinator: str | None = None, process: tuple[int, int] | None =
         jax.distributed.initialize(coordinator, count, None if number is None else number - 1, cards)
     except (ValueError, RuntimeError, TypeError) as error:
         raise UserError(
-            f"--distributed: the other hosts were not found: {error}. JAX knows them under Slurm, MPI, Kubernetes and "
-            "on TPU pods; elsewhere give each process --coordinator HOST:PORT, of the first one, and --process I/N"
+            f"{setting('distributed')}: the other hosts were not found: {error}. JAX knows them under Slurm, MPI, "
+            f"Kubernetes and on TPU pods; elsewhere give each process {setting('coordinator')} HOST:PORT, of the first "
+            f"one, and {setting('process')} I/N"
         ) from error
 
 
@@ -70,7 +71,8 @@ def choose_devices(count: int | None = None) -> list[Device]:
         except (RuntimeError, AttributeError):  # JAX is running already, or does not know this setting
             pass
     if count is not None and count > jax.local_device_count():
-        raise UserError(f"--devices {count}: there are {jax.local_device_count()}; give that many at most, or all")
+        there = jax.local_device_count()
+        raise UserError(f"{setting('devices')} {count}: there are {there}; give that many at most, or all")
     hosts = {}
     for device in jax.devices():
         hosts.setdefault(device.process_index, []).append(device)

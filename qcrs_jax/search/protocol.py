@@ -109,7 +109,7 @@ class Search:
 
     def recorded(self) -> dict:
         """What a sidecar says of it; `search_of` reads it."""
-        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        own = {name: getattr(self, name) for name in getattr(self, "__dataclass_fields__", ())}
         return {"method": self.method, "name": self.name, **own}
 
 

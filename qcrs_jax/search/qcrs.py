@@ -203,7 +203,7 @@ class _ByValues(QCRS):
 
     def __post_init__(self):
         if self.objective not in OBJECTIVES:
-            raise ValueError(f"unknown objective {self.objective!r}; known are {', '.join(OBJECTIVES)}")
+            raise SettingError(f"unknown {{objective}} {self.objective!r}; known are {', '.join(OBJECTIVES)}")
         check_alpha(self.alpha)
         check_positive(self, "epsilon")
         super().__post_init__()

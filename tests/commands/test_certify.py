@@ -142,7 +142,7 @@ def test_a_file_of_another_program_is_not_appended_to(here):
         (["--gradient_n", "9", "--objective", "lcb"], "is 10"),
         (["--gradient_n", "0"], "--gradient_n must be at least 1"),
         (["--search", "bayesian", "--evaluations", "1"], "--evaluations must be at least 2"),
-        (["--N0", "0"], "n0 = 0"),
+        (["--N0", "0"], "--N0 = 0"),
         (["--N", "3000000000"], "at most 1073741824"),
         (["--epsilon", "0"], "positive"),
         (["--search", "bisection", "--epsilon_step", "0"], "--epsilon_step must be"),

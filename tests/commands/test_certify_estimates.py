@@ -10,7 +10,7 @@ from scipy import stats
 from with_torch import torch
 
 from qcrs_jax.bounds import randomised_lower, soft_bounds, soft_radius
-from qcrs_jax.certification.sequential import Sequential
+from qcrs_jax.certification.estimates import estimate_of
 from qcrs_jax.results.records import read_run
 
 
@@ -19,7 +19,7 @@ def test_a_budget_is_kept_and_goes_on_where_it_was_cut(here):
     qcrs_jax(*words, cwd=here)
     whole, pilot = lines(here / "r.tsv"), (here / "r.tsv.pilot").read_text()
     run = read_run(here / "r.tsv")
-    assert len(run.records) == 6 and run.request["budget"] == {"mean": 300, "max": 6}
+    assert len(run.records) == 6 and run.request["budget"] == {"mean": 300, "stop": 6}
     assert np.mean([r.n for r in run.records]) <= 300 and all(r.search_samples > 0 for r in run.records)
     for record in run.records:
         k = record.counts[int(np.argmax(record.counts0))]
@@ -86,7 +86,7 @@ def test_a_run_decides_a_radius_with_all_its_decisions_right_at_once(here):
     assert run.request["alpha"] == 0.001 / 4 and run.request["simultaneous"] == {"alpha": 0.001, "images": 4}
     at_once = "all certificates of these 4 images hold at once with probability at least 0.999"
     assert at_once in sidecar["account"] and at_once in text
-    sequential = Sequential(**run.request["sequential"])
+    sequential = estimate_of(run.request["estimate"])
     for record in run.records:
         look, k = sequential.looks(3000).index(record.n), record.counts[int(np.argmax(record.counts0))]
         assert record.pa_lower == sequential.lower(look, k, 3000, 0.001 / 4) and sum(record.counts) == record.n
@@ -134,7 +134,7 @@ def test_certify_soft(certified):
     assert "Cohen, sigma 0.25, soft, beta 500 (soft.tsv)" in done.stdout and "mean softmax" in unwrapped(done.stdout)
     assert "3 of 3 images are done" in qcrs_jax("certify", "lenet.pth", "soft.tsv", *words, cwd=certified).stdout
     message = refused("certify", "lenet.pth", "soft.tsv", *SMALL, "--method", "cohen", "--alpha", 0.05, cwd=certified)
-    assert "certificate: 'soft' in the file" in message and "beta: 500.0 in the file" in message
+    assert "estimate.name: 'soft' in the file" in message and "--beta (estimate.beta): 500.0 in the file" in message
 
 
 def test_samples_of_no_class_are_told_of(here):

@@ -113,7 +113,7 @@ def test_published_flags_mean_what_they_meant(name):
     assert name_of(args.data_dir) == "cifar10" and args.dataset is None  # of nothing that is named
     left, right, step, skip = {"cohen": (0.08, 0.9, 0.4, 1), "macer": (0.12, 1.9, 0.2, 20)}[name]
     assert (request.search.sigma_lower, request.search.sigma_upper, request.search.epsilon) == (left, right, 0.03)
-    assert (request.search.epsilon_step, request.search.search_n, request.search.alpha) == (step, 500, 0.001)
+    assert (args.epsilon_step, request.search.search_n, request.search.alpha) == (step, 500, 0.001)
     assert request.sigma == {"cohen": 0.25, "macer": 0.5}[name]
     assert sweep.images.skip == skip and sweep.network.macer == (name == "macer")
 

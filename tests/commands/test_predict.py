@@ -41,10 +41,10 @@ def test_predict_goes_on_where_it_stopped_and_nothing_is_mixed(predicted):
     assert "2 of 3 images are done" in qcrs_jax("predict", "lenet.pth", "stopped.tsv", *words, cwd=predicted).stdout
     assert lines(path) == lines(predicted / "p60.tsv")
     before = path.read_bytes()
-    assert "n: 60 in the file, 61 now" in refused(
+    assert "--N: 60 in the file, 61 now" in refused(
         "predict", "lenet.pth", "stopped.tsv", *PREDICT, "--N", 61, cwd=predicted
     )
-    assert "method: 'predict' in the file" in refused("certify", "lenet.pth", "stopped.tsv", *SMALL, cwd=predicted)
+    assert "kind: 'predictions' in the file" in refused("certify", "lenet.pth", "stopped.tsv", *SMALL, cwd=predicted)
     assert path.read_bytes() == before
 
 

@@ -96,8 +96,8 @@ def test_a_killed_run_goes_on_to_the_same_weights(folder, unbroken):
     broken, whole = (load_classifier(folder / name).fingerprint() for name in ("broken", "unbroken"))
     assert broken == whole
     logs = [read_log(folder / name / "training" / "log.tsv") for name in ("broken", "unbroken")]
-    assert [replace(row, seconds=0) for row in logs[0]] == [
-        replace(row, seconds=0) for row in logs[1]
+    assert [replace(row, seconds=0.0) for row in logs[0]] == [
+        replace(row, seconds=0.0) for row in logs[1]
     ]  # all but the seconds
 
 

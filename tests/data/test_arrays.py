@@ -92,8 +92,9 @@ def test_a_single_array_is_named_for_what_it_is(tmp_path, name):
         np.save(file, X)
     with pytest.raises(DataError, match=r"is a single array \(\.npy\), without labels.*np\.savez"):
         load_dataset("npz", tmp_path / name)
-    with pytest.raises(DataError, match="--dataset npz"):
+    with pytest.raises(DataError, match="dataset npz") as error:
         load_dataset("folder", tmp_path / name)
+    assert set(error.value.settings) == {"dataset"}
 
 
 def test_files_of_splits_in_a_folder(tmp_path):

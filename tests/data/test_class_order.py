@@ -38,9 +38,10 @@ def numbers(start, end):
     ],
 )
 def test_it_is_asked_for(names, tmp_path):
-    question = question_of(names, tmp_path)
+    error = question_of(names, tmp_path)
+    question = str(error)
     assert str(tmp_path) in question and "by number" in question and "by text" in question
-    assert "class_order (--class_order): number, text, or a file" in question
+    assert error.settings == ("class_order",) and "class_order: number, text, or a file" in question
     assert ("meta.mat" in question) == (len(names) == 1000)
 
 

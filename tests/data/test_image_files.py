@@ -72,8 +72,9 @@ def test_other_sizes_and_grey_images(tmp_path):
             dataset[1][0], np.array(expected)[..., None] / np.float32(255) + 0 * dataset[1][0]
         )
     assert grey.fingerprint != load_dataset("npz", tmp_path / "grey.npz").fingerprint
-    with pytest.raises(DataError, match="--resize 31: must be at least 32"):
+    with pytest.raises(DataError, match="resize 31: must be at least 32") as error:
         resized(grey, 31, 32, 28)
+    assert error.value.settings == ("resize",)
     np.savez(tmp_path / "float.npz", x=x / 255, y=[0, 1, 0])
     with pytest.raises(DataError, match=r"image 2 of float \(.*8 bits"):
         resized(load_dataset("npz", tmp_path / "float.npz"), 36, 32, 28)[2]
@@ -101,8 +102,9 @@ def test_folders_of_classes(tmp_path):
 def test_some_of_the_classes_are_refused(tmp_path):
     names = class_folders(tmp_path, 10)
     picture(300, 280).save(tmp_path / names[0] / "a.JPEG")
-    with pytest.raises(DataError, match="10 folders with 1 images.*--dataset folder"):
+    with pytest.raises(DataError, match="10 folders with 1 images.*dataset folder") as error:
         load_dataset("imagenet", tmp_path)
+    assert error.value.settings == ("dataset",)
 
 
 NAMES = [f"ILSVRC2012_val_{i:08d}.JPEG" for i in (1, 2, 3)]
@@ -166,8 +168,9 @@ def test_the_flat_official_folder(flat, kind, beside):
 )
 def test_a_label_that_does_not_fit_is_named_with_its_line(flat, line, message):
     (flat.parent / "val.txt").write_text(f"{NAMES[0]} 65\n{line}\n{NAMES[2]} 3\n")
-    with pytest.raises(DataError, match=rf"val\.txt, line 2: .*{message}(.|\n)*--on_error skip"):
+    with pytest.raises(DataError, match=rf"val\.txt, line 2: .*{message}(.|\n)*on_error skip") as error:
         load_dataset("imagenet", flat.parent)
+    assert error.value.settings == ("on_error",)
     dataset = load_dataset("imagenet", flat.parent, on_error="skip")
     assert dataset[2][1] == 3  # what fits stays
     for index in dataset.problems:
@@ -235,8 +238,9 @@ def test_images_of_16_bits_are_refused_and_other_formats_never_opened(tmp_path):
     file = tmp_path / "c/0.png"
     file.parent.mkdir()
     Image.fromarray(np.full((4, 4), 1000, np.uint16)).save(file)
-    with pytest.raises(DataError, match=r"0\.png: has more than 8 bits.*--dataset npz"):
+    with pytest.raises(DataError, match=r"0\.png: has more than 8 bits.*dataset npz") as error:
         load_dataset("folder", tmp_path)[0]
+    assert error.value.settings == ("dataset",)
     picture(8, 8).save(file, "EPS")  # Pillow would start another program
     with pytest.raises(DataError, match=r"0\.png: not an image"):
         load_dataset("folder", tmp_path)[0]

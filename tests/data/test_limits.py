@@ -46,8 +46,9 @@ def test_the_default_is_no_more_than_half_of_the_memory(monkeypatch, tmp_path):
     monkeypatch.setattr(os, "sysconf", {"SC_PHYS_PAGES": 2**28, "SC_PAGE_SIZE": 4096}.get)
     assert default_memory_limit() == 4
     for wrong in (0, -1, float("nan"), float("inf")):
-        with pytest.raises(DataError, match="memory_limit must be a positive number"):
+        with pytest.raises(DataError, match="memory_limit must be a positive number") as error:
             load_dataset("npz", ".", memory_limit=wrong)
+        assert error.value.settings == ("memory_limit",)
 
 
 @pytest.mark.parametrize("label", [100_000, 10**8, 2**62, 2**63])
@@ -61,7 +62,7 @@ def test_a_huge_label_makes_no_classes(tmp_path, label):
 def test_an_npz_beyond_the_limit_says_which_limit(tmp_path):
     np.savez_compressed(tmp_path / "d.npz", x=np.zeros((2, 1024, 1024), np.uint8), y=[0, 1])
     message = refused("npz", tmp_path / "d.npz", memory_limit=MIB)
-    assert "d.npz: would take 0.00195 GiB" in message and "memory_limit (--memory_limit), 0.000977 GiB" in message
+    assert "d.npz: would take 0.00195 GiB" in message and "more than memory_limit, 0.000977 GiB" in message
     np.savez(tmp_path / "d.npz", x=IMAGES, y=[0, 1])
     assert len(load_dataset("npz", tmp_path / "d.npz", memory_limit=MIB)) == 2
 

@@ -317,8 +317,9 @@ def test_entries_that_do_not_fit_stop_or_wait_for_their_turn(tmp_path):
     x[1, 0, 0] = np.nan
     x[2, 0, 0] = 1.5
     np.savez(tmp_path / "d.npz", x=x, y=[0, 0, 1, 3, -1], class_names=["a", "b"])
-    with pytest.raises(DataError, match=r"d\.npz: x\[1\] must lie in \[0, 1\].*, and 3 more.*--on_error skip"):
+    with pytest.raises(DataError, match=r"d\.npz: x\[1\] must lie in \[0, 1\].*, and 3 more.*on_error skip") as error:
         load_dataset("npz", tmp_path / "d.npz")
+    assert error.value.settings == ("on_error",)
     dataset = load_dataset("npz", tmp_path / "d.npz", on_error="skip")
     np.testing.assert_array_equal(dataset[0][0][..., 0], x[0])
     for index, message in ((1, r"x\[1\]"), (2, "1.5"), (3, "image 3 has label 3.* 0 to 1"), (4, "label -1")):
@@ -337,16 +338,18 @@ def test_a_damaged_npz_is_named(tmp_path, damage):
 
 def test_missing_folder_file_or_split(tmp_path):
     for name in ("folder", "npz"):
-        with pytest.raises(DataError, match="--data_dir"):
+        with pytest.raises(DataError, match=f"dataset {name} needs data_dir") as error:
             load_dataset(name)
+        assert error.value.settings == ("dataset", "data_dir")
         with pytest.raises(DataError, match="nowhere: no such file or directory"):
             load_dataset(name, tmp_path / "nowhere")
     with pytest.raises(DataError, match=r"test\.npz: no such file"):
         load_dataset("npz", tmp_path)
     with pytest.raises(DataError, match="train or test"):
         load_dataset("npz", tmp_path, "validation")
-    with pytest.raises(DataError, match="unknown data set 'svhn'.*cifar10.*npz"):
-        load_dataset("svhn", tmp_path)
+    with pytest.raises(DataError, match="unknown dataset 'svhn'.*cifar10.*npz") as error:
+        load_dataset(dataset="svhn", data_dir=tmp_path)
+    assert error.value.settings == ("dataset",)
 
 
 @pytest.mark.parametrize("index", [2, -1])
@@ -366,7 +369,7 @@ def test_missing_data_lists_every_place_and_the_remedy(tmp_path, monkeypatch, no
         for sub in ("cifar-10-batches-py", ".", "cifar10/cifar-10-batches-py"):
             assert f"  {(tmp_path / root / sub)}\n" in message
     assert "no connection to the internet" in message
-    assert "--data_dir" in message and "--dataset folder or npz" in message
+    assert error.value.settings == ("data_dir", "dataset") and "dataset folder or npz" in message
 
 
 def test_missing_data_below_a_named_folder(tmp_path, no_network):

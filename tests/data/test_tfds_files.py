@@ -24,7 +24,7 @@ from qcrs_jax.data import tfds_files
 from qcrs_jax.data.crc32c import masked_crc32c
 from qcrs_jax.data.image_files import resize_and_crop
 from qcrs_jax.data.load import DataError, known_classes, load_dataset
-from qcrs_jax.experiments.commands import prepare_tfds
+from qcrs_jax.experiments import cli
 from qcrs_jax.results.records import read_run
 
 ARCHIVE = SHARED / "data/cifar10-imagefolder.tar.xz"
@@ -75,7 +75,7 @@ def real_images(tmp_path_factory):
 @pytest.mark.parametrize("source", ["images", "images.tar.gz"])
 @pytest.mark.slow_for("images.tar.gz")
 def test_a_real_data_set_prepared_on_disk_is_certified_by_its_name(real_images, tmp_path, no_tensorflow, source):
-    prepare = [sys.executable, "-m", "qcrs_jax.experiments.commands.prepare_tfds"]
+    prepare = [PROGRAM, "prepare-tfds"]
     printed = run([*prepare, "cifar10", real_images / source, tmp_path / "tfds"], no_tensorflow, tmp_path)
     assert f"{tmp_path}/tfds/cifar10/3.0.2: test, 30 images of 10 classes" in printed
     by_name, by_file = load_dataset("cifar10", tmp_path / "tfds"), load_dataset("folder", real_images / "images")
@@ -141,7 +141,7 @@ def test_imagenet_of_some_classes_from_folders_of_any_size(tmp_path):
         image = random_images(height, width, 3, seed=i)
         save(tmp_path / "images/val" / name, image if i else image[..., 0])  # the first one is grey
     Image.fromarray(random_images(280, 290, 3)).convert("CMYK").save(tmp_path / "images/val/n01440764/d.JPEG")
-    assert prepare_tfds.main(["imagenet2012", str(tmp_path / "images"), str(tmp_path / "tfds")]) == 0
+    assert cli.main(["prepare-tfds", "imagenet2012", str(tmp_path / "images"), str(tmp_path / "tfds")]) == 0
     for name in ("imagenet", "imagenet2012"):
         dataset = load_dataset(name, tmp_path / "tfds")
         assert dataset.labels.tolist() == [0, 1, 999, 0] and dataset.class_names[1] == "n01443537"
@@ -152,7 +152,7 @@ def test_imagenet_of_some_classes_from_folders_of_any_size(tmp_path):
 
 def test_the_script_names_what_does_not_fit(tmp_path, capsys):
     def refused(name, images):
-        assert prepare_tfds.main([name, str(tmp_path / images), str(tmp_path / "tfds")]) == 2
+        assert cli.main(["prepare-tfds", name, str(tmp_path / images), str(tmp_path / "tfds")]) == 2
         return capsys.readouterr().err
 
     save(tmp_path / "a/cat/0.png", random_images(32, 32, 3))
@@ -171,7 +171,7 @@ def test_the_script_names_what_does_not_fit(tmp_path, capsys):
     assert "error" in refused("mnist", "file")
     save(tmp_path / "d/7/0.bmp", random_images(28, 28))
     save(tmp_path / "d/0/0.png", random_images(28, 28))
-    assert prepare_tfds.main(["mnist", str(tmp_path / "d"), str(tmp_path / "tfds")]) == 0
+    assert cli.main(["prepare-tfds", "mnist", str(tmp_path / "d"), str(tmp_path / "tfds")]) == 0
     assert load_dataset("mnist", tmp_path / "tfds").labels.tolist() in ([0, 7], [7, 0])
     assert "is there already" in refused("mnist", "d")
 

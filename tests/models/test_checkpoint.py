@@ -317,16 +317,16 @@ def test_overwriting_needs_to_be_asked_for(original, copy):
     fields = json.loads(metadata.read_text())
     metadata.write_text(json.dumps({**fields, "source": {"file": "of yesterday"}}))
     (copy / "stale").touch()
-    with pytest.raises(CheckpointError, match="--overwrite") as error:
+    with pytest.raises(CheckpointError, match="already exists") as error:
         save_classifier(original, copy)
-    assert str(copy) in str(error.value)
+    assert str(copy) in str(error.value) and error.value.settings == ("overwrite",)
     assert restore_classifier(copy).spec.source == {"file": "of yesterday"}
     for _ in range(2):  # over one of an earlier version, and over one of this
         save_classifier(original, copy, overwrite=True)
         assert restore_classifier(copy).spec == original.spec
         assert [f.name for f in copy.iterdir()] == [FILE]
         (copy / "stale").touch()
-        with pytest.raises(CheckpointError, match="--overwrite"):
+        with pytest.raises(CheckpointError, match="already exists"):
             save_classifier(original, copy)
 
 

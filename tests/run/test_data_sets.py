@@ -53,7 +53,7 @@ def run(*words, status=0):
 def test_folders_of_classes_need_no_dataset_flag_and_the_choice_is_said(tmp_path, garments):
     put(tmp_path / "images", garments, [f"{i}{name}" for i, name in enumerate(NAMES)])
     text = run("predict", NETWORK, "r.tsv", "--data_dir", "images", *FLAGS)
-    assert "note: images: read as folder (--dataset folder)" in text and "2 of 150 images" in text
+    assert "note: images: read as folder (dataset folder)" in text and "2 of 150 images" in text
     assert "warning" not in text
     assert read_sidecar(tmp_path / "r.tsv")["request"]["dataset"]["name"] == "folder"
     assert "image 0 drawn again" in run("verify", "r.tsv")
@@ -65,7 +65,7 @@ def test_an_npz_needs_no_dataset_flag(tmp_path, garments):
     assert "read as npz" in text and len(read_run(tmp_path / "r.tsv").records) == 2
     np.save("images.npy", garments[0])
     assert "is a single array (.npy)" in run("predict", NETWORK, "q.tsv", "--data_dir", "images.npy", *FLAGS, status=2)
-    assert "nothing for split val" in run(
+    assert "nothing for --split val" in run(
         "predict", NETWORK, "q.tsv", "--data_dir", "d.npz", "--split", "val", *FLAGS, status=2
     )
 
@@ -94,7 +94,7 @@ def test_classes_in_another_order_are_said_and_class_order_mends_it(tmp_path, ga
 def test_numbers_are_asked_about_on_the_command_line(tmp_path, garments):
     put(tmp_path / "images", garments, [str(i + 1) for i in range(10)])
     words = ("predict", NETWORK, "r.tsv", "--data_dir", "images", *FLAGS)
-    assert "(--class_order): number, text, or a file" in run(*words, status=2)
+    assert "Say it by --class_order: number, text, or a file" in run(*words, status=2)
     assert "warning" not in run(*words, "--class_order", "number")
     assert [r.label for r in read_run(tmp_path / "r.tsv").records] == [0, 5]
 

@@ -147,8 +147,9 @@ def test_memory_that_does_not_hold_one_copy_and_other_errors_are_told():
     def start(call, copies):
         raise jax.errors.JaxRuntimeError(call)
 
-    with pytest.raises(UserError, match="does not hold a single copy of each image; give --images 1"):
+    with pytest.raises(UserError, match="does not hold a single copy of each image; give images 1") as error:
         list(in_turn(["RESOURCE_EXHAUSTED: Out of memory"], Launcher(start, 4, lambda text: None)))
+    assert error.value.settings == ("images",)
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
         list(in_turn(["INTERNAL: a defect"], Launcher(start, 4, lambda text: None)))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from format_1 import as_format_1
 from PIL import Image
 
 from qcrs_jax.data import tfds_files
@@ -152,8 +153,8 @@ def test_a_sidecar_that_lost_its_sums_is_refused(run, capsys):
         (SUMS[2:], "pixels_sha256, sidecar_sha256 was taken out of it"),
         (SUMS[3:], "sidecar_sha256 was taken out of it"),
         (SUMS[:1], "another"),
-        ((*SUMS, "arguments"), "how the run was started (provenance.arguments) was taken out of it"),
-        ((*SUMS, "arguments", "account", "images", "dtype"), "every version records that which records noise"),
+        ((*SUMS, "settings"), "how the run was started (provenance.settings) was taken out of it"),
+        ((*SUMS, "settings", "account", "images", "dtype"), "every version records that which records noise"),
     ):
         write(run, without(content, *names))
         for recount in (0, "all"):
@@ -163,7 +164,7 @@ def test_a_sidecar_that_lost_its_sums_is_refused(run, capsys):
 
 
 def test_a_forger_who_makes_a_file_of_an_earlier_version_proves_nothing(run, capsys):
-    content = without(read(run), *SUMS, "arguments", "account", "images", "dtype")
+    content = without(as_format_1(read(run)), *SUMS, "arguments", "account", "images", "dtype")
     write(run, {**content, "request": {**content["request"], "noise": FIRST_NOISE}})
     status, text = verify(run, capsys, "--recount", 0)
     assert status == 0 and "not proved: its 4 lines agree with their counts, and nothing shows that these were" in text
@@ -172,7 +173,7 @@ def test_a_forger_who_makes_a_file_of_an_earlier_version_proves_nothing(run, cap
 
 
 def test_a_file_of_the_version_with_one_sum_is_never_verified(run, capsys):
-    content = without(read(run), *SUMS[2:])
+    content = without(as_format_1(read(run)), *SUMS[2:])
     arguments = {name: v for name, v in content["provenance"]["arguments"].items() if name not in LEARNT_SINCE}
     write(run, {**content, "provenance": {**content["provenance"], "arguments": arguments}})
     status, text = verify(run, capsys, "--recount", "all")
@@ -203,16 +204,25 @@ def test_lines_without_counts_are_not_taken_for_another_program_s(run, capsys):
         ("request.n0", 10**9, "n0 = 1000000000"),
         ("request.n", 2**31, "request.n is 2147483648"),
         ("request.noise", None, "request.noise is null"),
-        ("provenance.arguments.left", "abc", "its argument left is 'abc'"),
-        ("provenance.arguments.search", "none", "its argument search is 'none'"),
-        ("provenance.arguments.epsilon", [1], "its argument epsilon is"),
-        ("provenance.arguments.ddrs_steps", 2.5, "its argument ddrs_steps is"),
-        ("provenance.arguments.method", None, "its argument method is"),
-        ("provenance.arguments.tolerance", True, "its argument tolerance is"),
-        ("provenance.arguments.checkpoint", "/etc/hostname", "names the checkpoint /etc/hostname, which lies neither"),
-        ("provenance.arguments.checkpoint", "zoo:../../x", "not in the zoo"),
-        ("provenance.arguments.data_dir", "/etc", "names the data set /etc, which lies neither below the current"),
-        ("provenance.arguments.data_dir", "images/../..", "lies neither"),
+        ("request.search", {"method": "qcrs", "name": "fastest"}, "unknown search 'fastest'"),
+        ("request.search", {"method": "qcrs", "name": "golden", "sigma_lower": 0.1}, "'golden' has other settings"),
+        ("request.search", {"method": "qcrs", "name": "golden", "sigma_lower": "abc"}, "request.search.sigma_lower is"),
+        ("request.search", {"method": "ddrs", "name": "ddrs", "steps": 2.5}, "request.search.steps is 2.5"),
+        ("request.search", None, "request.search is null"),
+        ("request.estimate", {"name": "tolerance", "tolerance": True}, "request.estimate.tolerance is true"),
+        ("request.estimate", {"name": "fixed", "bound": "none"}, "unknown bound 'none'"),
+        ("request.extra", 1, "extra: 1 in the sidecar, None by the inputs"),
+        ("provenance.settings.network.dtype", "float16", "provenance.settings.network.dtype is"),
+        ("provenance.settings.images.skip", 3, "skip: 1 in the sidecar, 3 by the inputs"),
+        ("provenance.settings.network", {}, "settings of Network are missing"),
+        (
+            "provenance.settings.network.checkpoint",
+            "/etc/hostname",
+            "names the checkpoint /etc/hostname, which lies neither",
+        ),
+        ("provenance.settings.network.checkpoint", "zoo:../../x", "not in the zoo"),
+        ("provenance.settings.data.data_dir", "/etc", "names the data set /etc, which lies neither below the current"),
+        ("provenance.settings.data.data_dir", "images/../..", "lies neither"),
         ("request.classifier.arch", "\x1b[2J\nforged: verified", "\\x1b[2J\\x0aforged"),
         ("provenance.devices", "\x1b]0;x\x07", "\\x1b]0;x\\x07"),
     ],
@@ -231,8 +241,8 @@ def test_a_hostile_sidecar_has_a_plain_message(run, capsys, path, value, message
 
 
 def test_tables_for_absurd_numbers_are_not_made(run, capsys):
-    content = read(run)
-    sum_up(run, {**content, "request": {**content["request"], "n0": 10**9, "n": 10**9, "tolerance": 0.05}})
+    content, estimate = read(run), {"name": "tolerance", "tolerance": 0.05, "bound": "clopper-pearson"}
+    sum_up(run, {**content, "request": {**content["request"], "n0": 10**9, "n": 10**9, "estimate": estimate}})
     run.write_text(run.read_text().replace("counts0\tcounts", "counts0\tcounts\tn").replace("\n0\t", "\n0\t"))
     header, *rows = run.read_text().splitlines()
     run.write_text("\n".join([header, *(f"{row}\t60" for row in rows)]) + "\n")
@@ -250,12 +260,13 @@ def test_paths_of_a_sidecar_are_opened_where_they_are_near_or_trusted(run, made,
     assert verify(run, capsys, "--recount", 1, "--data_dir", made / "images")[0] == 0
     (tmp_path / "link").symlink_to(made / "images")
     content = read(run)
-    content["provenance"]["arguments"]["data_dir"] = "link"
+    content["provenance"]["settings"]["data"]["data_dir"] = "link"
     sum_up(run, content)
     status, text = verify(run, capsys, "--recount", 1)
     assert status == 2 and "names the data set link" in text
     os.mkfifo(tmp_path / "pipe")
-    content["provenance"]["arguments"] |= {"data_dir": str(made / "images"), "checkpoint": "pipe"}
+    content["provenance"]["settings"]["data"]["data_dir"] = str(made / "images")
+    content["provenance"]["settings"]["network"]["checkpoint"] = "pipe"
     sum_up(run, content)
     status, text = verify(run, capsys, "--recount", 1, "--trust_paths")
     assert status == 2 and "pipe: is neither a regular file nor a folder, and is not opened" in text
@@ -281,7 +292,7 @@ def test_tfds_neither_downloads_nor_writes_where_a_sidecar_says(run, capsys, mon
 
     monkeypatch.setattr(tfds_files, "load", load)
     content = read(run)
-    content["provenance"]["arguments"] |= {"dataset": "svhn_cropped", **arguments}
+    content["provenance"]["settings"]["data"] |= {"dataset": "svhn_cropped", **arguments}
     sum_up(run, content)
     status, text = verify(run, capsys, "--recount", 1)
     assert status == 2 and asked == ([] if asks is None else [asks])
@@ -307,7 +318,7 @@ def test_what_is_not_prepared_is_not_downloaded(tmp_path, monkeypatch):
 def memory_of(run, source, **more):
     content = read(run)
     made = {"procedure": "x", "source": source, "source_sha256": "0" * 64, **more}
-    return {**content, "request": {**content["request"], "memory": made}}
+    return {**content, "request": {**content["request"], "stored_balls": made}}
 
 
 @pytest.mark.parametrize(
@@ -335,13 +346,13 @@ def test_files_that_name_each_other_end(run, capsys):
     status, text = verify(run, capsys, "--recount", 0)
     assert status == 2 and "which is memory-based itself" in text
     content = read(run)
-    request = {name: value for name, value in content["request"].items() if name != "memory"}
-    write(run, {**content, "request": {**request, "budget": {"mean": 60, "max": -1}}})
+    request = {name: value for name, value in content["request"].items() if name != "stored_balls"}
+    write(run, {**content, "request": {**request, "budget": {"mean": 60, "stop": -1}}})
     header, *rows = run.read_text().splitlines()
     run.write_text("\n".join([f"{header}\tn", *(f"{row}\t60" for row in rows)]) + "\n")
     shutil.copy(run, run.with_name("r.tsv.pilot"))
     pilot = memory_of(run, "r.tsv", source_sha256=checksum(run))
-    write(Path(f"{run}.pilot"), {**pilot, "request": {**pilot["request"], "pilot": True}})
+    write(Path(f"{run}.pilot"), {**pilot, "request": {**pilot["request"], "kind": "pilot"}})
     status, text = verify(run, capsys, "--recount", 0)
     assert status == 2 and "is not the pilot of r.tsv" in text
 
@@ -369,6 +380,6 @@ def test_what_memory_makes_says_how_many_images_were_left_out(run, capsys, made)
     status, text = verify(path, capsys, "--recount", 1)
     assert status == 0 and "makes of r.tsv, which is consistent" in text and "verified" not in text
     content = read(path)
-    del content["request"]["memory"]["left_out"]
+    del content["request"]["stored_balls"]["left_out"]
     write(path, content)
     assert verify(path, capsys, "--recount", "all")[0] == 2

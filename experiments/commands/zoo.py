@@ -1,0 +1,19 @@
+"""The zoo: classifiers trained with `qcrs-jax train` that come with the package, opened as `zoo:NAME`.
+
+`qcrs-jax certify zoo:NAME RESULTS ...` and `load_classifier("zoo:NAME")` open one. --commands prints how each was made;
+the log of its training lies beside its weights.
+"""
+
+from .flags import Parser
+
+
+def add_arguments(parser: Parser) -> None:
+    parser.add_argument("--commands", action="store_true", help="print the commands that made them")
+
+
+def run(args) -> None:
+    from qcrs_jax.convert import zoo
+
+    for name, entry in zoo.entries().items():
+        print(f"{zoo.PREFIX}{name}")
+        print(zoo.described(entry) if not args.commands else f"  {entry['command']}")

@@ -1,0 +1,109 @@
+"""The whole program for a classifier in memory: a file that resumes, its table, and its verification."""
+
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.tree_util import Partial
+
+import qcrs_jax
+from qcrs_jax import Fixed, GoldenSection, Tolerance, certify
+from qcrs_jax.errors import UserError
+from qcrs_jax.experiments import cli
+
+SHAPE = (4, 4, 1)
+NUMBERS = {"n0": 20, "n": 300, "alpha": 0.01}
+
+
+def brightness(weights, images):
+    """Two classes: dark and bright."""
+    level = images.mean((1, 2, 3)) - 0.5
+    return jnp.stack([-level, level], axis=-1) * weights
+
+
+CLASSIFY = Partial(brightness, jnp.float32(3.0))
+IMAGES = np.linspace(0.2, 0.8, 5, dtype=np.float32)[:, None, None, None] * np.ones((1, *SHAPE), np.float32)
+LABELS = np.array([0, 0, 1, 1, 1])
+
+
+def start(path, **options):
+    return qcrs_jax.run(CLASSIFY, (IMAGES, LABELS), path, 0.25, **{**NUMBERS, **options})
+
+
+def test_a_run_has_the_certificates_of_certify_and_goes_on(tmp_path, capsys):
+    path = tmp_path / "r.tsv"
+    first = start(path, stop=2)
+    assert [record.idx for record in first.records] == [0, 1]
+    done = start(path)
+    assert "2 of 5 images are done" in capsys.readouterr().out and len(done.records) == 5
+    for record in done.records:
+        key = jax.random.fold_in(jax.random.key(0), record.idx)
+        made = certify(CLASSIFY, IMAGES[record.idx], 0.25, key=key, **NUMBERS)
+        assert record.counts == tuple(made.counts.tolist()) and record.radius == made.radius
+    with pytest.raises(UserError, match="alpha: 0.01 in the file, 0.02 now"):
+        start(path, alpha=0.02)
+    assert cli.main(["table", str(path)]) == 0 and "Cohen, sigma 0.25" in capsys.readouterr().out
+    frame = qcrs_jax.read_results(path).to_pandas()
+    assert list(frame.idx) == list(range(5)) and list(frame.label) == LABELS.tolist() and frame.radius.max() > 0
+
+
+def test_a_search_an_estimate_and_shards(tmp_path):
+    search = GoldenSection(0.1, 0.6, epsilon=0.2, search_n=40)
+    whole = start(tmp_path / "whole.tsv", search=search, estimate=Tolerance(0.1), n=4000)
+    parts = [start(tmp_path / f"{i}.tsv", search=search, estimate=Tolerance(0.1), n=4000, shard=(i, 2)) for i in (1, 2)]
+    found = sorted((record for part in parts for record in part.records), key=lambda record: record.idx)
+    assert [(r.counts, r.n, r.sigma) for r in found] == [(r.counts, r.n, r.sigma) for r in whole.records]
+    assert whole.request["search"]["epsilon"] == 0.2 and whole.request["estimate"]["tolerance"] == 0.1
+
+
+def test_what_was_made_in_memory_is_verified_there(tmp_path, capsys):
+    path = tmp_path / "r.tsv"
+    start(path, simultaneous=True)
+    said = qcrs_jax.verify(path, CLASSIFY, (IMAGES, LABELS), recount=math.inf)
+    assert said[-1] == "all 5 lines were drawn again and verified"
+    with pytest.raises(UserError, match="weights_sha256"):
+        qcrs_jax.verify(path, Partial(brightness, jnp.float32(4.0)), (IMAGES, LABELS))
+    with pytest.raises(UserError, match="fingerprint"):
+        qcrs_jax.verify(path, CLASSIFY, (IMAGES[::-1], LABELS))
+    with pytest.raises(UserError, match="qcrs_jax.verify"):
+        qcrs_jax.verify(path)
+    assert qcrs_jax.verify(path, recount=0)[-1].startswith("consistent: its 5 lines agree with their counts")
+    capsys.readouterr()
+    assert cli.main(["verify", str(path)]) == 2 and "in its memory" in capsys.readouterr().err
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([lines[0], *lines[2:]]))
+    with pytest.raises(UserError, match="is not the one that was finished|is missing"):
+        qcrs_jax.verify(path, CLASSIFY, (IMAGES, LABELS))
+
+
+def test_what_does_not_fit_is_refused_before_a_file_is_written(tmp_path):
+    path = tmp_path / "r.tsv"
+    for classify, data, message in (
+        (CLASSIFY, (IMAGES, LABELS + 1), "tells 2 classes apart"),
+        (CLASSIFY, (IMAGES, LABELS[1:]), "whole numbers"),
+        (CLASSIFY, (IMAGES, LABELS - 1), "count from 0"),
+        (lambda images: images[:, :3, 0, 0] @ np.ones((2, 2)), (IMAGES, LABELS), "takes no images of shape"),
+    ):
+        with pytest.raises(UserError, match=message):
+            qcrs_jax.run(classify, data, path, 0.25, **NUMBERS)
+    with pytest.raises(UserError, match="n = 3"):
+        start(path, n=3)
+    assert not path.exists()
+
+
+def test_the_sidecar_names_the_classifier(tmp_path):
+    start(tmp_path / "r.tsv", name="my_net", stop=1)
+    content = json.loads((tmp_path / "r.tsv.json").read_text())
+    assert content["request"]["classifier"]["arch"] == "my_net"
+    assert content["provenance"]["settings"]["network"]["checkpoint"] == "memory:my_net"
+
+
+def test_a_certificate_is_printed_in_a_few_lines():
+    search = GoldenSection(0.1, 0.6, epsilon=0.2, search_n=40)
+    made = certify(CLASSIFY, IMAGES, 0.25, key=jax.random.key(0), search=search, estimate=Fixed(), **NUMBERS)
+    text = repr(made)
+    assert len(text) < 700 and "search=SigmaSearch(...)" in text and "prediction=[ 0,  0, -1" in text
+    assert "counts=[" in text and "u=" not in text
