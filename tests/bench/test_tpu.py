@@ -46,6 +46,7 @@ def wanted():
 
 
 @pytest.mark.skipif(not LIBTPU, reason="needs the folder of a libtpu in QCRS_LIBTPU")
+@pytest.mark.slow
 def test_the_certifier_compiles_for_a_slice_of_tpus():
     if not list(Path(LIBTPU).glob(f"libtpu-{wanted()}*.dist-info")):
         pytest.skip(f"the installed JAX asks for libtpu {wanted()}*")
