@@ -6,8 +6,17 @@ import tarfile
 
 import numpy as np
 import pytest
-from checkpoints import SHARED
 from PIL import Image
+from places import SHARED
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Marks `slow` what `slow_for` names: the parameters of that id, or of one of its parts, of a test that has it."""
+    for item in items:
+        for mark in item.iter_markers("slow_for"):
+            if {item.callspec.id, *item.callspec._idlist} & set(mark.args):
+                item.add_marker("slow")
 
 
 @pytest.fixture(scope="session", autouse=True)

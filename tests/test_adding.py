@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 from classifiers import SHAPE, at_distance, linear, slab
 from flax import nnx
 from jax.tree_util import Partial
 from scipy import special
+from with_torch import torch
 
 from qcrs_jax import Fixed, certify, load_dataset
 from qcrs_jax.analysis.curves import Curves

@@ -285,6 +285,7 @@ for arch in ("cifar_resnet20", "resnet18", "resnet50", "cifar_wide_resnet"):
 """
 
 
+@pytest.mark.slow
 def test_everything_runs_where_jax_is_strict():
     # In a process of its own: what is traced before stays as it was.
     modes = {"JAX_NUMPY_DTYPE_PROMOTION": "strict", "JAX_NUMPY_RANK_PROMOTION": "raise", "JAX_DEBUG_NANS": "1"}

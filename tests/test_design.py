@@ -7,18 +7,15 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = {"qcrs_jax": "qcrs_jax", "qcrs_jax.convert": "convert", "qcrs_jax.experiments": "experiments"}
-COMMANDS = """cli runner inputs cost request guarantees budget pipeline batch_size arguments agreement certify
-    verify verify_inputs verify_lines verify_sidecar trusted_paths
-    predict table compare plot memory visualize curve quasiconcavity simulate sequential train
-    experiment export_program demo benchmark tpu tpu_benchmark first_look class_names data_sets full_card
-    bench/gpu bench/gpu_check bench/networks bench/parts bench/reference bench/report
-    bench/sides bench/theirs""".split()
 OUTER = ("qcrs_jax.convert", "qcrs_jax.experiments", "convert", "experiments", "torch")
 
 
 def imports(package, file, module_level=False):
     """Absolute names of what `file` of `package` imports, each alias of a `from` import too."""
     tree = ast.parse(file.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
     found = set()
     for node in tree.body if module_level else ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -87,31 +84,102 @@ WINGS = {
     "results": set(),
     "analysis": {"bounds", "certification", "results", "search"},
     "training": {"checks", "models", "sampling"},
-    **dict.fromkeys(GROUND, set()),
 }
 """What each wing of the library may import, beside itself and the ground that all stand on."""
+ROOMS = {
+    "presets": set(),
+    "report": set(),
+    "run": {"report"},
+    "verification": {"run"},
+    "bench": {"presets", "run", "verification"},
+    "commands": {"bench", "presets", "report", "run", "verification"},
+    "cli": {"commands", "run"},
+}
+"""What each room of the program may import, beside itself, the library and the converter."""
+LAZY = {"run/library.py": {"verification"}, "bench/parts.py": {"cli"}}
+"""The exceptions, of functions alone: the library's `verify`, and the GPU check, which runs commands."""
+PARTS = {"qcrs_jax": WINGS | dict.fromkeys(GROUND, set()), "qcrs_jax.experiments": ROOMS}
 
 
-def wing(module):
-    """The wing of `qcrs_jax.wing...`; None of another package, and of the package itself."""
-    package, _, rest = module.partition(".")
-    return rest.split(".")[0] or None if package == "qcrs_jax" else None
+def files_of(package):
+    """The modules of a package, as paths within it; links to other packages are not followed."""
+    root = ROOT / FOLDERS[package]
+    return sorted(str(file.relative_to(root)) for file in root.rglob("*.py"))
 
 
-@pytest.mark.parametrize("name", [name for name in core_files() if name != "__init__.py"])
-def test_wings_import_no_wing_above_them(name):
-    own = Path(name).parts[0].removesuffix(".py")
-    seen = {wing(module) for module in core_imports(name)} - {None, own}
-    assert {other for other in seen if other in WINGS} <= WINGS[own] | GROUND
-    assert seen <= WINGS.keys(), f"{name} imports what is in no wing"
+def imports_of(package, name, **options):
+    return imports(".".join([package, *Path(name).parts[:-1]]), ROOT / FOLDERS[package] / name, **options)
 
 
-def test_the_wings_have_no_circle():
-    left = dict(WINGS)
-    while left:
-        free = [name for name, needs in left.items() if not needs & left.keys()]
-        assert free, f"a circle of {sorted(left)}"
+def part(package, module):
+    """The wing or room of `package.part...`; None of another package, and of the package itself."""
+    rest = module.removeprefix(f"{package}.") if module.startswith(f"{package}.") else ""
+    return rest.split(".")[0] or None
+
+
+@pytest.mark.parametrize(
+    ("package", "name"),
+    [(package, name) for package in PARTS for name in files_of(package) if name != "__init__.py"],
+)
+def test_a_wing_imports_none_above_it(package, name):
+    table, own = PARTS[package], Path(name).parts[0].removesuffix(".py")
+    ground = GROUND if package == "qcrs_jax" else set()
+    seen = {part(package, module) for module in imports_of(package, name)} - {None, own}
+    assert seen <= table.keys(), f"{name} imports what is in no wing"
+    assert seen - LAZY.get(name, set()) <= table[own] | ground
+    assert not {part(package, m) for m in imports_of(package, name, module_level=True)} & LAZY.get(name, set())
+
+
+@pytest.mark.parametrize("package", PARTS)
+def test_the_wings_have_no_circle(package):
+    assert circle(PARTS[package]) == {}
+
+
+def circle(graph):
+    """What is left of a graph of names when all are taken away that need none of the others."""
+    left = dict(graph)
+    while free := [name for name, needs in left.items() if not needs & left.keys()]:
         left = {name: needs for name, needs in left.items() if name not in free}
+    return left
+
+
+@pytest.mark.parametrize("package", FOLDERS)
+def test_the_modules_have_no_circle(package):
+    """Imports in functions count too; `from package import module` needs the module alone."""
+    modules = {}
+    for name in files_of(package):
+        dotted = ".".join([package, *Path(name).with_suffix("").parts]).removesuffix(".__init__")
+        modules[dotted] = imports_of(package, name)
+    graph = {}
+    for module, needs in modules.items():
+        above = {need for need in needs if any(other.startswith(f"{need}.") for other in needs & modules.keys())}
+        graph[module] = (needs & modules.keys()) - above - {module}
+    assert {module: sorted(needs & graph.keys()) for module, needs in circle(graph).items()} == {}
+
+
+def test_a_circle_is_found():
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}).keys() == {"a", "b", "c"}
+
+
+def functions_with_args(file):
+    """The names of functions of a file that have a parameter called `args`."""
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+    for node in (node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, kinds)):
+        every = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+        if any(argument.arg == "args" for argument in every):
+            yield getattr(node, "name", "lambda")
+
+
+def test_parsed_arguments_stay_in_the_commands():
+    found = {
+        f"{folder}/{name}": functions
+        for package, folder in FOLDERS.items()
+        for name in files_of(package)
+        if not name.startswith("commands/") and (functions := [*functions_with_args(ROOT / folder / name)])
+    }
+    found.pop("experiments/cli.py", None)
+    assert {place for place, functions in found.items() if functions != ["main"]} == set()
+    assert found.keys() <= {"experiments/bench/gpu_check.py"}
 
 
 @pytest.mark.parametrize("name", ["bounds.py", "search/maximisers.py", "search/posterior.py"])
@@ -128,21 +196,13 @@ def test_convert_imports_neither_experiments_nor_torch():
         assert within(imports("qcrs_jax.convert", file), "qcrs_jax.experiments", "torch") == [], file.name
 
 
-@pytest.mark.parametrize(
-    "name", ["table.py", "compare.py", "plot.py", "memory.py", "quasiconcavity.py", "search_figure.py", "figures.py"]
-)
+@pytest.mark.parametrize("name", [n for n in files_of("qcrs_jax.experiments") if n.startswith("report/")])
 def test_tables_and_plots_read_results_files_only(name):
-    file = ROOT / "experiments" / name
-    modules = ("certification", "sampling", "search", "models")
+    modules = ("certification", "sampling", "models", "convert")
     lazy = ("certify", "predict", "search_sigma", "sample_counts", "save_classifier", "load_classifier")
-    computing = [f"qcrs_jax.{m}" for m in modules + lazy]
-    names = imports("qcrs_jax.experiments", file)
-    assert within(names, *computing, "qcrs_jax.convert", "qcrs_jax.experiments.run.certify", "torch") == []
-    if name not in ("search_figure.py", "figures.py"):  # a file of its own kind; none
-        assert within(names, "qcrs_jax.results.records", "qcrs_jax.results.shards", "qcrs_jax.analysis.curves"), (
-            "it reads results files"
-        )
-    assert within(imports("qcrs_jax.experiments", file, module_level=True), "jax", "flax", "jaxlib") == []
+    names = {n for n in imports_of("qcrs_jax.experiments", name) if "certification.sequential" not in n}  # its bounds
+    assert within(names, *(f"qcrs_jax.{m}" for m in modules + lazy), "torch") == []
+    assert within(imports_of("qcrs_jax.experiments", name, module_level=True), "jax", "flax", "jaxlib") == []
 
 
 @pytest.mark.parametrize("name", ["data/source.py", "data/sources.py"])
@@ -157,9 +217,7 @@ def test_what_tables_and_plots_stand_on_needs_no_jax(name):
     assert within(core_imports(name), "jax", "flax") == []
 
 
-def test_commands_import_jax_only_when_they_run():
-    for package, folder in FOLDERS.items():
-        if package == "qcrs_jax.experiments":
-            for name in COMMANDS:
-                names = imports(package, ROOT / folder / f"{name}.py", module_level=True)
-                assert within(names, "jax", "flax", "torch", "tensorflow", "tensorflow_datasets") == [], name
+@pytest.mark.parametrize("name", [n for n in files_of("qcrs_jax.experiments") if n.startswith(("commands/", "cli."))])
+def test_commands_import_nothing_slow_at_their_top(name):
+    slow = ("jax", "flax", "torch", "tensorflow", "tensorflow_datasets", "scipy", "matplotlib", "optax", "orbax")
+    assert within(imports_of("qcrs_jax.experiments", name, module_level=True), *slow) == []

@@ -21,7 +21,7 @@ def test_the_public_face_is_the_one_on_record():
     recorded = public_face.FILE.read_text(encoding="utf-8")
     assert public_face.face() == recorded, (
         "The public names, their signatures or the sidecar's schema changed. If that is meant, say it in CHANGELOG.md "
-        "and write the record again: python tests/public_face.py"
+        "and write the record again: python tests/helpers/public_face.py"
     )
 
 

@@ -6,14 +6,9 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from readme import README, blocks
 
 from qcrs_jax.experiments.cli import COMMANDS
-
-README = (Path(__file__).parents[1] / "README.md").read_text()
-
-
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
 def run(*words):

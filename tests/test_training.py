@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import torch
 from checkpoints import cohen, images, resnet, save, torch_logits
 from flax import nnx
+from with_torch import torch
 
 from qcrs_jax.convert.load import convert_file
 from qcrs_jax.models import Spec

@@ -1,0 +1,231 @@
+"""Searches on curves without a network: known ones, and measured ones where they are at hand."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import searches
+from classifiers import SHAPE, slab, slab_probability
+from jax.tree_util import Partial
+from places import SHARED
+from scipy import special
+
+from qcrs_jax import GoldenSection, search_sigma
+from qcrs_jax.analysis.curves import Curves, Point
+from qcrs_jax.analysis.simulation import best_radius, radius_at
+from qcrs_jax.analysis.simulation import simulate as simulate_searches
+from qcrs_jax.bounds import PROBITS, expected_radius_table
+from qcrs_jax.experiments import cli
+from qcrs_jax.experiments.run import simulate
+from qcrs_jax.results.writer import Writer
+
+SIGMAS = np.geomspace(0.06, 1.2, 40)
+N = 100_000
+
+
+def falling(middles, steepness=4.0):
+    """Curves of two classes, the second of which takes over at `middles`."""
+    p = special.ndtr(-steepness * np.log(SIGMAS / np.asarray(middles)[:, None]))
+    counts = np.round(N * np.stack([p, 1 - p], axis=-1)).astype(int)
+    m = len(counts)
+    return Curves(np.arange(m), np.zeros(m, int), SIGMAS, int(np.argmin(abs(SIGMAS - 0.25))), counts, N, {})
+
+
+def measured():
+    """The curves of a Fashion-MNIST network at sigma 0.5 that lie beside the repository."""
+    path = SHARED / "curves" / "fashion_mnist.npz"
+    if not path.exists():
+        pytest.skip("needs the measured curves")
+    file = np.load(path)
+    order = np.argsort(file["sig"])
+    original = int(np.flatnonzero(order == len(order) - 1)[0])
+    return Curves(
+        file["ids"], file["label"], file["sig"][order], original, file["counts"][:, order], int(file["n"]), {}
+    )
+
+
+def test_the_radius_is_that_of_the_share():
+    curves = falling([0.3, 0.5])
+    sigma = SIGMAS[[10, 20]]
+    z = special.ndtri(curves.counts[[0, 1], [10, 20], 0] / N)
+    expected = sigma * np.interp(z, PROBITS, expected_radius_table(N, 0.001))
+    np.testing.assert_allclose(radius_at(curves, sigma, np.zeros(2, int)), expected, rtol=1e-6)
+    assert np.all(radius_at(curves, sigma, np.ones(2, int)) == 0)
+    beyond = radius_at(curves, np.full(2, 100.0), np.zeros(2, int))  # no credit beyond the curve's end
+    np.testing.assert_allclose(beyond, radius_at(curves, np.full(2, 1.2), np.zeros(2, int)))
+
+
+@pytest.mark.parametrize("search", ["golden", "bisection", "grid", "bayesian"])
+def test_a_search_finds_what_there_is(search):
+    curves = falling([0.3, 0.5, 0.8])
+    best = best_radius(curves, 0.08, 0.9)
+    settings = searches.search(search, search_n=2000)
+    found = simulate_searches(curves, settings, key=jax.random.key(0), repeats=3)
+    assert found.sigma.shape == found.radius.shape == (3, 3) and np.all(found.prediction == 0)
+    assert np.all(found.samples <= settings.samples) and np.all(found.samples % 2000 == 0)
+    assert np.all(found.radius <= best * 1.001) and found.radius.mean() > 0.9 * best.mean()
+
+
+def test_the_class_is_that_of_the_original_sigma():
+    curves = falling([0.1])  # at 0.25 the second class is on top
+    found = simulate_searches(curves, GoldenSection(0.08, 0.9), key=jax.random.key(0), repeats=2)
+    assert np.all(found.prediction == 1)
+
+
+@pytest.mark.parametrize("name", ["golden", "bisection", "bayesian"])
+@pytest.mark.slow_for("bayesian")
+def test_simulated_searches_are_real_ones(name):
+    # At the middle of a slab the class shares are known, and a sample changes its class at most once in sigma, as a
+    # simulated one does: chosen sigmas, and so regrets, have one distribution.
+    width, original, repeats = 1.2, 0.25, 300
+    search = searches.search(name, 0.1, 2.0, epsilon=0.03, search_n=50, max_evaluations=8)
+    sigmas = np.sort(np.append(np.geomspace(0.02, 9, 400), original))
+    p = slab_probability(width, sigmas)
+    counts = np.round(1e9 * np.stack([p, 1 - p], axis=-1)).astype(int)[None]
+    curves = Curves(
+        np.zeros(1, int), np.zeros(1, int), sigmas, int(np.argmin(abs(sigmas - original))), counts, 10**9, {}
+    )
+    simulated = simulate_searches(curves, search, key=jax.random.key(2), repeats=repeats)
+    images = jnp.zeros((repeats, *SHAPE))
+    real = search_sigma(Partial(slab, width), images, original, search, key=jax.random.key(3))
+    real = radius_at(curves, np.asarray(real.sigma, float)[:, None], np.zeros((repeats, 1), int))
+    regrets = [1 - radius[:, 0] / best_radius(curves, 0.1, 2.0) for radius in (simulated.radius, real)]
+    error = np.hypot(*(regret.std() / repeats**0.5 for regret in regrets))
+    assert abs(regrets[0].mean() - regrets[1].mean()) < 4 * error and error < 0.02, [r.mean() for r in regrets]
+
+
+def test_common_random_numbers_are_common_in_simulations_too():
+    # Golden section sees one set of samples at every sigma: where the class falls off, fewer of them stay in it.
+    curves = falling([0.3])
+    asked, policy_of = {}, GoldenSection.policy
+
+    def spy(*args):
+        policy = policy_of(*args)
+
+        def tell(state, counts):
+            jax.debug.callback(lambda s, c: asked.update({float(s): int(c)}), policy.ask(state).sigma, counts[0])
+            return policy.tell(state, counts)
+
+        return policy._replace(tell=tell)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(GoldenSection, "policy", spy)
+        simulate_searches(curves, GoldenSection(0.1, 1.0, search_n=60), key=jax.random.key(5), repeats=1)
+    jax.effects_barrier()
+    by_sigma = [count for _, count in sorted(asked.items())]
+    assert len(by_sigma) > 5 and by_sigma == sorted(by_sigma, reverse=True)
+
+
+@pytest.mark.slow
+def test_the_bayesian_search_beats_the_published_one_on_measured_curves():
+    curves = measured()
+    best = best_radius(curves, 0.12, 1.7).mean()
+
+    def radius(name, **settings):
+        search = searches.search(name, 0.12, 1.7, epsilon=0.03, epsilon_step=0.2, **settings)
+        return simulate_searches(curves, search, key=jax.random.key(1), repeats=1).radius.mean()
+
+    published = radius("bisection")  # 7 500 samples
+    assert radius("golden") > published  # golden section of expected radii
+    for evaluations, n, gain, share in ((15, 500, 1.03, 0.975), (20, 100, 1.02, 0.965), (10, 100, 1.0, 0.955)):
+        ours = radius("bayesian", search_n=n, max_evaluations=evaluations)
+        assert ours > gain * published and ours > share * best
+
+
+@pytest.mark.slow
+def test_the_command_tells_searches_apart(tmp_path, capsys):
+    curves, path = falling([0.3, 0.5, 0.8]), tmp_path / "curves.tsv"
+    sigmas = curves.sigmas.tolist()
+    request = {"kind": "curves", "sigma": sigmas[curves.original], "sigmas": sigmas, "n": N}
+    request["sigmas"][curves.original] = float(np.float32(request["sigma"]))
+    with Writer(path, request, {}, columns=Point.columns(), read=lambda path: []) as writer:
+        for i in range(3):
+            writer.write(*(Point(i, 0, s, tuple(c.tolist())) for s, c in zip(request["sigmas"], curves.counts[i])))
+    assert cli.main(["simulate", str(path), "--repeats", "2", "--left", "0.08", "--right", "0.9"]) == 0
+    out = capsys.readouterr().out
+    assert "3 images, 100,000 samples" in out and out.count("golden section") == 2 and "bayesian, 20 x 100" in out
+    assert cli.main(["simulate", str(path), "--left", "2"]) == 2
+    assert "sigma_lower < sigma_upper" in capsys.readouterr().err
+    assert cli.main(["simulate", str(path), "--repeats", "0"]) == 2
+    assert simulate.__doc__
+
+
+@pytest.fixture
+def two_searches(monkeypatch):
+    """The command compares the first and the last of its searches alone: each is compiled."""
+    every = simulate.searches
+
+    def two(sigma, asked):
+        first, *_, last = every(sigma, asked).items()
+        return dict([first, last])
+
+    monkeypatch.setattr(simulate, "searches", two)
+
+
+def test_the_command_compares_searches(tmp_path, capsys, two_searches):
+    assert hostile(tmp_path) == 0
+    out = capsys.readouterr().out
+    assert "1 images, 100,000 samples" in out and "bisection, as published" in out and "grid of expected" in out
+
+
+def hostile(tmp_path, lines=None, **changed):
+    """What `qcrs-jax simulate` says of a file of curves with other lines or another request."""
+    path = tmp_path / "curves.tsv"
+    curves = falling([0.3])
+    sigmas = [0.125, 0.25, 0.5]
+    request = {"kind": "curves", "sigma": 0.25, "sigmas": sigmas, "n": N}
+    with Writer(path, request, {}, columns=Point.columns(), read=lambda path: []) as writer:
+        for sigma, counts in zip(sigmas, curves.counts[0]):
+            writer.write(Point(0, 0, sigma, tuple(counts.tolist())))
+    sidecar = path.with_name(path.name + ".json")
+    content = json.loads(sidecar.read_text())
+    sidecar.write_text(json.dumps({**content, "request": {**content["request"], **changed}}))
+    if lines:
+        path.write_text("\t".join(Point.columns()) + "\n" + "".join(line + "\n" for line in lines))
+    return cli.main(["simulate", str(path), "--repeats", "1"])
+
+
+@pytest.mark.parametrize(
+    "lines, changed, message",
+    [
+        (None, {"n": 10.5}, "request.n is 10.5: it should be a whole number"),
+        (None, {"n": 10**30}, "request.n is a number of 100 bits"),
+        (None, {"n": float("nan")}, "request.n is NaN"),
+        (None, {"n": 10}, "are not those of 10 samples"),
+        (None, {"sigma": float("nan")}, "request.sigma is NaN: it should be a number above 0"),
+        (None, {"sigma": "0.25"}, "request.sigma is '0.25': it should be a number above 0"),
+        (None, {"sigmas": [0.125, float("nan"), 0.5]}, "request.sigmas is NaN: it should be a number above 0"),
+        (None, {"sigmas": [0.125, float("inf")]}, "request.sigmas is Infinity: it should be a number above 0"),
+        (None, {"sigmas": [0.5, 0.25, 0.125]}, "do not ascend"),
+        (None, {"sigmas": list(range(1, 20_000))}, "should be a list of at most"),
+        (None, {"sigmas": 3}, "request.sigmas is 3, and should be a list"),
+        (None, {"sigma": 0.3}, "sigma 0.3 is not among its sigmas"),
+        (["0\t0\t0.125\t1,2,3", "0\t0\t0.25\t1,2"], {}, "has 2 classes, and the first line has 3"),
+        (["0\t0\t0.125\t1,-2"], {}, "are not those of 100000 samples"),
+        (["0\t0\t0.125\t1," + "9" * 400], {}, "a count of more than 63 bits"),
+        ([f"{10**30}\t0\t0.125\t1,2"], {}, "is no image with a label"),
+        (["0\t0\t0.25\t1,2"], {"sigmas": [0.25]}, "the one sigma 0.25"),
+    ],
+)
+def test_hostile_curves_are_refused_in_a_line(tmp_path, capsys, lines, changed, message):
+    assert hostile(tmp_path, lines, **changed) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1
+
+
+def test_simulations_that_would_take_for_ever(tmp_path, capsys, two_searches):
+    path = tmp_path / "curves.tsv"
+    for words, message in (
+        ("--repeats 1000000", "at most 1000"),
+        ("--N 10000000000", "must be at most"),
+        ("--alpha 1e-320", "must be at least 1e-300"),
+        ("--alpha nan", "must lie in (0, 1)"),
+    ):
+        assert cli.main(["simulate", str(path), *words.split()]) == 2
+        assert message in capsys.readouterr().err
+    assert hostile(tmp_path, sigmas=[0.125, 0.25, 0.5]) == 0
+    capsys.readouterr()
+    assert cli.main(["simulate", str(path), "--epsilon", "1e-6"]) == 2
+    assert "impossible request" in capsys.readouterr().err

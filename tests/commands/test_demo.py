@@ -1,0 +1,37 @@
+"""`qcrs-jax demo` as a user runs it."""
+
+from program import assert_certificates
+
+from qcrs_jax.convert.zoo import resolve
+from qcrs_jax.experiments import cli
+from qcrs_jax.experiments.commands import demo
+from qcrs_jax.experiments.commands.method import request_of
+from qcrs_jax.results.records import read_run
+
+
+def test_demo(tmp_path, monkeypatch, capsys):
+    small = "--dataset npz --sigma 0.25 --N 100 --N0 20 --gradient_n 20 --skip 250 --macer".split()
+    monkeypatch.setattr(demo, "COMMON", small)
+    assert cli.main(["demo", "--out", str(tmp_path / "demo")]) == 0
+    text = capsys.readouterr().out
+    runs = [read_run(tmp_path / "demo" / f"{name}.tsv") for name in ("cohen", "bisection", "bayesian")]
+    for run in runs:
+        assert [r.idx for r in run.records] == [0, 250]
+        assert_certificates(run.path, n=100)
+    assert runs[0].images == runs[1].images
+    assert {r.sigma for r in runs[0].records} == {0.25} and runs[1].input_specific
+    assert "Cohen, sigma 0.25 (cohen.tsv)" in text and "QCRS bayesian, sigma 0.25 (bayesian.tsv)" in text
+    assert (tmp_path / "demo/certified_accuracy.png").read_bytes().startswith(b"\x89PNG")
+    # The printed commands are commands of this program.
+    printed = [line.split()[1:] for line in text.splitlines() if line.startswith("qcrs-jax ")]
+    assert [words[0] for words in printed] == ["certify"] * 3
+    assert cli.main(printed[0]) == 0
+    assert "2 of 2 images are done" in capsys.readouterr().out
+
+
+def test_the_demo_as_it_ships_parses():
+    parser = cli.parser_of("certify")
+    for flags in demo.RUNS.values():
+        args = parser.parse_args([demo.CHECKPOINT, "r.tsv", "--data_dir", str(demo.IMAGES), *demo.COMMON, *flags])
+        assert request_of(args).n == 10_000
+        assert resolve(args.checkpoint).is_file() and args.data_dir.is_file()

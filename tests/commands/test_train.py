@@ -1,0 +1,177 @@
+"""`qcrs-jax train` as a user runs it, on a few real images."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import program
+import pytest
+
+from qcrs_jax.convert.load import load_classifier
+from qcrs_jax.data.load import Dataset
+from qcrs_jax.errors import UserError
+from qcrs_jax.experiments.commands import demo
+from qcrs_jax.experiments.report.training_curve import read_log
+from qcrs_jax.experiments.run.training import TrainingFolder, reader
+from qcrs_jax.models.checkpoint import is_classifier
+
+PROGRAM = str(Path(sys.executable).with_name("qcrs-jax"))
+SMALL = "--arch lenet --dataset npz --data_dir data --sigma 0.25 --schedule onecycle --batch 32 --lr 0.05".split()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("train")
+    archive = np.load(demo.IMAGES)
+    (folder / "data").mkdir()
+    for split, part in (("train", slice(0, 128)), ("test", slice(128, 178))):
+        np.savez(
+            folder / "data" / f"{split}.npz",
+            x=archive["x"][part],
+            y=archive["y"][part],
+            class_names=archive["class_names"],
+        )
+    return folder
+
+
+def qcrs_jax(*words, cwd):
+    return program.qcrs_jax(*words, cwd=cwd, ok=False)
+
+
+@pytest.fixture(scope="module")
+def unbroken(folder):
+    done = qcrs_jax("train", "unbroken", *SMALL, "--epochs", 4, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_a_run_leaves_a_classifier_a_log_and_a_curve(folder, unbroken):
+    classifier = load_classifier(folder / "unbroken")
+    assert classifier.spec.arch == "lenet" and classifier.spec.source["sigma"] == 0.25
+    assert classifier.spec.class_names == tuple(np.load(folder / "data" / "test.npz")["class_names"].tolist())
+    rows = read_log(folder / "unbroken" / "training" / "log.tsv")
+    assert [row.epoch for row in rows] == [1, 2, 3, 4]
+    assert rows[-1].loss < rows[0].loss
+    assert (folder / "unbroken" / "training" / "curve.png").read_bytes().startswith(b"\x89PNG")
+    assert "epoch 4/4" in unbroken.stdout and "certify unbroken" in unbroken.stdout
+
+
+@pytest.mark.slow
+def test_a_run_starts_from_the_weights_it_is_given(folder, unbroken):
+    words = [*SMALL, "--epochs", 1, "--init", "unbroken", "--lr", 1e-12]
+    done = qcrs_jax("train", "further", *words, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    before, after = (load_classifier(folder / name) for name in ("unbroken", "further"))
+    np.testing.assert_allclose(after.model.fc2.kernel[...], before.model.fc2.kernel[...], atol=1e-9)
+    assert after.spec.source["init"] == before.fingerprint()
+
+
+def test_images_that_are_kept_are_those_of_the_data_set():
+    raw = np.arange(256, dtype=np.uint8).reshape(4, 8, 8, 1)
+    for x in (raw, (raw / 255.0).astype(np.float32)):
+        dataset = Dataset("d", "train", "here", list("ab"), np.array([0, 1, 1, 0]), lambda i, x=x: x[i], "")
+        images, labels = reader(dataset, "")(np.array([3, 1]))
+        for image, label, index in zip(images, labels, (3, 1)):
+            assert np.array_equal(image, dataset[index][0]) and label == dataset.labels[index]
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_to_the_same_weights(folder, unbroken):
+    words = [PROGRAM, "train", "broken", *SMALL, "--epochs", "4"]
+    process = subprocess.Popen(words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    for line in process.stdout:
+        if line.startswith("epoch 2/4"):
+            os.kill(process.pid, signal.SIGKILL)
+            break
+    process.wait()
+    assert not is_classifier(folder / "broken")
+    done = qcrs_jax(*words[1:], cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "epochs are done" in done.stdout and "epoch 1/4" not in done.stdout
+    broken, whole = (load_classifier(folder / name).fingerprint() for name in ("broken", "unbroken"))
+    assert broken == whole
+    logs = [read_log(folder / name / "training" / "log.tsv") for name in ("broken", "unbroken")]
+    assert [replace(row, seconds=0.0) for row in logs[0]] == [
+        replace(row, seconds=0.0) for row in logs[1]
+    ]  # all but the seconds
+
+
+def test_other_settings_are_refused_by_name(folder, unbroken):
+    done = qcrs_jax("train", "unbroken", *SMALL, "--epochs", 4, "--seed", 5, cwd=folder)
+    assert done.returncode == 2 and "seed: 0 in the file, 5 now" in done.stderr
+
+
+def test_a_second_run_of_one_folder_is_refused(folder, unbroken, tmp_path):
+    request = json.loads((folder / "unbroken" / "training" / "request.json").read_text())
+    with TrainingFolder(folder / "unbroken", request):
+        with pytest.raises(UserError, match="unbroken: another run is training there; wait for it"):
+            TrainingFolder(folder / "unbroken", request)
+        done = qcrs_jax("train", "unbroken", *SMALL, "--epochs", 4, cwd=folder)
+        assert done.returncode == 2 and "another run is training there" in done.stderr
+    with (
+        TrainingFolder(folder / "unbroken", request),
+        TrainingFolder(tmp_path / "new", {"seed": 0}),
+    ):  # the first has ended
+        pass
+    with pytest.raises(UserError, match="seed: 0 in the file, 1 now"):
+        TrainingFolder(tmp_path / "new", {"seed": 1})
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "training/notes.txt"])
+def test_a_folder_of_something_else_is_left_alone(tmp_path, name):
+    file = tmp_path / "out" / name
+    file.parent.mkdir(parents=True)
+    file.write_text("")
+    with pytest.raises(UserError, match="is not empty and holds no training run"):
+        TrainingFolder(tmp_path / "out", {})
+    assert [f for f in (tmp_path / "out").rglob("*") if f.is_file()] == [file]
+
+
+def test_a_run_that_was_killed_before_it_began_goes_on(tmp_path):
+    (tmp_path / "out" / "training").mkdir(parents=True)
+    for name in ("lock", "request.json.tmp"):
+        (tmp_path / "out" / "training" / name).write_text("")
+    with TrainingFolder(tmp_path / "out", {}):
+        pass
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--method", "macer", "--copies", "0"], "copies must be positive"),
+        (["--batch", "1000"], "--batch 1000 is more than the 128 images"),
+        (["--arch", "vgg"], "unknown architecture 'vgg'"),
+        (["--init", "nowhere"], "nowhere: no such file"),
+        (["--lr", "-1"], "--lr must be positive"),
+        (["--momentum", "1.5"], "--momentum"),
+    ],
+)
+def test_impossible_requests_are_refused(folder, words, message):
+    done = qcrs_jax("train", "refused", *SMALL, *words, cwd=folder)
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_images_that_the_network_cannot_take_are_refused(tmp_path):
+    (tmp_path / "data").mkdir()
+    for split in ("train", "test"):
+        x, y = np.zeros((64, 32, 32, 3), np.uint8), np.arange(64) % 2
+        np.savez(tmp_path / "data" / f"{split}.npz", x=x, y=y, class_names=["a", "b"])
+    done = qcrs_jax("train", "refused", *SMALL, cwd=tmp_path)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "--arch lenet does not take images of shape (32, 32, 3)" in done.stderr
+
+
+@pytest.mark.slow
+def test_macer_trains_and_its_export_certifies(folder):
+    done = qcrs_jax("train", "macer", *SMALL, "--method", "macer", "--copies", 2, "--epochs", 1, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert qcrs_jax("export", "macer", "macer.pth", cwd=folder).returncode == 0
+    words = "certify macer.pth results.tsv --dataset npz --data_dir data --sigma 0.5 --N 100 --N0 10 --max 2".split()
+    done = qcrs_jax(*words, "--method", "cohen", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "trained at sigma 0.25, and --sigma is 0.5" in done.stdout

@@ -1,0 +1,154 @@
+"""Kills what writes results, again and again at random moments, and checks that nothing is lost, doubled or torn.
+
+    python tests/helpers/kill_runs.py writer 120     a process that only writes lines, one after another
+    python tests/helpers/kill_runs.py run 100        `qcrs-jax certify`, on images of the package; some minutes
+
+Whenever the work is finished it is compared with what an unbroken one writes, and begun again.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from places import ROOT
+from requests_made import certificates
+
+from qcrs_jax.results.records import Record, read_run, sidecar_path
+from qcrs_jax.results.writer import Writer
+
+REQUEST = certificates() | {"n": 100, "n0": 10}
+RECORDS = [Record(i, 1, 1, 0.1 + i / 3, True, 0.25, 2 / 3, 0.0, 0, (0, 10), (1, 99)) for i in range(40)]
+
+
+def cut(path: Path, text: str) -> None:
+    """Leaves `text` in a results file as a run that was killed there would have left it: not finished."""
+    path.write_text(text)
+    sidecar = sidecar_path(path)
+    content = json.loads(sidecar.read_text())
+    sidecar.write_text(json.dumps({"request": content["request"], "provenance": content["provenance"]}))
+
+
+def lines(path: Path) -> list[list[str]]:
+    """The fields of each line of a results file, less the time; of a torn last line what is there."""
+    rows = [line.split("\t") for line in path.read_text().splitlines()]
+    column = rows[0].index("time")
+    return [row[:column] + row[column + 1 :] for row in rows]
+
+
+def check_broken(path: Path, whole: list[list[str]]) -> int:
+    """How many results the file of a killed process has; each must be the one that an unbroken one writes there."""
+    if not path.exists() or not path.read_bytes().count(b"\n"):
+        return 0
+    done = path.read_bytes().count(b"\n")
+    assert lines(path)[:done] == whole[:done], f"{path}: is no beginning of what an unbroken run writes"
+    return done - 1
+
+
+def write_slowly(path: Path) -> None:
+    """Writes what is missing of RECORDS, with pauses."""
+    with Writer(path, REQUEST, {}) as writer:
+        done = {record.idx for record in writer.done}
+        for record in RECORDS:
+            if record.idx not in done:
+                writer.write(record)
+                time.sleep(random.expovariate(1 / 0.0005))
+
+
+def kill_writers(kills: int, folder: Path) -> None:
+    """Kills as many processes of `write_slowly`; each goes on where the last one ended."""
+    write_slowly(folder / "whole.tsv")
+    whole, path = lines(folder / "whole.tsv"), folder / "killed.tsv"
+    killed = finished = before = 0
+    while killed < kills:
+        if (child := os.fork()) == 0:
+            try:
+                write_slowly(path)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        time.sleep(random.uniform(0, 0.02))
+        os.kill(child, signal.SIGKILL)
+        status = os.waitpid(child, 0)[1]
+        if os.WIFSIGNALED(status):
+            killed += 1
+            done = check_broken(path, whole)
+            assert done >= before, f"{before - done} results are lost"
+            before = done
+        else:
+            assert os.WEXITSTATUS(status) == 0
+            assert lines(path) == whole
+            finished += 1
+            before = 0
+            path.unlink()
+    write_slowly(path)
+    assert lines(path) == whole
+    assert [record.idx for record in read_run(path).records] == [record.idx for record in RECORDS]
+    print(f"{killed} writers killed; {finished + 1} times the file was finished, and was that of an unbroken one")
+
+
+def kill_runs(kills: int, command: list[str], folder: Path, signals=(signal.SIGKILL,)) -> None:
+    """Kills as many runs of `command`, to which the results file is added; each goes on where the last one ended."""
+
+    def start(path):
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        return subprocess.Popen([*command, str(path)], cwd=folder, **quiet)
+
+    began = time.perf_counter()
+    assert start(folder / "whole.tsv").wait() == 0
+    takes = time.perf_counter() - began
+    whole, path = lines(folder / "whole.tsv"), folder / "killed.tsv"
+    killed = finished = before = 0
+    inside = set()  # how many results there were at the kills
+    while killed < kills:
+        process = start(path)
+        try:
+            status = process.wait(random.uniform(0, takes))
+        except subprocess.TimeoutExpired:
+            number = random.choice(signals)
+            process.send_signal(number)
+            status = process.wait()
+            if status != 0:
+                assert status in (-number, 128 + number), status
+        if status == 0:
+            assert lines(path) == whole
+            finished += 1
+            before = 0
+            path.unlink()
+            continue
+        killed += 1
+        done = check_broken(path, whole)
+        assert done >= before, f"{before - done} results are lost"
+        inside.add(done)
+        before = done
+    assert start(path).wait() == 0
+    assert lines(path) == whole
+    print(
+        f"{killed} runs killed, with {min(inside)} to {max(inside)} of {len(whole) - 1} results there; "
+        f"{finished + 1} times the file was finished, and was that of an unbroken one"
+    )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["writer", "run"])
+    parser.add_argument("kills", type=int)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    random.seed(args.seed)
+    with tempfile.TemporaryDirectory() as name:
+        if args.what == "writer":
+            kill_writers(args.kills, Path(name))
+        else:
+            images = ROOT / "experiments" / "assets" / "fashion_mnist_test_500.npz"
+            words = f"certify zoo:fashion_mnist-lenet-sigma0.25 --dataset npz --data_dir {images} --sigma 0.25 --N 500"
+            program = str(Path(sys.executable).with_name("qcrs-jax"))
+            both = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM)
+            words += " --method cohen --max 240"
+            kill_runs(args.kills, [program, *words.split()], Path(name), both)
