@@ -188,7 +188,7 @@ def test_archives_that_hold_something_else(tmp_path):
 
 
 def test_safetensors_and_torch_files_under_each_other_s_names(tmp_path):
-    from safetensors.torch import save_file
+    from with_torch import save_file
 
     torch.save({"w": torch.ones(2)}, tmp_path / "net.safetensors")
     assert load(tmp_path / "net.safetensors")["w"].numpy().tolist() == [1, 1]
@@ -513,7 +513,7 @@ def test_attributes_of_tensors_cannot_be_set(tmp_path):
 
 
 def test_safetensors(tmp_path):
-    from safetensors.torch import save_file
+    from with_torch import save_file
 
     kinds = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool)
     tensors = {str(kind): torch.arange(6).reshape(2, 3).to(kind) for kind in kinds}
@@ -529,7 +529,7 @@ def test_safetensors(tmp_path):
 
 @pytest.mark.parametrize("kept", [4, 60, -1])
 def test_damaged_safetensors(tmp_path, kept):
-    from safetensors.torch import save_file
+    from with_torch import save_file
 
     path = tmp_path / "net.safetensors"
     save_file({"w": torch.ones(5)}, path)
