@@ -157,8 +157,9 @@ def test_crops_and_flips_are_shifts_and_mirror_images():
 
 
 def test_torch_logits_of_a_trained_network_survive_the_way_through_a_pytorch_file(tmp_path):
-    from qcrs_jax.convert.export import export_file
     from with_torch import LeNet
+
+    from qcrs_jax.convert.export import export_file
 
     trainer, state, _, x, _ = trained(Gaussian(0.1), steps=2)
     classifier = trainer.classifier(state, {"sigma": 0.1})

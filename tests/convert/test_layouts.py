@@ -54,6 +54,7 @@ def assert_same_logits(path, net, normalization, given=None, shape=None):
 
 @pytest.mark.parametrize("depth", DEPTHS)
 @pytest.mark.parametrize("option_a", [False, True], ids=["Cohen", "Idelbayev"])
+@pytest.mark.slow_for("32", "44", "56", "110")
 def test_cifar_resnets(tmp_path, depth, option_a):
     net = resnet(depth, option_a)
     content = idelbayev(net) if option_a else cohen(net, f"cifar_resnet{depth}")
