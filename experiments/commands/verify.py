@@ -110,7 +110,7 @@ def run(args):
             if len(paths) == 1:
                 raise
             failed.append(path)
-            said = error.named(args.names)
+            said = error.named(args.invoked.names)
             print(printable_lines(said if str(path) in said else f"{path}: {said}"), flush=True)
     if len(paths) > 1:
         print(f"{len(paths) - len(failed)} of {len(paths)} files passed what is said of each above")

@@ -62,7 +62,7 @@ def _read(place, key, count):
     if not place.is_file():
         return None
     try:
-        with np.load(place) as kept:
+        with open(place, "rb") as file, np.load(file) as kept:
             order, labels = kept["order"].astype(np.int64), kept["labels"].astype(np.int64)
             whole = str(kept["key"]) == key and str(kept["sum"]) == _sum(key, order, labels)
     except Exception:  # damaged in whatever way: it is made again

@@ -205,7 +205,7 @@ def hostile(tmp_path, lines=None, **changed):
         (["0\t0\t0.125\t1,2,3", "0\t0\t0.25\t1,2"], {}, "has 2 classes, and the first line has 3"),
         (["0\t0\t0.125\t1,-2"], {}, "are not those of 100000 samples"),
         (["0\t0\t0.125\t1," + "9" * 400], {}, "a count of more than 63 bits"),
-        ([f"{10**30}\t0\t0.125\t1,2"], {}, "is no image with a label"),
+        ([f"{10**30}\t0\t0.125\t1,2"], {}, "a number of more than 63 bits"),
         (["0\t0\t0.25\t1,2"], {"sigmas": [0.25]}, "the one sigma 0.25"),
     ],
 )

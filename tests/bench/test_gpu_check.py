@@ -1,5 +1,6 @@
 """The GPU check, with tiny numbers on a CPU: every part ends, and its files are whole."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -50,8 +51,7 @@ def test_parts_that_are_chosen_have_all_of_the_time():
 
 
 def arguments(tmp_path, *names):
-    words = {"out": tmp_path, "parts": list(names), "quick": True, "images": None, "networks": None, "tries": None}
-    return type("Arguments", (), words)
+    return gpu_check.Check(tmp_path, 9.0, None, list(names), None, None, quick=True, count=500)
 
 
 def test_a_part_that_fails_does_not_stop_the_next(tmp_path, monkeypatch):
@@ -80,7 +80,7 @@ def test_options_of_the_benchmark_reach_it(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu_check, "parts", lambda: {"benchmark": (seen.append, 1.0)})
     monkeypatch.delenv("QCRS_CHECK_PARTS", raising=False)
     args, now = arguments(tmp_path, "benchmark"), time.time()
-    args.networks, args.tries = ["resnet50"], ["joined=none,4x2", "unrolled=no"]
+    args = dataclasses.replace(args, networks=["resnet50"], tries=["joined=none,4x2", "unrolled=no"])
     gpu_check.run_parts(args, now, now + 60, tmp_path)
     assert seen[0].networks == ["resnet50"] and seen[0].axes == {"joined": ((), (4, 2)), "unrolled": (False,)}
     with pytest.raises(SystemExit) as error:

@@ -15,7 +15,6 @@ from with_torch import torch
 from qcrs_jax.errors import UserError
 from qcrs_jax.experiments import cli
 from qcrs_jax.experiments.bench import jax_sampler
-from qcrs_jax.experiments.bench import speed as benchmark
 from qcrs_jax.experiments.bench.speed import export_onnx, onnx_function
 
 
@@ -56,7 +55,7 @@ def test_there_is_a_row_for_each_interpreter(tmp_path, monkeypatch, capsys):
 
     closed = []
     monkeypatch.setattr(jax_sampler, "JaxSampler", Sampler)
-    monkeypatch.setattr(benchmark, "rate", lambda sampler, batch, seconds: 1000.0)
+    monkeypatch.setattr("qcrs_jax.experiments.bench.rate.rate", lambda sampler, batch, seconds: 1000.0)
     command = "benchmark --depths 20 --batches 8 16 --turns 1 --python old new"
     assert cli.main(command.split()) == 0
     rows = [re.split(r" {2,}", line.strip()) for line in capsys.readouterr().out.splitlines()[-2:]]

@@ -223,7 +223,7 @@ def test_an_estimate_is_read_from_what_is_recorded_of_it(estimate):
 @pytest.mark.parametrize(
     "settings",
     [{}, {"decide": 1.0, "precision": 0.1}, {"decide": -1.0}, {"precision": 1.0}, {"decide": 1.0, "sequence": "x"}]
-    + [{"decide": 1.0, "step": 0}, {"decide": 1.0, "beta": 0.0}],
+    + [{"decide": 1.0, "look_every": 0}, {"decide": 1.0, "alpha_upper": 0.0}],
 )
 def test_settings_out_of_range_are_refused(settings):
     with pytest.raises(ValueError):

@@ -15,7 +15,8 @@ def test_every_classifier_of_the_zoo_is_what_its_entry_says(name):
     entry = zoo.entries()[name]
     spec = load_classifier(f"zoo:{name}").spec
     assert (spec.arch, spec.source["sigma"]) == (entry["arch"], entry["sigma"])
-    *_, clean, noisy, _ = read_log((zoo.FOLDER / entry["file"]).with_suffix(".tsv"))[-1]
+    last = read_log((zoo.FOLDER / entry["file"]).with_suffix(".tsv"))[-1]
+    clean, noisy = last.clean_accuracy, last.noisy_accuracy
     assert (clean, noisy) == (entry["clean_accuracy"], entry["noisy_accuracy"])
     assert f"train {name} " in entry["command"] and f"--sigma {entry['sigma']:g}" in entry["command"]
 
