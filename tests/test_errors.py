@@ -15,12 +15,12 @@ import pytest
 from qcrs_jax import DDRS, Bayesian, Bisection, Fixed, GoldenSection, Sequential, Soft, Tolerance, bounds, checks
 from qcrs_jax.certification.certificate import check_prediction, check_request
 from qcrs_jax.certification.export import export_certification
-from qcrs_jax.convert.load import Opening
 from qcrs_jax.data.load import DataError, load_dataset
 from qcrs_jax.errors import SettingError, UserError, setting, text_of
 from qcrs_jax.experiments import cli
 from qcrs_jax.experiments.run.pipeline import groups
 from qcrs_jax.experiments.run.request import Request
+from qcrs_jax.experiments.run.settings import Network
 from qcrs_jax.models import Spec
 from qcrs_jax.sampling.devices import choose_devices
 from qcrs_jax.search import FixedSigma
@@ -109,7 +109,7 @@ WRONG = {
     "dataset data_dir": lambda: load_dataset("folder"),
     "data_dir": lambda: load_dataset("folder", "nowhere"),
     "memory_limit": lambda: load_dataset("npz", ".", memory_limit=-1),
-    "image_size": lambda: Opening(image_size=("large",)),
+    "image_size": lambda: Network(Path("net.pth"), image_size=(1, 2, 3)),
     "devices ": lambda: choose_devices(jax.local_device_count() + 1),
 }
 
