@@ -8,11 +8,7 @@ from pathlib import Path
 IMAGES = Path(__file__).parent / "assets" / "fashion_mnist_test_500.npz"
 """Every 20th of the test images of Fashion-MNIST."""
 GAUSSIAN, MACER = "zoo:fashion_mnist-lenet-sigma0.25", "zoo:fashion_mnist-lenet-macer-sigma0.25"
-
-
 DATA = f"--dataset npz --data_dir {shlex.quote(str(IMAGES))} --sigma 0.25 --skip 10"
-
-
 BRACKET = "--left 0.08 --right 0.9"
 
 

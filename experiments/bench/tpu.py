@@ -13,26 +13,12 @@ from qcrs_jax.errors import UserError
 
 # A chip of v5e, as Google documents it; the clock is that at which its 4 arrays of 128 x 128 give the peak.
 CLOCK = 1.5e9
-
-
 PEAK_FLOPS = 197e12
-
-
 PEAK_BYTES = 819e9
-
-
 MEMORY = 16 * 2**30
-
-
 TOPOLOGIES = {4: ("v5e:2x2", (2, 2, 1)), 16: ("v5e:4x4", (2, 2, 1))}  # 16 chips are four hosts
-
-
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f32": 4, "s32": 4, "u32": 4}
-
-
 _ARRAY = re.compile(r"(\w+)\[([\d,]*)\](\{[^}]*\})?")
-
-
 _UNTIMED = ("parameter", "constant", "bitcast", "tuple", "get-tuple-element", "while", "after-all")
 
 

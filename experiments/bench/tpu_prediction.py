@@ -50,8 +50,6 @@ class Step(NamedTuple):
 
 
 UNPACKED = {"xla_jf_bf16_propagation": False}
-
-
 STEPS = {
     "cifar_resnet110": [
         Step("float32, batch normalisation apart", 512, "norms"),

@@ -17,14 +17,8 @@ from .method import request_of
 from .sweep import sweep_of
 
 CHECKPOINT = "zoo:fashion_mnist-lenet-sigma0.25"
-
-
 COMMON = "--dataset npz --sigma 0.25 --N 10000 --skip 5".split()
-
-
 BRACKET = "--method qcrs --left 0.08 --right 0.9"
-
-
 RUNS = {
     "cohen": ["--method", "cohen"],
     "bisection": f"{BRACKET} --epsilon 0.03 --search bisection".split(),

@@ -1,9 +1,4 @@
-"""Compare runs with a reference run, image by image: gain in ACR with its interval, cost of the search, regret.
-
-With Cohen's run as the reference the table says what a search gains; with an exhaustive search (`--search grid`) what
-it misses. All runs have to be over the same images. The files of a run that was split by --shard are one run; the
-reference is the run of the first file. Intervals are of a paired bootstrap (BCa) over the images.
-"""
+"""Runs beside a reference run, image by image: gain in ACR with its interval, cost of the search, regret."""
 
 import math
 
@@ -33,7 +28,6 @@ def comparison(reference, runs, format="terminal") -> str:
     Raises:
         UserError: the runs are not over the same images.
     """
-
     for run in (reference, *runs):
         if not run.records:
             raise UserError(f"{run.path}: holds no results yet")
@@ -57,7 +51,6 @@ def comparison(reference, runs, format="terminal") -> str:
 
 def plot(reference, runs, out) -> None:
     """Draws sigma and radius of every image in each of `runs` against those in `reference` to the file `out`."""
-
     plt = pyplot()
     figure, panels = plt.subplots(2, len(runs), figsize=(3.0 * len(runs), 6.2), layout="constrained", squeeze=False)
     for column, run in enumerate(runs):
@@ -81,7 +74,6 @@ def frontier(reference, runs, out) -> None:
 
     Bars are 95% intervals of the gain over the reference, which has none: images vary more than methods do.
     """
-
     figure, axes = pyplot().subplots(figsize=(7.2, 4.2), layout="constrained")
     base = summarise(reference)
     points = sorted((summarise(run).samples, place, run) for place, run in enumerate((reference, *runs)))
@@ -105,7 +97,6 @@ def frontier(reference, runs, out) -> None:
 
 
 def _row(reference, run):
-
     ours, theirs = columns(run), columns(reference)
     acr, base = average_certified_radius(*ours), average_certified_radius(*theirs)
     both = ours[0] & theirs[0]
@@ -129,7 +120,6 @@ def _overhead(run):
 
 
 def _ratios(run, reference):
-
     pairs = [(a.sigma, b.sigma) for a, b in zip(run.records, reference.records) if a.sigma and b.sigma]
     if not pairs:
         return "-"

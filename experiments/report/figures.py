@@ -8,11 +8,7 @@ from qcrs_jax.extras import needed_for
 from qcrs_jax.files import output
 
 COHEN, QCRS, BAND = "tab:blue", "tab:orange", "0.5"  # told apart by marker and lightness as well
-
-
 SIGMA = r"$\sigma$"
-
-
 RADIUS = r"$\ell_2$ radius, pixels in [0, 1]"
 
 

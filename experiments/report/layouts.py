@@ -1,12 +1,4 @@
-"""Table of results files: ACR, certified accuracy at radii, abstention, samples and time an image.
-
-Reads our files and those of Cohen's and QCRS's programs. The best of each column is marked. The row below a run has 95%
-intervals of ACR and of certified accuracy over all images like these; in csv they are columns, ..._low and ..._high.
-Runs over different images are put in tables of their own. The files of a run that was split by --shard are one run, if
-all are given. With --classes each run has a table with a row for each class. With files of `qcrs-jax predict` among
-them it is the table of agreement instead: how often each run answers, is right, and answers as the run with the most
-samples.
-"""
+"""How a table is written: for a terminal, in markdown, in LaTeX; and the page around it."""
 
 import textwrap
 
@@ -22,7 +14,6 @@ FORMATS = ("terminal", "markdown", "latex", "csv")
 
 def check_replaceable(out, paths) -> None:
     """Raises UserError if `out` is one of the results files `paths`, or another one; None is the terminal."""
-
     if out is None:
         return
     with writing(out):

@@ -1,9 +1,4 @@
-"""Is R(sigma) quasiconcave? Tells for how many images of `qcrs-jax curve` some quasiconcave function fits the band.
-
-QCRS needs R(sigma) to rise and then fall. An image speaks against it where R(sigma) certainly dips: where its upper
-bound at one sigma is less than its lower bounds at a smaller and at a larger one. All bounds of an image hold together
-with probability 1 - ALPHA. With --out the exceptions are drawn, the deepest dips first.
-"""
+"""Whether R(sigma) is quasiconcave: for how many measured curves some quasiconcave function fits the band."""
 
 import math
 from pathlib import Path
@@ -19,7 +14,6 @@ MOST_PANELS = 12
 
 def report(path, curves, alpha: float) -> str:
     """What the curves of one file say, in lines for the terminal."""
-
     names = curves.request["dataset"]["class_names"]
     images = len(curves.idx)
     band = radius_band(curves.successes, curves.n, curves.sigmas, alpha)
@@ -56,7 +50,6 @@ def report(path, curves, alpha: float) -> str:
 
 def draw_exceptions(several, alpha: float, out: Path) -> int:
     """Draws the deepest dips among the curves to the file `out`; returns how many, and writes nothing for none."""
-
     exceptions = []
     for curves in several:
         band = radius_band(curves.successes, curves.n, curves.sigmas, alpha)
@@ -81,7 +74,6 @@ def draw_exceptions(several, alpha: float, out: Path) -> int:
 
 
 def _draw_exception(axes, curves, i, alpha):
-
     successes, sigmas = curves.successes[i], curves.sigmas
     band = radius_band(successes, curves.n, sigmas, alpha)
     left, at, right = dips(band).triple

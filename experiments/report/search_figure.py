@@ -67,7 +67,6 @@ def draw(path: Path, out: Path) -> None:
 
 def _draw_image(figure, request, image):
     """A row: noisy copies, R(sigma), and the order of the search, above each other along one axis of sigma."""
-
     names, search = [literal(name) for name in request["dataset"]["class_names"]], image["search"]
     sigmas = np.array(request["sigmas"])
     counts = np.array(image["curve"])
@@ -109,7 +108,6 @@ def _certificates(request, image):
 
 def _draw_radii(axes, request, image, sigmas, successes, name):
     """R(sigma) with its band, the radii that the search compared, and the certificates."""
-
     n, alpha, search = request["curve_n"], request["alpha"], image["search"]
     certificates = _certificates(request, image)
     radii = [c["radius"] for c, *_ in certificates] + (search["radii"] if search else [])

@@ -1,11 +1,4 @@
-"""How many samples a decision takes, or a radius known to a precision: exact means, without a network.
-
-For an image whose selected class has probability Phi(z) under the noise, that is a true radius of z sigma, the samples
-of `qcrs-jax certify --decide` and `--precision` are followed through all their counts (dynamic programming). Beside our
-bounds stand a fixed N and published schemes.
-
-  qcrs-jax sequential --decide 1 2 --precision 0.05 0.1
-"""
+"""How many samples a decision takes, or a radius known to a precision: exact means, without a network."""
 
 from pathlib import Path
 
@@ -18,8 +11,6 @@ from qcrs_jax.errors import UserError
 from qcrs_jax.results.records import read_run
 
 DISTANCES = (-1.0, -0.5, -0.2, -0.05, 0.0, 0.05, 0.2, 0.5, 1.0, 2.0)  # of the true radius from the one asked about
-
-
 RADII = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0)
 
 
@@ -29,7 +20,6 @@ def probits(path: Path) -> list[float]:
     Raises:
         UserError: the file cannot be read, or has no counts.
     """
-
     records = read_run(path).records
     if not records or not all(record.counts and record.counts0 for record in records):
         raise UserError(f"{path}: has no class counts of selection and certification")
@@ -44,7 +34,6 @@ def decisions(layout, radius: float, n: int, alpha: float, images=None) -> list[
 
     `images`: the z of each of some images, whose mean has a column.
     """
-
     zs = [*(radius + distance for distance in DISTANCES), *(images or ())]
     threshold = float(ndtr(radius))
     rows = []
@@ -140,7 +129,6 @@ def _claims(looks, rejects, rejects_more, threshold, p, fresh):
 
 def precisions(layout, shares, n: int, alpha: float) -> list[str]:
     """A heading and a table of the mean samples, and the mean certified radius, of runs to a precision at sigma = 1."""
-
     settings = {f"N = {n:,}": Sequential(precision=0.5, sequence="fixed")}
     settings |= {f"within {share:.3g}": Sequential(precision=share) for share in shares}
     rows = []

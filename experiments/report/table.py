@@ -1,12 +1,4 @@
-"""Table of results files: ACR, certified accuracy at radii, abstention, samples and time an image.
-
-Reads our files and those of Cohen's and QCRS's programs. The best of each column is marked. The row below a run has 95%
-intervals of ACR and of certified accuracy over all images like these; in csv they are columns, ..._low and ..._high.
-Runs over different images are put in tables of their own. The files of a run that was split by --shard are one run, if
-all are given. With --classes each run has a table with a row for each class. With files of `qcrs-jax predict` among
-them it is the table of agreement instead: how often each run answers, is right, and answers as the run with the most
-samples.
-"""
+"""Tables of results files: ACR, certified accuracy at radii, abstention, samples and time an image."""
 
 import collections
 import csv
@@ -38,7 +30,6 @@ def print_tables(paths) -> None:
     Raises:
         UserError: a file cannot be read or has no results.
     """
-
     write(tables([read_run(path) for path in paths]), None)
 
 
@@ -69,7 +60,6 @@ def tables(runs, format="terminal", radii=None) -> str:
 
 def class_tables(runs, format="terminal", radii=None) -> str:
     """The text of a table for each of `runs`, with a row for each class of its images and one for all."""
-
     radii = np.asarray(_default_radii(runs) if radii is None else radii, float)
     if format == "csv":
         return _class_csv(runs, radii)
@@ -136,7 +126,6 @@ def _accuracy_key(radius):
 
 def _figures(run, radii):
     """The figures of a run of certificates by key; the ends of the interval of KEY are KEY_low and KEY_high."""
-
     figures, (correct, radius) = summarise(run)._asdict(), columns(run)
     at = np.asarray([0.0, *radii], float)
     found = certified_accuracy(correct, radius, at).tolist()
@@ -157,7 +146,6 @@ def _figures(run, radii):
 
 def _agreement(groups):
     """As `_certified`, of runs of PREDICT."""
-
     shown = [
         ("n", "N", ",.0f", False),
         ("correct", "correct", ".3f", False),

@@ -1,12 +1,4 @@
-"""Table of results files: ACR, certified accuracy at radii, abstention, samples and time an image.
-
-Reads our files and those of Cohen's and QCRS's programs. The best of each column is marked. The row below a run has 95%
-intervals of ACR and of certified accuracy over all images like these; in csv they are columns, ..._low and ..._high.
-Runs over different images are put in tables of their own. The files of a run that was split by --shard are one run, if
-all are given. With --classes each run has a table with a row for each class. With files of `qcrs-jax predict` among
-them it is the table of agreement instead: how often each run answers, is right, and answers as the run with the most
-samples.
-"""
+"""What tables and plots say beside their figures: names of runs, and notes on what certificates hold for."""
 
 import math
 
@@ -19,14 +11,10 @@ DDRS_SAMPLES = (
     "Samples of DDRS's search are differentiated: each costs a forward pass and one of its derivative, about twice a "
     "sample of QCRS's search or of a certificate."
 )
-
-
 SOFT = (
     "A soft certificate is about the class with the largest mean softmax under noise, a hard one about the class that "
     "noisy copies most often fall into: two smoothed classifiers, which may differ."
 )
-
-
 INTERVALS = (
     "For images like these: 95% confidence intervals of the figures over the population, if these images were drawn "
     "from it at random; every 20th image of a test set is close to that. Accuracies have the exact interval "
@@ -35,17 +23,11 @@ INTERVALS = (
     "noise, and is not in them. Runs over the same images differ by less than their intervals suggest: `qcrs-jax "
     "compare` has the interval of the difference."
 )
-
-
 BUDGET = (
     "With --budget the samples of an image depend a little on the other images; for such a run the intervals are "
     "approximate."
 )
-
-
 DEPENDENT = "A memory-based run has no such intervals (-): its answers depend on the images before."
-
-
 AGREEMENT = (
     "Shares of the images. agrees and differs: answers that are, and are not, the class that most samples of the run "
     "with the largest N (marked -) fall into. Runs of one seed share samples: those of a smaller N are the first of a "
@@ -121,7 +103,6 @@ def _number_left_out(run):
 
 def _limits(run):
     """What the certificates of a run hold for, where that is not one classifier for all inputs; else nothing."""
-
     if "stored_balls" in run.request:
         return memory.LIMITS
     return INPUT_SPECIFIC if run.input_specific else ""
@@ -173,7 +154,6 @@ def left_out_notes(runs) -> list[str]:
 
 
 def _notes(runs):
-
     accounts = {}
     for run in runs:
         if "alpha" in run.request:

@@ -1,0 +1,1 @@
+"""The engine: typed settings, what they open, and the loop over images with its tasks."""

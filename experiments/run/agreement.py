@@ -1,10 +1,4 @@
-"""Compare a network in bfloat16 with itself in float32, copy by copy on the same noise: classes, and radii.
-
-For each image --N noisy copies are classified by both. Radii are those of certificates of these copies at --sigma, for
-the class that most of them fall into in float32. Nothing is certified.
-
-  qcrs-jax agreement zoo:cifar10-resnet20-sigma0.25 --dataset folder --data_dir cifar10 --skip 400 --sigma 0.25
-"""
+"""A network in bfloat16 beside itself in float32, copy by copy on the same noise: classes, and radii."""
 
 import numpy as np
 
@@ -15,7 +9,6 @@ from .copies import pairs_of_classes
 
 def compare(inputs, index: int, sigma: float, n: int) -> tuple[int, int, int]:
     """`told_by` of n copies of an image, in float32 and as the inputs are."""
-
     image, _ = inputs.read(index)
     networks = inputs.classifier.classify, inputs.classify
     pairs = pairs_of_classes(*networks, image, sigma, key=inputs.keys([index])[0], n=n, **inputs.program)
@@ -28,7 +21,6 @@ def told_by(pairs, num_classes: int) -> tuple[int, int, int]:
     Args:
         pairs: of `copies.pairs_of_classes`, some (copies, 2) at a time; copies of no class, -1, count for nothing.
     """
-
     counts, same = np.zeros((2, num_classes), int), 0
     for some in pairs:
         some = some[some[:, 0] >= 0]
@@ -40,7 +32,6 @@ def told_by(pairs, num_classes: int) -> tuple[int, int, int]:
 
 def summary(compared, sigma: float, n: int, alpha: float):
     """Header and cells of the comparison of n copies of each image; `compared`: `told_by` of each, (images, 3)."""
-
     pa_lower = clopper_pearson_lower(compared[:, :2].T, n, alpha)
     radius = np.where(pa_lower < 0.5, 0.0, certified_radius(pa_lower, sigma))
     differs = 1 - compared[:, 2] / n

@@ -12,8 +12,6 @@ from qcrs_jax.machine import usable_memory
 from .full_card import memory_is_full
 
 TURN = 0.2  # seconds of sampling that a rate is measured over, at least
-
-
 LEVEL = 0.97  # of the best rate: the smallest batch that reaches it is taken
 
 
@@ -23,7 +21,6 @@ def fastest_batch(classify, image_shape, devices) -> int:
     Takes some seconds for each size, most of them for compiling. On a CPU sizes are left out whose activations would
     fill half of the memory; elsewhere those that the device refuses.
     """
-
     on_cpu = devices[0].platform == "cpu"
     sizes = [2**i for i in (range(3, 9) if on_cpu else range(6, 15))]
     if on_cpu:
@@ -53,7 +50,6 @@ def choose(rates: dict[int, float]) -> int:
 
 def _rate(classify, image_shape, devices, size):
     """Samples a second."""
-
     image, n = jnp.full(image_shape, 0.5), 4 * size * len(devices)
 
     def seconds():
@@ -69,7 +65,6 @@ def _rate(classify, image_shape, devices, size):
 
 def _bytes_per_image(classify, image_shape):
     """Bytes of the activations of one image."""
-
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     program = jax.jit(lambda classify, images: classify(images)).lower(classify, image).compile()
     return max(1, program.memory_analysis().temp_size_in_bytes)

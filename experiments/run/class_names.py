@@ -9,7 +9,6 @@ from qcrs_jax.data import sources
 
 def known_classes(classifier, checkpoint) -> Sequence[str] | None:
     """The names of a network's classes in the order of its logits, as its file or the zoo knows them; None if not."""
-
     if names := getattr(classifier.spec, "class_names", None):
         return names
     entry = zoo.entries().get(str(checkpoint).removeprefix(zoo.PREFIX)) if str(checkpoint).startswith("zoo:") else None

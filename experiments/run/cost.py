@@ -21,17 +21,9 @@ from .full_card import memory_is_full
 from .pipeline import check_hosts
 
 MEASURED = 0.3  # seconds of passes that a rate is measured over at the start of a run, about
-
-
 THOROUGH = 2.0  # and where nothing else is asked for
-
-
 DROWNED = 0.05  # passes that take a smaller share of a call than this are lost in the rest of it
-
-
 SHARE = 50  # of the run's passes, at most one in so many is measured beforehand
-
-
 DIFFERENTIATED = 2.5  # a copy that DDRS differentiates takes about as long as so many others
 
 
@@ -157,7 +149,6 @@ def measure_ascent(call, copies: int, differentiated: int) -> Rate:
 
 def seconds_of(call, n: int) -> tuple[float, int]:
     """Seconds of a call with n samples in one query alone, and how many queries have n, as of `with_samples`."""
-
     smaller, queries = with_samples(call, n)
     started = time.perf_counter()
     jax.block_until_ready(smaller())
@@ -264,7 +255,6 @@ class Estimates:
         return cost
 
     def _measured(self, cost, work, inputs, launch, together, copies):
-
         spec = inputs.classifier.spec
         program = (inputs.circumstances["dtype"], together, copies, len(inputs.devices))
         network = repr((spec.arch, spec.options, spec.image_shape, spec.num_classes, program))

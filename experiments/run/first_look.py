@@ -15,17 +15,9 @@ from scipy.optimize import linear_sum_assignment
 from qcrs_jax.errors import UserError
 
 IMAGES = 50
-
-
 EACH = 5  # images of one class, where there are so many: fewer tell nothing of a permutation
-
-
 MORE = 200  # images at most where a permutation is likely, but not yet sure
-
-
 COPIES = 2
-
-
 LEVEL = 0.001
 """Probability of a false alarm, of each kind."""
 
@@ -81,7 +73,6 @@ def choose(dataset, indices: range) -> list[int]:
 
     They are balanced over some classes: folders are in the order of classes, so that the first 50 are often of one.
     """
-
     labels = np.asarray(dataset.labels)
     usable = np.ones(len(labels), bool)
     usable[[index for index in dataset.problems if index < len(labels)]] = False
@@ -102,7 +93,6 @@ def choose(dataset, indices: range) -> list[int]:
 
 def _read(inputs, indices):
     """Images (m, h, w, c) and labels at `indices`, without those that cannot be read: the run comes to them."""
-
     images, labels = [], []
     for index in indices:
         try:
@@ -119,7 +109,6 @@ def predictions(inputs, images, sigma: float = 0.0):
 
     -1 where a logit is not finite.
     """
-
     copies = COPIES if sigma else 1
     rng = np.random.default_rng(0)
     batch = min(inputs.batch, IMAGES)
@@ -136,7 +125,6 @@ def predictions(inputs, images, sigma: float = 0.0):
 
 @functools.cache
 def _shares():
-
     return jax.jit(lambda classify, images: jax.nn.softmax(classify(images), axis=-1))
 
 
@@ -146,7 +134,6 @@ def near_chance(right: int, images: int, classes: int) -> bool:
     Guessing gives as many or more with a probability above 10%; a network whose accuracy is halfway from chance to 1
     gives as few with one of at most LEVEL.
     """
-
     chance = 1 / classes
     guessed = special.bdtrc(right - 1, images, chance) > 0.1
     return bool(guessed and special.bdtr(right, images, (1 + chance) / 2) <= LEVEL)
@@ -216,7 +203,6 @@ class Evidence:
 
 def _best(pairs) -> dict[int, int]:
     """The permutation of the labels that explains most of the pairs; of several, one that exchanges the fewest."""
-
     names = sorted({name for pair in pairs for name in pair if name >= 0})
     place = {name: i for i, name in enumerate(names)}
     confusion = np.zeros((len(names), len(names)))
@@ -228,7 +214,6 @@ def _best(pairs) -> dict[int, int]:
 
 def _assignment(confusion):
     """Which class each label is best exchanged for: most images explained, and of these the fewest exchanges."""
-
     size = len(confusion)
     _, columns = linear_sum_assignment(confusion + np.eye(size) / (2 * size), maximize=True)
     return columns

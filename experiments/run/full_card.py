@@ -17,8 +17,6 @@ _NO_ROOM_TO_START = (
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUSOLVER_STATUS_NOT_INITIALIZED",
 )
-
-
 REMEDY = (
     "If another process uses the device (nvidia-smi lists them), end it, or choose a free device by "
     "CUDA_VISIBLE_DEVICES=1, or wait. XLA_PYTHON_CLIENT_PREALLOCATE=false makes JAX take no more than it needs"

@@ -100,7 +100,6 @@ class Inputs:
 
 def digest(image) -> str:
     """SHA-256 of the pixels of an image (h, w, c), float32."""
-
     return hashlib.sha256(np.asarray(image, "<f4").tobytes()).hexdigest()
 
 
@@ -173,7 +172,6 @@ def open_devices(count: int | None = None, distributed: bool = False) -> list:
     Raises:
         UserError: this host has fewer than `count`, or a process of several finds no device of its own.
     """
-
     try:
         devices = choose_devices(count)
     except RuntimeError as error:
@@ -197,7 +195,6 @@ def open_devices(count: int | None = None, distributed: bool = False) -> list:
 
 def _circumstances(classifier, dataset, network, noise):
     """What decides the results beside the task's own numbers."""
-
     spec = classifier.spec
     return {
         "noise": recorded(noise.prng),
@@ -222,7 +219,6 @@ def _circumstances(classifier, dataset, network, noise):
 
 def _provenance(network, dataset, batch_size, devices):
     """Where and with what the run was started; a rerun may differ."""
-
     return {
         "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         "checkpoint": str(network.checkpoint),

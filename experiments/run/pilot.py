@@ -52,7 +52,6 @@ def pilot_path(results: Path) -> Path:
 
 def left_out(results: Path) -> list[int]:
     """The images that have no share of the budget: those that could not be read for a finished RESULTS.pilot."""
-
     return read_sidecar(pilot_path(results)).get("left_out", [])
 
 
@@ -62,7 +61,6 @@ def plan(request: Request, sweep: Sweep, inputs: Inputs | None = None) -> Contai
     Raises:
         UserError: several hosts share the run, or what `run_over_images` raises.
     """
-
     if sweep.program.distributed:
         raise SettingError(
             "{budget}: several hosts each take a part of the images: give {shard} I/N, not {distributed}"
@@ -101,7 +99,6 @@ def planned(request, path: Path) -> dict[int, Pilot]:
 
     They follow from the pilot alone, which is independent of the certification samples.
     """
-
     pilots, mean = read_pilots(path), request.budget["mean"]
     paying = [pilot for pilot in pilots if not request.stop_when_wrong or pilot.selected == pilot.label]
     samples = {}
@@ -138,7 +135,6 @@ def pilot_task(request) -> Task:
 
 def pilot_draws(request) -> Draws:
     """The noisy copies that an image gets first: all but those that certify."""
-
     whole = draws_of(request)
     searched = whole.queries[: len(whole.queries) - len(request.estimate.queries(request.n))]
     return dataclasses.replace(whole, queries=searched, at_most=request.search.may_end_early)

@@ -106,7 +106,6 @@ def in_turn(calls: Iterable, launch: Callable) -> Iterator[tuple]:
 
 def check_hosts(error: Exception) -> None:
     """Raises Stopped where an error of JAX tells that another host of the run is gone."""
-
     if jax.process_count() > 1 and any(sign in str(error) for sign in _HOST_IS_GONE):
         raise Stopped(f"the hosts lost each other; start all of them again: {error}", 75) from error
 
@@ -140,7 +139,6 @@ class Launcher:
 
     def _halve(self, copies, error):
         """Halves the copies, if the error is that memory is full; a call launched before may have done so."""
-
         if not isinstance(error, jax.errors.JaxRuntimeError):
             raise error
         check_hosts(error)

@@ -33,7 +33,6 @@ def default_images(devices, image_shape) -> int:
     On a CPU one. Elsewhere so many that each has 128 copies of a pass on each device (`default_pass`): a query of 100
     samples fills it. Never more than 32.
     """
-
     platform = devices[0].platform
     return 1 if platform == "cpu" else min(default_pass(image_shape, platform)[1] // 128 * len(devices), 32)
 
@@ -186,7 +185,6 @@ def run_over_images(task: Task | Callable[[int], Task], sweep: Sweep, inputs: In
 
 def starter(task, inputs, todo, together):
     """How a group of images is launched: (group, copies) -> a function that waits for the answers of its images."""
-
     keys = inputs.keys(todo)
     data, impl = np.asarray(jax.random.key_data(keys)), jax.random.key_impl(keys)
     place_of = {index: place for place, index in enumerate(todo)}
@@ -223,7 +221,6 @@ def starter(task, inputs, todo, together):
 
 def grey(start, inputs, todo, copies):
     """A function that launches a group as `start` does, of a grey image in place of the first of `todo`."""
-
     image, label = np.full(inputs.classifier.spec.image_shape, 0.5, np.float32), int(inputs.dataset.labels[todo[0]])
     return lambda: start([(todo[0], image, label)], copies)
 

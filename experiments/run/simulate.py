@@ -1,13 +1,4 @@
-"""Compare searches on measured curves, without the network: what each would find for its samples, in seconds.
-
-CURVES are files of `qcrs-jax curve`; measure with 10 000 samples or more at each sigma, as fewer show no radius above
-what they can tell. Radii are those that certificates of N samples can be expected to give at the sigma that is found.
-Regret is what an image misses of its largest radius in the bracket, in the mean over the images and for the worst of
-them. The gain over the published bisection is a mean over the images, with its 95% interval by a bootstrap over them.
-
-  qcrs-jax curve CHECKPOINT curves.tsv --sigma 0.25 --skip 100 --sigmas 0.06 1.2 24 --curve_n 10000
-  qcrs-jax simulate curves.tsv --left 0.08 --right 0.9 --epsilon 0.03
-"""
+"""Searches on measured curves, without the network: what each would find for its samples."""
 
 import dataclasses
 import math
@@ -25,8 +16,6 @@ from qcrs_jax.search import Bayesian, Bisection, GoldenSection, Grid
 from ..report.layouts import LAYOUTS
 
 MOST_REPEATS = 1000
-
-
 MOST_EVALUATIONS = 1000  # of a search on a curve
 
 
@@ -77,7 +66,6 @@ def comparison(curves, asked: Simulation) -> str:
     Raises:
         UserError: the bracket or another number is impossible.
     """
-
     sigma = float(curves.sigmas[curves.original])
     settings = searches(sigma, asked)
     if len(curves.sigmas) < 2:

@@ -31,7 +31,6 @@ def postprocess(
     Raises:
         UserError: a file cannot be read, the data set is not that of the results, or `out` exists.
     """
-
     if out.exists():
         check_new(out)
     (run,) = read_runs([results])

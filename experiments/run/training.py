@@ -30,8 +30,6 @@ from .settings import Data, Network
 from .training_settings import Training
 
 MILESTONES = {"gaussian": (1 / 3, 2 / 3), "macer": (200 / 440, 400 / 440)}
-
-
 IN_MEMORY = 8 * 2**30  # bytes of images above which they are read anew in every epoch
 
 
@@ -120,7 +118,6 @@ def described(training: Training, spec: Spec, train, test) -> dict:
 
 def reader(dataset, what):
     """A function of indices that gives images (batch, h, w, c) in [0, 1] and labels; keeps the images if they fit."""
-
     with needed_for("a bar of progress"):
         from tqdm import tqdm
 
@@ -154,7 +151,6 @@ def reader(dataset, what):
 
 def read_ahead(read, batches):
     """Yields read(batch) for every batch; the next is read while this one is used."""
-
     with ThreadPoolExecutor(1) as pool:
         upcoming = pool.submit(read, batches[0])
         for following in batches[1:]:
@@ -165,7 +161,6 @@ def read_ahead(read, batches):
 
 def accuracy(trainer, state, read, indices, sigma, key, sharding, batch=256):
     """Share of the test images at `indices` that are classified right, one copy of each with noise of `sigma`."""
-
     batch = -(-batch // sharding.mesh.size) * sharding.mesh.size
     right = 0
     for i in range(0, len(indices), batch):
@@ -213,7 +208,6 @@ class TrainingFolder:
         Raises:
             UserError: it is another.
         """
-
         file = self.folder / "request.json"
         request = json.loads(json.dumps(request))
         if file.exists():

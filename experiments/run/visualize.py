@@ -1,12 +1,4 @@
-"""Draw what QCRS does to single images: the image under noise, R(sigma), the search, and both certificates.
-
-Each image of --index gives a row. The curve is measured with noise of its own; certificates and search are those that
-`qcrs-jax certify` gives with the same flags. The counts behind the figure are written beside it, FILE.json;
-`qcrs-jax plot FILE.json --out OTHER.pdf` draws it again from them alone.
-
-  qcrs-jax visualize models/cifar10/resnet110/noise_0.25/checkpoint.pth.tar --index 7 42 --sigma 0.25 \\
-      --left 0.08 --right 0.9 --epsilon 0.03 --out search.png
-"""
+"""What QCRS does to single images: the image under noise, R(sigma), the search, and both certificates."""
 
 import base64
 import dataclasses
@@ -60,7 +52,6 @@ def measure(request: Request, curve: Curve, sweep: Sweep, indices: list[int]) ->
 
 def measure_image(request: Request, curve: Curve, inputs, index: int) -> dict:
     """What the row of one image shows."""
-
     image, label = inputs.read(index)
     program = {"key": inputs.keys([index])[0], **inputs.program}
     fixed = dataclasses.replace(request, search=FixedSigma())

@@ -21,7 +21,6 @@ from .uncounted import check_uncounted
 
 def results_files(paths):
     """Yields the files of `paths`, and of a folder the results files below it; raises UserError where it has none."""
-
     for path in paths:
         if not path.is_dir():
             yield path
@@ -113,7 +112,6 @@ class Checks:
         Raises:
             UserError: the file cannot be read, or what is needed for a check is not there.
         """
-
         sidecar = read_sidecar(path)
         request = sidecar.get("request", {})
         if "stored_balls" in request:
@@ -179,7 +177,6 @@ class Checks:
 
     def _pilot(self, path, request, found):
         """The checks of the pilot, which decides sigma and samples of each image."""
-
         pilot, of_pilot = pilot_path(path), Found()
         theirs = read_sidecar(pilot).get("request", {})
         if not self.choice.draws and not pilot.exists():
@@ -198,7 +195,6 @@ class Checks:
 
     def _of_another_program(self, path, found):
         """The checks of a log without a sidecar."""
-
         header = read_regular(path).split(b"\n", 1)[0].split(b"\t")
         if ours := {b"search_samples", b"counts0", b"counts"} & {name.strip() for name in header}:
             names = ", ".join(sorted(name.decode() for name in ours))
@@ -218,7 +214,6 @@ class Checks:
 
 def _stored_balls(path, made, checks, found):
     """Checks the file that `path` was made of by memory, and makes it again."""
-
     troubles, source = found.troubles, path.with_name(made["source"])
     if source == path:
         raise UserError(f"{path}: its sidecar says that it was made of itself")

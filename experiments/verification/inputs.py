@@ -26,8 +26,6 @@ from .near_ties import RULE, compare_certificates, compare_pilots, compare_point
 from .trusted_paths import Where, use_paths
 
 MOST_SAMPLES = 10**8  # of an image, which are hours on any machine
-
-
 MOST_TABLE = 10**7  # entries of the tables that selection and search look up
 
 
@@ -58,7 +56,6 @@ def recorded_sweep(path: Path, where: Where) -> Sweep:
 
 def check_inputs(path, request, checks, found):
     """Opens what the run opened, and does some images over."""
-
     troubles = found.troubles
     _check_effort(path, request)
     sweep = recorded_sweep(path, checks.where)
@@ -168,7 +165,6 @@ def _other_programs(then, now):
 
 def _drawn_again(path, request, task, asked, inputs, lines, checks, found):
     """Draws some lines again, and compares them."""
-
     chosen, seed = checks.choice.choose(lines)
     estimate = recorded_time(path, request) * len(chosen) / max(len(lines), 1)
     about = (
@@ -237,7 +233,6 @@ def _compare(request, asked, inputs, index, image, label, written, records):
         return compare_pilots(written[0], records[0])
 
     def at_its_sigma():
-
         estimate = Fixed() if asked.estimate.votes_beta is None else asked.estimate
         n = max(written[0].n or asked.n if written[0].n is not None else asked.n, 1)
         plain = dataclasses.replace(
@@ -259,7 +254,6 @@ def _compare(request, asked, inputs, index, image, label, written, records):
 
 def _plan_troubles(task, request, lines, indices):
     """Where sigma and n are not those that the pilot gives an image."""
-
     known = task.own(indices, [lines[index][0]["label"] for index in indices])
     for column, name in (("best_sigma", "sigma"), ("n", "n")):
         for index, value in zip(indices, known.get(name, ())):

@@ -15,20 +15,13 @@ from ..run.answers import recorded_fields
 from ..run.pilot import Pilot, read_pilots
 
 CLOSE = 1e-9  # by which SciPy's functions may differ between machines
-
-
 MOST_SELECTION = 100_000  # samples, for whose table --tolerance takes seconds
-
-
 KEYS = ("idx", "label")
-
-
 NEAR = dict.fromkeys(("mean", "deviation"), 1e-3)  # and what a pilot computes in float32, which no guarantee rests on
 
 
 def columns_due(request) -> tuple[str, ...]:
     """The columns, in their order, of a file of this request."""
-
     if request["kind"] == "curves":
         return Point.columns()
     if request["kind"] == "pilot":
@@ -40,7 +33,6 @@ def columns_due(request) -> tuple[str, ...]:
 
 def header_trouble(path, request) -> str | None:
     """How the first line differs from that of this request, byte by byte: readers may go by names or by places."""
-
     due = columns_due(request)
     first = read_regular(path).split(b"\n", 1)[0].rstrip(b"\r")
     if first == "\t".join(due).encode():
@@ -57,7 +49,6 @@ def header_trouble(path, request) -> str | None:
 
 def recorded_time(path, request) -> float:
     """The seconds that all images took by the file's own times; 0 where it has none."""
-
     try:
         seconds = [parse_seconds(rows[0].get("time")) for rows in lines_of(path).values()]
     except ValueError:
@@ -67,7 +58,6 @@ def recorded_time(path, request) -> float:
 
 def curve_troubles(images, request):
     """Where a line of a curve is not of the sigmas and the samples of the request."""
-
     for index, rows in images.items():
         for row in rows:
             try:
@@ -97,7 +87,6 @@ def bound_troubles(record, request):
 
 def concluded(record, request) -> dict:
     """The fields of a record that follow from its counts, computed again."""
-
     n, alpha = request["n"], request["alpha"]
     if request["kind"] == "predictions":
         return {"predict": int(make_prediction(np.array(record.counts), n, alpha).prediction)}
@@ -124,7 +113,6 @@ def differing_fields(index, records, rows):
 
 def typed_lines(path, request) -> dict:
     """The lines of a file by image, as objects."""
-
     found = {}
     if request["kind"] == "curves":
         read = read_points(path)
@@ -144,7 +132,6 @@ def same(written, again, close):
 
 def lines_of(path):
     """The rows of a results file by column, of each image; all but idx and label is text."""
-
     images = {}
     rows = read_rows(path, set(KEYS), lambda row: {**row, **{name: whole_number(row[name]) for name in KEYS}})
     for row in rows:

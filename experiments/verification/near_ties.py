@@ -11,20 +11,10 @@ from scipy import special
 from qcrs_jax.sampling.counts import SOFT_ONE
 
 COPIES = 2  # of an image, which may always have moved, up to 1 in 100
-
-
 SHARE = 0.001  # of an image's copies, which may have moved where the radius stays
-
-
 RADIUS = 0.01  # the share by which that may be another
-
-
 SEARCHED = 0.03  # the same where a search went another way
-
-
 CHANCE = 0.01  # of honest lines that all lean to one side, below which they do not count as honest
-
-
 RULE = (
     f"rule for near ties: of an image's copies {COPIES} may be in another class (but not more than 1 in 100), or "
     f"{SHARE:.1%} of them where the radius is the same within {RADIUS:.0%}. The class has to be the same. Over all "
@@ -119,7 +109,6 @@ def compare_certificates(record, again, at_its_sigma, request: dict) -> Comparis
 
 def _soft_troubles(record, there, again, n, n0):
     """As for counts: each class's votes, and their squares, within the share of what all copies could give."""
-
     for name, whole in (("sums0", n0 * SOFT_ONE), ("sums", n * SOFT_ONE), ("squares", n * SOFT_ONE**2)):
         ours, theirs = getattr(record, name), getattr(there, name)
         if ours and (len(ours) != len(theirs) or max(abs(a - b) for a, b in zip(ours, theirs)) > SHARE * whole):
@@ -155,7 +144,6 @@ def compare_pilots(pilot, again) -> Comparison:
 
 def leaning(gains) -> str | None:
     """What is wrong where lines that differ all favour the class that the file certifies; None where nothing is."""
-
     gains = [gain for gain in gains if gain]
     up = sum(gain > 0 for gain in gains)
     if gains and special.bdtrc(up - 1, len(gains), 0.5) < CHANCE:

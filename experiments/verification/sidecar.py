@@ -4,8 +4,6 @@ from qcrs_jax.errors import UserError
 from qcrs_jax.results.records import WHEN_FINISHED, checksum, read_sidecar, said_of, sidecar_checksum, whole_sidecar
 
 SUMS = {"sha256", "pixels_sha256", "sidecar_sha256"}
-
-
 FIRST_NOISE = (
     "threefry fold_in(seed, image, stage, draw, sample), jax.random.normal float32, jax_threefry_partitionable=True"
 )
@@ -17,8 +15,6 @@ LEARNT_SINCE = {"class_order", "field", "prefix", "leave_out", "image_size", "ma
 
 
 EVERY_RUN = ("kind", "sigma", "n", "seed", "skip", "noise", "classifier", "dataset")
-
-
 NOT_PROVED = (
     "not proved, as no sidecar can prove it: that alpha, the other settings, the seed, --skip and --max were chosen "
     "before the results were seen; the date, the devices, the versions and the times that it records"
@@ -123,7 +119,6 @@ def taken_out(path, sidecar):
 
 def check_whole(path, troubles):
     """Compares the file with its sum, and what the sidecar says of the guarantee with what it says of the run."""
-
     sidecar, name = read_sidecar(path), f"{path.name}.json"
     said, due = sidecar["said"], said_of(sidecar["request"])
     earlier = earlier_version(sidecar)

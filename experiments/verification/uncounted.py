@@ -14,7 +14,6 @@ def check_uncounted(path, run, numbers: dict, troubles: list):
     Args:
         numbers: "sigma", "n" and "alpha" of the run, None for those that are not known.
     """
-
     texts = read_texts(path)
     yield f"{len(run.records)} lines: correct follows from predict and label, and abstentions have no radius"
     for record in run.records:
@@ -57,7 +56,6 @@ def check_uncounted(path, run, numbers: dict, troubles: list):
 
 def _largest(numbers):
     """The largest radius in units of sigma: all of n samples in one class."""
-
     if not 0 < numbers["alpha"] < 1 or numbers["n"] < 1:
         raise UserError(
             f"--N {numbers['n']} and --alpha {numbers['alpha']}: N counts samples, and alpha lies in (0, 1)"
@@ -67,7 +65,6 @@ def _largest(numbers):
 
 def _bound_troubles(record, row, sigma):
     """Where class, radius and pABar of a line do not fit, beyond the rounding of what is written."""
-
     slack = _unit(row["pABar"])
     if not 0 <= record.pa_lower <= 1:
         yield f"pABar is {record.pa_lower:g}"
