@@ -105,6 +105,8 @@ def run_over_images(task: Task | Callable[[int], Task], sweep: Sweep, inputs: In
     name, score = task.score or ("", lambda record: 0)
     left_out = [index for index in indices if index in task.leave]
     provenance = {**inputs.provenance, "settings": sweep.recorded(), "images": together, "batch": batch}
+    if first and not sweep.dry_run and not sweep.results.parent.exists():
+        print(printable(f"the folder {sweep.results.parent} is made for the results"))
     opened = Preview if sweep.dry_run else Writer
     with opened(sweep.results, request, provenance, **task.file) if first else contextlib.nullcontext() as writer:
         before = writer.done if first else []
