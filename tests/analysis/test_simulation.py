@@ -147,7 +147,7 @@ def test_the_command_tells_searches_apart(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "3 images, 100,000 samples" in out and out.count("golden section") == 2 and "bayesian, 20 x 100" in out
     assert cli.main(["simulate", str(path), "--left", "2"]) == 2
-    assert "sigma_lower < sigma_upper" in capsys.readouterr().err
+    assert "0 < --left < --sigma_upper" in capsys.readouterr().err
     assert cli.main(["simulate", str(path), "--repeats", "0"]) == 2
     assert simulate.__doc__
 

@@ -14,7 +14,7 @@ LIBTPU = os.environ.get("QCRS_LIBTPU")
 PROGRAM = """
 import json, sys
 import jax, jax.numpy as jnp
-from qcrs_jax.experiments import tpu, tpu_benchmark as benchmark
+from qcrs_jax.experiments.bench import tpu, tpu_prediction as benchmark
 jax.config.update("jax_platforms", "cpu")
 chips = tpu.devices(sys.argv[1], 4)
 

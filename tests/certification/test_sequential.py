@@ -119,7 +119,7 @@ def test_tables_are_the_bounds_on_the_safe_side(sequence):
     [
         (None, {"decide": 0.3}),
         (None, {"precision": 0.2}),
-        (GoldenSection(0.1, 0.5, search_n=200), {"decide": 0.3, "step": 200}),
+        (GoldenSection(0.1, 0.5, search_n=200), {"decide": 0.3, "look_every": 200}),
     ],
 )
 @pytest.mark.slow_for("search2-settings2")
