@@ -126,11 +126,11 @@ def add_settings(group, kind: type, names: str | None = None, **defaults: Any) -
 
 
 def _add(group, name, hint, default, metadata):
-    """Adds the flag of one field; a field without default that no flag could stand for is a positional argument."""
+    """Adds the flag of one field, or its positional argument; a field without a default has to be given."""
     said = {key: metadata[key] for key in ("choices", "metavar", "nargs", "type") if metadata.get(key) is not None}
     help = metadata["help"].replace("%", "%%")
-    if default is dataclasses.MISSING and metadata.get("positional", True) and name == "checkpoint":
-        group.add_argument(name, metavar="CHECKPOINT", type=Path, help=help)
+    if metadata.get("positional"):
+        group.add_argument(name, metavar=name.upper(), type=_converter(hint), help=help)
         return
     flags = (f"--{name}", *metadata.get("aliases", ()))
     if hint is bool:
@@ -148,6 +148,8 @@ def _add(group, name, hint, default, metadata):
         del said["type"]
     elif "type" in metadata:
         said["type"] = _telling(said["type"], {name: flags[0]})
+    if default is dataclasses.MISSING:
+        said["required"], default = True, None
     group.add_argument(*flags, dest=name, default=None if default == () else default, help=help, **said)
 
 
@@ -246,7 +248,7 @@ def add_object(
         text = (help or {}).get(name) or described(kind).get(name, "").rstrip(".")
         if field.default not in (None, dataclasses.MISSING) and "default" not in text:
             text += f" (default: {field.default})"
-        said = {"help": text, "aliases": [f"--{alias}" for alias in aliases.get(name, ())], "positional": False}
+        said: dict[str, Any] = {"help": text, "aliases": [f"--{alias}" for alias in aliases.get(name, ())]}
         said["metavar"] = {int: "N", float: "X"}.get(hint, None if hint is str else "X")
         if hint is bool:
             group.add_argument(

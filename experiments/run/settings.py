@@ -23,7 +23,8 @@ def setting(default: Any = dataclasses.MISSING, help: str = "", **flag) -> Any:
     Args:
         default: its default; a field without one has to be given.
         help: what the flag's help says. A field without help has no flag.
-        flag: more of the flag: choices, metavar, nargs, type, action, and `aliases`, its other names.
+        flag: more of the flag: choices, metavar, nargs, type, action, `aliases`, its other names, and `positional`, of
+            one that is an argument without a name.
     """
     return dataclasses.field(default=default, metadata={"help": help, **flag})
 
@@ -81,6 +82,7 @@ class Network:
     checkpoint: Path = setting(
         help="converted directory, PyTorch file, zoo:NAME, or python:FILE.py:FUNCTION, which runs that file: its "
         "function takes no arguments and returns the classifier",
+        positional=True,
     )
     normalization: str | None = setting(None, NORMALIZATION)
     field: str | None = setting(

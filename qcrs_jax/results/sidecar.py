@@ -346,13 +346,6 @@ _SIDECAR = {
 
 _REQUEST_1 = {
     "method": one_of("cohen", "qcrs", "ddrs", "predict", "curve"),
-    "sigma": _SIGMA,
-    "sigmas": Several(_SIGMA, 10_001),
-    "n0": _COUNT,
-    "n": _COUNT,
-    "alpha": _ALPHA,
-    "seed": whole(0, 2**32 - 1),
-    "skip": whole(1, IMAGES),
     "qcrs": Nullable(
         {
             "search": Needed(text(50)),
@@ -372,7 +365,6 @@ _REQUEST_1 = {
     "votes": _NOTE,
     "bound": text(50),
     "tolerance": _SHARE,
-    "stop_when_wrong": flag,
     "pilot": flag,
     "budget": Nullable({"mean": Needed(_COUNT), "max": whole(-IMAGES, IMAGES)}),
     "sequential": Nullable(
@@ -384,30 +376,9 @@ _REQUEST_1 = {
             "step": _COUNT,
         }
     ),
-    "simultaneous": Nullable({"alpha": Needed(_ALPHA), "images": Needed(whole(1, IMAGES))}),
-    "shard": {
-        "part": Needed(whole(1, IMAGES)),
-        "of": Needed(whole(1, IMAGES)),
-        "images": Needed(whole(1, IMAGES)),
-    },
-    "noise": _NOTE,
-    "platform": _NOTE,
-    "dtype": text(50),
-    "classifier": {
-        "arch": text(200),
-        "options": {},
-        "mean": Several(number(), 64),
-        "std": Several(number(), 64),
-        "weights_sha256": text(64),
-        "image_shape": Several(whole(1, 100_000), 3),
-    },
-    "dataset": {
-        "name": text(255),
-        "split": text(50),
-        "fingerprint": text(64),
-        "class_names": Nullable(Several(text(1000), CLASSES)),
-    },
-    "memory": {"procedure": _NOTE, "source": file_name, "source_sha256": text(64), "left_out": _LEFT_OUT},
+    "memory": _STORED_BALLS,
+    **_NUMBERS,
+    **_INPUTS,
 }
 
 _ARGUMENTS_1 = {
@@ -438,7 +409,6 @@ _ARGUMENTS_1 = {
     "max_pool": Nullable(flag),
     "macer": flag,
 }
-
 
 _SIDECAR_1 = {
     **_SIDECAR,

@@ -1,5 +1,6 @@
 """Flags and help of all commands."""
 
+import dataclasses
 import re
 import subprocess
 import sys
@@ -79,6 +80,17 @@ def test_flags_are_spelled_in_full_with_either_dash(here):
     for typed in ("--left", "--sigma_lower", "--sigma-lower"):
         message = refused(*words, typed, 2, cwd=here)
         assert f"0 < {typed.replace('sigma-', 'sigma_')} < --sigma_upper" in message
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_what_has_no_default_has_to_be_given(command):
+    parser = cli.parser_of(command).complete()
+    assert [action.dest for action in parser._actions if action.default is dataclasses.MISSING] == []
+
+
+def test_a_command_without_its_sigma_says_so(here):
+    for words in (["certify", "c", "r"], ["predict", "c", "r"], ["curve", "c", "r"], ["train", "out"]):
+        assert "required: --sigma" in refused(*words, cwd=here)
 
 
 def test_version(tmp_path):

@@ -1,6 +1,7 @@
 """Sidecars and results files that a stranger wrote: their limits, and what is printed of them."""
 
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -10,8 +11,10 @@ from requests_made import certificates
 
 from qcrs_jax.analysis.curves import read_all_curves
 from qcrs_jax.errors import UserError
+from qcrs_jax.experiments.run.settings import Data, Images, Network, Noise
 from qcrs_jax.files import check_regular, read_regular
 from qcrs_jax.printable import printable, printable_lines
+from qcrs_jax.results import sidecar
 from qcrs_jax.results.records import RecordsError, read_run, read_sidecar
 from qcrs_jax.results.shards import read_runs
 from qcrs_jax.results.sidecar import LARGEST, Unfit, parse
@@ -122,6 +125,14 @@ def test_so_are_those_of_format_1(path, value):
     assert parse(json.dumps(FORMAT_1).encode()) == FORMAT_1
     with pytest.raises(Unfit, match=path.rpartition(".")[2]):
         parse(json.dumps(changed(path, value, FORMAT_1)).encode())
+
+
+def test_the_schema_knows_every_setting_that_a_sidecar_records():
+    kinds = {"network": Network, "data": Data, "images": Images, "noise": Noise}
+    assert sidecar._SETTINGS.keys() == kinds.keys()
+    for name, kind in kinds.items():
+        recorded = {field.name for field in dataclasses.fields(kind)} - {"tfds"}
+        assert sidecar._SETTINGS[name].keys() == recorded, name
 
 
 @pytest.mark.parametrize(
