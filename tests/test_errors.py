@@ -105,6 +105,7 @@ WRONG = {
     "lbd": lambda: Macer(0.25, lbd=-1.0),
     "sigma ": lambda: Gaussian(0.0),
     "split": lambda: load_dataset("npz", split="validation"),
+    "on_error": lambda: load_dataset("npz", on_error="leave"),
     "dataset": lambda: load_dataset("abacus"),
     "dataset data_dir": lambda: load_dataset("folder"),
     "data_dir": lambda: load_dataset("folder", "nowhere"),

@@ -61,6 +61,8 @@ def load_dataset(
     """
     if split not in SPLITS:
         raise DataError(f"{setting('split')} must be train or test, or val where there is one, not {split!r}")
+    if on_error not in ("stop", "skip"):
+        raise DataError(f"{setting('on_error')} must be stop or skip, not {on_error!r}")
     name, notes = dataset, ()
     if name is None:
         name = name_of(data_dir)
