@@ -61,6 +61,7 @@ def run(args) -> None:
         classifier.inference(args.platforms[0] if len(args.platforms) == 1 else None, network.dtype),
         spec.image_shape,
         search=request.search,
+        noise=request.noise,
         n=request.n,
         alpha=request.alpha,
         batch_size=batch,

@@ -11,6 +11,7 @@ from qcrs_jax.data.dataset import Dataset, digest
 from qcrs_jax.errors import UserError
 from qcrs_jax.models import Classifier
 from qcrs_jax.results.records import Run, read_run
+from qcrs_jax.sampling import smoothing
 from qcrs_jax.search import FixedSigma, Search
 
 from .certify import certify_dataset
@@ -31,6 +32,7 @@ def run(
     *,
     search: Search | None = None,
     estimate: Estimate = Fixed(),  # noqa: B008
+    noise: smoothing.Noise = smoothing.GAUSSIAN,
     n0: int = 100,
     n: int = 100_000,
     alpha: float = 0.001,
@@ -57,7 +59,7 @@ def run(
             bound by `jax.tree_util.Partial`; or what `load_classifier` returned.
         dataset: what `load_dataset` returned, or images (m, h, w, c) in [0, 1] and labels (m,).
         results: the file.
-        sigma, search, estimate, n0, n, alpha: as of `certify`.
+        sigma, search, estimate, noise, n0, n, alpha: as of `certify`.
         simultaneous: alpha is that of all certificates of the run together.
         stop_when_wrong: no certification samples are drawn for an image whose selected class is not its label.
         seed: of all noise.
@@ -77,6 +79,7 @@ def run(
         alpha=alpha,
         search=FixedSigma() if search is None else search,
         estimate=estimate,
+        noise=noise,
         stop_when_wrong=stop_when_wrong,
         at_once=simultaneous,
     )
