@@ -128,7 +128,7 @@ def _equally_likely(values):
     return (np.arange(values) + 0.5) / values
 
 
-def expected_radius(z, n: int, alpha: float, unit_radius: UnitRadius = special.ndtri, quantiles: int = 200):
+def expected_radius(z, n: int, alpha: float, quantiles: int = 200, unit_radius: UnitRadius = special.ndtri):
     """The radius at sigma = 1 that n samples can be expected to certify where p = Phi(z), float64.
 
     The mean of the certified radius over the binomial distribution of the count, by so many quantiles of it.
@@ -168,7 +168,7 @@ def binomial_quantiles(levels: Float[np.ndarray, "q"], n: int, z: Float[np.ndarr
 @functools.lru_cache(maxsize=16)
 def expected_radius_table(n: int, alpha: float, unit_radius: UnitRadius = special.ndtri) -> np.ndarray:
     """`expected_radius` at the z of `PROBITS`; shape (901,), float64, read-only."""
-    table = expected_radius(PROBITS, n, alpha, unit_radius)
+    table = expected_radius(PROBITS, n, alpha, unit_radius=unit_radius)
     table.setflags(write=False)
     return table
 

@@ -89,7 +89,7 @@ def expected_radii(
 
 @functools.lru_cache(maxsize=256)
 def _table(n, alpha, unit_radius):
-    return expected_radius(PROBITS, n, alpha, unit_radius, quantiles=40)
+    return expected_radius(PROBITS, n, alpha, 40, unit_radius)
 
 
 def _numbers(mean, alpha):

@@ -68,13 +68,16 @@ def gaussian_noise(key, index: Int[Array, "batch"], shape: tuple[int, ...]) -> F
     return numbers_of(normal_numbers, key, index, shape)
 
 
-def numbers_of(make: Callable, key, index: Int[Array, "batch"], shape: tuple[int, ...], *more) -> Array:
+def numbers_of(
+    make: Callable, key, index: Int[Array, "batch"], shape: tuple[int, ...], *more, tpu: Callable | None = None
+) -> Array:
     """`make(first, second, *more)` of two random words for each coordinate of the samples `index`; (batch, *shape).
 
     Args:
         make: an elementwise function of two arrays of uint32 of one shape.
         key, index, shape: as of `gaussian_noise`.
         more: arrays that `make` takes as well.
+        tpu: (words of a threefry key, index, *more, shape=) -> the same numbers, for a TPU.
     """
     implementation = str(jax.random.key_impl(key))
     if implementation not in IMPLEMENTATIONS.values():
@@ -83,14 +86,21 @@ def numbers_of(make: Callable, key, index: Int[Array, "batch"], shape: tuple[int
         return jax.lax.map(lambda i: make(*_rbg_words(jax.random.fold_in(key, i), shape), *more), index)
     draws = {"cpu": _one_by_one, "default": _together}
     draws = {platform: functools.partial(draw, make=make, shape=shape) for platform, draw in draws.items()}
+    if tpu is not None:
+        draws["tpu"] = functools.partial(tpu, shape=shape)
     return jax.lax.platform_dependent(jax.random.key_data(key), index.astype(jnp.uint32), *more, **draws)
 
 
 def _together(words, index, *more, make, shape):
     """The numbers of all samples at once, in the shape of images: XLA computes them where they are added to them."""
+    return jax.vmap(lambda i: make(*threefry2x32(words[0], words[1], i, places(shape)), *more))(index)
+
+
+def places(shape: tuple[int, ...]) -> UInt32[Array, "..."]:
+    """The numbers of the coordinates of an image, by which its random words are drawn."""
     strides = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
-    place = sum(jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * np.uint32(s) for axis, s in enumerate(strides))
-    return jax.vmap(lambda i: make(*threefry2x32(words[0], words[1], i, place), *more))(index)
+    axes = (jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * np.uint32(s) for axis, s in enumerate(strides))
+    return functools.reduce(jnp.add, axes)
 
 
 def _one_by_one(words, index, *more, make, shape):

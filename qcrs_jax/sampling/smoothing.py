@@ -5,8 +5,10 @@ for radii; nobody asks for its name. A new one is one class, and one line in NOI
 """
 
 import dataclasses
+import math
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
@@ -16,10 +18,20 @@ from scipy import special
 from ..checks import instance_of
 from ..errors import SettingError
 from . import thresholds
-from .noise import bits, gaussian_noise, is_negative, magnitude_words, normal_magnitude, numbers_of
+from .noise import (
+    bits,
+    gaussian_noise,
+    is_negative,
+    magnitude_words,
+    normal_magnitude,
+    numbers_of,
+    places,
+    threefry2x32,
+)
 
 LARGEST_IMAGE = 2**20
 """Numbers that an image may have whose noise is on a grid."""
+_ERROR, _EXACT_UP_TO = 2e-6, 7.0  # of the quantile in float32: four times what is measured, and how far out that is
 _OFF_GRID = 2e-3  # steps by which a value may miss its point of the grid: far more than float32 rounds it by
 
 
@@ -182,7 +194,7 @@ class GridGaussian(_L2):
 
     def add(self, image, level, key, index):
         whole = jnp.round(image * np.float32(self.steps)).astype(jnp.int32)
-        places = whole[None] + numbers_of(_rounded, key, index, image.shape, *level)
+        places = whole[None] + numbers_of(_rounded, key, index, image.shape, *level, tpu=_rounded_by_rows)
         return places.astype(jnp.float32) * np.float32(1 / self.steps)
 
     def draws(self, prng):
@@ -200,6 +212,41 @@ def _rounded(first, second, scale, upper, lower):
     t0, t1 = upper[below], lower[below]
     steps = below + ((k0 < t0) | ((k0 == t0) & (k1 < t1))).astype(jnp.int32)
     return jnp.where(is_negative(first), -steps, steps)
+
+
+def _rounded_by_rows(words, index, scale, upper, lower, *, shape):
+    """`_rounded` of the words of threefry, (batch, *shape), without a look into a table for each number.
+
+    A TPU is slow at that. Here all are rounded by the quantile in float32. Those so near to a threshold that its error
+    might decide, one of 10 000 or so, are drawn again, one of each row at a time, and compared with it.
+    """
+
+    def numbers(i):
+        first, second = threefry2x32(words[0], words[1], i, places(shape))
+        magnitude = normal_magnitude(*magnitude_words(first, second))
+        whole = jnp.floor(scale * magnitude)
+        behind = scale * magnitude - whole
+        steps = (whole + (behind >= 0.5)).astype(jnp.int32)
+        open = (jnp.abs(behind - 0.5) <= _ERROR * scale * magnitude) | (magnitude > _EXACT_UP_TO)
+        return 2 * jnp.where(is_negative(first), -steps, steps) + open  # one array, where two would be written
+
+    columns = math.prod(shape[1:])
+    column = places(shape[1:]).astype(jnp.int32)
+    row = jnp.arange(shape[0], dtype=jnp.uint32) * np.uint32(columns)
+    spread = (...,) + (None,) * (len(shape) - 1)
+
+    def first_open(steps):
+        return jnp.where(steps & 1 == 1, column, columns).min(axis=tuple(range(2, steps.ndim)))
+
+    def settle(state):
+        steps, at = state
+        again = threefry2x32(words[0], words[1], index[:, None], row + at.astype(jnp.uint32))
+        steps = jnp.where(column == at[spread], 2 * _rounded(*again, scale, upper, lower)[spread], steps)
+        return steps, first_open(steps)
+
+    steps = jax.vmap(numbers)(index)
+    steps, _ = jax.lax.while_loop(lambda state: state[1].min() < columns, settle, (steps, first_open(steps)))
+    return steps >> 1
 
 
 @dataclasses.dataclass(frozen=True)
