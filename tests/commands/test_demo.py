@@ -1,5 +1,6 @@
 """`qcrs-jax demo` as a user runs it."""
 
+import numpy as np
 from program import assert_certificates
 
 from qcrs_jax.convert.zoo import resolve
@@ -14,6 +15,8 @@ def test_demo(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo, "COMMON", small)
     assert cli.main(["demo", "--out", str(tmp_path / "demo")]) == 0
     text = capsys.readouterr().out
+    samples = 2 * (120 + 13 * 20 + 120 + 20 * 100 + 120)  # the searches draw 20 and 100 at a sigma
+    assert text.startswith(f"The demo certifies 2 images by 3 methods, with at most {samples:,} noisy copies of them.")
     runs = [read_run(tmp_path / "demo" / f"{name}.tsv") for name in ("cohen", "bisection", "bayesian")]
     for run in runs:
         assert [r.idx for r in run.records] == [0, 250]
@@ -31,7 +34,8 @@ def test_demo(tmp_path, monkeypatch, capsys):
 
 def test_the_demo_as_it_ships_parses():
     parser = cli.parser_of("certify")
+    assert len(np.load(demo.IMAGES)["y"]) == demo.EMBEDDED
     for flags in demo.RUNS.values():
         args = parser.parse_args([demo.CHECKPOINT, "r.tsv", "--data_dir", str(demo.IMAGES), *demo.COMMON, *flags])
-        assert request_of(args).n == 10_000
+        assert request_of(args).n == 5_000
         assert resolve(args.checkpoint).is_file() and args.data_dir.is_file()
