@@ -20,7 +20,7 @@ from qcrs_jax.results.records import PREDICT_COLUMNS, Record
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 RESULTS = ROOT / "experiments/results/cifar10_frontier/cohen.tsv"
 OTHERS = {
-    *("--extra-index-url", "--no-deps", "--target", "--strict"),  # of pip and mkdocs
+    *("--extra-index-url", "--no-deps", "--target", "--inplace"),  # of pip and jupyter
     *("--gpus-per-task", "--ntasks-per-node"),  # of Slurm
     "--xla_jf_bf16_propagation",
     *("--pack-images", "--parts", "--write-reference"),  # of the check of a GPU
