@@ -9,6 +9,8 @@ from mkdocs.structure.files import File
 from qcrs_jax.experiments.cli import COMMANDS, parser_of
 
 FOLDER = "reference/commands"
+TITLES = {"positional arguments": "arguments", "options": "flags"}
+"""Better names than argparse's."""
 
 
 def on_config(config):
@@ -51,7 +53,7 @@ def page_of(name: str) -> str:
         actions = [a for a in group._group_actions if a.help != argparse.SUPPRESS and a.dest != "help"]
         if not actions:
             continue
-        lines += [f"## {(group.title or 'flags').partition(':')[0].capitalize()}", ""]
+        lines += [f"## {TITLES.get(group.title, group.title.partition(':')[0]).capitalize()}", ""]
         lines += [_prose(group.description), ""] if group.description else []
         for action in actions:
             names = ", ".join(f"`{each}`" for each in action.option_strings) or f"`{action.metavar or action.dest}`"
@@ -96,8 +98,8 @@ def _flag(action):
 
 def _prose(text):
     """Text in which nothing but code between backquotes is markup."""
-    parts = re.split(r"(`[^`]*`)", text)
-    return "".join(part if part.startswith("`") else re.sub(r"([*_$|\\])", r"\\\1", html.escape(part, quote=False)) for part in parts)
+    plain = lambda part: re.sub(r"([*_$|\\])", r"\\\1", html.escape(part, quote=False))  # noqa: E731
+    return "".join(part if part.startswith("`") else plain(part) for part in re.split(r"(`[^`]*`)", text))
 
 
 def _entries(nav):

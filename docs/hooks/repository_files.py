@@ -1,7 +1,7 @@
 """Files of the repository that pages link to, results and figures above all, are copied to the site.
 
-A page links to them as a reader of the repository does, `../experiments/results/...`. A folder becomes a page that lists
-its files.
+A page links to them as a reader of the repository does, `../experiments/results/...`. A folder becomes a page that
+lists its files.
 """
 
 import os

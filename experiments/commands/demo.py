@@ -1,6 +1,6 @@
 """Demo: certify real images with Cohen, QCRS as published and our search; table and plot. No network, no arguments.
 
-A LeNet comes with the package, trained on Fashion-MNIST with Gaussian noise of 0.25, and 500 of the test images. The demo
+The package brings a LeNet, trained on Fashion-MNIST with Gaussian noise of 0.25, and 500 of the test images. The demo
 certifies 32 of them by each method. This takes about one minute on two free CPU cores. The Bayesian search needs less
 than a third of the samples of the published one.
 """
@@ -33,8 +33,8 @@ def cost(requests: Sequence, images: int) -> str:
     """Says what the demo will take, for `requests` over so many images."""
     samples = images * sum(request.search.samples + request.n0 + request.n for request in requests)
     return (
-        f"The demo certifies {images} images by {len(requests)} methods, with at most {samples:,} noisy copies of them. "
-        "This takes about one minute\non two free CPU cores. Stop it at any time: the same command goes on from there."
+        f"The demo certifies {images} images by {len(requests)} methods, {samples:,} noisy copies at most.\n"
+        "This takes about one minute on two free CPU cores. Stop it at any time: the same command goes on from there."
     )
 
 

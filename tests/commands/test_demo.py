@@ -21,7 +21,7 @@ def test_demo(tmp_path, monkeypatch, capsys):
     assert cli.main(["demo", "--out", str(tmp_path / "demo")]) == 0
     text = capsys.readouterr().out
     samples = 2 * (120 + 13 * 20 + 120 + 20 * 100 + 120)  # the searches draw 20 and 100 at a sigma
-    assert text.startswith(f"The demo certifies 2 images by 3 methods, with at most {samples:,} noisy copies of them.")
+    assert text.startswith(f"The demo certifies 2 images by 3 methods, {samples:,} noisy copies at most.\n")
     runs = [read_run(tmp_path / "demo" / f"{name}.tsv") for name in ("cohen", "bisection", "bayesian")]
     for run in runs:
         assert [r.idx for r in run.records] == [0, 250]
