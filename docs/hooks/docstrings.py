@@ -16,7 +16,7 @@ class Docstrings(griffe.Extension):
         if obj.docstring:
             obj.docstring.value = SEVERAL.sub(_each, obj.docstring.value)
 
-    def on_attribute(self, *, attr, **_):
+    def on_attribute_instance(self, *, attr, **_):
         if str(attr.value) == "dataclasses.field()":
             attr.value = None
 
