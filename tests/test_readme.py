@@ -144,6 +144,15 @@ def test_the_readme_can_be_read_in_three_minutes():
     assert next(line for line in lines if "pytest" in line).endswith('-m pytest -m "not slow"')
 
 
+def test_the_demo_s_table_is_the_same_everywhere():
+    figures = [re.findall(r"[\d.]+", line.partition("|")[2].partition("|")[2]) for line in README.splitlines()]
+    rows = [row for row in figures if len(row) >= 7 and row[0].startswith("0.")]
+    page = [" ".join(re.findall(r"[\d.]+", line)) for line in PAGES["docs/start/program.md"].splitlines()]
+    assert len(rows) == 3
+    for acr, *accuracies in rows:
+        assert any(f"{acr} {' '.join(accuracies[:5])}" in line for line in page), acr
+
+
 def test_the_reference_has_every_public_name():
     told = re.findall(r"^::: qcrs_jax\.(\w+)$", PAGES["docs/reference/api.md"], re.MULTILINE)
     assert sorted(told) == sorted(qcrs_jax.__all__)
