@@ -1,7 +1,8 @@
 """Write the whole certification of an image as one program, which runs where JAX alone is installed.
 
 FILE holds the network with its weights, the search for sigma, and the sampling, for every platform that is named; n0, n
-and sigma are arguments of the program. The README shows how it is called, and how radii follow from its counts.
+and sigma are arguments of the program. The documentation has a page on how to call it, and on how radii
+follow from its counts.
 """
 
 from pathlib import Path

@@ -40,21 +40,22 @@ class Certificate(NamedTuple):
     The smoothed classifier is Cohen's, which predicts the class that noisy copies most often fall into. That of a soft
     certificate predicts the class with the largest mean soft vote; the two may differ.
 
-    prediction: the class, or ABSTAIN (-1).
-    radius: in units of pixels in [0, 1]; 0 where it abstains.
-    pa_lower: lower bound of the probability, or the mean soft vote, of the selected class.
-    sigma: the noise level of the certificate.
-    counts: class counts of the n certification samples, (*m, num_classes).
-    counts0: class counts of the n0 samples that selected the class, (*m, num_classes).
-    n: how many certification samples there were; counts sum to less where logits were not finite.
-    robust: of a decision at a radius: 1 for robust, that is a true radius sigma * ndtri(p) above it, p the probability
-        of the selected class, which is wrong with probability at most alpha; 0 for not, wrong with probability at most
-        beta; -1 where n samples could not decide. None where no radius was asked about.
-    radius_upper: of a sequential estimation, the upper bound of the true radius, inf where all samples agree; None in
-        others.
-    u: the number in (0, 1] that randomised the bound; None where none did.
-    search: how QCRS or DDRS chose sigma; None at a fixed sigma.
-    soft: the soft votes of a soft certificate; None for a hard one.
+    Attributes:
+        prediction: the class, or ABSTAIN (-1).
+        radius: in units of pixels in [0, 1]; 0 where it abstains.
+        pa_lower: lower bound of the probability, or the mean soft vote, of the selected class.
+        sigma: the noise level of the certificate.
+        counts: class counts of the n certification samples, `(*m, num_classes)`.
+        counts0: class counts of the n0 samples that selected the class, `(*m, num_classes)`.
+        n: how many certification samples there were; counts sum to less where logits were not finite.
+        robust: of a decision at a radius: 1 for robust, that is a true radius sigma * ndtri(p) above it, p the
+            probability of the selected class, which is wrong with probability at most alpha; 0 for not, wrong with
+            probability at most beta; -1 where n samples could not decide. None where no radius was asked about.
+        radius_upper: of a sequential estimation, the upper bound of the true radius, inf where all samples agree; None
+            in others.
+        u: the number in (0, 1] that randomised the bound; None where none did.
+        search: how QCRS or DDRS chose sigma; None at a fixed sigma.
+        soft: the soft votes of a soft certificate; None for a hard one.
     """
 
     prediction: Int[Array | np.ndarray, "*m"] | np.integer
@@ -78,8 +79,9 @@ class Certificate(NamedTuple):
 class Prediction(NamedTuple):
     """What PREDICT returns; NumPy scalars and arrays, or traced arrays inside jit. `*m` is () or (images,).
 
-    prediction: the class, or ABSTAIN (-1).
-    counts: class counts of the n samples, (*m, num_classes).
+    Attributes:
+        prediction: the class, or ABSTAIN (-1).
+        counts: class counts of the n samples, `(*m, num_classes)`.
     """
 
     prediction: Int[Array | np.ndarray, "*m"] | np.integer

@@ -102,9 +102,10 @@ repository, where sigma barely moves from 0.5. Their programs keep sigma within 
 class SigmaAscent(NamedTuple):
     """What an ascent of DDRS did.
 
-    sigma: the sigma chosen, the last one.
-    sigmas: the sigma after each step; the same as before where the gradient was not finite.
-    surrogates: the surrogate radius that each step estimated, at the sigma before it.
+    Attributes:
+        sigma: the sigma chosen, the last one.
+        sigmas: the sigma after each step; the same as before where the gradient was not finite.
+        surrogates: the surrogate radius that each step estimated, at the sigma before it.
     """
 
     sigma: Float[Array, "*m"]

@@ -30,12 +30,13 @@ CAPACITY = 32  # evaluations that a trace has room for, at least: so most bracke
 class SigmaSearch(NamedTuple):
     """What a search for sigma did. Entries of the trace beyond `evaluations` are 0.
 
-    sigma: the sigma chosen.
-    prediction: the class whose radius was maximised, the top class at the original sigma.
-    evaluations: how many there were; search_n samples each.
-    sigmas: the sigmas in the order of their evaluation, the original one first.
-    counts: class counts of the search_n samples at each.
-    radii: what the search compared: their lower bounds of the radius, or expected ones, by the objective.
+    Attributes:
+        sigma: the sigma chosen.
+        prediction: the class whose radius was maximised, the top class at the original sigma.
+        evaluations: how many there were; search_n samples each.
+        sigmas: the sigmas in the order of their evaluation, the original one first.
+        counts: class counts of the search_n samples at each.
+        radii: what the search compared: their lower bounds of the radius, or expected ones, by the objective.
     """
 
     sigma: Float[Array, "*m"]
