@@ -317,6 +317,8 @@ def noise_of(request: dict) -> Noise:
     kind = NOISES.get(recorded.get("name", ""))
     if kind is None:
         raise SettingError(f"unknown {{noise}} {recorded.get('name')!r}; known are {', '.join(NOISES)}")
+    if recorded.get("norm", kind.norm) != kind.norm:
+        raise SettingError(f"the {{noise}} {kind.name!r} has radii of {kind.norm}, not of {recorded['norm']}")
     try:
         return kind(**settings)
     except TypeError as error:
