@@ -279,7 +279,7 @@ class Estimates:
                     raise
                 if jax.process_count() > 1:
                     raise UserError(
-                        f"the device's memory is full; give all hosts a smaller --batch: {error}"
+                        f"the device's memory is full; give all hosts a smaller --batch_size: {error}"
                     ) from error
                 why = f"not measured: memory does not hold {copies * together} noisy copies in a forward pass"
                 return dataclasses.replace(cost, on_device=memory, why=why)

@@ -139,7 +139,7 @@ def open_inputs(sweep: Sweep) -> Inputs:
         print(printable(f"warning: {said}"))
     if network.macer and spec.source.get("layout") not in ("MACER", None):
         print(printable(f"warning: its layout is {spec.source['layout']}'s, not MACER's; is --macer right?"))
-    return Inputs.on(devices, classifier, dataset, network, sweep.noise, program.batch)
+    return Inputs.on(devices, classifier, dataset, network, sweep.noise, program.batch_size)
 
 
 def opening_of(network: Network) -> Opening:

@@ -42,7 +42,7 @@ def run(
     skip: int = 1,
     stop: int = -1,
     shard: tuple[int, int] | None = None,
-    batch: int | str | None = None,
+    batch_size: int | str | None = None,
     devices: int | None = None,
     images: int | None = None,
     name: str = "classify",
@@ -65,7 +65,7 @@ def run(
         seed: of all noise.
         skip, stop: only images 0, skip, 2 skip, ..., before image `stop`; -1 is the end.
         shard: (i, m): every mth of these images, from the ith.
-        batch, devices, images: noisy copies of a forward pass of a device, how many devices, images in step; they
+        batch_size, devices, images: noisy copies of a forward pass of a device, how many devices, images in step; they
             change no count.
         name: what the classifier is called in messages and in the sidecar.
 
@@ -88,7 +88,7 @@ def run(
         Network(Path(f"{IN_MEMORY}{name}")),
         images=Images(skip, stop, shard),
         noise=Noise(seed),
-        program=Program(batch=batch, devices=devices, images=images),
+        program=Program(batch_size=batch_size, devices=devices, images=images),
         results=Path(results),
     )
     inputs = opened(classify, dataset, sweep)
@@ -113,7 +113,7 @@ def opened(classify: Callable | Classifier, dataset: Dataset | Pairs, sweep: Swe
     if classes < len(dataset.class_names):
         raise UserError(f"{name} tells {classes} classes apart, and {dataset.name} has {len(dataset.class_names)}")
     devices = open_devices(sweep.program.devices)
-    return Inputs.on(devices, classify, dataset, sweep.network, sweep.noise, sweep.program.batch)
+    return Inputs.on(devices, classify, dataset, sweep.network, sweep.noise, sweep.program.batch_size)
 
 
 def _of_arrays(images, labels) -> Dataset:

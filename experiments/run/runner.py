@@ -97,7 +97,7 @@ def run_over_images(task: Task | Callable[[int], Task], sweep: Sweep, inputs: In
         inputs.read(indices[0])
     together = program.images or (default_images(devices, inputs.classifier.spec.image_shape) if task.even else 1)
     batch = inputs.batch
-    if program.batch is None:
+    if program.batch_size is None:
         batch = together * default_batch_size((together, *inputs.classifier.spec.image_shape))
     hosts_agree((request, indices, batch, together), devices)
     first = jax.process_index() == 0
