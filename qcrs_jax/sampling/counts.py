@@ -114,7 +114,7 @@ def sample_counts(
         raise ValueError(f"image must have shape (h, w, c), not {image.shape}; jax.vmap counts for several")
     check_sigma(sigma, value_range)
     check_noise(options.get("noise", GAUSSIAN), image, sigma)
-    return sample_votes(classify, image, sigma, as_key(key), n, **options).counts
+    return _votes(as_pytree(classify), image, sigma, as_key(key), n, **options).counts
 
 
 def sample_votes(
@@ -168,6 +168,10 @@ def sample_votes(
     turns = -(-jnp.asarray(n, jnp.int32) // (batch_size * devices))
     votes = jax.lax.fori_loop(0, turns, add_batch, no_votes(classes.size, beta))
     return jax.lax.psum(votes, axis_name) if axis_name else votes
+
+
+_votes = jax.jit(sample_votes, static_argnames=("beta", "noise", "batch_size", "axis_name"))
+"""`sample_votes`, compiled once for each classifier and shape, with images and keys that are no constants of it."""
 
 
 def soft_votes(logits: Float[Array, "batch num_classes"], beta: float) -> Int[Array, "batch num_classes"]:
