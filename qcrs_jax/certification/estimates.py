@@ -102,7 +102,7 @@ class Estimate(Protocol):
         """Raises SettingError where no counts at `sigma` could certify what is asked."""
         ...
 
-    def tables(self, n0: int, n, alpha: float) -> tuple[Any, Any]:
+    def tables(self, n0: int, n, alpha: float, noise: Noise) -> tuple[Any, Any]:
         """What the compiled loop looks up: samples by the top count of the selection, and looks; None for neither."""
         ...
 
@@ -253,8 +253,8 @@ class Tolerance(_Hard):
         return bounds.enough_table(n0, n, alpha, self.tolerance, noise.unit_radius), None
 
     def again(self, line, n0, n, alpha, noise):
-        enough = int(self.tables(n0, n, alpha)[0][max(line.counts0)])
-        return {**super().again(line, n0, n, alpha), "n": enough}
+        enough = int(self.tables(n0, n, alpha, noise)[0][max(line.counts0)])
+        return {**super().again(line, n0, n, alpha, noise), "n": enough}
 
     def fields(self, certificate):
         return {"n": int(certificate.n), **super().fields(certificate)}

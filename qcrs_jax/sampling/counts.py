@@ -153,6 +153,7 @@ def sample_votes(
     classes = jnp.arange(num_classes(classify, image.shape), dtype=jnp.int32)
     device = jax.lax.axis_index(axis_name) if axis_name else 0
     devices = jax.lax.axis_size(axis_name) if axis_name else 1
+    sigma = jnp.asarray(sigma, jnp.float32)
     level, possible = noise.level(sigma), sigma <= noise.largest_sigma
 
     def add_batch(i, votes):

@@ -6,12 +6,13 @@ for radii; nobody asks for its name. A new one is one class, and one line in NOI
 
 import dataclasses
 import math
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 from scipy import special
 
@@ -62,11 +63,13 @@ class Noise(Protocol):
         """Raises SettingError for images to which it cannot be added."""
         ...
 
-    def level(self, sigma: Float[Array, ""]) -> Any:
+    def level(self, sigma: Float[ArrayLike, ""]) -> Any:
         """What all samples at one sigma have in common, for `add`; jit-compatible."""
         ...
 
-    def add(self, image: Float[Array, "h w c"], level, key, index: Int[Array, "batch"]) -> Float[Array, "batch h w c"]:
+    def add(
+        self, image: Float[Array | np.ndarray, "h w c"], level, key, index: Int[Array, "batch"]
+    ) -> Float[Array, "batch h w c"]:
         """Noisy copies of `image`: a function of (image, sigma, key, number of the sample) alone, at any sigma.
 
         Args:
@@ -94,10 +97,10 @@ class Noise(Protocol):
 
 
 class _Noise:
-    name: ClassVar[str]
-    norm: ClassVar[str]
-    lost: ClassVar[float] = 0.0
-    largest_sigma: float = np.inf
+    name: str
+    norm: str
+    lost = 0.0
+    largest_sigma = math.inf
 
     def check_images(self, images):
         pass
@@ -112,7 +115,7 @@ class _Noise:
 class _L2(_Noise):
     """Normal noise: ndtri of a mean is 1 / sigma-Lipschitz in L2 (Cohen et al. 2019; Salman et al. 2019)."""
 
-    norm: ClassVar[str] = "L2"
+    norm = "L2"
 
     def unit_radius(self, p):
         return special.ndtri(p)
@@ -125,7 +128,7 @@ class Gaussian(_L2):
     What float32 leaves of a normal number, and of the sum, is in the head of `sampling/noise.py`.
     """
 
-    name: ClassVar[str] = "gaussian"
+    name = "gaussian"
 
     def add(self, image, level, key, index):
         return image[None] + level * gaussian_noise(key, index, image.shape)
@@ -159,8 +162,8 @@ class GridGaussian(_L2):
 
     steps: int = 255
 
-    name: ClassVar[str] = "grid"
-    lost: ClassVar[float] = LARGEST_IMAGE * thresholds.COUNT * thresholds.UNITS * 2.0**-62
+    name = "grid"
+    lost = LARGEST_IMAGE * thresholds.COUNT * thresholds.UNITS * 2.0**-62
 
     def __post_init__(self):
         if not isinstance(self.steps, int) or not 1 <= self.steps <= thresholds.LARGEST_STEPS:
@@ -257,8 +260,8 @@ class Uniform(_Noise):
     noises. Numbers are rounded to float32.
     """
 
-    name: ClassVar[str] = "uniform"
-    norm: ClassVar[str] = "L1"
+    name = "uniform"
+    norm = "L1"
 
     def unit_radius(self, p):
         return np.sqrt(3) * (2 * np.asarray(p, np.float64) - 1)
