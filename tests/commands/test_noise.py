@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from program import refused
 
-from qcrs_jax import read_results, run, verify
+from qcrs_jax import Sequential, Soft, Tolerance, read_results, run, verify
 from qcrs_jax.experiments.cli import main
 from qcrs_jax.sampling.smoothing import Gaussian, GridGaussian, Uniform
 
@@ -84,3 +84,9 @@ def test_tables_and_plots_keep_norms_apart(runs, tmp_path, capsys):
 )
 def test_the_flag_refuses_what_cannot_be(words, said, tmp_path):
     assert said in refused(*words.split(), cwd=tmp_path)
+
+
+@pytest.mark.parametrize("estimate", [Tolerance(0.05), Sequential(decide=0.01), Soft()])
+def test_each_estimate_is_verified_with_its_noise(estimate, tmp_path):
+    made = certified(tmp_path, GridGaussian(), estimate=estimate)
+    assert any("verified" in line for line in verify(made.path, classify, (IMAGES, LABELS), recount=4))
