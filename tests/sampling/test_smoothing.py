@@ -44,8 +44,8 @@ def whole_thresholds(sigma, steps):
     return [int(u) * 2**31 + int(v) for u, v in zip(upper, lower)]
 
 
-@pytest.mark.parametrize("steps", [255, 128, 100, 3, 1])
-@pytest.mark.parametrize("sigma", [3.5, 1.0, 0.5, 0.3333, 0.25, 0.12, 0.01, 0.0011, 1e-5, 1e-30])
+@pytest.mark.parametrize("steps", [255, 100, 1])
+@pytest.mark.parametrize("sigma", [3.5, 0.3333, 0.25, 0.01, 0.0011, 1e-30])
 def test_thresholds_are_those_of_a_normal_number(sigma, steps):
     found = whole_thresholds(sigma, steps)
     assert all(a >= b - 16 for a, b in zip(found, found[1:]))
