@@ -23,6 +23,9 @@ from .experiments.run.library import run as run
 from .experiments.run.library import verify as verify
 from .models.checkpoint import save_classifier as save_classifier
 from .sampling.counts import sample_counts as sample_counts
+from .sampling.smoothing import Gaussian as Gaussian
+from .sampling.smoothing import GridGaussian as GridGaussian
+from .sampling.smoothing import Uniform as Uniform
 from .search import DDRS as DDRS
 from .search import QCRS as QCRS
 from .search import Bayesian as Bayesian

@@ -6,6 +6,8 @@ function, and needs none: for a fixed n a bound is a table over the count 0..n.
 
 import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -81,14 +83,18 @@ def clopper_pearson_upper(successes, n, alpha: float):
     return 1.0 - clopper_pearson_lower(np.asarray(n) - np.asarray(successes), n, alpha)
 
 
-def certified_radius(pa_lower, sigma):
-    """L2 radius sigma * ndtri(pa_lower), 0 where pa_lower <= 1/2 (Cohen et al. 2019, theorem 1).
+UnitRadius = Callable[[Any], Any]
+"""The radius at sigma = 1 of a probability, `Noise.unit_radius`; by default that of normal noise, ndtri."""
+
+
+def certified_radius(pa_lower, sigma, unit_radius: UnitRadius = special.ndtri):
+    """Radius sigma * unit_radius(pa_lower), 0 where pa_lower <= 1/2 (Cohen et al. 2019, theorem 1).
 
     Args:
         pa_lower: lower bounds of the top class's probability, in [0, 1).
         sigma: noise levels in units of pixels in [0, 1]; broadcasts against pa_lower.
     """
-    return np.asarray(sigma, np.float64) * special.ndtri(np.maximum(pa_lower, 0.5))
+    return np.asarray(sigma, np.float64) * unit_radius(np.maximum(pa_lower, 0.5))
 
 
 def smallest_n(alpha: float) -> int:
@@ -106,9 +112,9 @@ def pa_lower_table(n: int, alpha: float) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=16)
-def radius_table(n: int, alpha: float) -> np.ndarray:
+def radius_table(n: int, alpha: float, unit_radius: UnitRadius = special.ndtri) -> np.ndarray:
     """`certified_radius` at sigma = 1 for k = 0..n; shape (n + 1,), float64, read-only."""
-    table = certified_radius(pa_lower_table(n, alpha), 1.0)
+    table = certified_radius(pa_lower_table(n, alpha), 1.0, unit_radius)
     table.setflags(write=False)
     return table
 
@@ -122,7 +128,7 @@ def _equally_likely(values):
     return (np.arange(values) + 0.5) / values
 
 
-def expected_radius(z, n: int, alpha: float, quantiles: int = 200):
+def expected_radius(z, n: int, alpha: float, quantiles: int = 200, unit_radius: UnitRadius = special.ndtri):
     """The radius at sigma = 1 that n samples can be expected to certify where p = Phi(z), float64.
 
     The mean of the certified radius over the binomial distribution of the count, by so many quantiles of it.
@@ -131,7 +137,7 @@ def expected_radius(z, n: int, alpha: float, quantiles: int = 200):
     radii, p = np.zeros((*z.shape, quantiles)), special.ndtr(z)
     some = special.bdtr(n // 2, n, p) < levels[-1]  # elsewhere no more than half of the samples succeed
     counts = binomial_quantiles(levels, n, z[some])
-    radii[some] = certified_radius(clopper_pearson_lower(counts, n, alpha), 1.0)
+    radii[some] = certified_radius(clopper_pearson_lower(counts, n, alpha), 1.0, unit_radius)
     return radii.mean(axis=-1)
 
 
@@ -160,38 +166,38 @@ def binomial_quantiles(levels: Float[np.ndarray, "q"], n: int, z: Float[np.ndarr
 
 
 @functools.lru_cache(maxsize=16)
-def expected_radius_table(n: int, alpha: float) -> np.ndarray:
+def expected_radius_table(n: int, alpha: float, unit_radius: UnitRadius = special.ndtri) -> np.ndarray:
     """`expected_radius` at the z of `PROBITS`; shape (901,), float64, read-only."""
-    table = expected_radius(PROBITS, n, alpha)
+    table = expected_radius(PROBITS, n, alpha, unit_radius=unit_radius)
     table.setflags(write=False)
     return table
 
 
 @functools.lru_cache(maxsize=16)
-def predictive_table(m: int, n: int, alpha: float) -> np.ndarray:
+def predictive_table(m: int, n: int, alpha: float, unit_radius: UnitRadius = special.ndtri) -> np.ndarray:
     """The radius at sigma = 1 that n samples can be expected to certify after k of m samples; shape (m + 1,), float64.
 
     The mean of `expected_radius_table(n, alpha)` over p given k = 0..m successes, under Jeffreys' prior.
     """
     k = np.arange(m + 1)[:, None]
     z = special.ndtri(special.betaincinv(k + 0.5, m - k + 0.5, _equally_likely(200)))
-    table = np.interp(z, PROBITS, expected_radius_table(n, alpha)).mean(axis=1)
+    table = np.interp(z, PROBITS, expected_radius_table(n, alpha, unit_radius)).mean(axis=1)
     table.setflags(write=False)
     return table
 
 
 @functools.lru_cache(maxsize=16)
-def enough_table(m: int, n: int, alpha: float, tolerance: float) -> np.ndarray:
+def enough_table(m: int, n: int, alpha: float, tolerance: float, unit_radius: UnitRadius = special.ndtri) -> np.ndarray:
     """The samples, at most n, that can be expected to certify a radius within `tolerance` of what n certify.
 
     After k of m successes, for k = 0..m: the smallest of n, n / sqrt(2), n / 2, ... down to n / 128 whose
     `predictive_table` is at least 1 - tolerance times that of n; shape (m + 1,), int64, read-only.
     """
-    most = predictive_table(m, n, alpha)
+    most = predictive_table(m, n, alpha, unit_radius)
     table = np.full(m + 1, n)
     for step in range(1, 15):
         fewer = max(math.ceil(n * 2 ** (-step / 2)), smallest_n(alpha))
-        table = np.where(predictive_table(m, fewer, alpha) >= (1 - tolerance) * most, fewer, table)
+        table = np.where(predictive_table(m, fewer, alpha, unit_radius) >= (1 - tolerance) * most, fewer, table)
     table.setflags(write=False)
     return table
 
@@ -265,18 +271,19 @@ def soft_bounds(selected, sums, squares, spoilt, n: int, alpha: float, scale: in
     return pa_lower, np.minimum(upper.max(axis=-1), 1 - pa_lower)
 
 
-def soft_radius(pa_lower, pb_upper, sigma):
-    """L2 radius sigma / 2 * (ndtri(pa_lower) - ndtri(pb_upper)), 0 where pa_lower <= pb_upper.
+def gap_radius(pa_lower, pb_upper, sigma, unit_radius: UnitRadius = special.ndtri):
+    """Radius sigma / 2 * (unit_radius(pa_lower) - unit_radius(pb_upper)), 0 where pa_lower <= pb_upper.
 
     Of any function into [0, 1], smoothed with N(0, sigma^2), ndtri is 1 / sigma-Lipschitz (Salman et al. 2019, appendix
     A; Zhai et al. 2020): within the radius the class with a mean of at least pa_lower stays above those below pb_upper.
+    The same holds for other noises and their `unit_radius`.
 
     Args:
         pa_lower, pb_upper: bounds in [0, 1].
         sigma: noise levels in units of pixels in [0, 1]; broadcasts against them.
     """
     certified = pa_lower > pb_upper
-    gap = special.ndtri(np.where(certified, pa_lower, 0.5)) - special.ndtri(np.where(certified, pb_upper, 0.5))
+    gap = unit_radius(np.where(certified, pa_lower, 0.5)) - unit_radius(np.where(certified, pb_upper, 0.5))
     return np.asarray(sigma, np.float64) / 2 * gap
 
 

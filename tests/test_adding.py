@@ -16,7 +16,7 @@ from jax.tree_util import Partial
 from scipy import special
 from with_torch import torch
 
-from qcrs_jax import Fixed, certify, load_dataset
+from qcrs_jax import Fixed, GoldenSection, certify, load_dataset
 from qcrs_jax.analysis.curves import Curves
 from qcrs_jax.analysis.simulation import simulate
 from qcrs_jax.bounds import clopper_pearson_lower
@@ -31,9 +31,11 @@ from qcrs_jax.data.sources import SOURCES, known_classes, source_of
 from qcrs_jax.experiments.cli import parser_of
 from qcrs_jax.experiments.commands.method import request_of
 from qcrs_jax.experiments.commands.sweep import sweep_of
+from qcrs_jax.experiments.run.request import Request
 from qcrs_jax.models import FAMILIES, Spec, build
 from qcrs_jax.models.checkpoint import CheckpointError
 from qcrs_jax.models.family import LINEAR, Part
+from qcrs_jax.sampling.smoothing import NOISES
 from qcrs_jax.search import SEARCHES, search_of
 
 KEY = jax.random.key(3)
@@ -249,7 +251,7 @@ SEARCH = '''
         def maximiser(self, sigma, tables, num_classes):
             return grid(self.sigma_lower, self.sigma_upper, self.sigma_upper - self.sigma_lower, sigma)
 
-        def tables(self, n, alpha):
+        def tables(self, n, alpha, noise):
             return Tables(np.float32(predictive_table(self.search_n, n, alpha)))
 '''
 
@@ -310,6 +312,66 @@ def test_a_bound(written, monkeypatch):
     assert estimate_of(Fixed("hoeffding").recorded()) == Fixed("hoeffding")
     with pytest.raises(ValueError, match="n"):
         certify(linear, at_distance(0.3), 0.25, **{**arguments, "n": 9}, estimate=Fixed("hoeffding"))
+
+
+NOISE = '''
+    """Laplace noise: radii of L1 (Teng et al. 2020)."""
+
+    import dataclasses
+    import math
+    from typing import ClassVar
+
+    import jax.numpy as jnp
+    import numpy as np
+
+    from qcrs_jax.sampling.noise import bits, is_negative, magnitude_words, numbers_of
+
+
+    @dataclasses.dataclass(frozen=True)
+    class Laplace:
+        name: ClassVar[str] = "laplace"
+        norm: ClassVar[str] = "L1"
+        lost: ClassVar[float] = 0.0
+        largest_sigma: ClassVar[float] = math.inf
+
+        def check_images(self, images):
+            pass
+
+        def level(self, sigma):
+            return sigma
+
+        def add(self, image, level, key, index):
+            return image + level * numbers_of(_laplace, key, index, image.shape)
+
+        def unit_radius(self, p):
+            p = np.asarray(p, float)
+            return np.sign(p - 0.5) * -np.log(2 * np.minimum(p, 1 - p)) / math.sqrt(2)
+
+        def draws(self, prng):
+            return f"{bits(prng)}, the logarithm of 31 bits and a sign"
+
+        def recorded(self):
+            return {"name": self.name, "norm": self.norm}
+
+
+    def _laplace(first, second):
+        share = (magnitude_words(first, second)[0].astype(jnp.float32) + 0.5) * np.float32(2**-31)
+        return jnp.where(is_negative(first), 1, -1) * jnp.log(share) / math.sqrt(2)
+'''
+
+
+def test_a_noise(written, monkeypatch):
+    Laplace = written("laplace", NOISE).Laplace
+    monkeypatch.setitem(NOISES, "laplace", Laplace)
+    arguments = {"key": KEY, "n0": 50, "n": 2000, "noise": Laplace()}
+    fixed = certify(Partial(slab, 0.4), jnp.zeros(SHAPE), 0.1, value_range=None, **arguments)
+    assert fixed.radius == pytest.approx(-0.1 / np.sqrt(2) * np.log(2 * (1 - fixed.pa_lower))) and fixed.radius < 0.4
+    search = GoldenSection(0.05, 0.5)
+    found = certify(Partial(slab, 0.4), jnp.zeros(SHAPE), 0.1, value_range=None, search=search, **arguments)
+    assert 0 < found.radius < 0.4 and found.sigma != 0.1
+    words = "c r --sigma 0.5 --noise laplace".split()
+    request = request_of(parser_of("certify").parse_args(words))
+    assert request.noise == Laplace() and Request.of(request.recorded()) == request
 
 
 def test_the_bounds_are_those_of_the_formulas():

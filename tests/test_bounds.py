@@ -149,8 +149,8 @@ def test_soft_bounds_spend_alpha_once():
 
 
 @given(st.floats(0, 1), st.floats(0, 1), st.floats(0.01, 10))
-def test_soft_radius_is_half_the_gap(pa_lower, pb_upper, sigma):
-    radius = bounds.soft_radius(pa_lower, pb_upper, sigma)
+def test_gap_radius_is_half_the_gap(pa_lower, pb_upper, sigma):
+    radius = bounds.gap_radius(pa_lower, pb_upper, sigma)
     if pa_lower <= pb_upper:
         assert radius == 0
     else:
@@ -158,8 +158,8 @@ def test_soft_radius_is_half_the_gap(pa_lower, pb_upper, sigma):
         assert radius == pytest.approx(sigma / 2 * gap, rel=1e-12)
 
 
-def test_soft_radius_of_two_classes_is_cohens():
-    np.testing.assert_allclose(bounds.soft_radius(0.9, 1 - 0.9, 0.5), bounds.certified_radius(0.9, 0.5))
+def test_gap_radius_of_two_classes_is_cohens():
+    np.testing.assert_allclose(bounds.gap_radius(0.9, 1 - 0.9, 0.5), bounds.certified_radius(0.9, 0.5))
 
 
 @pytest.mark.parametrize("alpha", [0.5, 0.1, 0.001, 1e-6])

@@ -5,14 +5,19 @@ from pathlib import Path
 
 import pytest
 
+from qcrs_jax.extras import EXTRAS
+
 ROOT = Path(__file__).parents[1]
 FOLDERS = {"qcrs_jax": "qcrs_jax", "qcrs_jax.convert": "convert", "qcrs_jax.experiments": "experiments"}
 OUTER = ("qcrs_jax.convert", "qcrs_jax.experiments", "convert", "experiments", "torch")
 
 
+IMPORT = (ast.Import, ast.ImportFrom)
+
+
 def imports(package, file, module_level=False):
-    """Absolute names of what `file` of `package` imports, each alias of a `from` import too."""
-    tree = ast.parse(file.read_text())
+    """Absolute names of what `file` of `package`, or its text, imports, each alias of a `from` import too."""
+    tree = ast.parse(file if isinstance(file, str) else file.read_text())
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             node.body = []
@@ -26,6 +31,13 @@ def imports(package, file, module_level=False):
             module = ".".join(filter(None, (base, node.module)))
             found |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
     return found
+
+
+def inner_imports(package, file):
+    """Absolute names of what functions of `file` import."""
+    functions = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.FunctionDef)]
+    text = "\n".join(ast.unparse(node) for f in functions for node in ast.walk(f) if isinstance(node, IMPORT))
+    return imports(package, text)
 
 
 def within(names, *packages):
@@ -82,7 +94,7 @@ WINGS = {
     "models": set(),
     "data": set(),
     "results": set(),
-    "analysis": {"bounds", "certification", "results", "search"},
+    "analysis": {"bounds", "certification", "results", "sampling", "search"},
     "training": {"checks", "models", "sampling"},
 }
 """What each wing of the library may import, beside itself and the ground that all stand on."""
@@ -200,9 +212,40 @@ def test_convert_imports_neither_experiments_nor_torch():
 def test_tables_and_plots_read_results_files_only(name):
     modules = ("certification", "sampling", "models", "convert")
     lazy = ("certify", "predict", "search_sigma", "sample_counts", "save_classifier", "load_classifier")
-    names = {n for n in imports_of("qcrs_jax.experiments", name) if "certification.sequential" not in n}  # its bounds
+    pure = ("certification.sequential", "sampling.smoothing")  # bounds, and radii of noises
+    names = {n for n in imports_of("qcrs_jax.experiments", name) if not any(part in n for part in pure)}
     assert within(names, *(f"qcrs_jax.{m}" for m in modules + lazy), "torch") == []
     assert within(imports_of("qcrs_jax.experiments", name, module_level=True), "jax", "flax", "jaxlib") == []
+
+
+INNER = (*EXTRAS, "PIL", "scipy", "fcntl", "jax.experimental.multihost_utils")
+"""What functions may import: packages of extras, slow ones of SciPy, and what not every system has."""
+INNER_OF_OURS = {
+    "qcrs_jax.experiments": {
+        "cli.py": "run.full_card",
+        "report/figures.py": "analysis",
+        "run/library.py": "verification",
+    },
+    "qcrs_jax.convert": {"__main__.py": "experiments.cli"},
+}
+"""Modules of ours that are imported in functions, as they are slow or stand above."""
+
+
+@pytest.mark.parametrize(
+    ("package", "name"),
+    [
+        (p, n)
+        for p in FOLDERS
+        for n in files_of(p)
+        if not n.startswith(("commands/", "bench/", "convert", "experiments"))
+    ],
+)
+def test_imports_stand_at_the_top_of_modules(package, name):
+    """But in commands, where --help has to be quick, and in the bench, which runs where packages are missing."""
+    file = ROOT / FOLDERS[package] / name
+    names = inner_imports(".".join([package, *Path(name).parts[:-1]]), file)
+    ours = INNER_OF_OURS.get(package, {}).get(name, "nothing")
+    assert {n for n in names if n not in within(names, *INNER) and f".{ours}" not in n} == set()
 
 
 @pytest.mark.parametrize("name", ["data/source.py", "data/sources.py"])

@@ -47,6 +47,7 @@ class Step(NamedTuple):
     precision: str = "default"
     options: dict = {}
     runs: bool = False
+    noise: str = "gaussian"
 
 
 UNPACKED = {"xla_jf_bf16_propagation": False}
@@ -59,6 +60,7 @@ STEPS = {
         Step("+ weights cut before each block: `--dtype float32`", 512, runs=True),
         Step("`--dtype float32`, activations not packed (option)", 512, options=UNPACKED),
         Step("`--dtype float32`, products of full precision", 512, precision="highest"),
+        Step("`--dtype float32`, noise on the grid", 512, noise="grid"),
         Step("`--dtype float32`", 256),
         Step("`--dtype float32`", 1024),
         Step("bfloat16, columns not joined", 512, "plain", "bfloat16"),
@@ -67,6 +69,7 @@ STEPS = {
     "resnet50": [
         Step("float32, weights cut in convolutions", 128, "uncut"),
         Step("+ cut before each block: `--dtype float32`", 128, runs=True),
+        Step("`--dtype float32`, noise on the grid", 128, noise="grid"),
         Step("`--dtype float32`, activations not packed (option)", 128, options=UNPACKED),
         Step("`--dtype bfloat16`", 128, dtype="bfloat16", runs=True),
         Step("`--dtype bfloat16`", 32, dtype="bfloat16"),
@@ -159,10 +162,12 @@ def compiled_sampler(job: Job, step: Step, chips):
     import jax.numpy as jnp
 
     from qcrs_jax.sampling.counts import sample_counts
+    from qcrs_jax.sampling.smoothing import NOISES
 
     def sample(classify, image, sigma, key, n):
         key = jax.random.wrap_key_data(key, impl="threefry2x32")
-        return sample_counts(classify, image, sigma, key, n, batch_size=step.batch, axis_name="devices")
+        how = {"noise": NOISES[step.noise](), "batch_size": step.batch, "axis_name": "devices"}
+        return sample_counts(classify, image, sigma, key, n, **how)
 
     mesh, everywhere = jax.sharding.Mesh(chips, "devices"), jax.sharding.PartitionSpec()
     sample = jax.shard_map(sample, mesh=mesh, in_specs=everywhere, out_specs=everywhere, check_vma=False)
@@ -179,17 +184,20 @@ def compiled_certifier(job: Job, step: Step, chips):
 
     from qcrs_jax import GoldenSection
     from qcrs_jax.certification.procedure import draw_votes
+    from qcrs_jax.sampling.smoothing import NOISES
 
     from ..run.runner import default_images
 
     m, settings = default_images(chips, job.shape), GoldenSection(0.08, 0.9)
     numbers = [jax.ShapeDtypeStruct((m, *job.shape), jnp.float32), jax.ShapeDtypeStruct((m,), jnp.float32)]
     numbers += [jax.ShapeDtypeStruct((m,), jax.random.key(0).dtype), jax.ShapeDtypeStruct((m, 3), jnp.int32)]
-    tables = settings.tables(100_000, 0.001)
+    noise = NOISES[step.noise]()
+    tables = settings.tables(100_000, 0.001, noise)
     arguments = (classify(job, step), numbers[0], (*numbers[1:], None), settings, tables)
     with jax.default_matmul_precision(step.precision):
         lowered = draw_votes.program.lower(
             *tpu.replicated(chips, (*arguments, None, None)),
+            noise=noise,
             beta=None,
             batch_size=step.batch // m,
             devices=tuple(chips),
@@ -211,14 +219,17 @@ def compiled_noise(job: Job, step: Step, chips):
     import jax
     import jax.numpy as jnp
 
-    from qcrs_jax.sampling.noise import gaussian_noise
+    from qcrs_jax.sampling.smoothing import NOISES
 
-    def noisy(image, sigma, key, first):
+    noise = NOISES[step.noise]()
+
+    def noisy(image, level, key, first):
         key = jax.random.wrap_key_data(key, impl="threefry2x32")
-        return image + sigma * gaussian_noise(key, first + jnp.arange(step.batch), job.shape)
+        return noise.add(image, level, key, first + jnp.arange(step.batch))
 
-    shapes = [(job.shape, jnp.float32), ((), jnp.float32), ((2,), jnp.uint32), ((), jnp.int32)]
-    return _compile(noisy, step, chips, tuple(jax.ShapeDtypeStruct(*shape) for shape in shapes))
+    level = jax.eval_shape(noise.level, jax.ShapeDtypeStruct((), jnp.float32))
+    image, key = jax.ShapeDtypeStruct(job.shape, jnp.float32), jax.ShapeDtypeStruct((2,), jnp.uint32)
+    return _compile(noisy, step, chips, (image, level, key, jax.ShapeDtypeStruct((), jnp.int32)))
 
 
 def _compile(function, step, chips, arguments):

@@ -8,6 +8,7 @@ command. `qcrs-jax quasiconcavity RESULTS` says what the curves look like; `qcrs
 """
 
 from .flags import Parser, possible
+from .method import add_noise, noise_of
 from .sweep import add_sweep, sweep_of
 
 
@@ -15,6 +16,7 @@ def add_arguments(parser: Parser) -> None:
     add_sweep(parser)
     group = parser.add_argument_group("curve")
     group.add_argument("--sigma", type=float, required=True, help="noise level that the classifier was trained at")
+    add_noise(group)
     add_curve(group, samples=2000)
 
 
@@ -58,4 +60,4 @@ def curve_of(args, bracket: tuple[float, float] | None = None):
     from ..run.curve import Curve
 
     with possible():
-        return Curve.over(args.sigma, args.sigmas, args.curve_n, bracket)
+        return Curve.over(args.sigma, args.sigmas, args.curve_n, bracket, noise_of(args))

@@ -27,7 +27,7 @@ def add_arguments(parser: Parser) -> None:
     )
     add_request(parser)
     program = parser.add_argument_group("program")
-    program.add_argument("--batch", type=int, metavar="B", help="noisy copies per forward pass")
+    program.add_argument("--batch_size", "--batch", type=int, metavar="B", help="noisy copies per forward pass")
     add_settings(program, Network, "dtype macer")
     add_settings(parser.add_argument_group("a PyTorch file, where it does not tell"), Network, OPENING)
 
@@ -39,7 +39,7 @@ def run(args) -> None:
     request, network = request_of(args), settings_of(Network, args)
     batch = settings_of(
         Program, args, devices=None, images=None, distributed=False, coordinator=None, process=None
-    ).batch
+    ).batch_size
     if request.estimate != Fixed() or request.own_n or request.at_once:
         raise SettingError("a program counts classes at N samples: it knows no {tolerance} and no soft certificate")
     if args.file.exists():
@@ -62,6 +62,7 @@ def run(args) -> None:
         classifier.inference(args.platforms[0] if len(args.platforms) == 1 else None, network.dtype),
         spec.image_shape,
         search=request.search,
+        noise=request.noise,
         n=request.n,
         alpha=request.alpha,
         batch_size=batch,

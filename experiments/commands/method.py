@@ -39,9 +39,28 @@ def add_request(parser: Parser) -> None:
     add("--alpha", type=float, default=0.001, help="failure probability of each certificate (default: 0.001)")
     search = parser.screen("search", "search: the settings of --method qcrs")
     ascent = parser.screen("search", "ascent: the settings of --method ddrs")
+    add_noise(parser.screen("guarantee", "noise: what is added, and the norm of the radii"))
     guarantee = parser.screen("guarantee", "guarantee: how many samples, and what they certify")
     parser.late(lambda parser: _add_search(search, ascent, parser.names))
     parser.late(lambda _: _add_estimate(guarantee))
+
+
+def add_noise(group) -> None:
+    """Adds the flag of what is added to images."""
+    group.add_argument(
+        "--noise",
+        default="gaussian",
+        metavar="NAME",
+        help="gaussian, in float32; grid, rounded to the grid of 8-bit images, which is exact; or uniform, whose radii "
+        "are of L1 (default: gaussian)",
+    )
+
+
+def noise_of(args: argparse.Namespace):
+    """The noise of parsed arguments; raises SettingError for one that is not known."""
+    from qcrs_jax.sampling import smoothing
+
+    return smoothing.noise_of({"smoothing": {"name": args.noise}})
 
 
 def _add_search(search, ascent, names):
@@ -120,6 +139,7 @@ def request_of(args: argparse.Namespace):
             alpha=args.alpha,
             search=_search(args),
             estimate=_estimate(args),
+            noise=noise_of(args),
             stop_when_wrong=args.stop_when_wrong,
             budget=None if args.budget is None else {"mean": args.budget, "stop": getattr(args, "stop", -1)},
             at_once=args.simultaneous,

@@ -7,15 +7,18 @@ several N, beside each other in `qcrs-jax table`, tell how many samples suffice.
 """
 
 from .flags import Parser, possible
+from .method import add_noise, noise_of
 from .sweep import add_sweep, sweep_of
 
 
 def add_arguments(parser: Parser) -> None:
     add_sweep(parser)
-    add = parser.add_argument_group("method").add_argument
+    group = parser.add_argument_group("method")
+    add = group.add_argument
     add("--sigma", type=float, required=True, help="noise level that the classifier was trained at")
     add("--n", "--N", dest="n", type=int, default=100_000, metavar="N", help="samples for each image (default: 100000)")
     add("--alpha", type=float, default=0.001, help="failure probability of each prediction (default: 0.001)")
+    add_noise(group)
 
 
 def run(args) -> None:
@@ -23,8 +26,9 @@ def run(args) -> None:
     from ..run.predict import Prediction, task
     from ..run.runner import run_over_images
 
-    request, sweep = Prediction(args.sigma, args.n, args.alpha), sweep_of(args)
+    sweep = sweep_of(args)
     with possible():
+        request = Prediction(args.sigma, args.n, args.alpha, noise_of(args))
         request.check()
     path = run_over_images(task(request), sweep)
     if path is None:  # the first of the hosts has it; a dry run has none

@@ -32,6 +32,7 @@ def add_arguments(parser):
 def run(args):
     from qcrs_jax.certification.certificate import check_request
     from qcrs_jax.certification.sequential import Sequential
+    from qcrs_jax.sampling.smoothing import GAUSSIAN
 
     from ..report.sequential import decisions, precisions, probits
 
@@ -39,7 +40,7 @@ def run(args):
         check_request(1.0, 1, args.n, args.alpha)
         asked = [Sequential(decide=r) for r in args.decide] + [Sequential(precision=share) for share in args.precision]
         for sequential in asked:
-            sequential.check_reach(1.0, args.n, args.alpha)
+            sequential.check_reach(1.0, args.n, args.alpha, GAUSSIAN)
     check_replaceable(args.out, [])
     layout = LAYOUTS[args.format]
     zs = None if args.results is None else probits(args.results)

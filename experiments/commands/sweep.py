@@ -16,7 +16,7 @@ def add_sweep(parser: Parser) -> None:
     add_settings(data, Data, "dataset data_dir split")
     add_settings(data, Images, "skip stop")
     program = parser.add_argument_group("program")
-    add_settings(program, Program, "batch")
+    add_settings(program, Program, "batch_size")
     add_settings(program, Noise, "seed")
     program.add_argument(
         "--dry_run",
@@ -40,7 +40,7 @@ def add_inputs(parser: Parser, noise: bool = True, **defaults) -> None:
     add_settings(parser, Network, "checkpoint")
     add_settings(parser.add_argument_group("data"), Data, "dataset data_dir class_order memory_limit resize split")
     program = parser.add_argument_group("program")
-    add_settings(program, Program, "batch devices" if noise else "batch")
+    add_settings(program, Program, "batch_size devices" if noise else "batch_size")
     if noise:
         add_settings(program, Noise)
     add_settings(program, Network, "dtype macer", **defaults)

@@ -8,9 +8,9 @@ from qcrs_jax.errors import UserError
 from qcrs_jax.results.metrics import average_certified_radius, columns, paired_gain, summarise
 from qcrs_jax.results.records import INPUT_SPECIFIC, is_ddrs
 
-from .figures import literal, pyplot, save, tidy
+from .figures import NORMS, literal, pyplot, save, tidy
 from .layouts import LAYOUTS, Body, page
-from .words import DDRS_SAMPLES, earlier_notes, group_by_images, label, left_out_notes
+from .words import DDRS_SAMPLES, earlier_notes, group_by_images, label, left_out_notes, only_norm
 
 # Of the figure of ACR against samples, by the name of the search.
 COLOURS = {
@@ -28,6 +28,7 @@ def comparison(reference, runs, format="terminal") -> str:
     Raises:
         UserError: the runs are not over the same images.
     """
+    only_norm((reference, *runs))
     for run in (reference, *runs):
         if not run.records:
             raise UserError(f"{run.path}: holds no results yet")
@@ -64,7 +65,7 @@ def plot(reference, runs, out) -> None:
             tidy(axes)
         panels[0, column].set_title(literal(label(run)).replace(" (", "\n("), fontsize=9)
     panels[0, 0].set_ylabel("sigma of the run")
-    panels[1, 0].set_ylabel(r"certified $\ell_2$ radius of the run")
+    panels[1, 0].set_ylabel(f"certified {NORMS[reference.norm]} radius of the run")
     figure.suptitle(f"Each image beside the reference, {literal(label(reference))}", fontsize=10)
     save(figure, out)
 

@@ -9,7 +9,8 @@ from qcrs_jax.files import output
 
 COHEN, QCRS, BAND = "tab:blue", "tab:orange", "0.5"  # told apart by marker and lightness as well
 SIGMA = r"$\sigma$"
-RADIUS = r"$\ell_2$ radius, pixels in [0, 1]"
+NORMS = {"L2": r"$\ell_2$", "L1": r"$\ell_1$"}
+"""The norms of radii, as figures write them."""
 
 
 def check_ending(out) -> None:
@@ -59,7 +60,7 @@ def log_sigma(axes, lower, upper) -> None:
     axes.xaxis.set_minor_locator(FixedLocator([]))
 
 
-def draw_band(axes, sigmas, successes, n, alpha, top):
+def draw_band(axes, sigmas, successes, n, alpha, top, unit_radius=special.ndtri):
     """Draws R(sigma) as estimated, and its band up to `top`, lighter where that has no upper end.
 
     Returns the handles of both, for a legend.
@@ -67,15 +68,20 @@ def draw_band(axes, sigmas, successes, n, alpha, top):
     from qcrs_jax.analysis.curves import radius_band  # needs JAX, which no other figure does
 
     successes = np.asarray(successes)
-    lower, upper = radius_band(successes, n, sigmas, alpha)
+    lower, upper = radius_band(successes, n, sigmas, alpha, unit_radius)
     open_ended = np.isinf(upper)
     beside = open_ended | np.append(open_ended[1:], False) | np.insert(open_ended[:-1], 0, False)
     axes.fill_between(sigmas, lower, 2 * top, where=beside, color=BAND, alpha=0.12, linewidth=0)
     band = axes.fill_between(sigmas, lower, np.minimum(upper, 2 * top), where=~open_ended, color=BAND, alpha=0.35, lw=0)
     axes.plot(sigmas, lower, color=BAND, linewidth=0.8)
     share = np.where(successes < n, np.maximum(successes / n, 0.5), np.nan)
-    (estimate,) = axes.plot(sigmas, sigmas * special.ndtri(share), color="black", linewidth=1.2)
+    (estimate,) = axes.plot(sigmas, sigmas * unit_radius(share), color="black", linewidth=1.2)
     return estimate, band
+
+
+def radius_label(norm: str) -> str:
+    """What an axis of radii is called."""
+    return f"{NORMS[norm]} radius, pixels in [0, 1]"
 
 
 def save(figure, out) -> None:

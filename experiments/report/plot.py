@@ -14,8 +14,8 @@ from qcrs_jax.results.metrics import (
 )
 from qcrs_jax.results.shards import read_runs
 
-from .figures import check_ending, literal, pyplot, save, tidy
-from .words import group_by_images, independent, interval_text, label
+from .figures import NORMS, check_ending, literal, pyplot, save, tidy
+from .words import group_by_images, independent, interval_text, label, only_norm
 
 
 def plot(paths, out, title=None, names=None) -> None:
@@ -31,6 +31,7 @@ def plot(paths, out, title=None, names=None) -> None:
         raise UserError(f"--names has {len(names)} entries for {len(runs)} runs")
     for empty in (run for run in runs if not run.records):
         raise UserError(f"{empty.path}: holds no results yet")
+    norm = only_norm(runs)
     different = len(group_by_images(runs)) > 1
     curves = [columns(run) for run in runs]
     end = 1.02 * max(radius.max() for _, radius in curves) or 1.0
@@ -51,7 +52,7 @@ def plot(paths, out, title=None, names=None) -> None:
             continue
         band = certified_accuracy_interval(correct, radius, at)
         axes.fill_between(at, *band, color=line.get_color(), alpha=0.02 + 0.16 / len(runs), linewidth=0)
-    axes.set(xlabel=r"$\ell_2$ radius", ylabel="certified accuracy", xlim=(0, end), ylim=(0, 1))
+    axes.set(xlabel=f"{NORMS[norm]} radius", ylabel="certified accuracy", xlim=(0, end), ylim=(0, 1))
     tidy(axes)
     note = "bands and brackets: 95% intervals for all images like these, at each radius by itself"
     style = {"frameon": False, "title": note, "title_fontsize": 8}

@@ -7,7 +7,7 @@ import numpy as np
 
 from qcrs_jax.analysis.curves import dips, oracle, radius_band
 
-from .figures import QCRS, RADIUS, SIGMA, draw_band, literal, log_sigma, pyplot, save, tidy
+from .figures import QCRS, SIGMA, draw_band, literal, log_sigma, pyplot, radius_label, save, tidy
 
 MOST_PANELS = 12
 
@@ -16,10 +16,13 @@ def report(path, curves, alpha: float) -> str:
     """What the curves of one file say, in lines for the terminal."""
     names = curves.request["dataset"]["class_names"]
     images = len(curves.idx)
-    band = radius_band(curves.successes, curves.n, curves.sigmas, alpha)
+    band = radius_band(curves.successes, curves.n, curves.sigmas, alpha, curves.noise.unit_radius)
     found = dips(band)
-    best = oracle(curves.successes, curves.n, curves.sigmas, alpha)
-    at_original = oracle(curves.successes[:, [curves.original]], curves.n, curves.sigmas[[curves.original]], alpha)
+    best = oracle(curves.successes, curves.n, curves.sigmas, alpha, curves.noise.unit_radius)
+    original = [curves.original]
+    at_original = oracle(
+        curves.successes[:, original], curves.n, curves.sigmas[original], alpha, curves.noise.unit_radius
+    )
     correct = curves.classes == curves.labels
     rises = (band.lower > 0).any(axis=1)
     at_best = np.take_along_axis(band.upper - band.lower, band.lower.argmax(axis=1)[:, None], axis=1)[:, 0]
@@ -52,7 +55,7 @@ def draw_exceptions(several, alpha: float, out: Path) -> int:
     """Draws the deepest dips among the curves to the file `out`; returns how many, and writes nothing for none."""
     exceptions = []
     for curves in several:
-        band = radius_band(curves.successes, curves.n, curves.sigmas, alpha)
+        band = radius_band(curves.successes, curves.n, curves.sigmas, alpha, curves.noise.unit_radius)
         found = dips(band)
         exceptions += [(found.depth[i], curves, i) for i in range(len(curves.idx)) if not found.consistent[i]]
     exceptions = sorted(exceptions, key=lambda e: -e[0])[:MOST_PANELS]
@@ -68,17 +71,17 @@ def draw_exceptions(several, alpha: float, out: Path) -> int:
     for axes, (_, curves, i) in zip(panels.flat, exceptions):
         _draw_exception(axes, curves, i, alpha)
     figure.supxlabel(f"noise level {SIGMA}, pixels in [0, 1]", fontsize=10)
-    figure.supylabel(f"R({SIGMA}): {RADIUS}", fontsize=10)
+    figure.supylabel(f"R({SIGMA}): {radius_label(exceptions[0][1].noise.norm)}", fontsize=10)
     save(figure, out)
     return len(exceptions)
 
 
 def _draw_exception(axes, curves, i, alpha):
     successes, sigmas = curves.successes[i], curves.sigmas
-    band = radius_band(successes, curves.n, sigmas, alpha)
+    band = radius_band(successes, curves.n, sigmas, alpha, curves.noise.unit_radius)
     left, at, right = dips(band).triple
     top = 1.2 * band.lower.max()
-    draw_band(axes, sigmas, successes, curves.n, alpha, top)
+    draw_band(axes, sigmas, successes, curves.n, alpha, top, curves.noise.unit_radius)
     axes.plot(sigmas[[left, right]], band.lower[[left, right]], "^", color=QCRS, mec="black", zorder=3)
     axes.plot(sigmas[at], band.upper[at], "v", color=QCRS, mec="black", zorder=3)
     axes.set_ylim(0, top)

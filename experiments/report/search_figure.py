@@ -13,8 +13,9 @@ from qcrs_jax.bounds import radius_table
 from qcrs_jax.errors import UserError
 from qcrs_jax.files import read_regular
 from qcrs_jax.results import format1
+from qcrs_jax.sampling.smoothing import noise_of
 
-from .figures import COHEN, QCRS, RADIUS, SIGMA, check_ending, draw_band, literal, log_sigma, pyplot, save, tidy
+from .figures import COHEN, QCRS, SIGMA, check_ending, draw_band, literal, log_sigma, pyplot, radius_label, save, tidy
 
 LARGEST = 64 * 2**20  # bytes of a file that is read
 
@@ -112,7 +113,8 @@ def _draw_radii(axes, request, image, sigmas, successes, name):
     certificates = _certificates(request, image)
     radii = [c["radius"] for c, *_ in certificates] + (search["radii"] if search else [])
     top = 1.25 * max(*radii, 0.1 * sigmas[-1])
-    estimate, band = draw_band(axes, sigmas, successes, n, alpha, top)
+    unit_radius = noise_of(request).unit_radius
+    estimate, band = draw_band(axes, sigmas, successes, n, alpha, top, unit_radius)
     name = textwrap.shorten(name, 30, placeholder="...")
     estimate.set_label(f"R({SIGMA}) of {name},\nestimated by {n:,} samples at each {SIGMA}")
     band.set_label(
@@ -130,10 +132,10 @@ def _draw_radii(axes, request, image, sigmas, successes, name):
         place = certificate["sigma"], certificate["radius"]
         style = {"color": color, "ms": 8, "mec": "black", "mew": 0.8, "zorder": 4, "clip_on": False}
         handles += axes.plot(*place, marker, label=label, **style)
-    most = sigmas * radius_table(request["n"], alpha)[-1]
+    most = sigmas * radius_table(request["n"], alpha, unit_radius)[-1]
     label = f"most that {request['n']:,} samples can certify"
     handles += axes.plot(sigmas, most, ":", color="black", linewidth=1, label=label)
-    axes.set(ylabel=f"R({SIGMA}): {RADIUS}", ylim=(0, top))
+    axes.set(ylabel=f"R({SIGMA}): {radius_label(noise_of(request).norm)}", ylim=(0, top))
     certified = f"certified with N = {request['n']:,}, $\\alpha$ = {alpha:g}"
     style = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.02), "alignment": "left", "frameon": False}
     axes.legend(handles=handles, title=certified, fontsize=8.5, title_fontsize=8.5, labelspacing=0.8, **style)

@@ -45,7 +45,9 @@ def tables(runs, format="terminal", radii=None) -> str:
     if format == "csv":
         return _csv(groups, figures)
     parts = []
-    if len(groups) > 1:
+    if len({run.norm for run in runs}) > 1:
+        parts.append("These runs have radii of L1 and of L2, in tables of their own: do not compare them.")
+    elif len(groups) > 1:
         parts.append(
             f"These runs are over {len(groups)} different sets of images. ACR and accuracy move a lot between sets: "
             "do not compare figures across the tables."

@@ -2,6 +2,7 @@
 
 import math
 
+from qcrs_jax.errors import UserError
 from qcrs_jax.printable import printable
 from qcrs_jax.results import stored_balls as memory
 from qcrs_jax.results.account import account
@@ -36,11 +37,11 @@ AGREEMENT = (
 
 
 def group_by_images(runs):
-    """Runs over the same images together; a file without a fingerprint goes by its indices and labels."""
+    """Runs over the same images, in one norm, together; a file without a fingerprint goes by its indices and labels."""
 
     def same(a, b):
         (ids, fingerprint), (other_ids, other) = a.images, b.images
-        return ids == other_ids and (fingerprint == other or None in (fingerprint, other))
+        return a.norm == b.norm and ids == other_ids and (fingerprint == other or None in (fingerprint, other))
 
     groups = []
     for run in sorted(runs, key=lambda run: run.images[1] is None):  # the doubtful ones last
@@ -49,6 +50,17 @@ def group_by_images(runs):
             groups.append(home := [])
         home.append(run)
     return [sorted(group, key=runs.index) for group in groups]
+
+
+def only_norm(runs) -> str:
+    """The norm of all radii of `runs`. Raises UserError where there are several: such radii cannot be compared."""
+    for run in runs:
+        if run.norm != runs[0].norm:
+            raise UserError(
+                f"{run.path}: has radii of {run.norm}, and {runs[0].path} of {runs[0].norm}: they cannot be compared; "
+                "give runs of one norm"
+            )
+    return runs[0].norm
 
 
 def independent(run) -> bool:
@@ -60,7 +72,8 @@ def _heading(run):
     data = run.request.get("dataset", {})
     name = printable(f" of {data.get('name')} ({data.get('split')})") if data else ""
     indices = [r.idx for r in run.records]
-    return f"{len(indices)} images{name}, {indices[0]} to {indices[-1]}"
+    norm = "" if run.norm == "L2" else f", radii of {run.norm}"
+    return f"{len(indices)} images{name}, {indices[0]} to {indices[-1]}{norm}"
 
 
 def label(run) -> str:
@@ -70,6 +83,8 @@ def label(run) -> str:
         names = {"predictions": "PREDICT", "curves": "curves"}
         method = names.get(request["kind"]) or _search(request.get("search") or {})
         parts = [method, *[f"sigma {request['sigma']:g}"] * ("sigma" in request)]
+    if "smoothing" in request:
+        parts.append(f"{request['smoothing']['name']} noise")
     if is_soft(request):
         parts.append(f"soft, beta {request['estimate']['beta']:g}")
     if "stored_balls" in request:

@@ -40,7 +40,7 @@ def draw_image(request: Request, classify, image, **program):
     Where it has sigma, that was searched before.
     """
     numbers = {"sigma": request.sigma, "n0": request.n0, "n": request.n, "alpha": request.alpha}
-    numbers |= {"estimate": request.estimate}
+    numbers |= {"estimate": request.estimate, "noise": request.noise}
     if "sigma" in program:  # a search may have widened its bracket beyond what may be asked for
         numbers |= {"value_range": None}
     else:

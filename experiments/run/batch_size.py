@@ -1,4 +1,4 @@
-"""The batch size of --batch auto: the fastest of a few, measured."""
+"""The batch size of --batch_size auto: the fastest of a few, measured."""
 
 import math
 import time
@@ -39,7 +39,7 @@ def fastest_batch(classify, image_shape, devices) -> int:
             break
     chosen = choose(rates)
     told = ", ".join(f"{rate:,.0f} at {size}" for size, rate in rates.items())
-    print(f"--batch auto: {chosen}; samples a second: {told or 'not measured, for want of memory'}")
+    print(f"--batch_size auto: {chosen}; samples a second: {told or 'not measured, for want of memory'}")
     return chosen
 
 

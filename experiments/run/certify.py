@@ -20,9 +20,9 @@ from .runner import Sweep, Task, run_over_images
 
 def certify_dataset(request: Request, sweep: Sweep, inputs: Inputs | None = None) -> Path | None:
     """Certifies the data set; returns what `run_over_images` does, and raises what it raises."""
-    batch = sweep.program.batch
+    batch = sweep.program.batch_size
     if request.estimate.votes_beta is not None and isinstance(batch, int) and batch > SOFT_ONE:
-        raise SettingError(f"{{batch}} {batch}: soft votes are summed exactly for {SOFT_ONE} at most")
+        raise SettingError(f"{{batch_size}} {batch}: soft votes are summed exactly for {SOFT_ONE} at most")
     plans = pilot.plan(request, sweep, inputs) if request.budget else None
     leave = pilot.left_out(sweep.results) if request.budget else ()
     return run_over_images(lambda m: dataclasses.replace(task(request.of_each(m), plans), leave=leave), sweep, inputs)

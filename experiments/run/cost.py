@@ -1,7 +1,7 @@
 """What a run costs, before it starts: images, samples, an estimate of time and of memory.
 
 Time is that of forward passes. The run's own program is compiled, which the run needs in any case, and called for one
-group of grey images: without samples, and with so many in one query that their passes take a measurable time. An image
+group of black images: without samples, and with so many in one query that their passes take a measurable time. An image
 takes as many passes as its queries need, each query in whole ones. Timing the first group instead would tell what the
 progress bar tells anyway, and of a large network only after minutes.
 """
@@ -233,7 +233,7 @@ class Estimates:
 
         Args:
             inputs: the run's classifier, data set and devices.
-            launch: copies -> a function that launches a group of grey images, as the run launches its own.
+            launch: copies -> a function that launches a group of black images, as the run launches its own.
             together: images in step.
             copies: of each image in a forward pass of a device.
 
@@ -279,7 +279,7 @@ class Estimates:
                     raise
                 if jax.process_count() > 1:
                     raise UserError(
-                        f"the device's memory is full; give all hosts a smaller --batch: {error}"
+                        f"the device's memory is full; give all hosts a smaller --batch_size: {error}"
                     ) from error
                 why = f"not measured: memory does not hold {copies * together} noisy copies in a forward pass"
                 return dataclasses.replace(cost, on_device=memory, why=why)

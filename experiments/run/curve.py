@@ -7,6 +7,7 @@ from qcrs_jax.analysis.curves import Point, read_points, sigma_grid
 from qcrs_jax.certification.certificate import MAX_N
 from qcrs_jax.checks import check_sigma
 from qcrs_jax.errors import SettingError
+from qcrs_jax.sampling.smoothing import GAUSSIAN, Noise, asked, check_largest, noise_of
 
 from .cost import Draws
 from .runner import Task
@@ -19,33 +20,37 @@ class Curve:
     sigma: float
     sigmas: tuple[float, ...]
     n: int
+    noise: Noise = GAUSSIAN
 
     @classmethod
-    def over(cls, sigma: float, asked, n: int, bracket: tuple[float, float] | None = None) -> "Curve":
-        """The curve at COUNT sigmas from LO to HI, which are `asked`; by default at 24 over the bracket.
+    def over(
+        cls, sigma: float, wanted, n: int, bracket: tuple[float, float] | None = None, noise: Noise = GAUSSIAN
+    ) -> "Curve":
+        """The curve at COUNT sigmas from LO to HI, which are `wanted`; by default at 24 over the bracket.
 
         Raises:
             SettingError: an impossible number.
         """
-        lower, upper, count = asked or (*(bracket or (0.25 * sigma, 3.5 * sigma)), 24)
+        lower, upper, count = wanted or (*(bracket or (0.25 * sigma, 3.5 * sigma)), 24)
         if not 0 < lower < upper < float("inf"):
             raise SettingError(f"{{sigmas}}: needs 0 < LO < HI, both finite, not {lower:g} and {upper:g}")
         check_sigma(sigma)
         check_sigma(upper, name="sigmas")
+        check_largest(noise, max(sigma, upper), "sigmas")
         if count != int(count) or not 3 <= count <= 10_000:
             raise SettingError(f"{{sigmas}}: COUNT must be a whole number from 3 to 10000, not {count:g}")
         if not 1 <= n <= MAX_N:
             raise SettingError(f"{{curve_n}} must lie between 1 and {MAX_N}, not {n}")
-        return cls(sigma, tuple(sigma_grid(lower, upper, int(count), sigma)), n)
+        return cls(sigma, tuple(sigma_grid(lower, upper, int(count), sigma)), n, noise)
 
     def recorded(self) -> dict:
         """What a sidecar says of it."""
-        return {"kind": "curves", "sigma": self.sigma, "sigmas": list(self.sigmas), "n": self.n}
+        return {"kind": "curves", "sigma": self.sigma, "sigmas": list(self.sigmas), "n": self.n, **asked(self.noise)}
 
     @classmethod
     def of(cls, recorded: dict) -> "Curve":
         """The request that a sidecar tells of."""
-        return cls(recorded["sigma"], tuple(recorded["sigmas"]), recorded["n"])
+        return cls(recorded["sigma"], tuple(recorded["sigmas"]), recorded["n"], noise_of(recorded))
 
 
 def task(request: Curve) -> Task:
@@ -54,7 +59,7 @@ def task(request: Curve) -> Task:
     written = set()
 
     def start(classify, images, **program):
-        counts = sample_curve(classify, images, sigmas, n=request.n, **program)
+        counts = sample_curve(classify, images, sigmas, n=request.n, noise=request.noise, **program)
         return lambda: counts
 
     def lines(index, label, seconds, counts):

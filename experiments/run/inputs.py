@@ -20,7 +20,8 @@ from qcrs_jax.machine import cores, cpu_quota, usable_cpus
 from qcrs_jax.printable import printable
 from qcrs_jax.sampling.counts import default_batch_size
 from qcrs_jax.sampling.devices import choose_devices, join_hosts, place
-from qcrs_jax.sampling.noise import IMPLEMENTATIONS, recorded
+from qcrs_jax.sampling.noise import IMPLEMENTATIONS
+from qcrs_jax.sampling.smoothing import noise_of
 from qcrs_jax.version import version
 
 from .batch_size import fastest_batch
@@ -66,7 +67,7 @@ class Inputs:
             noise=noise,
             batch=batch,
             devices=devices,
-            circumstances=_circumstances(classifier, dataset, network, noise),
+            circumstances=_circumstances(classifier, dataset, network),
             provenance=_provenance(network, dataset, batch, devices),
             name=network.checkpoint,
         )
@@ -88,7 +89,8 @@ class Inputs:
 
     def request(self, of_task: dict, images: Images, whole: int) -> dict:
         """All that decides the results of a task with this request, at these images of a run of `whole` in all."""
-        own = {"seed": self.noise.seed, "skip": images.skip}
+        draws = noise_of(of_task).draws(self.noise.prng)
+        own = {"seed": self.noise.seed, "skip": images.skip, "noise": draws}
         return {**of_task, **own, **self.circumstances, **images.recorded_shard(whole)}
 
     def warn_of_sigma(self, sigma: float | None) -> None:
@@ -137,7 +139,7 @@ def open_inputs(sweep: Sweep) -> Inputs:
         print(printable(f"warning: {said}"))
     if network.macer and spec.source.get("layout") not in ("MACER", None):
         print(printable(f"warning: its layout is {spec.source['layout']}'s, not MACER's; is --macer right?"))
-    return Inputs.on(devices, classifier, dataset, network, sweep.noise, program.batch)
+    return Inputs.on(devices, classifier, dataset, network, sweep.noise, program.batch_size)
 
 
 def opening_of(network: Network) -> Opening:
@@ -193,11 +195,10 @@ def open_devices(count: int | None = None, distributed: bool = False) -> list:
     return devices
 
 
-def _circumstances(classifier, dataset, network, noise):
+def _circumstances(classifier, dataset, network):
     """What decides the results beside the task's own numbers."""
     spec = classifier.spec
     return {
-        "noise": recorded(noise.prng),
         "platform": f"{jax.default_backend()}, matmul precision {jax.config.jax_default_matmul_precision}",
         "dtype": network.dtype,
         "classifier": {

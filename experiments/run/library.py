@@ -11,6 +11,7 @@ from qcrs_jax.data.dataset import Dataset, digest
 from qcrs_jax.errors import UserError
 from qcrs_jax.models import Classifier
 from qcrs_jax.results.records import Run, read_run
+from qcrs_jax.sampling import smoothing
 from qcrs_jax.search import FixedSigma, Search
 
 from .certify import certify_dataset
@@ -31,6 +32,7 @@ def run(
     *,
     search: Search | None = None,
     estimate: Estimate = Fixed(),  # noqa: B008
+    noise: smoothing.Noise = smoothing.GAUSSIAN,
     n0: int = 100,
     n: int = 100_000,
     alpha: float = 0.001,
@@ -40,7 +42,7 @@ def run(
     skip: int = 1,
     stop: int = -1,
     shard: tuple[int, int] | None = None,
-    batch: int | str | None = None,
+    batch_size: int | str | None = None,
     devices: int | None = None,
     images: int | None = None,
     name: str = "classify",
@@ -57,13 +59,13 @@ def run(
             bound by `jax.tree_util.Partial`; or what `load_classifier` returned.
         dataset: what `load_dataset` returned, or images (m, h, w, c) in [0, 1] and labels (m,).
         results: the file.
-        sigma, search, estimate, n0, n, alpha: as of `certify`.
+        sigma, search, estimate, noise, n0, n, alpha: as of `certify`.
         simultaneous: alpha is that of all certificates of the run together.
         stop_when_wrong: no certification samples are drawn for an image whose selected class is not its label.
         seed: of all noise.
         skip, stop: only images 0, skip, 2 skip, ..., before image `stop`; -1 is the end.
         shard: (i, m): every mth of these images, from the ith.
-        batch, devices, images: noisy copies of a forward pass of a device, how many devices, images in step; they
+        batch_size, devices, images: noisy copies of a forward pass of a device, how many devices, images in step; they
             change no count.
         name: what the classifier is called in messages and in the sidecar.
 
@@ -77,6 +79,7 @@ def run(
         alpha=alpha,
         search=FixedSigma() if search is None else search,
         estimate=estimate,
+        noise=noise,
         stop_when_wrong=stop_when_wrong,
         at_once=simultaneous,
     )
@@ -85,7 +88,7 @@ def run(
         Network(Path(f"{IN_MEMORY}{name}")),
         images=Images(skip, stop, shard),
         noise=Noise(seed),
-        program=Program(batch=batch, devices=devices, images=images),
+        program=Program(batch_size=batch_size, devices=devices, images=images),
         results=Path(results),
     )
     inputs = opened(classify, dataset, sweep)
@@ -110,7 +113,7 @@ def opened(classify: Callable | Classifier, dataset: Dataset | Pairs, sweep: Swe
     if classes < len(dataset.class_names):
         raise UserError(f"{name} tells {classes} classes apart, and {dataset.name} has {len(dataset.class_names)}")
     devices = open_devices(sweep.program.devices)
-    return Inputs.on(devices, classify, dataset, sweep.network, sweep.noise, sweep.program.batch)
+    return Inputs.on(devices, classify, dataset, sweep.network, sweep.noise, sweep.program.batch_size)
 
 
 def _of_arrays(images, labels) -> Dataset:

@@ -104,7 +104,7 @@ def planned(request, path: Path) -> dict[int, Pilot]:
     samples = {}
     if paying:
         outlook = Outlook(*(np.array([getattr(pilot, name) for pilot in paying]) for name in Outlook._fields))
-        chosen = allocate(outlook, mean * len(pilots) // len(paying), request.alpha)
+        chosen = allocate(outlook, mean * len(pilots) // len(paying), request.alpha, request.noise.unit_radius)
         samples = {pilot.idx: int(n) for pilot, n in zip(paying, chosen)}
     return {pilot.idx: dataclasses.replace(pilot, n=samples.get(pilot.idx, mean)) for pilot in pilots}
 

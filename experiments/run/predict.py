@@ -5,6 +5,7 @@ import dataclasses
 from qcrs_jax import decide, draw_counts
 from qcrs_jax.certification.certificate import check_prediction
 from qcrs_jax.results.records import PREDICT_COLUMNS
+from qcrs_jax.sampling.smoothing import GAUSSIAN, Noise, asked, check_largest, noise_of
 
 from .answers import one_record
 from .cost import Draws
@@ -18,26 +19,29 @@ class Prediction:
     sigma: float
     n: int
     alpha: float
+    noise: Noise = GAUSSIAN
 
     def check(self) -> None:
         """Raises SettingError for a request that cannot be met; says what would be possible."""
         check_prediction(self.sigma, self.n, self.alpha)
+        check_largest(self.noise, self.sigma)
 
     def recorded(self) -> dict:
         """What a sidecar says of it."""
-        return {"kind": "predictions", **vars(self)}
+        numbers = {name: getattr(self, name) for name in ("sigma", "n", "alpha")}
+        return {"kind": "predictions", **numbers, **asked(self.noise)}
 
     @classmethod
     def of(cls, recorded: dict) -> "Prediction":
         """The request that a sidecar tells of."""
-        return cls(*(recorded[field.name] for field in dataclasses.fields(cls)))
+        return cls(*(recorded[name] for name in ("sigma", "n", "alpha")), noise_of(recorded))
 
 
 def task(request: Prediction) -> Task:
     """What is done at each image."""
 
     def start(classify, images, **program):
-        counts = draw_counts(classify, images, request.sigma, n=request.n, **program)
+        counts = draw_counts(classify, images, request.sigma, n=request.n, noise=request.noise, **program)
         return lambda: decide(counts, request.n, request.alpha)
 
     def records(index, label, seconds, answer):

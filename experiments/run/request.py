@@ -7,6 +7,7 @@ import numpy as np
 from qcrs_jax.certification.certificate import check_request, check_search
 from qcrs_jax.certification.estimates import Estimate, estimate_of
 from qcrs_jax.errors import SettingError, UserError, setting
+from qcrs_jax.sampling.smoothing import GAUSSIAN, Noise, asked, check_largest, noise_of
 from qcrs_jax.search import Search, search_of
 
 
@@ -19,6 +20,7 @@ class Request:
     alpha: failure probability of each certificate; with `at_once`, of all of the run together.
     search: what chooses sigma.
     estimate: how many of the n samples an image gets, and what follows from them.
+    noise: what is added to images.
     stop_when_wrong: whether images of another class than the selected one get no certification samples.
     budget: the "mean" number of certification samples of an image, over the images up to "stop".
     at_once: whether alpha is still to be shared among the images of the run.
@@ -31,6 +33,7 @@ class Request:
     alpha: float
     search: Search
     estimate: Estimate
+    noise: Noise = GAUSSIAN
     stop_when_wrong: bool = False
     budget: dict | None = None
     at_once: bool = False
@@ -41,12 +44,13 @@ class Request:
         try:
             check_request(self.sigma, self.n0, self.n, self.alpha, self.estimate, self.stop_when_wrong)
             if self.search.keeps_sigma:
-                self.estimate.check_reach(self.sigma, self.n, self.alpha)
+                self.estimate.check_reach(self.sigma, self.n, self.alpha, self.noise)
         except SettingError as error:
             if not self.budget:
                 raise
             raise SettingError(error.text.replace(setting("n"), setting("budget"))) from error
-        check_search(self.search, self.sigma)
+        check_largest(self.noise, self.sigma)
+        check_search(self.search, self.sigma, noise=self.noise)
         if self.budget:
             try:
                 self.estimate.check(self.n0, np.array([self.n]), self.alpha, self.stop_when_wrong)
@@ -83,9 +87,10 @@ class Request:
     def recorded(self) -> dict:
         """What a sidecar says of it, without what was not asked."""
         numbers = {name: getattr(self, name) for name in ("sigma", "n0", "n", "alpha")}
-        asked = {name: getattr(self, name) for name in ("stop_when_wrong", "budget", "simultaneous")}
+        more = {name: getattr(self, name) for name in ("stop_when_wrong", "budget", "simultaneous")}
         found = {"kind": "certificates", "search": self.search.recorded(), "estimate": self.estimate.recorded()}
-        return {**found, **numbers, **{name: value for name, value in asked.items() if value}}
+        found |= asked(self.noise)
+        return {**found, **numbers, **{name: value for name, value in more.items() if value}}
 
     @classmethod
     def of(cls, recorded: dict) -> "Request":
@@ -97,7 +102,8 @@ class Request:
         names = ("sigma", "n0", "n", "alpha", "stop_when_wrong", "budget", "simultaneous")
         try:
             numbers = {name: recorded[name] for name in names if name in recorded}
-            request = cls(**numbers, search=search_of(recorded["search"]), estimate=estimate_of(recorded["estimate"]))
+            objects = {"search": search_of(recorded["search"]), "estimate": estimate_of(recorded["estimate"])}
+            request = cls(**numbers, **objects, noise=noise_of(recorded))
             request.check()
         except (ValueError, TypeError, KeyError, ArithmeticError) as error:
             raise UserError(f"its request is none of this version: {error}") from error

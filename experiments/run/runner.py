@@ -97,7 +97,7 @@ def run_over_images(task: Task | Callable[[int], Task], sweep: Sweep, inputs: In
         inputs.read(indices[0])
     together = program.images or (default_images(devices, inputs.classifier.spec.image_shape) if task.even else 1)
     batch = inputs.batch
-    if program.batch is None:
+    if program.batch_size is None:
         batch = together * default_batch_size((together, *inputs.classifier.spec.image_shape))
     hosts_agree((request, indices, batch, together), devices)
     first = jax.process_index() == 0
@@ -119,8 +119,8 @@ def run_over_images(task: Task | Callable[[int], Task], sweep: Sweep, inputs: In
         finished = writer.finished if first else {}
         digests = _digests(inputs, before, finished.get("pixels_sha256"), sweep.results) if finished else {}
         start, copies = starter(task, inputs, todo, together), max(1, batch // together)
-        work, launch_grey = Work.of(task.draws, todo, together), functools.partial(grey, start, inputs, todo)
-        cost = estimates_of(sweep.dry_run).estimate(work, inputs, launch_grey, together, copies)
+        work, launch_blank = Work.of(task.draws, todo, together), functools.partial(blank, start, inputs, todo)
+        cost = estimates_of(sweep.dry_run).estimate(work, inputs, launch_blank, together, copies)
         if todo or sweep.dry_run:
             print(cost, flush=True)
         if sweep.dry_run:
@@ -221,9 +221,9 @@ def starter(task, inputs, todo, together):
     return start
 
 
-def grey(start, inputs, todo, copies):
-    """A function that launches a group as `start` does, of a grey image in place of the first of `todo`."""
-    image, label = np.full(inputs.classifier.spec.image_shape, 0.5, np.float32), int(inputs.dataset.labels[todo[0]])
+def blank(start, inputs, todo, copies):
+    """A function that launches a group as `start` does, of a black image in place of the first of `todo`."""
+    image, label = np.zeros(inputs.classifier.spec.image_shape, np.float32), int(inputs.dataset.labels[todo[0]])
     return lambda: start([(todo[0], image, label)], copies)
 
 

@@ -223,11 +223,12 @@ class Noise:
 class Program:
     """Where and how fast a run is computed. None of it changes a count."""
 
-    batch: int | str | None = setting(
+    batch_size: int | str | None = setting(
         None,
         "noisy copies per forward pass of a device, or auto: the fastest of a few, measured in some seconds at the "
         "start; changes no count (default: 16 on a CPU; on a GPU 2048, of large images 512; on a TPU 512 and 128)",
         metavar="B",
+        aliases=("--batch",),
         type=number_or("auto", "auto"),
     )
     devices: int | None = setting(
@@ -256,13 +257,13 @@ class Program:
     )
 
     def __post_init__(self):
-        if self.batch not in (None, "auto"):
-            if self.batch < 1:
-                raise SettingError(f"{{batch}} must be at least 1, not {self.batch}")
-            if self.batch > LARGEST_BATCH:
-                raise SettingError(f"{{batch}} is at most {LARGEST_BATCH}, not {self.batch}")
-        if self.batch == "auto" and self.distributed:
-            raise SettingError("{batch} auto measures one machine; give all hosts of {distributed} one number")
+        if self.batch_size not in (None, "auto"):
+            if self.batch_size < 1:
+                raise SettingError(f"{{batch_size}} must be at least 1, not {self.batch_size}")
+            if self.batch_size > LARGEST_BATCH:
+                raise SettingError(f"{{batch_size}} is at most {LARGEST_BATCH}, not {self.batch_size}")
+        if self.batch_size == "auto" and self.distributed:
+            raise SettingError("{batch_size} auto measures one machine; give all hosts of {distributed} one number")
         for name in ("devices", "images"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise SettingError(f"{{{name}}} must be at least 1, not {getattr(self, name)}")

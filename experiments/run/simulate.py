@@ -77,13 +77,12 @@ def comparison(curves, asked: Simulation) -> str:
                 f"{MOST_EVALUATIONS} are possible; a larger {{epsilon}} takes fewer"
             )
     first = settings["bisection, as published"]
-    best = best_radius(curves, first.sigma_lower, first.sigma_upper, asked.n, asked.alpha)
-    fixed = radius_at(curves, np.full(len(curves.idx), sigma), curves.classes, asked.n, asked.alpha)
+    best = best_radius(curves, first.sigma_lower, first.sigma_upper, asked.n, asked.alpha, curves.noise)
+    fixed = radius_at(curves, np.full(len(curves.idx), sigma), curves.classes, asked.n, asked.alpha, curves.noise)
     radii = {f"sigma {sigma:g} for all": (0.0, fixed)}
     for name, search in settings.items():
-        found = simulate(
-            curves, search, key=jax.random.key(asked.seed), n=asked.n, alpha=asked.alpha, repeats=asked.repeats
-        )
+        certificate = {"n": asked.n, "alpha": asked.alpha, "noise": curves.noise}
+        found = simulate(curves, search, key=jax.random.key(asked.seed), repeats=asked.repeats, **certificate)
         radii[name] = float(found.samples.mean()), found.radius.mean(axis=0)
     every = np.ones(len(best), bool)
     base = radii["bisection, as published"][1]

@@ -11,7 +11,7 @@ from qcrs_jax import conclude, sample_curve
 from qcrs_jax.errors import SettingError
 from qcrs_jax.extras import needed_for
 from qcrs_jax.results.sidecar import FORMAT
-from qcrs_jax.sampling.noise import gaussian_noise
+from qcrs_jax.sampling.smoothing import Noise
 from qcrs_jax.sampling.streams import CURVE
 from qcrs_jax.search import FixedSigma
 
@@ -44,7 +44,7 @@ def measure(request: Request, curve: Curve, sweep: Sweep, indices: list[int]) ->
     return {
         "format": FORMAT,
         "kind": "visualize",
-        "request": {**numbers, **inputs.circumstances},
+        "request": {**numbers, "noise": request.noise.draws(sweep.noise.prng), **inputs.circumstances},
         "provenance": {**inputs.provenance, "settings": sweep.recorded()},
         "images": images,
     }
@@ -58,7 +58,9 @@ def measure_image(request: Request, curve: Curve, inputs, index: int) -> dict:
     measured = {
         "idx": index,
         "label": label,
-        "curve": sample_curve(inputs.classify, image, list(curve.sigmas), n=curve.n, **program).tolist(),
+        "curve": sample_curve(
+            inputs.classify, image, list(curve.sigmas), n=curve.n, noise=request.noise, **program
+        ).tolist(),
         "cohen": fields(fixed, conclude(draw_image(fixed, inputs.classify, image, **program))),
         "qcrs": None,
         "search": None,
@@ -73,20 +75,25 @@ def measure_image(request: Request, curve: Curve, inputs, index: int) -> dict:
             **{name: np.asarray(getattr(trace, name))[:count].tolist() for name in ("sigmas", "successes", "radii")},
         }
     ends = axis_ends({"sigmas": list(curve.sigmas), "search": request.search.recorded()}, measured)
-    return {**measured, "strip": noisy_copies(image, *ends, program["key"])}
+    return {**measured, "strip": noisy_copies(image, *ends, program["key"], request.noise)}
 
 
-def noisy_copies(image, lower, upper, key) -> list[dict]:
+def noisy_copies(image, lower, upper, key, noise: Noise) -> list[dict]:
     """The image, and copies under the first noise of the curve at `STRIP` sigmas between the ends; clipped PNGs."""
     from PIL import Image
 
     stream = jax.random.fold_in(jax.random.fold_in(key, CURVE), 0)
-    noise = np.asarray(gaussian_noise(stream, jax.numpy.arange(1), image.shape))[0]
     places = (np.arange(STRIP) + 0.5) / STRIP
     copies = []
     for sigma in (0.0, *(lower * (upper / lower) ** places).tolist()):
-        pixels = np.rint(255 * np.clip(image + sigma * noise, 0, 1)).astype(np.uint8)
-        stream = io.BytesIO()
-        Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(stream, "PNG")
-        copies.append({"sigma": sigma, "png": base64.b64encode(stream.getvalue()).decode()})
+        noisy = image if not sigma else _copy(noise, image, jax.numpy.float32(sigma), stream)
+        pixels = np.rint(255 * np.clip(noisy, 0, 1)).astype(np.uint8)
+        file = io.BytesIO()
+        Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(file, "PNG")
+        copies.append({"sigma": sigma, "png": base64.b64encode(file.getvalue()).decode()})
     return copies
+
+
+def _copy(noise, image, sigma, stream):
+    """The first noisy copy of an image."""
+    return np.asarray(noise.add(jax.numpy.asarray(image), noise.level(sigma), stream, jax.numpy.arange(1)))[0]

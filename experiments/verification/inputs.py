@@ -49,7 +49,7 @@ def recorded_sweep(path: Path, where: Where) -> Sweep:
     data = dataclasses.replace(sweep.data, on_error="skip")  # an image that was left out keeps no other from being read
     if data.class_order is not None:  # its file may be elsewhere by now
         data = dataclasses.replace(data, class_order=sidecar["request"]["dataset"]["class_names"])
-    program = Program(batch=sidecar["provenance"].get("batch"))
+    program = Program(batch_size=sidecar["provenance"].get("batch"))
     sweep = dataclasses.replace(sweep, data=data, program=program, results=path)
     return use_paths(sweep, path, where)
 

@@ -10,6 +10,7 @@ from qcrs_jax.certification.verdict import make_prediction
 from qcrs_jax.files import read_regular
 from qcrs_jax.results.records import PREDICT_COLUMNS, Record, chooses_sigma, read_rows, read_run
 from qcrs_jax.results.rows import parse_counts, parse_seconds, whole_number
+from qcrs_jax.sampling.smoothing import noise_of
 
 from ..run.answers import recorded_fields
 from ..run.pilot import Pilot, read_pilots
@@ -98,7 +99,7 @@ def concluded(record, request) -> dict:
     if record.n is not None and not request.get("budget"):
         wrong = request.get("stop_when_wrong") and np.argmax(record.counts0) != record.label
         found["n"] = 0 if wrong else n
-    return found | estimate_of(request["estimate"]).again(record, request["n0"], n, alpha)
+    return found | estimate_of(request["estimate"]).again(record, request["n0"], n, alpha, noise_of(request))
 
 
 def differing_fields(index, records, rows):

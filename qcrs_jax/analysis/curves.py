@@ -15,11 +15,13 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy.special import ndtri
 
-from ..bounds import certified_radius, clopper_pearson_lower, clopper_pearson_upper
+from ..bounds import UnitRadius, certified_radius, clopper_pearson_lower, clopper_pearson_upper
 from ..results.records import RecordsError, Run, read_rows, read_sidecar
 from ..results.rows import Row
 from ..results.shards import join
+from ..sampling.smoothing import Noise, noise_of
 
 MOST_SAMPLES = 2**31  # at each sigma
 MOST_SIGMAS = 10_001
@@ -61,6 +63,11 @@ class Curves:
     def classes(self) -> Int[np.ndarray, "m"]:
         """The class that each image has at the original sigma, whose radius its curve shows."""
         return self.counts[:, self.original].argmax(axis=-1)
+
+    @property
+    def noise(self) -> Noise:
+        """What was added to the images."""
+        return noise_of(self.request)
 
     @property
     def successes(self) -> Int[np.ndarray, "m s"]:
@@ -171,7 +178,11 @@ class Band(NamedTuple):
 
 
 def radius_band(
-    successes: Int[np.ndarray, "*m s"], n: int, sigmas: Float[np.ndarray, "s"], alpha: float = 0.001
+    successes: Int[np.ndarray, "*m s"],
+    n: int,
+    sigmas: Float[np.ndarray, "s"],
+    alpha: float = 0.001,
+    unit_radius: UnitRadius = ndtri,
 ) -> Band:
     """A confidence band of each image's R(sigma): two-sided Clopper-Pearson at alpha / s for each of the s sigmas.
 
@@ -181,8 +192,8 @@ def radius_band(
     sigmas = np.asarray(sigmas, float)
     side = alpha / len(sigmas) / 2
     return Band(
-        certified_radius(clopper_pearson_lower(successes, n, side), sigmas),
-        certified_radius(clopper_pearson_upper(successes, n, side), sigmas),
+        certified_radius(clopper_pearson_lower(successes, n, side), sigmas, unit_radius),
+        certified_radius(clopper_pearson_upper(successes, n, side), sigmas, unit_radius),
     )
 
 
@@ -224,11 +235,17 @@ class Oracle(NamedTuple):
     radius: Float[np.ndarray, "*m"] | np.floating
 
 
-def oracle(successes: Int[np.ndarray, "*m s"], n: int, sigmas: Float[np.ndarray, "s"], alpha: float = 0.001) -> Oracle:
+def oracle(
+    successes: Int[np.ndarray, "*m s"],
+    n: int,
+    sigmas: Float[np.ndarray, "s"],
+    alpha: float = 0.001,
+    unit_radius: UnitRadius = ndtri,
+) -> Oracle:
     """The sigma with the largest radius that n samples certify at alpha, among `sigmas`, and that radius.
 
     The largest of several radii, so somewhat too large to be certified; of those with ties the smallest sigma.
     """
     sigmas = np.asarray(sigmas, float)
-    radii = certified_radius(clopper_pearson_lower(successes, n, alpha), sigmas)
+    radii = certified_radius(clopper_pearson_lower(successes, n, alpha), sigmas, unit_radius)
     return Oracle(sigmas[radii.argmax(axis=-1)], radii.max(axis=-1))

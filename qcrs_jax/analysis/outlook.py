@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.special import ndtri
 
-from ..bounds import expected_radius, smallest_n
+from ..bounds import UnitRadius, expected_radius, smallest_n
 from ..certification.certificate import MAX_N
 from ..search.bayesian import PRIOR, sigma_grid
 from ..search.posterior import posterior
@@ -76,17 +77,19 @@ def _fit(lower, upper):
     return jax.jit(fit)
 
 
-def expected_radii(outlook: Outlook, ns: Sequence[int] | np.ndarray, alpha: float) -> Float[np.ndarray, "*m numbers"]:
+def expected_radii(
+    outlook: Outlook, ns: Sequence[int] | np.ndarray, alpha: float, unit_radius: UnitRadius = ndtri
+) -> Float[np.ndarray, "*m numbers"]:
     """The radius that each of `ns` certification samples can be expected to certify, float64."""
     z = np.asarray(outlook.mean)[..., None] + np.asarray(outlook.deviation)[..., None] * NODES
     weights = WEIGHTS / WEIGHTS.sum()
-    radii = [np.interp(z, PROBITS, _table(int(n), alpha)) @ weights for n in ns]
+    radii = [np.interp(z, PROBITS, _table(int(n), alpha, unit_radius)) @ weights for n in ns]
     return np.asarray(outlook.sigma)[..., None] * np.stack(radii, axis=-1)
 
 
 @functools.lru_cache(maxsize=256)
-def _table(n, alpha):
-    return expected_radius(PROBITS, n, alpha, quantiles=40)
+def _table(n, alpha, unit_radius):
+    return expected_radius(PROBITS, n, alpha, 40, unit_radius)
 
 
 def _numbers(mean, alpha):
@@ -96,7 +99,7 @@ def _numbers(mean, alpha):
     return np.unique([round(mean * STEP**i) for i in range(-below, above + 1)])
 
 
-def allocate(outlook: Outlook, mean: int, alpha: float) -> Int[np.ndarray, "m"]:
+def allocate(outlook: Outlook, mean: int, alpha: float, unit_radius: UnitRadius = ndtri) -> Int[np.ndarray, "m"]:
     """Samples for each of m images, `mean` an image at most, with the largest sum of expected radii.
 
     At a price for a sample each image takes the number that is worth most to it, so that the allocation lies on the
@@ -104,7 +107,7 @@ def allocate(outlook: Outlook, mean: int, alpha: float) -> Int[np.ndarray, "m"]:
     the first images that would take more for a little less.
     """
     ns = _numbers(mean, alpha)
-    radii = expected_radii(outlook, ns, alpha)
+    radii = expected_radii(outlook, ns, alpha, unit_radius)
     at_price = lambda price: ns[np.argmax(radii - price * ns, axis=-1)]  # noqa: E731
     low, high = 0.0, float(radii.max() / ns[0])  # at the one all take the most, at the other nobody more than the least
     for _ in range(60):

@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from scipy import special
 
 from ..bounds import PROBITS, expected_radius_table
+from ..sampling.smoothing import GAUSSIAN, Noise
 from ..search import QCRS
 from ..search.maximisers import run
 from .curves import Curves
@@ -40,14 +41,21 @@ class Simulation(NamedTuple):
 
 
 def simulate(
-    curves: Curves, search: QCRS, *, key, n: int = 100_000, alpha: float = 0.001, repeats: int = 10
+    curves: Curves,
+    search: QCRS,
+    *,
+    key,
+    n: int = 100_000,
+    alpha: float = 0.001,
+    noise: Noise = GAUSSIAN,
+    repeats: int = 10,
 ) -> Simulation:
-    """What `search` would find on `curves` for certificates of n samples at alpha.
+    """What `search` would find on `curves` for certificates of n samples at alpha, whose radii are those of `noise`.
 
     Beyond the ends of a curve its shares are those at the end, and so is its radius: a wider bracket gains nothing.
     """
     log_sigmas = jnp.asarray(np.log(curves.sigmas), jnp.float32)
-    tables = search.tables(n, alpha)
+    tables = search.tables(n, alpha, noise)
 
     def simulated(key, probits):
         order = jnp.argsort(-probits[curves.original])  # of the classes, the top one first
@@ -67,7 +75,7 @@ def simulate(
     over_all = jax.jit(jax.vmap(jax.vmap(simulated), in_axes=(0, None)))
     found = over_all(keys, jnp.asarray(_probits(curves), jnp.float32))
     sigma, prediction, samples = (np.asarray(a) for a in found)
-    return Simulation(sigma.astype(float), prediction, samples, radius_at(curves, sigma, prediction, n, alpha))
+    return Simulation(sigma.astype(float), prediction, samples, radius_at(curves, sigma, prediction, n, alpha, noise))
 
 
 def radius_at(
@@ -76,6 +84,7 @@ def radius_at(
     prediction: Int[np.ndarray, "*repeats m"],
     n: int = 100_000,
     alpha: float = 0.001,
+    noise: Noise = GAUSSIAN,
 ) -> Float[np.ndarray, "*repeats m"]:
     """The radius that n samples at alpha can be expected to certify for a class of each image at `sigma`."""
     sigma = np.clip(sigma, curves.sigmas[0], curves.sigmas[-1])
@@ -83,16 +92,21 @@ def radius_at(
     z = np.empty(sigma.shape)
     for at in np.ndindex(sigma.shape):
         z[at] = np.interp(np.log(sigma[at]), log_sigmas, probits[at[-1], :, prediction[at]])
-    return sigma * np.interp(z, PROBITS, expected_radius_table(n, alpha))
+    return sigma * np.interp(z, PROBITS, expected_radius_table(n, alpha, noise.unit_radius))
 
 
 def best_radius(
-    curves: Curves, sigma_lower: float, sigma_upper: float, n: int = 100_000, alpha: float = 0.001
+    curves: Curves,
+    sigma_lower: float,
+    sigma_upper: float,
+    n: int = 100_000,
+    alpha: float = 0.001,
+    noise: Noise = GAUSSIAN,
 ) -> Float[np.ndarray, "m"]:
     """The largest such radius, of the class at the original sigma, at any sigma in the bracket."""
     sigmas = np.geomspace(sigma_lower, sigma_upper, 400)
     everywhere = np.broadcast_to(sigmas[:, None], (len(sigmas), len(curves.idx)))
-    return radius_at(curves, everywhere, np.broadcast_to(curves.classes, everywhere.shape), n, alpha).max(axis=0)
+    return radius_at(curves, everywhere, np.broadcast_to(curves.classes, everywhere.shape), n, alpha, noise).max(axis=0)
 
 
 def _probits(curves):

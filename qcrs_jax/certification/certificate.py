@@ -27,6 +27,7 @@ from ..checks import (
 from ..errors import SettingError
 from ..sampling.counts import Classifier, as_pytree, default_batch_size
 from ..sampling.devices import Device
+from ..sampling.smoothing import GAUSSIAN, Noise, check_largest, check_noise
 from ..sampling.streams import uniform_words
 from ..search import FixedSigma, Search, SigmaAscent, SigmaSearch
 from .estimates import Drawn, Estimate, Fixed
@@ -50,11 +51,12 @@ def certify(
     search: Search | None = None,
     estimate: Estimate = Fixed(),  # noqa: B008
     labels: Int[ArrayLike, "*m"] | None = None,
+    noise: Noise = GAUSSIAN,
     value_range: ValueRange = UNIT,
     batch_size: int | None = None,
     devices: Sequence[Device] | None = None,
 ) -> Certificate:
-    """A certified L2 radius for each image (CERTIFY of Cohen et al. 2019), at `sigma` or at one searched for the image.
+    """A certified radius for each image (CERTIFY of Cohen et al. 2019), at `sigma` or at one searched for the image.
 
     Selection, estimation and search each draw noise of their own. Counts are exact integers; from them the
     bound and the radius are computed in float64 on the host. Inside jit they are float32, rounded down.
@@ -78,6 +80,8 @@ def certify(
             `Sequential` or `Soft`. Inside jit only `Fixed()` can be had.
         labels: true classes. An image whose selected class is another abstains, and no certification samples are drawn
             for it: for evaluations, which count it as wrong in any case.
+        noise: what is added: `Gaussian()`, `GridGaussian()`, which is exact for 8-bit images, or `Uniform()`, whose
+            radii are of L1.
         value_range: lowest and highest value of an image, in whose units sigma and the radius are. Images outside it
             are refused, outside jit. None takes any values and any layout.
         batch_size: noisy copies per forward pass of an image on a device; changes no count.
@@ -100,6 +104,7 @@ def certify(
         search=search,
         estimate=estimate,
         labels=labels,
+        noise=noise,
         value_range=value_range,
         batch_size=batch_size,
         devices=devices,
@@ -119,6 +124,7 @@ def draw(
     search: Search | None = None,
     estimate: Estimate = Fixed(),  # noqa: B008
     labels: Int[ArrayLike, "*m"] | None = None,
+    noise: Noise = GAUSSIAN,
     value_range: ValueRange = UNIT,
     batch_size: int | None = None,
     devices: Sequence[Device] | None = None,
@@ -132,30 +138,32 @@ def draw(
     n0, n = whole_number("n0", n0, least=None), whole_number("n", n, least=None)
     check_execution(classify, batch_size, devices)
     search = FixedSigma() if search is None else search
-    check_search(search, sigma, value_range)
+    check_search(search, sigma, value_range, noise)
+    check_noise(noise, images, sigma)
     instance_of("estimate", estimate, (Estimate,), _AN_ESTIMATE)
     check_request(sigma, n0, n, alpha, estimate, labels is not None, value_range)
     if search.keeps_sigma and not isinstance(sigma, Tracer):
-        estimate.check_reach(sigma, n, alpha)
+        estimate.check_reach(sigma, n, alpha, noise)
     words = uniform_words(keys) if estimate.randomises else None  # before the devices are at work
     ns = np.stack(np.broadcast_arrays(search.search_n, n0, n), axis=-1)
     wanted = None if labels is None else for_each(images, "labels", whole_number("labels", labels, None), jnp.int32)
-    enough, looks = estimate.tables(n0, n, alpha)
+    enough, looks = estimate.tables(n0, n, alpha, noise)
     votes0, votes, number, seen, chosen, trace = draw_votes(
         as_pytree(classify),
         images,
         (for_each(images, "sigma", sigma, jnp.float32), keys, for_each(images, "n", ns, jnp.int32, axes=1), wanted),
         search,
-        search.tables(int(np.max(n)), alpha),
+        search.tables(int(np.max(n)), alpha, noise),
         None if enough is None else jnp.asarray(enough, jnp.int32),
         looks,
+        noise=noise,
         beta=estimate.votes_beta,
         batch_size=batch_size or default_batch_size(images.shape),
         devices=devices and tuple(devices),
     )
     most = int(np.max(n))
     fixed = most if np.ndim(n) == 0 and labels is None else None
-    return Drawn(votes0, votes, number, seen, chosen, words, trace, estimate, float(alpha), most, fixed)
+    return Drawn(votes0, votes, number, seen, chosen, words, trace, estimate, noise, float(alpha), most, fixed)
 
 
 def conclude(drawn: Drawn) -> Certificate:
@@ -182,6 +190,7 @@ def search_sigma(
     key,
     n: int = 100_000,
     alpha: float = 0.001,
+    noise: Noise = GAUSSIAN,
     value_range: ValueRange = UNIT,
     batch_size: int | None = None,
     devices: Sequence[Device] | None = None,
@@ -198,13 +207,15 @@ def search_sigma(
     keys = as_image_keys(key, images)
     n = whole_number("n", n)
     check_execution(classify, batch_size, devices)
-    check_search(search, sigma, value_range)
+    check_search(search, sigma, value_range, noise)
+    check_noise(noise, images, sigma)
     return draw_search(
         as_pytree(classify),
         images,
         (for_each(images, "sigma", sigma, jnp.float32), keys),
         search,
-        search.tables(n, alpha),
+        search.tables(n, alpha, noise),
+        noise=noise,
         batch_size=batch_size or default_batch_size(images.shape),
         devices=devices and tuple(devices),
     )
@@ -217,6 +228,7 @@ def sample_curve(
     *,
     key,
     n: int,
+    noise: Noise = GAUSSIAN,
     value_range: ValueRange = UNIT,
     batch_size: int | None = None,
     devices: Sequence[Device] | None = None,
@@ -234,6 +246,7 @@ def sample_curve(
     n = whole_number("n", n)
     check_execution(classify, batch_size, devices)
     check_sigma(sigmas, value_range, "sigmas")
+    check_noise(noise, images, sigmas, "sigmas")
     if np.ndim(sigmas) != 1:
         raise SettingError(f"{{sigmas}} must be a list of noise levels, not of shape {np.shape(sigmas)}")
     return draw_curve(
@@ -242,6 +255,7 @@ def sample_curve(
         (keys,),
         jnp.asarray(sigmas, jnp.float32),
         jnp.asarray(n, jnp.int32),
+        noise=noise,
         batch_size=batch_size or default_batch_size(images.shape),
         devices=devices and tuple(devices),
     )
@@ -255,6 +269,7 @@ def predict(
     key,
     n: int = 100_000,
     alpha: float = 0.001,
+    noise: Noise = GAUSSIAN,
     value_range: ValueRange = UNIT,
     batch_size: int | None = None,
     devices: Sequence[Device] | None = None,
@@ -269,7 +284,7 @@ def predict(
         TypeError, ValueError: as `certify`.
     """
     check_prediction(sigma, n, alpha, value_range)
-    execution = {"value_range": value_range, "batch_size": batch_size, "devices": devices}
+    execution = {"noise": noise, "value_range": value_range, "batch_size": batch_size, "devices": devices}
     return decide(draw_counts(classify, images, sigma, key=key, n=n, **execution), n, alpha)
 
 
@@ -280,6 +295,7 @@ def draw_counts(
     *,
     key,
     n: int = 100_000,
+    noise: Noise = GAUSSIAN,
     value_range: ValueRange = UNIT,
     batch_size: int | None = None,
     devices: Sequence[Device] | None = None,
@@ -293,11 +309,13 @@ def draw_counts(
     n = whole_number("n", n)
     check_execution(classify, batch_size, devices)
     check_sigma(sigma, value_range)
+    check_noise(noise, images, sigma)
     return draw_prediction(
         as_pytree(classify),
         images,
         (for_each(images, "sigma", sigma, jnp.float32), keys),
         jnp.asarray(n, jnp.int32),
+        noise=noise,
         batch_size=batch_size or default_batch_size(images.shape),
         devices=devices and tuple(devices),
     )
@@ -331,18 +349,21 @@ def check_request(
         raise SettingError(f"{{n0}} = {n0} and {{n}} = {n} must be at most {MAX_N}: samples are numbered in 32 bits")
 
 
-def check_search(search, sigma, value_range: ValueRange = UNIT) -> None:
+def check_search(search, sigma, value_range: ValueRange = UNIT, noise: Noise = GAUSSIAN) -> None:
     """Raises unless `search` is a search that can start at `sigma`.
 
     Raises:
         TypeError: it is something else.
-        SettingError: `sigma` lies outside its bracket, or its bracket reaches far beyond the range of the images.
+        SettingError: `sigma` lies outside its bracket, its bracket reaches far beyond the range of the images or of the
+            noise, or it knows no radii of the noise.
     """
     check_sigma(sigma, value_range)
     instance_of("search", search, (Search,), _A_SEARCH)
     if search.sigma_upper is not None:
         check_sigma(search.sigma_upper, value_range, "sigma_upper")
+        check_largest(noise, search.sigma_upper, "sigma_upper")
     search.check_start(sigma)
+    search.check_noise(noise)
 
 
 def check_prediction(sigma, n: int, alpha: float, value_range: ValueRange = UNIT) -> None:

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int, UInt32
 from .. import bounds
 from ..errors import SettingError
 from ..sampling.counts import Votes, soft_sums
+from ..sampling.smoothing import Noise
 from ..sampling.streams import uniform
 from ..search import SigmaAscent, SigmaSearch
 from .proportions import BOUNDS, USUAL, Bound, lower_table
@@ -29,7 +30,7 @@ VOTES = "softmax(beta logits) in units of 2**-15, logits in steps of 2**-10"
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=("selection", "estimation", "n", "looks", "sigma", "words", "search"),
-    meta_fields=("estimate", "alpha", "most", "fixed"),
+    meta_fields=("estimate", "noise", "alpha", "most", "fixed"),
 )
 @dataclasses.dataclass(frozen=True)
 class Drawn:
@@ -41,7 +42,7 @@ class Drawn:
     sigma: the noise level.
     words: the bits of the number that randomises a bound; None where none does.
     search: how sigma was chosen; None at a fixed sigma.
-    estimate, alpha: what was asked.
+    estimate, noise, alpha: what was asked.
     most: the most samples that an image could get.
     fixed: how many each got where that is one number, known beforehand; else None.
     """
@@ -54,6 +55,7 @@ class Drawn:
     words: UInt32[Array, "*m 2"] | None
     search: SigmaSearch | SigmaAscent | None
     estimate: "Estimate"
+    noise: Noise
     alpha: float
     most: int
     fixed: int | None
@@ -96,7 +98,7 @@ class Estimate(Protocol):
         """
         ...
 
-    def check_reach(self, sigma, n, alpha: float) -> None:
+    def check_reach(self, sigma, n, alpha: float, noise: Noise) -> None:
         """Raises SettingError where no counts at `sigma` could certify what is asked."""
         ...
 
@@ -112,7 +114,7 @@ class Estimate(Protocol):
         """The certificate of what was drawn; fails with probability at most alpha."""
         ...
 
-    def again(self, line, n0: int, n: int, alpha: float) -> dict:
+    def again(self, line, n0: int, n: int, alpha: float, noise: Noise) -> dict:
         """The fields of a line of a results file that follow from its counts, by the names of Record.
 
         line: a Record, with the `columns`.
@@ -133,10 +135,10 @@ class _OneEstimation:
 
     may_end_early = False
 
-    def check_reach(self, sigma, n, alpha):
+    def check_reach(self, sigma, n, alpha, noise):
         pass
 
-    def tables(self, n0, n, alpha):
+    def tables(self, n0, n, alpha, noise):
         return None, None
 
     def queries(self, n):
@@ -177,16 +179,18 @@ class _Hard(_OneEstimation):
         counts = drawn.selection.counts, drawn.estimation.counts
         if isinstance(counts[1], Tracer):
             table = lower_table(self._bound, drawn.fixed, drawn.alpha)
-            return make_certificate(*counts, drawn.sigma, drawn.fixed, drawn.alpha, table.__getitem__)
+            return make_certificate(*counts, drawn.sigma, drawn.fixed, drawn.alpha, table.__getitem__, drawn.noise)
         n = np.asarray(drawn.n, np.int64)[()]
-        return self._made(*counts, drawn.sigma, n, drawn.alpha, uniform(drawn.words) if self.randomises else None)
+        u = uniform(drawn.words) if self.randomises else None
+        return self._made(*counts, drawn.sigma, n, drawn.alpha, drawn.noise, u)
 
-    def again(self, line, n0, n, alpha):
+    def again(self, line, n0, n, alpha, noise):
         counts, n = (np.array(line.counts0), np.array(line.counts)), n if line.n is None else line.n
-        return fields_of(self._made(*counts, line.sigma, n, alpha, line.u))
+        return fields_of(self._made(*counts, line.sigma, n, alpha, noise, line.u))
 
-    def _made(self, counts0, counts, sigma, n, alpha, u):
-        made = make_certificate(counts0, counts, sigma, n, alpha, lambda k: self._bound.lower(k, n, alpha, u))
+    def _made(self, counts0, counts, sigma, n, alpha, noise, u):
+        lower = lambda k: self._bound.lower(k, n, alpha, u)  # noqa: E731
+        made = make_certificate(counts0, counts, sigma, n, alpha, lower, noise)
         return made._replace(u=u)
 
     def fields(self, certificate):
@@ -245,10 +249,10 @@ class Tolerance(_Hard):
         check_one_number(n, "a tolerance")
         super().check(n0, n, alpha, labels)
 
-    def tables(self, n0, n, alpha):
-        return bounds.enough_table(n0, n, alpha, self.tolerance), None
+    def tables(self, n0, n, alpha, noise):
+        return bounds.enough_table(n0, n, alpha, self.tolerance, noise.unit_radius), None
 
-    def again(self, line, n0, n, alpha):
+    def again(self, line, n0, n, alpha, noise):
         enough = int(self.tables(n0, n, alpha)[0][max(line.counts0)])
         return {**super().again(line, n0, n, alpha), "n": enough}
 
@@ -290,12 +294,12 @@ class Soft(_OneEstimation):
     def conclude(self, drawn):
         counts = drawn.selection.counts, drawn.estimation.counts
         sums = (soft_sums(drawn.selection.digits)[0], *soft_sums(drawn.estimation.digits))
-        return make_soft_certificate(*counts, *sums, drawn.sigma, drawn.most, drawn.alpha)
+        return make_soft_certificate(*counts, *sums, drawn.sigma, drawn.most, drawn.alpha, drawn.noise)
 
-    def again(self, line, n0, n, alpha):
+    def again(self, line, n0, n, alpha, noise):
         counts = np.array(line.counts0), np.array(line.counts)
         sums = np.array(line.sums0), np.array(line.sums), np.array(line.squares)
-        made = make_soft_certificate(*counts, *sums, line.sigma, n, alpha)
+        made = make_soft_certificate(*counts, *sums, line.sigma, n, alpha, noise)
         assert made.soft is not None
         return {**fields_of(made), "pb_upper": float(made.soft.pb_upper)}
 

@@ -9,6 +9,7 @@ from jax import export
 from ..checks import check_execution, instance_of, whole_number
 from ..errors import SettingError
 from ..sampling.counts import Classifier, as_pytree, default_batch_size
+from ..sampling.smoothing import GAUSSIAN, Noise
 from ..search import FixedSigma, Search
 from .certificate import check_request
 from .procedure import draw_votes
@@ -21,6 +22,7 @@ def export_certification(
     image_shape: tuple[int, int, int],
     *,
     search: Search | None = None,
+    noise: Noise = GAUSSIAN,
     n: int = 100_000,
     alpha: float = 0.001,
     batch_size: int | None = None,
@@ -35,6 +37,7 @@ def export_certification(
 
     Args:
         search: what chooses sigma; None keeps it fixed.
+        noise: what is added, as of `certify`. On a grid the program rounds images to it.
         n, alpha: of the certificate that a search is to look ahead to; another n may be asked of the program, and
             certifies as well.
         batch_size: noisy copies per forward pass; changes no count.
@@ -50,7 +53,8 @@ def export_certification(
     instance_of("search", search, (Search,), "search=GoldenSection(0.08, 0.9)")
     n = whole_number("n", n, least=None)
     check_request(1.0, 1, n, alpha)
-    tables = search.tables(n, alpha)
+    search.check_noise(noise)
+    tables = search.tables(n, alpha, noise)
 
     def certification(image, key, sigma, n0, n):
         votes0, votes, _, _, sigma, _ = draw_votes(
@@ -66,6 +70,7 @@ def export_certification(
             tables,
             None,
             None,
+            noise=noise,
             beta=None,
             batch_size=batch_size or max(default_batch_size(image_shape, platform) for platform in platforms),
             devices=None,

@@ -90,13 +90,13 @@ def _certification(
     return AskTell(init, ask, tell, lambda state: state.stage == END, lambda state: policy.best(state.policy))
 
 
-def _oracle(classify, image, key, batch_size, devices, beta=None):
+def _oracle(classify, image, key, noise, batch_size, devices, beta=None):
     """The oracle of one image: Query -> votes, the soft ones too where there is a `beta`."""
 
     def answer(query):
         own = stream(key, query.stage, query.draw)
-        devices_share = {"batch_size": batch_size, "axis_name": _axis_name(devices)}
-        return sample_votes(classify, image, query.sigma, own, query.n, first=query.first, beta=beta, **devices_share)
+        how = {"noise": noise, "beta": beta, "batch_size": batch_size, "axis_name": _axis_name(devices)}
+        return sample_votes(classify, image, query.sigma, own, query.n, first=query.first, **how)
 
     return answer
 
@@ -112,8 +112,10 @@ def _axis_name(devices):
 
 
 @over_images
-def draw_votes(classify, image, sigma, key, ns, wanted, search, tables, enough, sequential, beta, batch_size, devices):
-    oracle = _oracle(classify, image, key, batch_size, devices, beta)
+def draw_votes(
+    classify, image, sigma, key, ns, wanted, search, tables, enough, sequential, noise, beta, batch_size, devices
+):
+    oracle = _oracle(classify, image, key, noise, batch_size, devices, beta)
     classes = num_classes(classify, image.shape)
     sigma, begun = search.begin(classify, image, sigma, key, batch_size=batch_size, axis_name=_axis_name(devices))
     policy = search.policy(sigma, tables, classes)
@@ -129,21 +131,21 @@ def draw_votes(classify, image, sigma, key, ns, wanted, search, tables, enough, 
 
 
 @over_images
-def draw_search(classify, image, sigma, key, search, tables, batch_size, devices):
+def draw_search(classify, image, sigma, key, search, tables, noise, batch_size, devices):
     sigma, begun = search.begin(classify, image, sigma, key, batch_size=batch_size, axis_name=_axis_name(devices))
     policy = search.policy(sigma, tables, num_classes(classify, image.shape))
-    return search.trace(run(policy, _count_oracle(classify, image, key, batch_size, devices)), begun)
+    return search.trace(run(policy, _count_oracle(classify, image, key, noise, batch_size, devices)), begun)
 
 
 @over_images
-def draw_prediction(classify, image, sigma, key, n, batch_size, devices):
+def draw_prediction(classify, image, sigma, key, n, noise, batch_size, devices):
     query = Query(sigma, n, jnp.int32(ESTIMATION), jnp.int32(0))
-    return _count_oracle(classify, image, key, batch_size, devices)(query)
+    return _count_oracle(classify, image, key, noise, batch_size, devices)(query)
 
 
 @over_images
-def draw_curve(classify, image, key, sigmas, n, batch_size, devices):
-    oracle = _count_oracle(classify, image, key, batch_size, devices)
+def draw_curve(classify, image, key, sigmas, n, noise, batch_size, devices):
+    oracle = _count_oracle(classify, image, key, noise, batch_size, devices)
     return jax.lax.map(lambda sigma: oracle(Query(sigma, n, jnp.int32(CURVE), jnp.int32(0))), sigmas)
 
 

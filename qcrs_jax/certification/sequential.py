@@ -30,6 +30,7 @@ from scipy import interpolate, special
 
 from .. import bounds
 from ..errors import SettingError
+from ..sampling.smoothing import GAUSSIAN, Noise
 from .verdict import Certificate, fields_of, make_sequential_certificate
 
 SEQUENCES = ("union", "betting", "stages", "fixed")
@@ -129,9 +130,9 @@ class Sequential:
         self.check_alpha(alpha)
         check_smallest(n, alpha, bounds.smallest_n(alpha))
 
-    def tables(self, n0: int, n: int, alpha: float) -> tuple[None, "Looks"]:
+    def tables(self, n0: int, n: int, alpha: float, noise: Noise) -> tuple[None, "Looks"]:
         """What the compiled loop looks up."""
-        return None, tables(self, n, alpha)
+        return None, tables(self, n, alpha, noise)
 
     def queries(self, n: int) -> tuple[int, ...]:
         """How many samples are drawn at a time, one after another, where all n are drawn."""
@@ -141,15 +142,15 @@ class Sequential:
         """The certificate of an `estimates.Drawn`; fails with probability at most alpha."""
         counts = drawn.selection.counts, drawn.estimation.counts
         look = np.asarray(drawn.looks) - 1
-        return make_sequential_certificate(*counts, drawn.sigma, look, self, drawn.most, drawn.alpha)
+        return make_sequential_certificate(*counts, drawn.sigma, look, self, drawn.most, drawn.alpha, drawn.noise)
 
-    def again(self, line, n0: int, n: int, alpha: float) -> dict:
+    def again(self, line, n0: int, n: int, alpha: float, noise: Noise) -> dict:
         """What follows from the counts of one line of a results file; that n is no look where it stopped at none."""
         looks = self.looks(n)
         if line.n not in looks:
             return {"n": looks[-1]}
         counts = np.array(line.counts0), np.array(line.counts)
-        made = make_sequential_certificate(*counts, line.sigma, looks.index(line.n), self, n, alpha)
+        made = make_sequential_certificate(*counts, line.sigma, looks.index(line.n), self, n, alpha, noise)
         return {**fields_of(made), **self.fields(made), "n": line.n}
 
     def fields(self, certificate) -> dict:
@@ -195,11 +196,12 @@ class Sequential:
                     f"{{{name}}} of a sequential estimation must be at least {LEAST_ALPHA:g}, not {value}"
                 )
 
-    def check_reach(self, sigma, n: int, alpha: float) -> None:
+    def check_reach(self, sigma, n: int, alpha: float, noise: Noise) -> None:
         """Raises SettingError where no count of n samples at sigma could certify the radius asked about, or any."""
         self.check_alpha(alpha)
         sigma = float(np.max(sigma))
-        most = float(bounds.certified_radius(self.lower(len(self.looks(n)) - 1, n, n, alpha), sigma))
+        lower = max(float(self.lower(len(self.looks(n)) - 1, n, n, alpha)) - noise.lost, 0.0)
+        most = float(bounds.certified_radius(lower, sigma, noise.unit_radius))
         if most <= (self.decide or 0):
             raise SettingError(
                 f"{{n}} = {n} samples at {{sigma}} {sigma:g} and {{alpha}} = {alpha} certify at most a radius of "
@@ -242,25 +244,25 @@ def check_smallest(n, alpha: float, smallest: int) -> None:
 
 
 @functools.lru_cache(maxsize=8)
-def tables(sequential: Sequential, n: int, alpha: float) -> Looks:
+def tables(sequential: Sequential, n: int, alpha: float, noise: Noise = GAUSSIAN) -> Looks:
     """What the estimation looks up. Inside jit it stops only where the exact bounds say so too.
 
     Bounds are computed at all counts of up to 128 failures, at fewer of the others, and interpolated.
     """
-    looks = sequential.looks(n)
+    looks, unit = sequential.looks(n), noise.unit_radius
     starts, lowers, uppers = [], [], []
     for look, m in enumerate(looks):
         many = np.round(np.geomspace(128, max(m, 129), 24 * math.ceil(math.log(m / 128 + 2)))).astype(int)
         failures = np.unique([*range(1, 129), *many, m - 1]).astype(int)
         failures = failures[(failures > 0) & (failures < m)]
         x, at = np.log(failures), np.log(np.maximum(np.arange(m), 1))
-        lower = special.ndtri(sequential.lower(look, m - failures, n, alpha))
-        upper = special.ndtri(sequential.upper(look, m - failures, n, alpha))
+        lower = unit(np.maximum(sequential.lower(look, m - failures, n, alpha) - noise.lost, 0))
+        upper = unit(np.minimum(sequential.upper(look, m - failures, n, alpha) + noise.lost, 1))
         if m > 2:
             lower, upper = (_interpolated(x, y, at, beyond) for y, beyond in ((lower, -np.inf), (upper, np.inf)))
         else:
             lower, upper = np.full((2, m), -np.inf)  # one or two samples tell nothing
-        lower[-1] = special.ndtri(sequential.lower(look, m, n, alpha))
+        lower[-1] = unit(max(sequential.lower(look, m, n, alpha) - noise.lost, 0.0))
         upper[-1] = np.inf  # of counts 1..m, each
         start = int(np.argmax(upper > 0))
         starts.append(start + 1)

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from .. import bounds
 from ..sampling.counts import SOFT_ONE
+from ..sampling.smoothing import GAUSSIAN, Noise
 from ..search import SigmaAscent, SigmaSearch
 
 ABSTAIN = -1
@@ -31,17 +32,17 @@ class SoftVotes(NamedTuple):
 class Certificate(NamedTuple):
     """What CERTIFY returns; NumPy scalars and arrays, or traced arrays inside jit. `*m` is () or (images,).
 
-    With probability at least 1 - alpha over the certification samples, for each image: the classifier smoothed
-    with this sigma, held fixed, predicts `prediction` everywhere within L2 distance `radius` of the image. A
-    sigma that was searched belongs to this image: nothing is said of a classifier that would search sigma again
-    at the perturbed image.
+    With probability at least 1 - alpha over the certification samples, for each image: the classifier smoothed with
+    noise of this sigma, held fixed, predicts `prediction` everywhere within distance `radius` of the image, in the norm
+    of the noise: L2 for normal noise, L1 for uniform. A sigma that was searched belongs to this image: nothing is said
+    of a classifier that would search sigma again at the perturbed image.
 
     The smoothed classifier is Cohen's, which predicts the class that noisy copies most often fall into. That of a soft
     certificate predicts the class with the largest mean soft vote; the two may differ.
 
     Attributes:
         prediction: the class, or ABSTAIN (-1).
-        radius: L2 radius in units of pixels in [0, 1]; 0 where it abstains.
+        radius: in units of pixels in [0, 1]; 0 where it abstains.
         pa_lower: lower bound of the probability, or the mean soft vote, of the selected class.
         sigma: the noise level of the certificate.
         counts: class counts of the n certification samples, `(*m, num_classes)`.
@@ -87,11 +88,11 @@ class Prediction(NamedTuple):
     counts: Int[Array | np.ndarray, "*m num_classes"]
 
 
-def make_certificate(counts0, counts, sigma, n, alpha: float, lower=None) -> Certificate:
+def make_certificate(counts0, counts, sigma, n, alpha: float, lower=None, noise: Noise = GAUSSIAN) -> Certificate:
     """The certificate that follows from raw counts: selection counts0, estimation counts of n samples at sigma.
 
     n is one number, or, outside jit, one for each image. `lower` gives the bound of pa after each count of successes,
-    an array of NumPy's; by default it is Clopper and Pearson's.
+    an array of NumPy's; by default it is Clopper and Pearson's. What `noise` lost of its distribution is taken off it.
     """
     xp = _numpy_of(counts)
     counts0, counts, sigma = xp.asarray(counts0), xp.asarray(counts), xp.asarray(sigma)
@@ -99,11 +100,13 @@ def make_certificate(counts0, counts, sigma, n, alpha: float, lower=None) -> Cer
     successes = xp.take_along_axis(counts, selected[..., None], axis=-1)[..., 0]
     if xp is jnp:
         table = lower(np.arange(n + 1)) if lower else bounds.pa_lower_table(n, alpha)
+        table = np.maximum(table - noise.lost, 0)
         pa_lower = bounds.look_up(table, successes)
-        radius = sigma * bounds.look_up(bounds.certified_radius(table, 1.0), successes)
+        radius = sigma * bounds.look_up(bounds.certified_radius(table, 1.0, noise.unit_radius), successes)
     else:
         pa_lower = lower(successes) if lower else bounds.clopper_pearson_lower(successes, n, alpha)
-        radius = bounds.certified_radius(pa_lower, sigma)
+        pa_lower = np.maximum(pa_lower - noise.lost, 0)[()]
+        radius = bounds.certified_radius(pa_lower, sigma, noise.unit_radius)
     abstains = (pa_lower < 0.5) | ~(sigma > 0)  # inside jit a sigma cannot be refused
     return Certificate(
         prediction=xp.where(abstains, ABSTAIN, selected)[()],
@@ -140,7 +143,9 @@ def fields_of(certificate: Certificate) -> dict:
     }
 
 
-def make_sequential_certificate(counts0, counts, sigma, look, sequential, n: int, alpha: float) -> Certificate:
+def make_sequential_certificate(
+    counts0, counts, sigma, look, sequential, n: int, alpha: float, noise: Noise = GAUSSIAN
+) -> Certificate:
     """The certificate of an estimation that stopped at `look`, counted from 0, with n samples at most.
 
     Its bounds are those of the confidence sequence at that look: exact, whatever made the estimation stop there.
@@ -152,16 +157,19 @@ def make_sequential_certificate(counts0, counts, sigma, look, sequential, n: int
         np.asarray(sequential.looks(n))[look],
         alpha,
         lambda successes: sequential.lower(look, successes, n, alpha),
+        noise,
     )
     successes = np.take_along_axis(made.counts, np.argmax(made.counts0, axis=-1)[..., None], axis=-1)[..., 0]
-    upper = sequential.upper(look, successes, n, alpha)
-    made = made._replace(radius_upper=bounds.certified_radius(upper, made.sigma))
+    upper = np.minimum(sequential.upper(look, successes, n, alpha) + noise.lost, 1.0)
+    made = made._replace(radius_upper=bounds.certified_radius(upper, made.sigma, noise.unit_radius))
     if sequential.decide is None:
         return made
     return made._replace(robust=sequential.decision(made.radius, made.radius_upper))
 
 
-def make_soft_certificate(counts0, counts, sums0, sums, squares, sigma, n: int, alpha: float) -> Certificate:
+def make_soft_certificate(
+    counts0, counts, sums0, sums, squares, sigma, n: int, alpha: float, noise: Noise = GAUSSIAN
+) -> Certificate:
     """The soft certificate that follows from what was counted; outside jit alone. Arguments as the fields' names tell.
 
     It says where the class with the largest mean vote stays the same. A vote is what `sampling.soft_votes` gives, a
@@ -172,9 +180,10 @@ def make_soft_certificate(counts0, counts, sums0, sums, squares, sigma, n: int, 
     selected = np.argmax(sums0, axis=-1)
     spoilt = n - counts.sum(axis=-1)
     pa_lower, pb_upper = bounds.soft_bounds(selected, sums, squares, spoilt, n, alpha, SOFT_ONE)
+    pa_lower, pb_upper = np.maximum(pa_lower - noise.lost, 0)[()], np.minimum(pb_upper + noise.lost, 1)[()]
     return Certificate(
         prediction=np.where(pa_lower > pb_upper, selected, ABSTAIN)[()],
-        radius=bounds.soft_radius(pa_lower, pb_upper, sigma),
+        radius=bounds.gap_radius(pa_lower, pb_upper, sigma, noise.unit_radius),
         pa_lower=pa_lower,
         sigma=sigma[()],
         counts=counts,

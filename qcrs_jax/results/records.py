@@ -171,6 +171,11 @@ class Run:
         return self.per_image or chooses_sigma(self.request) or len({r.sigma for r in self.records}) > 1
 
     @property
+    def norm(self) -> str:
+        """That of its radii: L2, or L1."""
+        return self.request.get("smoothing", {}).get("norm", "L2")
+
+    @property
     def of_an_earlier_version(self) -> bool:
         """Whether its sidecar lacks what `qcrs-jax verify` needs to draw its counts again."""
         provenance = self.sidecar.get("provenance", {})

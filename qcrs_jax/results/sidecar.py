@@ -241,7 +241,10 @@ _ESTIMATE = {
     "votes": _NOTE,
 }
 
+_SMOOTHING = {"name": Needed(text(50)), "norm": Needed(one_of("L1", "L2")), "steps": whole(1, 255)}
+
 _INPUTS = {
+    "smoothing": _SMOOTHING,
     "noise": _NOTE,
     "platform": _NOTE,
     "dtype": text(50),

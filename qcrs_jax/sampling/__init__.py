@@ -1,7 +1,9 @@
 """Noise in, class counts out.
 
-noise.py     standard normal noise, a function of (key, number of the sample)
-streams.py   the random streams of an image, one for each stage
-counts.py    the one hot loop: class counts of noisy copies
-devices.py   many devices of many hosts, images in step
+noise.py       random words, a function of (key, number of the sample), and normal numbers of them
+smoothing.py   noises: what is added to an image, and the radii that it certifies
+thresholds.py  where a rounded normal number changes, in whole numbers
+streams.py     the random streams of an image, one for each stage
+counts.py      the one hot loop: class counts of noisy copies
+devices.py     many devices of many hosts, images in step
 """

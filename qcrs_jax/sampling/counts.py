@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int
 
 from ..checks import UNIT, ValueRange, as_images, as_key, check_sigma
 from ..errors import SettingError
-from .noise import gaussian_noise
+from .smoothing import GAUSSIAN, Noise, check_noise
 
 Classifier = Callable[[Float[Array, "batch h w c"]], Float[Array, "batch num_classes"]]
 
@@ -113,7 +113,8 @@ def sample_counts(
     if image.ndim != 3:
         raise ValueError(f"image must have shape (h, w, c), not {image.shape}; jax.vmap counts for several")
     check_sigma(sigma, value_range)
-    return sample_votes(classify, image, sigma, as_key(key), n, **options).counts
+    check_noise(options.get("noise", GAUSSIAN), image, sigma)
+    return _votes(as_pytree(classify), image, sigma, as_key(key), n, **options).counts
 
 
 def sample_votes(
@@ -125,6 +126,7 @@ def sample_votes(
     *,
     first: Int[ArrayLike, ""] = 0,
     beta: float | None = None,
+    noise: Noise = GAUSSIAN,
     batch_size: int | None = None,
     axis_name: str | None = None,
 ) -> Votes:
@@ -137,11 +139,11 @@ def sample_votes(
         classify: images in [0, 1] with noise added, not clipped, to logits.
         image: one image in [0, 1].
         sigma: standard deviation of the noise, in the image's units.
-        key: a threefry key, JAX's default, or one of rbg; the same key gives the same standard normal noise at every
-            sigma (`noise.gaussian_noise`).
+        key: a threefry key, JAX's default, or one of rbg; the same key gives the same random numbers at every sigma.
         n: number of copies, at most 2**30.
         first: index of the first of them; those before are another call's, with the same key.
         beta: inverse temperature of `soft_votes`, which are summed as well; None for none.
+        noise: what is added. At a sigma beyond its `largest_sigma` no copy belongs to a class.
         batch_size: copies per forward pass of a device; the default depends on the kind of device.
         axis_name: inside `jax.shard_map`, the axis of devices that share the copies; each gets the sum.
     """
@@ -151,12 +153,12 @@ def sample_votes(
     classes = jnp.arange(num_classes(classify, image.shape), dtype=jnp.int32)
     device = jax.lax.axis_index(axis_name) if axis_name else 0
     devices = jax.lax.axis_size(axis_name) if axis_name else 1
+    level, possible = noise.level(sigma), sigma <= noise.largest_sigma
 
     def add_batch(i, votes):
         place = (i * devices + device) * batch_size + jnp.arange(batch_size)
-        noise = gaussian_noise(key, first + place, image.shape)
-        logits = logits_of(classify, image[None] + sigma * noise, classes.size)
-        valid = (place < n) & jnp.isfinite(logits).all(axis=-1)
+        logits = logits_of(classify, noise.add(image, level, key, first + place), classes.size)
+        valid = possible & (place < n) & jnp.isfinite(logits).all(axis=-1)
         digits = votes.digits
         if beta is not None:
             digits = _add(digits, jnp.where(valid[:, None], soft_votes(logits, beta), 0))
@@ -166,6 +168,10 @@ def sample_votes(
     turns = -(-jnp.asarray(n, jnp.int32) // (batch_size * devices))
     votes = jax.lax.fori_loop(0, turns, add_batch, no_votes(classes.size, beta))
     return jax.lax.psum(votes, axis_name) if axis_name else votes
+
+
+_votes = jax.jit(sample_votes, static_argnames=("beta", "noise", "batch_size", "axis_name"))
+"""`sample_votes`, compiled once for each classifier and shape, with images and keys that are no constants of it."""
 
 
 def soft_votes(logits: Float[Array, "batch num_classes"], beta: float) -> Int[Array, "batch num_classes"]:

@@ -204,7 +204,7 @@ def over_images(one_image: Callable) -> Callable:
     copies. The jitted function is the attribute `program` of what is returned.
     """
 
-    @functools.partial(jax.jit, static_argnames=("beta", "batch_size", "devices"))
+    @functools.partial(jax.jit, static_argnames=("noise", "beta", "batch_size", "devices"))
     def program(classify, images, own, *numbers, devices, **static):
         def whole(classify, images, own, *numbers):
             together = Partial(_one_batch, classify) if images.ndim == 4 else classify

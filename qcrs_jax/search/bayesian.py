@@ -102,9 +102,9 @@ class Bayesian(QCRS):
     def evaluations(self):
         return self.max_evaluations
 
-    def tables(self, n, alpha):
-        radii = np.asarray(expected_radius_table(n, alpha), np.float32)
-        values = np.asarray(predictive_table(self.search_n, n, alpha), np.float32)
+    def tables(self, n, alpha, noise):
+        radii = np.asarray(expected_radius_table(n, alpha, noise.unit_radius), np.float32)
+        values = np.asarray(predictive_table(self.search_n, n, alpha, noise.unit_radius), np.float32)
         return Tables(values, (radii, SigmaGrid.over(self.sigma_lower, self.sigma_upper)))
 
     def maximiser(self, sigma, tables, num_classes):

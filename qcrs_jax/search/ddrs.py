@@ -77,6 +77,13 @@ class DDRS(Search):
         if self.start is None:
             check_bracket(sigma, self.sigma_lower, self.sigma_upper)
 
+    def check_noise(self, noise):
+        if noise.norm != "L2":
+            raise SettingError(
+                f"the search {self.name!r} ascends radii of normal noise; with the {{noise}} {noise.name!r} choose "
+                "{search} GoldenSection, Bayesian or another of QCRS"
+            )
+
     def begin(self, classify, image, sigma, key, *, batch_size, axis_name):
         ascent = ascend(self, classify, image, sigma, key, batch_size=batch_size, axis_name=axis_name)
         return ascent.sigma, ascent

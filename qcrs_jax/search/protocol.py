@@ -10,6 +10,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from ..errors import SettingError
+from ..sampling.smoothing import Noise
 from ..sampling.streams import SEARCH
 from .maximisers import AskTell
 
@@ -87,7 +88,10 @@ class Search:
         """Noisy copies that it draws for an image, at most."""
         return 0
 
-    def tables(self, n: int, alpha: float) -> Any:
+    def check_noise(self, noise: Noise) -> None:
+        """Raises SettingError where it knows no radii of `noise`."""
+
+    def tables(self, n: int, alpha: float, noise: Noise) -> Any:
         """What it looks up for certificates of n samples at alpha: a pytree of arrays, made on the host."""
         return ()
 

@@ -228,10 +228,10 @@ class _ByValues(QCRS):
         """The ends of the bracket, and epsilon."""
         return self.sigma_lower, self.sigma_upper, self.epsilon
 
-    def tables(self, n, alpha):
+    def tables(self, n, alpha, noise):
         if self.objective == "lcb":
-            return Tables(np.asarray(radius_table(self.search_n, self.alpha), np.float32))
-        return Tables(np.asarray(predictive_table(self.search_n, n, alpha), np.float32))
+            return Tables(np.asarray(radius_table(self.search_n, self.alpha, noise.unit_radius), np.float32))
+        return Tables(np.asarray(predictive_table(self.search_n, n, alpha, noise.unit_radius), np.float32))
 
 
 @dataclasses.dataclass(frozen=True)

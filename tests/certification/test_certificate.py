@@ -41,10 +41,10 @@ from qcrs_jax.bounds import (
     certified_radius,
     clopper_pearson_lower,
     enough_table,
+    gap_radius,
     predictive_table,
     smallest_soft_n,
     soft_bounds,
-    soft_radius,
 )
 from qcrs_jax.certification.certificate import check_request
 from qcrs_jax.sampling.counts import SOFT_ONE, soft_votes
@@ -342,7 +342,7 @@ def test_soft_certificates_follow_from_votes_on_the_documented_noise():
     np.testing.assert_array_equal(ours.soft.squares, (soft**2).sum(0))
     assert (ours.pa_lower, ours.soft.pb_upper) == (pa_lower, pb_upper)
     assert ours.prediction == (selected if pa_lower > pb_upper else ABSTAIN)
-    assert ours.radius == soft_radius(pa_lower, pb_upper, sigma)
+    assert ours.radius == gap_radius(pa_lower, pb_upper, sigma)
     hard = certify(by_sign, image, 0.25, key=KEY, n0=n0, n=n, alpha=alpha)
     np.testing.assert_array_equal(ours.counts, hard.counts)
     np.testing.assert_array_equal(ours.counts0, hard.counts0)

@@ -68,7 +68,7 @@ def test_another_batch_size_gives_the_same_counts(certified):
             # A sample whose two best logits tie within rounding may fall to either side.
             assert np.abs(np.subtract(a.counts, b.counts)).sum() <= 2
             assert np.abs(np.subtract(a.counts0, b.counts0)).sum() <= 2
-    chosen = re.search(r"--batch auto: (\d+); samples a second: .* at \1\b", done.stdout)[1]
+    chosen = re.search(r"--batch_size auto: (\d+); samples a second: .* at \1\b", done.stdout)[1]
     assert json.loads((certified / "auto.tsv.json").read_text())["provenance"]["batch"] == int(chosen)
 
 

@@ -9,7 +9,7 @@ from program import SMALL, assert_certificates, qcrs_jax, refused, unwrapped
 from scipy import stats
 from with_torch import torch
 
-from qcrs_jax.bounds import randomised_lower, soft_bounds, soft_radius
+from qcrs_jax.bounds import gap_radius, randomised_lower, soft_bounds
 from qcrs_jax.certification.estimates import estimate_of
 from qcrs_jax.results.records import read_run
 
@@ -129,7 +129,7 @@ def test_certify_soft(certified):
         selected, spoilt = np.argmax(r.sums0), run.request["n"] - sum(r.counts)
         bounds = soft_bounds(selected, r.sums, r.squares, spoilt, run.request["n"], run.request["alpha"], 2**15)
         assert (r.pa_lower, r.pb_upper) == bounds and r.predict == (selected if bounds[0] > bounds[1] else -1)
-        assert r.radius == soft_radius(*bounds, r.sigma)
+        assert r.radius == gap_radius(*bounds, r.sigma)
     assert any(r.radius > 0 for r in run.records)
     assert "Cohen, sigma 0.25, soft, beta 500 (soft.tsv)" in done.stdout and "mean softmax" in unwrapped(done.stdout)
     assert "3 of 3 images are done" in qcrs_jax("certify", "lenet.pth", "soft.tsv", *words, cwd=certified).stdout

@@ -16,6 +16,8 @@ from scipy import special
 from qcrs_jax.sampling.counts import (
     SOFT_ONE,
     _add,
+    _votes,
+    as_pytree,
     num_classes,
     sample_counts,
     sample_votes,
@@ -138,7 +140,7 @@ def test_soft_votes_are_a_softmax_in_whole_numbers(beta):
 
 @pytest.mark.parametrize(("n", "batch_size"), [(1, 1), (150, 7), (399, 150)])
 def test_soft_sums_are_exact_and_do_not_depend_on_the_batch(n, batch_size):
-    votes = sample_votes(pixels, IMAGE, 0.3, KEY, n, beta=4.0, batch_size=batch_size)
+    votes = _votes(as_pytree(pixels), IMAGE, 0.3, KEY, n, beta=4.0, batch_size=batch_size)
     noise = gaussian_noise(KEY, jnp.arange(n), SHAPE)
     soft = np.asarray(soft_votes(pixels(IMAGE + 0.3 * noise), 4.0), np.int64)
     sums, squares = soft_sums(votes.digits)

@@ -1,5 +1,7 @@
 """The noise: normal to its tails, the documented one, and a function of key and sample alone."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ from reference_noise import quantiles, reference_noise, threefry
 from scipy import special, stats
 
 from qcrs_jax.sampling.noise import _one_by_one, _together, gaussian_noise, normal_numbers, threefry2x32
+from qcrs_jax.sampling.smoothing import GridGaussian, _rounded, _rounded_by_rows, _uniform
 
 KEYS = {prng: jax.random.key(3, impl=impl) for prng, impl in (("threefry", "threefry2x32"), ("rbg", "rbg"))}
 SHAPE = (5, 4, 3)
@@ -106,10 +109,28 @@ def test_the_noise_of_a_sample_depends_on_nothing_else(prng):
         np.testing.assert_array_equal(gaussian_noise(keys[0], jnp.arange(4, dtype=jnp.int32), SHAPE), alone[0])
 
 
-def test_the_program_for_accelerators_draws_the_same():
+@pytest.mark.parametrize(
+    ("make", "more"),
+    [(normal_numbers, ()), (_rounded, GridGaussian().level(0.25)), (_uniform, ())],
+    ids=["normal", "grid", "uniform"],
+)
+def test_the_program_for_accelerators_draws_the_same(make, more):
     words, index = jax.random.key_data(KEYS["threefry"]), jnp.arange(4, dtype=jnp.uint32)
-    together, one_by_one = (jax.jit(draw, static_argnums=2)(words, index, SHAPE) for draw in (_together, _one_by_one))
+    draws = (functools.partial(draw, make=make, shape=SHAPE) for draw in (_together, _one_by_one))
+    together, one_by_one = (jax.jit(draw)(words, index, *more) for draw in draws)
     np.testing.assert_array_equal(together, one_by_one)
+
+
+@pytest.mark.parametrize("sigma", [0.02, 0.25, 3.5])
+def test_the_program_for_tpus_rounds_the_same(sigma):
+    words, index, level = (
+        jax.random.key_data(KEYS["threefry"]),
+        jnp.arange(40, dtype=jnp.uint32),
+        GridGaussian().level(sigma),
+    )
+    dense = jax.jit(functools.partial(_together, make=_rounded, shape=(33, 20, 3)))(words, index, *level)
+    rows = jax.jit(functools.partial(_rounded_by_rows, shape=(33, 20, 3)))(words, index, *level)
+    np.testing.assert_array_equal(rows, dense)
 
 
 def test_keys_of_other_generators_are_refused():

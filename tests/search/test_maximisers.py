@@ -223,7 +223,7 @@ class Middle(QCRS):
     def maximiser(self, sigma, tables, num_classes):
         return grid(sigma, jnp.sqrt(self.sigma_lower * self.sigma_upper), 10.0, sigma)
 
-    def tables(self, n, alpha):
+    def tables(self, n, alpha, noise):
         return Tables(np.float32(predictive_table(self.search_n, n, alpha)))
 
 

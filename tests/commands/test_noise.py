@@ -1,0 +1,86 @@
+"""--noise: what a run with another noise records, resumes, verifies, and shows."""
+
+import json
+
+import numpy as np
+import pytest
+from program import refused
+
+from qcrs_jax import read_results, run, verify
+from qcrs_jax.experiments.cli import main
+from qcrs_jax.sampling.smoothing import Gaussian, GridGaussian, Uniform
+
+IMAGES = np.random.default_rng(3).integers(0, 256, (4, 6, 6, 3)).astype(np.float32) / np.float32(255)
+LABELS = np.array([0, 1, 2, 0])
+
+
+def classify(images):
+    return 3 * images.mean((1, 2))
+
+
+def certified(folder, noise, **options):
+    path = folder / f"{noise.name}.tsv"
+    return run(classify, (IMAGES, LABELS), path, 0.1, n=400, noise=noise, batch_size=8, devices=1, **options)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("noise")
+    return {noise.name: certified(folder, noise) for noise in (Gaussian(), GridGaussian(), Uniform())}
+
+
+def test_the_sidecar_has_the_noise_and_its_norm(runs):
+    assert "smoothing" not in runs["gaussian"].request and runs["gaussian"].norm == "L2"
+    assert runs["grid"].request["smoothing"] == {"name": "grid", "norm": "L2", "steps": 255}
+    assert runs["uniform"].request["smoothing"] == {"name": "uniform", "norm": "L1"}
+    assert runs["uniform"].norm == "L1"
+    assert len({made.request["noise"] for made in runs.values()}) == 3
+
+
+@pytest.mark.parametrize("name", ["grid", "uniform"])
+def test_such_a_file_is_verified_and_continued_with_its_noise_alone(runs, name, tmp_path):
+    path = runs[name].path
+    assert any("verified" in line for line in verify(path, classify, (IMAGES, LABELS), recount=4))
+    part = tmp_path / path.name
+    lines = path.read_text().splitlines(keepends=True)
+    certified(tmp_path, GridGaussian() if name == "grid" else Uniform(), stop=2)
+    done = certified(tmp_path, GridGaussian() if name == "grid" else Uniform())
+    assert [r.counts for r in done.records] == [r.counts for r in read_results(path).records] and len(lines) == 5
+    with pytest.raises(ValueError, match="noise"):
+        run(classify, (IMAGES, LABELS), part, 0.1, n=400, batch_size=8, devices=1)
+
+
+def test_a_forged_norm_is_found(runs, tmp_path):
+    sidecar = json.loads((path := runs["uniform"].path).with_name("uniform.tsv.json").read_text())
+    (tmp_path / "r.tsv").write_bytes(path.read_bytes())
+    for forged in ({"name": "uniform", "norm": "L2"}, {"name": "gaussian", "norm": "L1"}):
+        (tmp_path / "r.tsv.json").write_text(
+            json.dumps({**sidecar, "request": {**sidecar["request"], "smoothing": forged}})
+        )
+        with pytest.raises(ValueError):
+            verify(tmp_path / "r.tsv", classify, (IMAGES, LABELS), recount=0)
+
+
+def test_tables_and_plots_keep_norms_apart(runs, tmp_path, capsys):
+    l2, grid, l1 = (str(runs[name].path) for name in ("gaussian", "grid", "uniform"))
+    main(["table", l2, grid, l1])
+    text = capsys.readouterr().out
+    assert "radii of L1" in text and "grid noise" in text and "do not compare them" in text
+    for command in (["plot", l2, l1, "--out", str(tmp_path / "p.png")], ["compare", l2, l1]):
+        assert "of L1, and" in refused(*command, cwd=tmp_path) and not (tmp_path / "p.png").exists()
+    main(["plot", l1, "--out", str(tmp_path / "p.svg")])
+    assert (tmp_path / "p.svg").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("certify c r.tsv --sigma 0.25 --noise laplace", "known are gaussian, grid, uniform"),
+        ("certify c r.tsv --sigma 0.25 --method ddrs --noise uniform", "ascends radii of normal noise"),
+        ("certify c r.tsv --sigma 4 --noise grid", "--sigma = 4: the --noise 'grid' can be drawn up to 3.53"),
+        ("predict c r.tsv --sigma 4 --noise grid", "can be drawn up to"),
+        ("curve c r.tsv --sigma 2 --noise grid", "can be drawn up to"),
+    ],
+)
+def test_the_flag_refuses_what_cannot_be(words, said, tmp_path):
+    assert said in refused(*words.split(), cwd=tmp_path)
