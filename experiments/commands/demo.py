@@ -17,7 +17,7 @@ from .method import request_of
 from .sweep import sweep_of
 
 CHECKPOINT = "zoo:fashion_mnist-lenet-sigma0.25"
-COMMON = "--dataset npz --sigma 0.25 --N 10000 --skip 5".split()
+COMMON = "--dataset npz --sigma 0.25 --N 10000 --skip 5 --seed 0".split()
 BRACKET = "--method qcrs --left 0.08 --right 0.9"
 RUNS = {
     "cohen": ["--method", "cohen"],

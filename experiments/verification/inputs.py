@@ -69,6 +69,7 @@ def check_inputs(path, request, checks, found):
     indices, whole = sweep.images.of(len(inputs.dataset))
     asked, task = _task(path, request, sweep.images, len(whole))
     now = inputs.request(task.request, sweep.images, len(whole))
+    inputs = inputs.seeded(now)
     now, then = json.loads(json.dumps(now)), dict(request)
     if sweep.noise.prng == "threefry" and (here := now.get("platform")) != (there := then.get("platform")):
         then["platform"] = here  # the noise is the same everywhere

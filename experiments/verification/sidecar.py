@@ -2,6 +2,7 @@
 
 from qcrs_jax.errors import UserError
 from qcrs_jax.results.records import WHEN_FINISHED, checksum, read_sidecar, said_of, sidecar_checksum, whole_sidecar
+from qcrs_jax.results.seeds import text
 
 SUMS = {"sha256", "pixels_sha256", "sidecar_sha256"}
 FIRST_NOISE = (
@@ -16,8 +17,8 @@ LEARNT_SINCE = {"class_order", "field", "prefix", "leave_out", "image_size", "ma
 
 EVERY_RUN = ("kind", "sigma", "n", "seed", "skip", "noise", "classifier", "dataset")
 NOT_PROVED = (
-    "not proved, as no sidecar can prove it: that alpha, the other settings, the seed, --skip and --max were chosen "
-    "before the results were seen; the date, the devices, the versions and the times that it records"
+    "not proved, as no sidecar can prove it: that alpha, the other settings, --skip and --max were chosen before the "
+    "results were seen; the date, the devices, the versions and the times that it records"
 )
 
 
@@ -53,7 +54,7 @@ def _summary(request, provenance):
     if data:
         said.append(f"images 0, {request.get('skip', 1)}, ... of {data['name']} ({data['split']})")
     if "seed" in request:
-        said.append(f"seed {request['seed']}")
+        said.append(text(request["seed"]))
     if network:
         said.append(f"network {network.get('arch')}, weights {network['weights_sha256'][:12]}")
     versions = provenance.get("versions", {})

@@ -455,12 +455,20 @@ def _parse(row):
 
 def differences(before: dict, now: dict, where: tuple[str, str] = ("in the file", "now")) -> list[str]:
     """A line for each setting in which two requests, as JSON has them, differ; `where` tells where each is."""
-    before, now = _flat(before), _flat(now)
+    before, now = _flat(_seed_in_words(before)), _flat(_seed_in_words(now))
     return [
         f"{key}: {before.get(key)!r} {where[0]}, {now.get(key)!r} {where[1]}"
         for key in sorted({*before, *now})
         if before.get(key) != now.get(key)
     ]
+
+
+def _seed_in_words(request):
+    """A request whose seed, where it is a committed one, is told in one text."""
+    seed = request.get("seed")
+    if not isinstance(seed, dict):
+        return request
+    return {**request, "seed": f"committed, {seed.get('sha256')} of {seed.get('images')} images"}
 
 
 def checksum(path: Path) -> str:

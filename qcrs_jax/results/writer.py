@@ -27,6 +27,7 @@ from .records import (
     sidecar_path,
     whole_sidecar,
 )
+from .seeds import is_chosen, is_committed
 
 
 class Writer:
@@ -118,7 +119,8 @@ class Writer:
         if changed := differences(content["request"], request):
             raise RecordsError(
                 f"{path}: holds results of another configuration; nothing is appended to it. Choose another file or "
-                "move it away. Different are\n  " + "\n  ".join(map(_with_setting, changed))
+                "move it away. Different are\n  "
+                + "\n  ".join([*map(_with_setting, changed), *_about_the_seed(content["request"], request)])
             )
         if content.get("sha256") not in (None, checksum(path)):
             raise RecordsError(
@@ -189,6 +191,17 @@ def _with_setting(difference):
     name, _, rest = difference.partition(": ")
     own = "." not in name or name.startswith(("search.", "estimate."))
     return f"{setting(name)}: {rest}" if own else difference
+
+
+def _about_the_seed(before, now):
+    """Yields how a run goes on with the seed of its file, where that is of another kind or of other images."""
+    if is_chosen(before) and is_committed(now):
+        yield f"The run was begun with a chosen seed; {setting('seed')} {before['seed']} goes on with it"
+    elif is_committed(before) and is_committed(now) and before["seed"]["images"] != now["seed"]["images"]:
+        yield (
+            f"A committed seed is of all images of its run, which cannot be extended. A run that is begun with "
+            f"{setting('seed')} can"
+        )
 
 
 class Preview:

@@ -32,7 +32,8 @@ def cut(path: Path, text: str) -> None:
     path.write_text(text)
     sidecar = sidecar_path(path)
     content = json.loads(sidecar.read_text())
-    sidecar.write_text(json.dumps({"request": content["request"], "provenance": content["provenance"]}))
+    kept = {name: content[name] for name in ("format", "request", "provenance") if name in content}
+    sidecar.write_text(json.dumps(kept))
 
 
 def lines(path: Path) -> list[list[str]]:
