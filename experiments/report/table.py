@@ -21,7 +21,17 @@ from qcrs_jax.results.metrics import (
 from qcrs_jax.results.records import read_run
 
 from .layouts import LAYOUTS, Body, page, write
-from .words import _heading, _limits, _notes, _number_left_out, group_by_images, independent, interval_text, label, seed_words
+from .words import (
+    _heading,
+    _limits,
+    _notes,
+    _number_left_out,
+    group_by_images,
+    independent,
+    interval_text,
+    label,
+    seed_words,
+)
 
 
 def print_tables(paths) -> None:

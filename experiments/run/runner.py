@@ -195,8 +195,11 @@ def _other_seeds(path, request) -> dict:
     if not (others := others_asking_the_same(path, request)):
         return {}
     names = ", ".join(f"{other['file']} ({text(other['seed'])})" for other in others)
-    said = f"warning: {path}: asks with {text(request['seed'])} for what is beside it with another: {names}. The sidecar"
-    print(printable(f"{said} names them. Whoever keeps the best of several seeds has no certificate"), file=sys.stderr)
+    said = (
+        f"warning: {path}: {text(request['seed'])} is not the first: beside it are runs that ask the same with "
+        f"another, {names}. The sidecar names them. Whoever keeps the best of several seeds has no certificate"
+    )
+    print(printable(said), file=sys.stderr)
     return {"other_seeds": others}
 
 

@@ -27,7 +27,7 @@ def canonical(request: dict) -> dict:
     asked = {name: value for name, value in request.items() if name not in ("seed", "shard", "platform")}
     if asked.get("kind") == "pilot":
         asked["kind"] = "certificates"
-    return _plain(json.loads(json.dumps(asked)))
+    return {name: _plain(value) for name, value in json.loads(json.dumps(asked)).items()}
 
 
 def committed(request: dict, images: int) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def _sidecars_beside(path):
         return []
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
     """A value of JSON in which whole numbers are written as such: 1.0 as 1."""
     if isinstance(value, dict):
         return {name: _plain(inner) for name, inner in value.items()}
