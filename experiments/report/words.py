@@ -70,7 +70,7 @@ def label(run) -> str:
     if "kind" in request:
         names = {"predictions": "PREDICT", "curves": "curves"}
         method = names.get(request["kind"]) or _search(request.get("search") or {})
-        parts = [method, *[f"sigma {request['sigma']:g}"] * ("sigma" in request)]
+        parts = [method, *(f"sigma {request[name]:g}" for name in ("sigma",) if name in request)]
     if is_soft(request):
         parts.append(f"soft, beta {request['estimate']['beta']:g}")
     if "stored_balls" in request:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..errors import setting, text_of
-from ..files import lock, replacing, writing
+from ..files import is_there, lock, replacing, writing
 from . import sidecar
 from .records import (
     COLUMNS,
@@ -160,9 +160,9 @@ class Writer:
     def _write(self, text):
         """Appends all of `text` or, when that fails, none of it."""
         self._check_owner()
-        end = os.fstat(self._file.fileno()).st_size
         rest = memoryview(text.encode())
         with _writing(self._path):
+            end = os.fstat(self._file.fileno()).st_size
             try:
                 while rest:
                     rest = rest[self._file.write(rest) :]
@@ -287,7 +287,7 @@ def check_new(path: str | Path, request: dict | None = None) -> None:
     path = Path(path)
     for file in (path, sidecar_path(path)):
         with _writing(path):
-            exists = os.path.lexists(file)
+            exists = is_there(file)
         if exists and not (file != path and request is not None and _asks(path, request)):
             raise RecordsError(f"{file}: exists, and is not replaced; choose another file, or move it away")
 

@@ -144,12 +144,9 @@ def forgeries(path):
                 continue
             field = lines[place][column]
             head, *rest = field.split(",")
-            more = (
-                1 if name not in ("sums0", "sums", "squares") else int(head) // 5
-            )  # of which the last digits are rounding
-            for other in (
-                (str(int(head) + more),) if head.lstrip("-").isdecimal() else (repr(float(head) + 0.05), "0.0")
-            ):
+            soft = name in ("sums0", "sums", "squares")  # whose last digits are rounding
+            whole, more = head.lstrip("-").isdecimal(), int(head) // 5 if soft else 1
+            for other in (str(int(head) + more),) if whole else (repr(float(head) + 0.05), "0.0"):
                 if other != head:
                     line = [*lines[place][:column], ",".join([other, *rest]), *lines[place][column + 1 :]]
                     yield f"image {record.idx}: {name}", [*lines[:place], line, *lines[place + 1 :]], content
