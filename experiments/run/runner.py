@@ -17,7 +17,7 @@ from qcrs_jax.errors import UserError
 from qcrs_jax.extras import needed_for
 from qcrs_jax.printable import printable, printable_lines
 from qcrs_jax.results.records import without_class
-from qcrs_jax.results.seeds import is_chosen, others_asking_the_same, text
+from qcrs_jax.results.seeds import is_chosen, is_committed, others_asking_the_same, text
 from qcrs_jax.results.writer import Preview, Writer
 from qcrs_jax.sampling.counts import default_batch_size, default_pass
 from qcrs_jax.sampling.devices import agreement, hosts_agree, word_of_the_first
@@ -105,6 +105,10 @@ def run_over_images(task: Task | Callable[[int], Task], sweep: Sweep, inputs: In
     hosts_agree((request, indices, batch, together), devices)
     first = jax.process_index() == 0
     print(printable(f"{data.name} ({data.source}): {len(indices)} of {len(data)} images; classes {class_names(data)}"))
+    if is_committed(request):
+        print(
+            f"committed seed {request['seed']['sha256']}: the hash of the request, the weights, the data and the images"
+        )
     name, score = task.score or ("", lambda record: 0)
     left_out = [index for index in indices if index in task.leave]
     provenance = {**inputs.provenance, "settings": sweep.recorded(), "images": together, "batch": batch}

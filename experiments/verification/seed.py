@@ -16,7 +16,8 @@ def check_seed(sidecar: dict, indices: Iterable[int], troubles: list) -> Iterato
             troubles.append("seed: it is not the hash of what the sidecar says was asked")
             return
         troubles += _image_troubles(sidecar, set(indices), images)
-        yield f"{text(request['seed'])}: the hash of the request, the weights, the data and the {images} images"
+        hashed = f"the hash of the request, the weights, the data and the {images} images"
+        yield f"committed seed {request['seed']['sha256']}: {hashed}"
     for other in sidecar["provenance"].get("other_seeds", ()):
         yield f"it was begun beside {other['file']}, which asked the same with {text(other['seed'])}"
 
