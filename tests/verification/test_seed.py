@@ -13,6 +13,7 @@ import qcrs_jax
 from qcrs_jax import certify
 from qcrs_jax.errors import UserError
 from qcrs_jax.experiments import cli
+from qcrs_jax.experiments.commands import demo
 from qcrs_jax.experiments.run.inputs import digest, digest_of_all, root_key
 from qcrs_jax.results.records import checksum, sidecar_checksum
 from qcrs_jax.results.seeds import committed
@@ -197,3 +198,16 @@ def test_another_seed_beside_a_result_is_said_wherever_it_can_be_seen(tmp_path, 
     assert "committed" in rows[1]
     assert cli.main(["table", str(tmp_path / "committed.tsv")]) == 0
     assert "seed" not in capsys.readouterr().out
+
+
+def test_a_dry_run_prints_the_seed_that_the_run_will_have(tmp_path, capsys):
+    words = ["certify", "zoo:fashion_mnist-lenet-sigma0.25", str(tmp_path / "r.tsv"), "--data_dir", str(demo.IMAGES)]
+    words += "--dataset npz --sigma 0.25 --method cohen --N 100 --N0 10 --max 2".split()
+    assert cli.main([*words, "--dry_run"]) == 0
+    said = capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+    assert cli.main(words) == 0
+    capsys.readouterr()
+    assert f"committed seed {read(tmp_path / 'r.tsv')['request']['seed']['sha256']}: the hash of" in said
+    assert cli.main([*words[:2], str(tmp_path / "chosen.tsv"), *words[3:], "--seed", "0", "--dry_run"]) == 0
+    assert "committed" not in capsys.readouterr().out
