@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from qcrs_jax.errors import UserError, setting
+from qcrs_jax.errors import UserError, quoted, setting
 from qcrs_jax.files import read_regular
 from qcrs_jax.models.checkpoint import CheckpointError
 
@@ -114,7 +114,7 @@ def stored_normalization(normalisers: dict[str, Tensor], path: Path) -> str | No
                 std = np.exp(std)
         except ValueError as error:
             raise CheckpointError(
-                f"{path}: the normalisation in {', '.join(normalisers)} is damaged: {error}"
+                f"{path}: the normalisation in {', '.join(normalisers)} is damaged: {quoted(error)}"
             ) from error
         texts["/".join(",".join(str(value) for value in values) for values in (mean, std))] = parent
     if len(texts) > 1:

@@ -15,6 +15,12 @@ def text_of(error: BaseException) -> str:
     return error.text if isinstance(error, UserError) else str(error)
 
 
+def quoted(error: BaseException) -> str:
+    """The message of an error in one line of at most 300 characters: others quote the file, which may be hostile."""
+    said = " ".join(str(error).split())
+    return said if len(said) <= 300 else f"{said[:300]}..."
+
+
 class UserError(ValueError):
     """Something that the user can mend; the message names the file or the setting, and the remedy.
 

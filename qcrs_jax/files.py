@@ -101,6 +101,19 @@ def read_regular(
         raise error(f"{path}: cannot be read{kind}: {getattr(reason, 'strerror', None) or reason}") from reason
 
 
+def is_there(path: str | os.PathLike) -> bool:
+    """Whether there is something of this name; a link counts, wherever it leads.
+
+    Raises:
+        OSError: that cannot be found out. `os.path.lexists` takes that for no.
+    """
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
 def check_regular(path: str | Path, error: type[UserError] = UserError) -> None:
     """Raises `error` for a pipe, a device or a socket, which nothing is to read; passes over what is not there."""
     try:
@@ -190,7 +203,11 @@ def output(path: str | os.PathLike) -> Iterator[BinaryIO]:
 
     Of a symbolic link the file behind it is written. A pipe or a device, as /dev/stdout, is written to directly.
     """
-    if os.path.exists(path) and not os.path.isfile(path):
+    try:
+        special = not stat.S_ISREG(os.stat(path).st_mode)
+    except FileNotFoundError:
+        special = False
+    if special:
         with open(path, "wb") as file:
             yield file
     else:

@@ -42,3 +42,18 @@ def real_images():
             if len(x) == 250:
                 break
     return np.stack(x), np.unique(names, return_inverse=True)[1]
+
+
+@pytest.fixture
+def counted(request):
+    """A function of a text of counts, which is printed when all tests are done; also of tests in other processes."""
+    return lambda text: request.node.user_properties.append(("counted", text))
+
+
+def pytest_terminal_summary(terminalreporter):
+    reports = [report for some in terminalreporter.stats.values() for report in some]
+    texts = [text for report in reports for name, text in getattr(report, "user_properties", ()) if name == "counted"]
+    if texts:
+        terminalreporter.section("attacks")
+    for text in dict.fromkeys(texts):
+        terminalreporter.write_line(text)

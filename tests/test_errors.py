@@ -16,7 +16,7 @@ from qcrs_jax import DDRS, Bayesian, Bisection, Fixed, GoldenSection, Sequential
 from qcrs_jax.certification.certificate import check_prediction, check_request
 from qcrs_jax.certification.export import export_certification
 from qcrs_jax.data.load import DataError, load_dataset
-from qcrs_jax.errors import SettingError, UserError, setting, text_of
+from qcrs_jax.errors import SettingError, UserError, quoted, setting, text_of
 from qcrs_jax.experiments import cli
 from qcrs_jax.experiments.run.pipeline import groups
 from qcrs_jax.experiments.run.request import Request
@@ -208,3 +208,8 @@ def test_flags_of_the_converter_are_fields_of_settings_and_need_nothing_slow(com
     code = f"import sys; from qcrs_jax.experiments.commands import {command}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"jax", "flax", "scipy", "torch"} & set(loaded)
+
+
+def test_what_another_library_says_of_a_hostile_file_is_one_short_line():
+    assert quoted(ValueError("two\n lines")) == "two lines"
+    assert quoted(ValueError("x" * 70_000)) == "x" * 300 + "..."

@@ -8,7 +8,8 @@ import pytest
 
 from qcrs_jax.errors import UserError
 from qcrs_jax.experiments import cli
-from qcrs_jax.files import is_partial, lock, open_regular, output, reads, replacing, write_text, writing
+from qcrs_jax.files import is_partial, is_there, lock, open_regular, output, reads, replacing, write_text, writing
+from qcrs_jax.results.records import RecordsError, read_sidecar
 
 
 def test_a_programming_error_that_is_an_oserror_has_its_traceback(monkeypatch):
@@ -158,3 +159,20 @@ def test_a_file_whose_name_is_not_utf_8_is_printed(tmp_path, monkeypatch, capsys
     assert cli.main(["plot", name, "--out", "p.svg"]) in (0, 2)
     assert cli.main(["table", os.fsdecode(b"no\xe9")]) == 2
     assert "no\\udce9" in capsys.readouterr().err
+
+
+def test_whether_something_is_there_is_not_guessed(tmp_path, monkeypatch):
+    (tmp_path / "link").symlink_to("nowhere")
+    (tmp_path / "file").write_text("")
+    names = ("link", "file", "nothing", "file/below", "nothing/below")
+    assert [is_there(tmp_path / name) for name in names] == [True, True, False, False, False]
+
+    def fail(*_, **__):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "lstat", fail)
+        with pytest.raises(OSError, match="Input/output"):
+            is_there(tmp_path / "file")
+        with pytest.raises(RecordsError, match=r"r\.tsv\.json: cannot be read: .*Input/output"):
+            read_sidecar(tmp_path / "r.tsv")

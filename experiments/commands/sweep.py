@@ -42,7 +42,8 @@ def add_inputs(parser: Parser, noise: bool = True, **defaults) -> None:
     program = parser.add_argument_group("program")
     add_settings(program, Program, "batch_size devices" if noise else "batch_size")
     if noise:
-        add_settings(program, Noise)
+        program.add_argument("--seed", type=int, default=0, help="seed of all noise (default: 0)")
+        add_settings(program, Noise, "prng")
     add_settings(program, Network, "dtype macer", **defaults)
     add_settings(parser.add_argument_group("a PyTorch file, where it does not tell"), Network, OPENING)
 

@@ -19,7 +19,8 @@ here is the same within 3%.
 
 An image that the run left out is read again: one that can be read was dropped. "verified" is said of a finished file
 that was drawn again whole. Anything less is "consistent", and the output says how likely it is that a forged line was
-missed. Nothing can be known from a file of when its settings were chosen; the output lists that as not proved.
+missed. Nothing can be known from a file of when its settings were chosen; the output lists that as not proved. A seed
+that is committed to the request is derived again. Of one that the user chose the output says so.
 
 Whoever made a file wrote the paths in its sidecar too. They are opened where they lie below the current folder or below
 that of the file, or come with the package, and with --trust_paths. Others have to be given: --checkpoint, --data_dir.

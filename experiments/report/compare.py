@@ -10,7 +10,7 @@ from qcrs_jax.results.records import INPUT_SPECIFIC, is_ddrs
 
 from .figures import NORMS, literal, pyplot, save, tidy
 from .layouts import LAYOUTS, Body, page
-from .words import DDRS_SAMPLES, earlier_notes, group_by_images, label, left_out_notes, only_norm
+from .words import DDRS_SAMPLES, earlier_notes, group_by_images, label, left_out_notes, only_norm, seed_notes
 
 # Of the figure of ACR against samples, by the name of the search.
 COLOURS = {
@@ -47,7 +47,8 @@ def comparison(reference, runs, format="terminal") -> str:
         notes += f" {DDRS_SAMPLES}"
     if any(run.input_specific for run in (reference, *runs)):
         notes += f" {INPUT_SPECIFIC}"
-    return page([body, notes, *left_out_notes((reference, *runs)), *earlier_notes((reference, *runs))], format)
+    everyone = (reference, *runs)
+    return page([body, notes, *left_out_notes(everyone), *seed_notes(everyone), *earlier_notes(everyone)], format)
 
 
 def plot(reference, runs, out) -> None:

@@ -21,7 +21,17 @@ from qcrs_jax.results.metrics import (
 from qcrs_jax.results.records import read_run
 
 from .layouts import LAYOUTS, Body, page, write
-from .words import _heading, _limits, _notes, _number_left_out, group_by_images, independent, interval_text, label
+from .words import (
+    _heading,
+    _limits,
+    _notes,
+    _number_left_out,
+    group_by_images,
+    independent,
+    interval_text,
+    label,
+    seed_words,
+)
 
 
 def print_tables(paths) -> None:
@@ -179,7 +189,8 @@ def _rows(first, figures, columns):
 def _csv(groups, figures):
     """Full precision; the column image_set tells which runs are over the same images."""
     return _csv_text(
-        {"run": label(run), "image_set": number, **row, "left_out": _number_left_out(run), "guarantee": _limits(run)}
+        {"run": label(run), "image_set": number, **row, "left_out": _number_left_out(run), "seed": seed_words(run)}
+        | {"guarantee": _limits(run)}
         for number, (group, rows) in enumerate(zip(groups, figures), start=1)
         for run, row in zip(group, rows)
     )

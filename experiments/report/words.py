@@ -7,6 +7,7 @@ from qcrs_jax.printable import printable
 from qcrs_jax.results import stored_balls as memory
 from qcrs_jax.results.account import account
 from qcrs_jax.results.records import EARLIER_VERSION, INPUT_SPECIFIC, is_ddrs, is_soft, without_class
+from qcrs_jax.results.seeds import asking_the_same, is_chosen, is_committed, text
 
 DDRS_SAMPLES = (
     "Samples of DDRS's search are differentiated: each costs a forward pass and one of its derivative, about twice a "
@@ -82,7 +83,7 @@ def label(run) -> str:
     if "kind" in request:
         names = {"predictions": "PREDICT", "curves": "curves"}
         method = names.get(request["kind"]) or _search(request.get("search") or {})
-        parts = [method, *[f"sigma {request['sigma']:g}"] * ("sigma" in request)]
+        parts = [method, *(f"sigma {request[name]:g}" for name in ("sigma",) if name in request)]
     if "smoothing" in request:
         parts.append(f"{request['smoothing']['name']} noise")
     if is_soft(request):
@@ -114,6 +115,11 @@ def interval_text(low: float, high: float, images: int) -> str:
 def _number_left_out(run):
     """How many images were left out; nothing where that is not known."""
     return "" if run.left_out is None else len(run.left_out)
+
+
+def seed_words(run) -> str:
+    """How the seed of a run came about, where that is known."""
+    return "committed" if is_committed(run.request) else "chosen by the user" if is_chosen(run.request) else ""
 
 
 def _limits(run):
@@ -151,6 +157,22 @@ def earlier_notes(runs) -> list[str]:
     return [f"{', '.join(earlier)}: {EARLIER_VERSION}"] if earlier else []
 
 
+def seed_notes(runs) -> list[str]:
+    """Sentences on the runs whose seed the user chose, and on those that ask the same with different seeds."""
+    asked = [run for run in runs if "seed" in run.request]
+    chosen = [label(run) for run in asked if is_chosen(run.request)]
+    whose = "all runs" if len(chosen) == len(runs) > 1 else ", ".join(chosen)
+    notes = [f"{whose}: seed chosen by the user. Nothing shows that no other was tried before."] if chosen else []
+    for places in asking_the_same([run.request for run in asked]):
+        which = ", ".join(f"{label(asked[place])} ({text(asked[place].request['seed'])})" for place in places)
+        notes.append(f"{which}: these ask the same, with different seeds. The better of them is no certificate.")
+    for run in asked:
+        if others := run.sidecar.get("provenance", {}).get("other_seeds"):
+            names = ", ".join(f"{other['file']} ({text(other['seed'])})" for other in others)
+            notes.append(f"{label(run)}: was begun beside {names}, which asked the same with another seed.")
+    return notes
+
+
 def left_out_notes(runs) -> list[str]:
     """A sentence on the images that each of `runs` left out, where there are any or where that is not known."""
     notes = []
@@ -178,7 +200,7 @@ def _notes(runs):
         kinds = {BUDGET: any(run.request.get("budget") for run in runs), DEPENDENT: not all(map(independent, runs))}
         notes.append(" ".join([INTERVALS, *(text for text, there_is in kinds.items() if there_is)]))
     notes += [f"{label(run)}: {text}." for run in runs if (text := claims(run))]
-    notes += left_out_notes(runs) + earlier_notes(runs)
+    notes += left_out_notes(runs) + seed_notes(runs) + earlier_notes(runs)
     for run in runs:
         spoilt = [missing for record in run.records if (missing := without_class([record], run.request)[0])]
         if spoilt:

@@ -18,6 +18,7 @@ from qcrs_jax.data.image_files import resized
 from qcrs_jax.errors import SettingError
 from qcrs_jax.machine import cores, cpu_quota, usable_cpus
 from qcrs_jax.printable import printable
+from qcrs_jax.results.seeds import committed
 from qcrs_jax.sampling.counts import default_batch_size
 from qcrs_jax.sampling.devices import choose_devices, join_hosts, place
 from qcrs_jax.sampling.noise import IMPLEMENTATIONS
@@ -40,6 +41,7 @@ class Inputs:
     batch: noisy copies per forward pass of a device.
     circumstances: what decides the results beside a task's own numbers.
     provenance: where and with what the run was started; a rerun may differ.
+    seed: of the noise, as a request records it; None until a committed one is known, see `seeded`.
     """
 
     classifier: object
@@ -51,6 +53,7 @@ class Inputs:
     circumstances: dict
     provenance: dict
     name: str | Path
+    seed: int | dict | None = None
 
     @classmethod
     def on(
@@ -70,6 +73,7 @@ class Inputs:
             circumstances=_circumstances(classifier, dataset, network),
             provenance=_provenance(network, dataset, batch, devices),
             name=network.checkpoint,
+            seed=noise.seed,
         )
 
     @property
@@ -84,20 +88,37 @@ class Inputs:
 
     def keys(self, indices):
         """The keys of all noise of the images at `indices`."""
-        seed = jax.random.key(self.noise.seed, impl=IMPLEMENTATIONS[self.noise.prng])
-        return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(seed, np.asarray(indices, np.uint32))
+        root = root_key(self.seed, IMPLEMENTATIONS[self.noise.prng])
+        return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(root, np.asarray(indices, np.uint32))
 
     def request(self, of_task: dict, images: Images, whole: int) -> dict:
         """All that decides the results of a task with this request, at these images of a run of `whole` in all."""
-        draws = noise_of(of_task).draws(self.noise.prng)
-        own = {"seed": self.noise.seed, "skip": images.skip, "noise": draws}
-        return {**of_task, **own, **self.circumstances, **images.recorded_shard(whole)}
+        seed, draws = self.noise.seed, noise_of(of_task).draws(self.noise.prng)
+        own = {"seed": seed, "skip": images.skip, "noise": draws}
+        asked = {**of_task, **own, **self.circumstances, **images.recorded_shard(whole)}
+        return {**asked, "seed": committed(asked, whole) if seed is None else seed}
+
+    def seeded(self, request: dict) -> "Inputs":
+        """These inputs, with the noise of a run of this whole request."""
+        return dataclasses.replace(self, seed=request["seed"])
 
     def warn_of_sigma(self, sigma: float | None) -> None:
         """Says so where the classifier was trained at another sigma."""
         trained = self.classifier.spec.source.get("sigma", sigma)
         if sigma is not None and trained != sigma:
             print(f"warning: it was trained at sigma {trained:g}, and --sigma is {sigma:g}")
+
+
+def root_key(seed: int | dict, implementation: str):
+    """The key of all noise of a seed that a request records: of a committed one, the first bits of its hash.
+
+    Threefry's key takes 64 bits, rbg's 128. A chosen seed has 32.
+    """
+    if isinstance(seed, int):
+        return jax.random.key(seed, impl=implementation)
+    size = jax.random.key_data(jax.random.key(0, impl=implementation)).size
+    words = np.frombuffer(bytes.fromhex(seed["sha256"]), ">u4").astype(np.uint32)
+    return jax.random.wrap_key_data(words[:size], impl=implementation)
 
 
 def digest(image) -> str:

@@ -38,7 +38,7 @@ def run(
     alpha: float = 0.001,
     simultaneous: bool = False,
     stop_when_wrong: bool = False,
-    seed: int = 0,
+    seed: int | None = None,
     skip: int = 1,
     stop: int = -1,
     shard: tuple[int, int] | None = None,
@@ -51,8 +51,12 @@ def run(
 
     A file that has some of the images already is continued; one of another request is refused. Beside it stands a
     sidecar with all that decides the results, the weights' and the data's hashes among it. `qcrs-jax table`, `plot` and
-    `compare` read the file, and `verify` draws it again. Counts are those of `certify` with key
-    `fold_in(jax.random.key(seed), index)`. Prints the cost beforehand, and the progress.
+    `compare` read the file, and `verify` draws it again. Prints the cost beforehand, and the progress.
+
+    Without `seed` the noise is committed to the run: its key is the first 64 bits of a hash of all that the sidecar's
+    request asks, and the sidecar records that hash as `request["seed"]["sha256"]`. A run with other images has another
+    one, and cannot be extended. With `seed` counts are those of `certify` with key
+    `fold_in(jax.random.key(seed), index)`, and tables say that the user chose it.
 
     Args:
         classify: a jit-compatible function of images (batch, h, w, c) in [0, 1] to logits (batch, classes), its weights
@@ -62,7 +66,7 @@ def run(
         sigma, search, estimate, noise, n0, n, alpha: as of `certify`.
         simultaneous: alpha is that of all certificates of the run together.
         stop_when_wrong: no certification samples are drawn for an image whose selected class is not its label.
-        seed: of all noise.
+        seed: of all noise, from 0 to 2**32 - 1; None for a committed one.
         skip, stop: only images 0, skip, 2 skip, ..., before image `stop`; -1 is the end.
         shard: (i, m): every mth of these images, from the ith.
         batch_size, devices, images: noisy copies of a forward pass of a device, how many devices, images in step; they

@@ -6,7 +6,7 @@ import numpy as np
 
 from qcrs_jax.certification.certificate import check_request, check_search
 from qcrs_jax.certification.estimates import Estimate, estimate_of
-from qcrs_jax.errors import SettingError, UserError, setting
+from qcrs_jax.errors import SettingError, UserError, quoted, setting
 from qcrs_jax.sampling.smoothing import GAUSSIAN, Noise, asked, check_largest, noise_of
 from qcrs_jax.search import Search, search_of
 
@@ -106,5 +106,5 @@ class Request:
             request = cls(**numbers, **objects, noise=noise_of(recorded))
             request.check()
         except (ValueError, TypeError, KeyError, ArithmeticError) as error:
-            raise UserError(f"its request is none of this version: {error}") from error
+            raise UserError(f"its request is none of this version: {quoted(error)}") from error
         return request

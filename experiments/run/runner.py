@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import operator
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from qcrs_jax.errors import UserError
 from qcrs_jax.extras import needed_for
 from qcrs_jax.printable import printable, printable_lines
 from qcrs_jax.results.records import without_class
+from qcrs_jax.results.seeds import is_chosen, is_committed, others_asking_the_same, text
 from qcrs_jax.results.writer import Preview, Writer
 from qcrs_jax.sampling.counts import default_batch_size, default_pass
 from qcrs_jax.sampling.devices import agreement, hosts_agree, word_of_the_first
@@ -92,6 +94,7 @@ def run_over_images(task: Task | Callable[[int], Task], sweep: Sweep, inputs: In
     if callable(task):
         task = task(len(whole))
     request = inputs.request(task.request, sweep.images, len(whole))
+    inputs = inputs.seeded(request)
     inputs.warn_of_sigma(request.get("sigma"))
     if sweep.data.on_error == "stop":  # before there is a results file
         inputs.read(indices[0])
@@ -102,9 +105,15 @@ def run_over_images(task: Task | Callable[[int], Task], sweep: Sweep, inputs: In
     hosts_agree((request, indices, batch, together), devices)
     first = jax.process_index() == 0
     print(printable(f"{data.name} ({data.source}): {len(indices)} of {len(data)} images; classes {class_names(data)}"))
+    if is_committed(request):
+        print(
+            f"committed seed {request['seed']['sha256']}: the hash of the request, the weights, the data and the images"
+        )
     name, score = task.score or ("", lambda record: 0)
     left_out = [index for index in indices if index in task.leave]
     provenance = {**inputs.provenance, "settings": sweep.recorded(), "images": together, "batch": batch}
+    if first and is_chosen(request) and request["kind"] != "pilot":
+        provenance |= _other_seeds(sweep.results, request)
     if first and not sweep.dry_run and not sweep.results.parent.exists():
         print(printable(f"the folder {sweep.results.parent} is made for the results"))
     opened = Preview if sweep.dry_run else Writer
@@ -183,6 +192,19 @@ def run_over_images(task: Task | Callable[[int], Task], sweep: Sweep, inputs: In
     if left_out:
         print(f"{len(left_out)} of {len(indices)} images were left out; the figures are over the other {len(done)}")
     return sweep.results if first else None
+
+
+def _other_seeds(path, request) -> dict:
+    """What the sidecar says of results beside `path` that ask the same with other seeds; says so on stderr."""
+    if not (others := others_asking_the_same(path, request)):
+        return {}
+    names = ", ".join(f"{other['file']} ({text(other['seed'])})" for other in others)
+    said = (
+        f"warning: {path}: {text(request['seed'])} is not the first: beside it are runs that ask the same with "
+        f"another, {names}. The sidecar names them. Whoever keeps the best of several seeds has no certificate"
+    )
+    print(printable(said), file=sys.stderr)
+    return {"other_seeds": others}
 
 
 def starter(task, inputs, todo, together):

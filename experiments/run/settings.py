@@ -204,9 +204,16 @@ class Images:
 
 @dataclasses.dataclass(frozen=True)
 class Noise:
-    """What all noise is drawn from."""
+    """What all noise is drawn from.
 
-    seed: int = setting(0, "seed of all noise (default: 0)")
+    seed: a number that the user chose. None commits the noise to the run: its seed is the hash of all that it asks.
+    """
+
+    seed: int | None = setting(
+        None,
+        "a seed of all noise that you choose, for tests; tables and verify say so (default: the hash of the request, "
+        "the weights, the data and the images)",
+    )
     prng: str = setting(
         "threefry",
         "generator of the noise: threefry, or rbg, XLA's own, whose numbers depend on the platform and on jaxlib's "
@@ -215,7 +222,7 @@ class Noise:
     )
 
     def __post_init__(self):
-        if not 0 <= self.seed < 2**32:
+        if self.seed is not None and not 0 <= self.seed < 2**32:
             raise SettingError(f"{{seed}} must lie in [0, 2**32), not {self.seed}")
 
 

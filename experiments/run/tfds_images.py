@@ -13,6 +13,7 @@ from qcrs_jax.data.load import DataError
 from qcrs_jax.data.sources import known_classes
 from qcrs_jax.data.splits import TAKEN_FOR, is_hidden
 from qcrs_jax.data.tfds_files import write
+from qcrs_jax.errors import quoted
 
 
 def prepare(name: str, splits: dict[str, Listing], data_dir: Path) -> Path:
@@ -46,7 +47,7 @@ def unpacked(path, scratch):
             tar.extractall(scratch, filter="data")
     except tarfile.TarError as error:
         raise DataError(
-            f"{path}: not a tar file of images, or a damaged one ({error}); give a folder of images instead"
+            f"{path}: not a tar file of images, or a damaged one ({quoted(error)}); give a folder of images instead"
         ) from error
     while not splits_below(scratch) and len(inside := _visible(scratch)) == 1 and inside[0].is_dir():
         scratch = inside[0]

@@ -14,7 +14,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from qcrs_jax.convert.load import open_classifier
 from qcrs_jax.convert.normalization import NORMALIZATIONS, parse_normalization
-from qcrs_jax.errors import SettingError, UserError, setting, text_of
+from qcrs_jax.errors import SettingError, UserError, quoted, setting, text_of
 from qcrs_jax.extras import needed_for
 from qcrs_jax.files import is_partial, lock, replacing, writing
 from qcrs_jax.models import Spec, build
@@ -214,7 +214,7 @@ class TrainingFolder:
             try:
                 before = json.loads(file.read_text())
             except ValueError as error:
-                raise UserError(f"{file}: is damaged ({error}); move {out_dir} away to start again") from error
+                raise UserError(f"{file}: is damaged ({quoted(error)}); move {out_dir} away to start again") from error
             if changed := differences(before, request):
                 raise UserError(
                     f"{out_dir}: holds a training run of other settings; choose another directory or move it away. "

@@ -14,6 +14,7 @@ from ..run.stored_balls import postprocess
 from .choice import Choice, missed
 from .inputs import check_inputs, recorded_sweep, whole_time
 from .lines import bound_troubles, curve_troubles, header_trouble, lines_of, recorded_time
+from .seed import check_seed
 from .sidecar import NOT_PROVED, check_request, check_whole, earlier_version, summary, why_not_verified
 from .trusted_paths import Where
 from .uncounted import check_uncounted
@@ -129,16 +130,17 @@ class Checks:
             return
         if request["kind"] in ("certificates", "predictions"):
             records = read_run(path).records
-            found.lines = len(records)
+            found.lines, indices = len(records), [record.idx for record in records]
             for record in records:
                 found.troubles += [f"image {record.idx}: {trouble}" for trouble in bound_troubles(record, request)]
             yield f"{found.lines} lines, each compared with what follows from its counts"
         else:
-            images = lines_of(path)
+            images = indices = lines_of(path)
             found.lines, found.agree = len(images), "its sum"
             if request["kind"] == "curves":
                 found.troubles += curve_troubles(images, request)
                 found.agree, found.one = "its settings", "image"
+        yield from check_seed(sidecar, indices, found.troubles)
         yield check_whole(path, found.troubles)
         yield from self._draw_again(path, sidecar, found)
 

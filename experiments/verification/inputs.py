@@ -22,7 +22,7 @@ from ..run.runner import starter
 from ..run.settings import Program, Sweep
 from .choice import duration
 from .lines import differing_fields, lines_of, recorded_time, typed_lines
-from .near_ties import RULE, compare_certificates, compare_pilots, compare_points, leaning
+from .near_ties import RULE, compare_certificates, compare_pilots, compare_points, leaning, of_fewer_samples
 from .trusted_paths import Where, use_paths
 
 MOST_SAMPLES = 10**8  # of an image, which are hours on any machine
@@ -69,6 +69,7 @@ def check_inputs(path, request, checks, found):
     indices, whole = sweep.images.of(len(inputs.dataset))
     asked, task = _task(path, request, sweep.images, len(whole))
     now = inputs.request(task.request, sweep.images, len(whole))
+    inputs = inputs.seeded(now)
     now, then = json.loads(json.dumps(now)), dict(request)
     if sweep.noise.prng == "threefry" and (here := now.get("platform")) != (there := then.get("platform")):
         then["platform"] = here  # the noise is the same everywhere
@@ -177,7 +178,7 @@ def _drawn_again(path, request, task, asked, inputs, lines, checks, found):
     yield f"to be drawn again: {names}, chosen by seed {seed}{given} of --recount_seed{about}"
     written = typed_lines(path, request)
     start = starter(task, inputs, chosen, together=1)
-    seconds, gains, before = [], [], len(found.troubles)
+    seconds, gains, missing, before = [], [], [], len(found.troubles)
     for index in chosen:
         image, label = inputs.read(index)
         started = time.perf_counter()
@@ -192,17 +193,18 @@ def _drawn_again(path, request, task, asked, inputs, lines, checks, found):
         differing = list(differing_fields(index, records, lines[index]))
         if not differing:
             yield f"image {index} drawn again: the same"
+            missing.append(0)
             continue
         comparison = _compare(request, asked, inputs, index, image, label, written[index], records)
         gains.append(comparison.gain)
+        missing.append(comparison.missing)
         yield f"image {index} drawn again: {comparison}"
         if comparison.troubles:
             found.troubles += differing
             found.troubles += [f"image {index}: {comparison}: {trouble}" for trouble in comparison.troubles]
         else:
             found.by_rule += 1
-    if trouble := leaning(gains):
-        found.troubles.append(trouble)
+    found.troubles += [trouble for trouble in (leaning(gains), of_fewer_samples(missing)) if trouble]
     if found.by_rule or len(found.troubles) > before:
         yield RULE
     found.drawn = len(chosen)

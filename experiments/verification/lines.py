@@ -7,6 +7,7 @@ import numpy as np
 from qcrs_jax.analysis.curves import Point, read_points
 from qcrs_jax.certification.estimates import estimate_of
 from qcrs_jax.certification.verdict import make_prediction
+from qcrs_jax.errors import quoted
 from qcrs_jax.files import read_regular
 from qcrs_jax.results.records import PREDICT_COLUMNS, Record, chooses_sigma, read_rows, read_run
 from qcrs_jax.results.rows import parse_counts, parse_seconds, whole_number
@@ -64,7 +65,7 @@ def curve_troubles(images, request):
             try:
                 counts, sigma = parse_counts(row["counts"]), float(row["sigma"])
             except (KeyError, ValueError) as error:
-                yield f"image {index}: not a line of a curve: {error}"
+                yield f"image {index}: not a line of a curve: {quoted(error)}"
                 continue
             if not 0 <= min(counts) <= sum(counts) <= request["n"] or sigma not in request["sigmas"]:
                 yield f"image {index}: sigma {sigma:g} with {sum(counts)} samples is not of the run"
@@ -78,7 +79,7 @@ def bound_troubles(record, request):
     try:
         made = concluded(record, request)
     except (ValueError, IndexError, TypeError, KeyError, ArithmeticError) as error:
-        yield f"nothing follows from its counts: {error}"
+        yield f"nothing follows from its counts: {quoted(error)}"
         return
     for name, value in made.items():
         written = getattr(record, name)

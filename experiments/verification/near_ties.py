@@ -32,6 +32,7 @@ class Comparison:
     troubles: why it is not the same by the rule.
     gain: how many copies more the file has in the class that it certifies; where its sigma is another, 1 for a larger
         radius, -1 for a smaller one.
+    missing: copies that have a class here and none in the file.
     remark: what else there is to say.
     """
 
@@ -39,6 +40,7 @@ class Comparison:
     drawn: int = 0
     troubles: list = dataclasses.field(default_factory=list)
     gain: int = 0
+    missing: int = 0
     remark: str = ""
 
     def __str__(self):
@@ -86,6 +88,8 @@ def compare_certificates(record, again, at_its_sigma, request: dict) -> Comparis
     selection = moved(record.counts0, there.counts0, n0) if record.counts0 else 0
     estimation = moved(record.counts, there.counts, n)
     result.moved, result.drawn = selection + estimation, n0 * bool(record.counts0) + n
+    pairs = ((record.counts0, there.counts0), (record.counts, there.counts))
+    result.missing = max(sum(theirs or ()) - sum(ours or ()) for ours, theirs in pairs)
     few = estimation <= allowed(n) and same_choice
     if selection > max(COPIES, SHARE * n0) or estimation > max(allowed(n), SHARE * n):
         result.troubles.append("that is more than near ties")
@@ -123,6 +127,7 @@ def compare_points(points, again, n: int) -> Comparison:
     for point, other in zip(points, again):
         count = moved(point.counts, other.counts, n)
         result.moved, result.drawn = result.moved + count, result.drawn + n
+        result.missing = max(result.missing, sum(other.counts) - sum(point.counts))
         if point.sigma != other.sigma or point.label != other.label or count > max(allowed(n), SHARE * n):
             result.troubles.append(f"at sigma {point.sigma:g} that is more than near ties")
     return result
@@ -150,6 +155,16 @@ def leaning(gains) -> str | None:
         return (
             f"of {len(gains)} lines with other counts the file has more copies in the certified class, or a larger "
             f"radius, in {up}: near ties fall to either side"
+        )
+    return None
+
+
+def of_fewer_samples(missing) -> str | None:
+    """What is wrong where every line lacks copies that have a class here; `missing` has how many of each line."""
+    if missing and min(missing) > 0:
+        return (
+            f"each of the {len(missing)} lines has fewer copies than here, by {min(missing)} at least: they are of "
+            "fewer samples than the sidecar says"
         )
     return None
 

@@ -1,7 +1,8 @@
 """`qcrs-jax verify`: a sidecar by itself. Of what run it is, and whether file and sidecar are whole."""
 
-from qcrs_jax.errors import UserError
+from qcrs_jax.errors import UserError, quoted
 from qcrs_jax.results.records import WHEN_FINISHED, checksum, read_sidecar, said_of, sidecar_checksum, whole_sidecar
+from qcrs_jax.results.seeds import text
 
 SUMS = {"sha256", "pixels_sha256", "sidecar_sha256"}
 FIRST_NOISE = (
@@ -15,9 +16,12 @@ LEARNT_SINCE = {"class_order", "field", "prefix", "leave_out", "image_size", "ma
 
 
 EVERY_RUN = ("kind", "sigma", "n", "seed", "skip", "noise", "classifier", "dataset")
+_CERTIFIED = ("search", "estimate", "n0", "alpha")
+OF_KIND = {"certificates": _CERTIFIED, "pilot": _CERTIFIED, "predictions": ("alpha",), "curves": ("sigmas",)}
+"""What every version records of a run, and of one of this kind."""
 NOT_PROVED = (
-    "not proved, as no sidecar can prove it: that alpha, the other settings, the seed, --skip and --max were chosen "
-    "before the results were seen; the date, the devices, the versions and the times that it records"
+    "not proved, as no sidecar can prove it: that alpha, the other settings, --skip and --max were chosen before the "
+    "results were seen; the date, the devices, the versions and the times that it records"
 )
 
 
@@ -26,7 +30,7 @@ def summary(sidecar: dict) -> str:
     try:
         return _summary(sidecar["request"], sidecar["provenance"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        return f"its sidecar does not say what it is of: {error!r}"
+        return f"its sidecar does not say what it is of: {type(error).__name__}, {quoted(error)}"
 
 
 def _summary(request, provenance):
@@ -53,7 +57,7 @@ def _summary(request, provenance):
     if data:
         said.append(f"images 0, {request.get('skip', 1)}, ... of {data['name']} ({data['split']})")
     if "seed" in request:
-        said.append(f"seed {request['seed']}")
+        said.append(text(request["seed"]))
     if network:
         said.append(f"network {network.get('arch')}, weights {network['weights_sha256'][:12]}")
     versions = provenance.get("versions", {})
@@ -92,7 +96,8 @@ def sums_of_two_more_are_due(sidecar) -> bool:
 
 def check_request(path, sidecar) -> None:
     """Raises UserError for a sidecar that lacks what every version records of a run."""
-    if missing := [name for name in EVERY_RUN if name not in sidecar["request"]]:
+    request = sidecar["request"]
+    if missing := [name for name in (*EVERY_RUN, *OF_KIND.get(request.get("kind"), ())) if name not in request]:
         raise UserError(f"{path}.json: not the sidecar of a run: its request does not have {', '.join(missing)}")
 
 

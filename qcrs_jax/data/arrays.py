@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from ..errors import setting
+from ..errors import quoted, setting
 from ..files import open_regular
 from .cifar_pickle import unpickle
 from .dataset import DataError, Dataset, digest
@@ -108,7 +108,8 @@ def _cifar(root, names, labels_key, classes, what, limit):
         except DataError:
             raise
         except Exception as error:
-            raise DataError(f"{file}: not a batch of {what}, or a damaged one ({error}); download it again") from error
+            said = f"not a batch of {what}, or a damaged one ({quoted(error)})"
+            raise DataError(f"{file}: {said}; download it again") from error
     return np.concatenate(images), np.concatenate(labels)
 
 
@@ -147,8 +148,8 @@ def _fine_names(root):
             return names
         except Exception as error:
             raise DataError(
-                f"{file}: not the names of CIFAR-100's classes, or damaged ({error}); download it again, or move it "
-                "away"
+                f"{file}: not the names of CIFAR-100's classes, or damaged ({quoted(error)}); download it again, or "
+                "move it away"
             ) from error
     return CIFAR100
 
@@ -174,7 +175,7 @@ def svhn(root: Path, split: str, limit: Limit = _LIMIT) -> Dataset | None:
     except DataError:
         raise
     except Exception as error:
-        raise DataError(f"{file}: not a file of SVHN, or a damaged one ({error}); download it again") from error
+        raise DataError(f"{file}: not a file of SVHN, or a damaged one ({quoted(error)}); download it again") from error
     return _dataset("svhn_cropped", split, root, DIGITS, np.ascontiguousarray(x), y % 10, file)
 
 
@@ -233,7 +234,7 @@ def read_idx(file: Path, limit: Limit = _LIMIT) -> UInt8[np.ndarray, "..."]:
     except DataError:
         raise
     except (ValueError, struct.error, OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{file}: not an IDX file, or a damaged one ({error}); download it again") from error
+        raise DataError(f"{file}: not an IDX file, or a damaged one ({quoted(error)}); download it again") from error
 
 
 def npz(path: Path, split: str, limit: Limit = _LIMIT) -> Dataset:
@@ -259,7 +260,7 @@ def npz(path: Path, split: str, limit: Limit = _LIMIT) -> Dataset:
     except DataError:
         raise
     except Exception as error:
-        raise DataError(f"{path}: not an .npz file, or a damaged one ({error})") from error
+        raise DataError(f"{path}: not an .npz file, or a damaged one ({quoted(error)})") from error
     if y.ndim == 2 and y.shape[1] == 1 and y.shape[:1] == x.shape[:1]:
         y = y[:, 0]
     if x.ndim not in (3, 4) or y.shape != x.shape[:1] or not x.size:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import setting
+from ..errors import quoted, setting
 from .dataset import DataError, Dataset, digest
 from .limits import Limit, check_classes
 
@@ -127,7 +127,8 @@ def _wanted(dataset, order):
         lines = text.splitlines()
     except (OSError, ValueError) as error:
         raise DataError(
-            f"{setting('class_order')} {order}: is neither number nor text, nor a file that can be read: {error}"
+            f"{setting('class_order')} {order}: is neither number nor text, nor a file that can be read: "
+            f"{quoted(error)}"
         ) from error
     wanted = [line.strip() for line in lines if line.strip()]
     check_classes(len(wanted), file)

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from ..errors import setting, text_of
+from ..errors import quoted, setting, text_of
 from ..files import open_regular
 from .dataset import DataError, Dataset, digest
 from .image_folders import list_folder
@@ -59,7 +59,7 @@ def decode(
     except DataError as error:
         raise error if name in str(error) else DataError(f"{name}: {text_of(error)}") from error
     except Exception as error:  # whatever a decoder of Pillow meets in a damaged file
-        raise DataError(f"{name}: not an image, or a damaged one ({error})") from error
+        raise DataError(f"{name}: not an image, or a damaged one ({quoted(error)})") from error
     raise DataError(
         f"{name}: has more than 8 bits a channel (mode {mode}); convert it to 8 bits, or use {setting('dataset')} npz "
         "with floats"

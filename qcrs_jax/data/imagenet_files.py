@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from ..errors import setting
+from ..errors import quoted, setting
 from ..extras import needed_for
 from .dataset import DataError
 from .image_folders import Listing, by_class, choose_split, is_image
@@ -175,8 +175,8 @@ def _devkit_ids(path):
         return {str(int(s["ILSVRC2012_ID"])): str(s["WNID"]) for s in synsets}
     except Exception as error:
         raise DataError(
-            f"{path}: needed to read {GROUND_TRUTH} or the devkit's numbers, but not there or damaged ({error}); both "
-            "are in the devkit"
+            f"{path}: needed to read {GROUND_TRUTH} or the devkit's numbers, but not there or damaged "
+            f"({quoted(error)}); both are in the devkit"
         ) from error
 
 

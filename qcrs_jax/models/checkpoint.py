@@ -22,7 +22,7 @@ import safetensors
 from flax import nnx
 from safetensors.numpy import save
 
-from ..errors import UserError, setting
+from ..errors import UserError, quoted, setting
 from ..extras import MissingPackage, needed_for
 from ..files import check_regular, is_partial, read_regular, replacing
 from ..models import Classifier, Spec, build
@@ -154,7 +154,7 @@ def _restore_file(file):
         fields = json.loads(metadata["classifier"])
         spec, model, written = _described(fields, FORMAT)
     except Exception as error:  # damaged metadata can fail in any way
-        raise CheckpointError(f"{file}: not a whole file of a classifier ({error}); {_REMEDY}") from error
+        raise CheckpointError(f"{file}: not a whole file of a classifier ({quoted(error)}); {_REMEDY}") from error
     variables = dict(_variables(model))
     try:
         with safetensors.safe_open(file, framework="numpy") as content:
@@ -163,7 +163,8 @@ def _restore_file(file):
             weights = {name: content.get_tensor(name) for name in variables}
         classifier = Classifier(spec, fill(model, _nested(weights)))
     except Exception as error:
-        raise CheckpointError(f"{file}: its weights are not those of a {spec.arch} ({error}); {_REMEDY}") from error
+        said = f"its weights are not those of a {spec.arch} ({quoted(error)})"
+        raise CheckpointError(f"{file}: {said}; {_REMEDY}") from error
     if classifier.fingerprint() != written:
         raise CheckpointError(f"{file}: its weights are not those that were written: their SHA-256 differs; {_REMEDY}")
     return classifier
@@ -234,14 +235,14 @@ def _restore_old(path):
     try:
         spec, model, _ = _described(json.loads(read_regular(file, _HEADER)), _OLD_FORMAT)
     except Exception as error:  # damaged metadata can fail in any way
-        raise CheckpointError(f"{file}: not the metadata of a classifier: {error}") from error
+        raise CheckpointError(f"{file}: not the metadata of a classifier: {quoted(error)}") from error
     try:
         classifier = Classifier(spec, fill(model, _restore_arrays(folder, nnx.to_pure_dict(nnx.state(model)))))
     except MissingPackage:
         raise
     except Exception as error:  # Orbax raises many kinds; each says what is missing or does not fit
         raise CheckpointError(
-            f"{folder}: cannot be restored as {spec.arch}; convert the checkpoint again. {error}"
+            f"{folder}: cannot be restored as {spec.arch}; convert the checkpoint again. {quoted(error)}"
         ) from error
     return classifier
 

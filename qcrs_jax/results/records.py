@@ -17,15 +17,14 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, quoted
 from ..extras import needed_for
-from ..files import read_regular
+from ..files import is_there, read_regular
 from . import sidecar as sidecars
 from .account import account
 from .rows import Row, Seconds, column, whole_number
@@ -247,7 +246,7 @@ def read_run(path: str | Path) -> Run:
         try:
             record = _parse({ours: row[theirs] for ours, theirs in columns.items()})
         except _NO_RESULT as error:
-            raise RecordsError(f"{path}, line {number}: not a result: {_short(error)}") from error
+            raise RecordsError(f"{path}, line {number}: not a result: {quoted(error)}") from error
         if record.idx in seen:
             raise RecordsError(f"{path}, line {number}: image {record.idx} is there twice")
         if trouble := _counting_trouble(record, sidecar.get("request", {})):
@@ -335,7 +334,7 @@ def read_rows(path: Path, needed: set[str], parse: Callable[[dict], Any], kind: 
         try:
             rows.append(parse(row))
         except _NO_RESULT as error:
-            raise RecordsError(f"{path}, line {number}: not a result: {_short(error)}") from error
+            raise RecordsError(f"{path}, line {number}: not a result: {quoted(error)}") from error
     return rows
 
 
@@ -354,7 +353,7 @@ def _read_table(path, kind):
         encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8"
         text = content.decode(encoding).replace("\ufeff", "")
     except UnicodeDecodeError as error:
-        raise RecordsError(f"{path}: cannot be read as a {kind}: {_short(error)}") from error
+        raise RecordsError(f"{path}: cannot be read as a {kind}: {quoted(error)}") from error
     lines = text.splitlines()
     header = _fields(lines[0].rstrip()) if lines else []
     if len(header) > MOST_COLUMNS or any(len(name) > LONGEST_NAME for name in header):
@@ -424,18 +423,15 @@ def read_sidecar(path: Path) -> dict:
 def whole_sidecar(path: Path) -> dict:
     """All that the sidecar of the results file `path` says; {} where there is none. Errors as of `read_sidecar`."""
     file = sidecar_path(path)
-    if not os.path.lexists(file):
-        return {}
+    try:
+        if not is_there(file):
+            return {}
+    except (OSError, ValueError) as error:  # ValueError: a name with a null character
+        raise RecordsError(f"{file}: cannot be read: {quoted(error)}") from error
     try:
         return sidecars.parse(read_regular(file, sidecars.LARGEST, RecordsError))
     except sidecars.Unfit as error:
-        raise RecordsError(f"{file}: not the sidecar of a run: {_short(error)}") from error
-
-
-def _short(error):
-    """An error in words that stand on a line, however long the text that it quotes is."""
-    said = str(error)
-    return said if len(said) <= 300 else f"{said[:300]}..."
+        raise RecordsError(f"{file}: not the sidecar of a run: {quoted(error)}") from error
 
 
 def _parse(row):
@@ -460,12 +456,20 @@ def _parse(row):
 
 def differences(before: dict, now: dict, where: tuple[str, str] = ("in the file", "now")) -> list[str]:
     """A line for each setting in which two requests, as JSON has them, differ; `where` tells where each is."""
-    before, now = _flat(before), _flat(now)
+    before, now = _flat(_seed_in_words(before)), _flat(_seed_in_words(now))
     return [
         f"{key}: {before.get(key)!r} {where[0]}, {now.get(key)!r} {where[1]}"
         for key in sorted({*before, *now})
         if before.get(key) != now.get(key)
     ]
+
+
+def _seed_in_words(request):
+    """A request whose seed, where it is a committed one, is told in one text."""
+    seed = request.get("seed")
+    if not isinstance(seed, dict):
+        return request
+    return {**request, "seed": f"committed, {seed.get('sha256')} of {seed.get('images')} images"}
 
 
 def checksum(path: Path) -> str:

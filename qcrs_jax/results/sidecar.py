@@ -106,6 +106,8 @@ def _check(value, rule, name):
     elif isinstance(rule, Nullable):
         if value is not None:
             _check(value, rule.rule, name)
+    elif isinstance(rule, Either):
+        _check(value, rule.of_objects if isinstance(value, dict) else rule.of_others, name)
     elif isinstance(rule, Several):
         if not isinstance(value, list) or len(value) > rule.most:
             raise Unfit(f"{name} is {_kind(value)}, and should be a list of at most {rule.most:,}")
@@ -142,6 +144,13 @@ class Several:
 
     def __init__(self, rule, most):
         self.rule, self.most = rule, most
+
+
+class Either:
+    """A value of one of two kinds: an object has the one rule, anything else the other."""
+
+    def __init__(self, of_objects, of_others):
+        self.of_objects, self.of_others = of_objects, of_others
 
 
 def whole(least: int, most: int) -> Callable[[Any], bool]:
@@ -194,6 +203,11 @@ def absent(value) -> bool:
     return False
 
 
+def sha256(value) -> bool:
+    """it should be 64 hexadecimal digits"""
+    return isinstance(value, str) and len(value) == 64 and not set(value) - set("0123456789abcdef")
+
+
 def file_name(value) -> bool:
     """it should be the name of a file in the same folder"""
     return (
@@ -212,6 +226,10 @@ _SHARE = number(0, 1)
 _COUNT = whole(1, SAMPLES)
 _NOTE = text(2000)
 _LEFT_OUT = Several(whole(0, IMAGES), 10**6)
+
+_CHOSEN = whole(0, 2**32 - 1)
+_SEED = Either({"sha256": Needed(sha256), "images": Needed(whole(1, IMAGES))}, _CHOSEN)
+"""A committed seed, or one that the user chose."""
 
 _SEARCH = {
     "method": Needed(one_of("cohen", "qcrs", "ddrs")),
@@ -270,7 +288,7 @@ _NUMBERS = {
     "n0": _COUNT,
     "n": _COUNT,
     "alpha": _ALPHA,
-    "seed": whole(0, 2**32 - 1),
+    "seed": _CHOSEN,
     "skip": whole(1, IMAGES),
     "stop_when_wrong": flag,
     "simultaneous": Nullable({"alpha": Needed(_ALPHA), "images": Needed(whole(1, IMAGES))}),
@@ -291,6 +309,7 @@ _REQUEST = {
     "stored_balls": _STORED_BALLS,
     **_NUMBERS,
     **_INPUTS,
+    "seed": _SEED,
 }
 
 _SETTINGS = {
@@ -319,7 +338,7 @@ _SETTINGS = {
         "stop": whole(-IMAGES, IMAGES),
         "shard": Nullable(Several(whole(1, IMAGES), 2)),
     },
-    "noise": {"seed": whole(0, 2**32 - 1), "prng": one_of("threefry", "rbg")},
+    "noise": {"seed": Nullable(_CHOSEN), "prng": one_of("threefry", "rbg")},
 }
 """What a run was started with, as far as it decides the results; `verify` opens it so."""
 
@@ -339,7 +358,14 @@ _SIDECAR = {
     "guarantee": text(5000),
     "account": text(5000),
     "request": Needed(_REQUEST),
-    "provenance": Needed({**_PROVENANCE, "settings": _SETTINGS, "stored_balls": {}}),
+    "provenance": Needed(
+        {
+            **_PROVENANCE,
+            "settings": _SETTINGS,
+            "stored_balls": {},
+            "other_seeds": Several({"file": Needed(file_name), "seed": Needed(_SEED)}, 100),
+        }
+    ),
     "owner": text(64),
     "left_out": _LEFT_OUT,
     "sha256": text(64),

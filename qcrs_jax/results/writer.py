@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..errors import setting, text_of
-from ..files import lock, replacing, writing
+from ..files import is_there, lock, replacing, writing
 from . import sidecar
 from .records import (
     COLUMNS,
@@ -27,6 +27,7 @@ from .records import (
     sidecar_path,
     whole_sidecar,
 )
+from .seeds import is_chosen, is_committed
 
 
 class Writer:
@@ -118,7 +119,8 @@ class Writer:
         if changed := differences(content["request"], request):
             raise RecordsError(
                 f"{path}: holds results of another configuration; nothing is appended to it. Choose another file or "
-                "move it away. Different are\n  " + "\n  ".join(map(_with_setting, changed))
+                "move it away. Different are\n  "
+                + "\n  ".join([*map(_with_setting, changed), *_about_the_seed(content["request"], request)])
             )
         if content.get("sha256") not in (None, checksum(path)):
             raise RecordsError(
@@ -158,9 +160,9 @@ class Writer:
     def _write(self, text):
         """Appends all of `text` or, when that fails, none of it."""
         self._check_owner()
-        end = os.fstat(self._file.fileno()).st_size
         rest = memoryview(text.encode())
         with _writing(self._path):
+            end = os.fstat(self._file.fileno()).st_size
             try:
                 while rest:
                     rest = rest[self._file.write(rest) :]
@@ -189,6 +191,17 @@ def _with_setting(difference):
     name, _, rest = difference.partition(": ")
     own = "." not in name or name.startswith(("search.", "estimate."))
     return f"{setting(name)}: {rest}" if own else difference
+
+
+def _about_the_seed(before, now):
+    """Yields how a run goes on with the seed of its file, where that is of another kind or of other images."""
+    if is_chosen(before) and is_committed(now):
+        yield f"The run was begun with a chosen seed; {setting('seed')} {before['seed']} goes on with it"
+    elif is_committed(before) and is_committed(now) and before["seed"]["images"] != now["seed"]["images"]:
+        yield (
+            f"A committed seed is of all images of its run, which cannot be extended. A run that is begun with "
+            f"{setting('seed')} can"
+        )
 
 
 class Preview:
@@ -274,7 +287,7 @@ def check_new(path: str | Path, request: dict | None = None) -> None:
     path = Path(path)
     for file in (path, sidecar_path(path)):
         with _writing(path):
-            exists = os.path.lexists(file)
+            exists = is_there(file)
         if exists and not (file != path and request is not None and _asks(path, request)):
             raise RecordsError(f"{file}: exists, and is not replaced; choose another file, or move it away")
 

@@ -142,7 +142,7 @@ def test_samples_of_no_class_are_told_of(here):
     for name, tensor in content["net"].items():  # some of the largest logits of a copy leave the range of float32
         tensor *= {"fc1": 1e20, "fc2": 1e20 * 0.545}.get(name[:3], 1) if name != "fc2.bias" else 0
     torch.save(content, here / "lenet.pth")
-    flags = "--method cohen --dataset npz --data_dir data.npz --sigma 0.25 --N 200 --N0 20 --max 2".split()
+    flags = "--method cohen --dataset npz --data_dir data.npz --sigma 0.25 --N 200 --N0 20 --max 2 --seed 0".split()
     done = qcrs_jax("certify", "lenet.pth", "r.tsv", *flags, cwd=here)
     missing = [220 - sum(r.counts0) - sum(r.counts) for r in read_run(here / "r.tsv").records]
     assert min(missing) > 20 and max(missing) < 200

@@ -13,7 +13,7 @@ from qcrs_jax.results.records import RecordsError
 from qcrs_jax.results.writer import Writer
 
 FLAGS = ["--dataset", "npz", "--data_dir", str(demo.IMAGES), "--sigma", "0.25", "--skip", "2", "--max", "6"]
-FLAGS += "--sigmas 0.1 0.8 4 --curve_n 100".split()
+FLAGS += "--sigmas 0.1 0.8 4 --curve_n 100 --seed 0".split()
 
 
 def curve(path, *more):

@@ -1,12 +1,15 @@
 """Kills what writes results, again and again at random moments, and checks that nothing is lost, doubled or torn.
 
     python tests/helpers/kill_runs.py writer 120     a process that only writes lines, one after another
+    python tests/helpers/kill_runs.py files 100      processes that write whole files, again and again
+    python tests/helpers/kill_runs.py classifier 20  processes that replace a converted classifier, again and again
     python tests/helpers/kill_runs.py run 100        `qcrs-jax certify`, on images of the package; some minutes
 
 Whenever the work is finished it is compared with what an unbroken one writes, and begun again.
 """
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -20,8 +23,9 @@ from pathlib import Path
 from places import ROOT
 from requests_made import certificates
 
+from qcrs_jax.files import is_partial, write_text
 from qcrs_jax.results.records import Record, read_run, sidecar_path
-from qcrs_jax.results.writer import Writer
+from qcrs_jax.results.writer import Writer, write_run
 
 REQUEST = certificates() | {"n": 100, "n0": 10}
 RECORDS = [Record(i, 1, 1, 0.1 + i / 3, True, 0.25, 2 / 3, 0.0, 0, (0, 10), (1, 99)) for i in range(40)]
@@ -32,7 +36,8 @@ def cut(path: Path, text: str) -> None:
     path.write_text(text)
     sidecar = sidecar_path(path)
     content = json.loads(sidecar.read_text())
-    sidecar.write_text(json.dumps({"request": content["request"], "provenance": content["provenance"]}))
+    kept = {name: content[name] for name in ("format", "request", "provenance") if name in content}
+    sidecar.write_text(json.dumps(kept))
 
 
 def lines(path: Path) -> list[list[str]]:
@@ -93,6 +98,106 @@ def kill_writers(kills: int, folder: Path) -> None:
     print(f"{killed} writers killed; {finished + 1} times the file was finished, and was that of an unbroken one")
 
 
+def kill_while(kills: int, work, check) -> None:
+    """Kills as many processes of `work`, a function that goes on for ever, each once it has told the pipe it is given.
+
+    check: is called after each kill.
+    """
+    for _ in range(kills):
+        reads, writes = os.pipe()
+        if (child := os.fork()) == 0:
+            try:
+                os.close(reads)
+                work(writes)
+            finally:
+                os._exit(1)
+        os.close(writes)
+        assert os.read(reads, 1) == b".", "it ended before it was killed"
+        time.sleep(random.uniform(0, 0.05))
+        os.kill(child, signal.SIGKILL)
+        assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
+        os.close(reads)
+        check()
+
+
+def only_partial(folder: Path, *names: str) -> list[Path]:
+    """What is in `folder` beside `names`, all of which writes that were cut off have left."""
+    others = [file for file in folder.iterdir() if file.name not in names]
+    assert all(is_partial(file.name) for file in others), others
+    return others
+
+
+def kill_file_writers(kills: int, folder: Path) -> None:
+    """Kills processes that replace a file, and such that write a whole run to a new one."""
+    texts, left = ("a" * 3_000_000, "b" * 2_000_000), 0
+
+    def replace(pipe):
+        for turn in itertools.count():
+            write_text(folder / "table.md", texts[turn % 2])
+            os.write(pipe, b"." * (turn == 0))
+
+    def check_text():
+        nonlocal left
+        assert (folder / "table.md").read_text() in texts, "the file is not whole"
+        for file in only_partial(folder, "table.md"):
+            left += 1
+            file.unlink()
+
+    kill_while(kills, replace, check_text)
+    (folder / "table.md").unlink()
+
+    def write_new(pipe):
+        os.write(pipe, b".")
+        for turn in itertools.count():
+            write_run(folder / f"{os.getpid()}-{turn}.tsv", RECORDS, REQUEST, {})
+
+    def check_runs():
+        nonlocal left
+        for file in folder.iterdir():
+            if file.name.endswith(".tsv.json") and not file.with_suffix("").exists():
+                write_run(file.with_suffix(""), RECORDS, REQUEST, {})  # the same command goes on
+                left += 1
+            if is_partial(file.name):
+                left += 1
+                file.unlink()
+        files = [file for file in folder.iterdir() if file.suffix == ".tsv"]
+        for file in random.sample(files, min(5, len(files))):
+            assert read_run(file).records == RECORDS
+        for file in folder.iterdir():
+            file.unlink()
+
+    kill_while(kills, write_new, check_runs)
+    print(f"{2 * kills} processes killed that wrote whole files: none was torn, {left} were cut off")
+
+
+def kill_conversions(kills: int, folder: Path) -> None:
+    """Kills processes that replace a classifier by another; whoever opens it finds the one or the other, whole."""
+    from safetensors.numpy import load_file
+
+    from qcrs_jax.models import Classifier, Spec, build
+    from qcrs_jax.models.checkpoint import FILE, save_classifier
+
+    def weights(name):
+        return {key: value.tobytes() for key, value in load_file(folder / name / FILE).items()}
+
+    def save(pipe):
+        spec = Spec("lenet", 10, (28, 28, 1), (0.0,), (1.0,))
+        nets = [Classifier(spec, build(spec, seed)) for seed in (0, 1)]
+        for net, name in zip(nets, ("one", "other")):
+            save_classifier(net, folder / name, overwrite=True)
+        for turn in itertools.count():
+            save_classifier(nets[turn % 2], folder / "net", overwrite=True)
+            os.write(pipe, b"." * (turn == 0))
+
+    def check():
+        whole = [weights(name) for name in ("one", "other")]
+        assert whole[0] != whole[1] and weights("net") in whole, "the classifier is not whole"
+        only_partial(folder / "net", FILE)
+
+    kill_while(kills, save, check)
+    print(f"{kills} processes killed that replaced a classifier: it was whole each time")
+
+
 def kill_runs(kills: int, command: list[str], folder: Path, signals=(signal.SIGKILL,)) -> None:
     """Kills as many runs of `command`, to which the results file is added; each goes on where the last one ended."""
 
@@ -137,7 +242,7 @@ def kill_runs(kills: int, command: list[str], folder: Path, signals=(signal.SIGK
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["writer", "run"])
+    parser.add_argument("what", choices=["writer", "files", "classifier", "run"])
     parser.add_argument("kills", type=int)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -145,6 +250,10 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as name:
         if args.what == "writer":
             kill_writers(args.kills, Path(name))
+        elif args.what == "files":
+            kill_file_writers(args.kills, Path(name))
+        elif args.what == "classifier":
+            kill_conversions(args.kills, Path(name))
         else:
             images = ROOT / "experiments" / "assets" / "fashion_mnist_test_500.npz"
             words = f"certify zoo:fashion_mnist-lenet-sigma0.25 --dataset npz --data_dir {images} --sigma 0.25 --N 500"

@@ -16,7 +16,7 @@ from qcrs_jax.results.records import read_run
 PROGRAM = str(Path(sys.executable).with_name("qcrs-jax"))
 
 
-SMALL = "--dataset npz --data_dir data.npz --sigma 0.25 --N 200 --N0 20 --gradient_n 50".split()
+SMALL = "--dataset npz --data_dir data.npz --sigma 0.25 --N 200 --N0 20 --gradient_n 50 --seed 0".split()
 
 
 PUBLISHED = {
@@ -81,7 +81,7 @@ def fill(root, inputs):
     return root
 
 
-PREDICT = "--dataset npz --data_dir data.npz --sigma 0.25".split()
+PREDICT = "--dataset npz --data_dir data.npz --sigma 0.25 --seed 0".split()
 
 
 COHEN_FORMAT = "idx\tlabel\tpredict\tradius\tcorrect\ttime\n{}"

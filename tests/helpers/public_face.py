@@ -88,6 +88,8 @@ def schema(rule, name="", words=()) -> list[str]:
     while hasattr(rule, "rule"):  # what stands around a rule: Needed, Nullable, Several, and others like them
         more = ", ".join(f"{key} {value}" for key, value in vars(rule).items() if key != "rule")
         words, rule = (*words, type(rule).__name__.lower() + (f" ({more})" if more else "")), rule.rule
+    if isinstance(rule, sidecar.Either):
+        return schema(rule.of_others, name, (*words, "either")) + schema(rule.of_objects, name, (*words, "or"))
     if isinstance(rule, dict):
         own = [f"    {name}: {', '.join((*words, 'an object'))}"] if name else []
         return own + [line for key, inner in rule.items() for line in schema(inner, f"{name}.{key}".lstrip("."))]

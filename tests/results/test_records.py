@@ -9,14 +9,12 @@ import json
 import math
 import os
 import resource
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from places import HELPERS, SHARED
+from places import SHARED
 from records_made import make_record
 from requests_made import certificates
 
@@ -131,15 +129,6 @@ def test_a_file_torn_at_any_byte_is_completed_to_the_same_bytes(tmp_path):
                 if record.idx not in done:
                     writer.write(record)
         assert path.read_bytes() == whole
-
-
-@pytest.mark.slow
-def test_writers_killed_at_random_moments_leave_what_an_unbroken_one_does():
-    # In a process of its own, without the threads of JAX, which must not be forked.
-    command = [sys.executable, HELPERS / "kill_runs.py", "writer", "150"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("150 writers killed")
 
 
 def test_a_full_disk_is_told_and_takes_nothing_that_was_written(tmp_path):

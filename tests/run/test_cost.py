@@ -22,7 +22,7 @@ from qcrs_jax.results.writer import Preview, Writer
 from qcrs_jax.sampling.devices import first_call
 
 ZOO = "zoo:fashion_mnist-lenet-sigma0.25"
-SMALL = f"--dataset npz --data_dir {IMAGES} --sigma 0.25 --N 200 --N0 20 --gradient_n 50".split()
+SMALL = f"--dataset npz --data_dir {IMAGES} --sigma 0.25 --N 200 --N0 20 --gradient_n 50 --seed 0".split()
 THREE = ["--max", "3", "--images", "1"]
 
 compiled = []

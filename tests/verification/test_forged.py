@@ -32,7 +32,7 @@ def made(tmp_path_factory):
         image.save(root / "images" / "0" / f"{level}.png")
     (root / "images" / "0" / "1.png").write_bytes(b"no image")
     flags = f"--dataset folder --data_dir {root / 'images'} --sigma 0.25 --N0 10 --N 60 --method cohen --on_error skip"
-    assert cli.main(["certify", COMMAND, str(root / "r.tsv"), *flags.split()]) == 0
+    assert cli.main(["certify", COMMAND, str(root / "r.tsv"), *flags.split(), "--seed", "0"]) == 0
     return root
 
 
@@ -383,3 +383,12 @@ def test_what_memory_makes_says_how_many_images_were_left_out(run, capsys, made)
     del content["request"]["stored_balls"]["left_out"]
     write(path, content)
     assert verify(path, capsys, "--recount", "all")[0] == 2
+
+
+def test_a_request_that_lacks_one_of_its_fields_is_told_in_one_message(run, capsys):
+    content = read(run)
+    for name in content["request"]:
+        sum_up(run, {**content, "request": {key: value for key, value in content["request"].items() if key != name}})
+        status, text = verify(run, capsys, "--recount", 0)
+        assert status == 2 or name in ("platform", "dtype"), text
+        assert cli.main(["table", str(run)]) in (0, None, 2)

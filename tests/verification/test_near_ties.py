@@ -13,6 +13,7 @@ from qcrs_jax.experiments.verification.near_ties import (
     compare_points,
     leaning,
     moved,
+    of_fewer_samples,
 )
 from qcrs_jax.results.records import Record
 
@@ -111,3 +112,14 @@ def test_curves_and_pilots():
     assert not compare_pilots(pilot, dataclasses.replace(pilot, mean=2.01)).troubles
     assert compare_pilots(pilot, dataclasses.replace(pilot, mean=2.3)).troubles
     assert compare_pilots(pilot, dataclasses.replace(pilot, selected=4)).troubles
+
+
+def test_lines_of_fewer_samples_than_the_sidecar_says():
+    request = {"n0": 101, "n": 10_000}
+    one, there = record((9_999, 1, 0)), record((9_999, 1, 0), counts0=(96, 5, 0))
+    result = compare_certificates(one, there, never, request)
+    assert result.missing == 1 and not result.troubles  # of one line that may be
+    assert "are of fewer samples than the sidecar says" in of_fewer_samples([1, 2, 1])
+    assert of_fewer_samples([1, 0, 1]) is None and of_fewer_samples([]) is None and of_fewer_samples([-1, -2]) is None
+    points = [Point(0, 0, 0.25, (990, 10))], [Point(0, 0, 0.25, (991, 10))]
+    assert compare_points(*points, 1001).missing == 1

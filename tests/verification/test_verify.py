@@ -25,7 +25,7 @@ KINDS = {
     "ddrs": "certify --method ddrs --ddrs_steps 2 --ddrs_draws 20",
     "bfloat16": "certify --search bayesian --gradient_n 30 --evaluations 3 --dtype bfloat16 --prng rbg",
     "shard": "certify --method cohen --shard 1/2",
-    "predict": "predict",
+    "predict": "predict --seed 0",
     "curve": "curve --sigmas 0.1 0.5 3 --curve_n 50",
 }
 
@@ -37,7 +37,7 @@ def runs(tmp_path_factory):
         command, *flags = words.split()
         data = DATA[:-2] if command == "curve" else DATA
         if name == "predict":  # and is extended below
-            assert cli.main([command, COMMAND, str(root / f"{name}.tsv"), *data, "--max", "200"]) == 0
+            assert cli.main([command, COMMAND, str(root / f"{name}.tsv"), *data, "--seed", "0", "--max", "200"]) == 0
         assert cli.main([command, COMMAND, str(root / f"{name}.tsv"), *data, *flags]) == 0
     return root
 
@@ -133,7 +133,7 @@ def test_what_no_count_tells(copies, capsys, name, changes, message):
     "part, key, value, message",
     [
         ("request", "alpha", 0.01, "by its counts"),
-        ("request", "seed", 1, "seed: 1 in the sidecar, 0 by the inputs"),
+        ("request", "seed", 1, "seed: 1 in the sidecar, 'committed, "),
         ("request", "classifier", {"weights_sha256": "0"}, "classifier.weights_sha256: '0' in the sidecar"),
         ("request", "noise", "coins", "noise: 'coins' in the sidecar"),
         ("account", None, "No certificate ever fails.", "what it says of the guarantee"),
@@ -189,7 +189,7 @@ def test_an_image_that_was_replaced_by_one_of_the_same_size(tmp_path, capsys):
         image = Image.fromarray(np.full((28, 28), 80 * level, np.uint8))
         image.save(tmp_path / "images" / "0" / f"{level}.png", compress_level=0)
     path, first = tmp_path / "r.tsv", tmp_path / "images" / "0" / "0.png"
-    flags = f"--dataset folder --data_dir {tmp_path / 'images'} --sigma 0.25 --N 300 --method cohen".split()
+    flags = f"--dataset folder --data_dir {tmp_path / 'images'} --sigma 0.25 --N 300 --method cohen --seed 0".split()
     command = ["certify", COMMAND, str(path), *flags, "--max"]
     assert cli.main([*command, "1"]) == cli.main([*command, "2"]) == 0
     assert verify(path, capsys)[0] == 0
@@ -295,7 +295,7 @@ def test_what_was_done_and_how_surely_it_finds_a_forged_line(copies, capsys):
     )
     assert "chosen by seed 7, which was given, of --recount_seed" in text and "does not hold" in text
     assert "QCRS golden, sigma 0.25 in a bracket of 0.1 to 0.6, N0 = 100, N = 300, alpha = 0.001" in text
-    assert "images 0, 100, ... of fashion_mnist_test_500 (test), seed 0, network lenet, weights" in text
+    assert "images 0, 100, ... of fashion_mnist_test_500 (test), committed seed " in text
     assert (
         "--recount all takes about" in text
         and "consistent: its 3 lines agree with their counts; 1 of them were drawn again; a single forged" in text

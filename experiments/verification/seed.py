@@ -1,0 +1,36 @@
+"""`qcrs-jax verify`: the seed of a file. Whether it is the one that its request commits to, and of which images."""
+
+from collections.abc import Iterable, Iterator
+
+from qcrs_jax.results.seeds import committed, is_chosen, is_committed, text
+
+
+def check_seed(sidecar: dict, indices: Iterable[int], troubles: list) -> Iterator[str]:
+    """Yields what is known of the seed of a file with lines of `indices`; appends to `troubles` what is wrong."""
+    request = sidecar["request"]
+    if is_chosen(request):
+        yield f"{text(request['seed'])} was chosen by the user: nothing shows that no other was tried before"
+    if is_committed(request):
+        images = request["seed"]["images"]
+        if request["seed"] != committed(request, images):
+            troubles.append("seed: it is not the hash of what the sidecar says was asked")
+            return
+        troubles += _image_troubles(sidecar, set(indices), images)
+        hashed = f"the hash of the request, the weights, the data and the {images} images"
+        yield f"committed seed {request['seed']['sha256']}: {hashed}"
+    for other in sidecar["provenance"].get("other_seeds", ()):
+        yield f"it was begun beside {other['file']}, which asked the same with {text(other['seed'])}"
+
+
+def _image_troubles(sidecar, here, images):
+    """What is wrong with the images of a file, which its committed seed is of."""
+    request = sidecar["request"]
+    skip, shard = request["skip"], request.get("shard", {"part": 1, "of": 1})
+    due = range(0, images * skip, skip)[shard["part"] - 1 :: shard["of"]]
+    if shard.get("images", images) != images:
+        yield f"seed: it is of {images} images, and the shard of {shard['images']}"
+    if strays := sorted(index for index in here if index not in due):
+        yield f"image {strays[0]}: is none of the {images} images that the seed is of"
+    known = sum(index in due for index in here.union(sidecar.get("left_out", ())))
+    if "sha256" in sidecar and (missing := len(due) - known):
+        yield f"{missing} of the {len(due)} images that the seed is of are missing"
