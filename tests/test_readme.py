@@ -24,6 +24,7 @@ OTHERS = {
     *("--gpus-per-task", "--ntasks-per-node"),  # of Slurm
     "--xla_jf_bf16_propagation",
     *("--pack-images", "--parts", "--write-reference"),  # of the check of a GPU
+    *("--data-binary", "--bundle", "--certificate-identity", "--certificate-oidc-issuer"),  # of curl and cosign
 }
 """Flags of other programs."""
 
