@@ -49,6 +49,17 @@ def machine() -> str:
     )
 
 
+def _on_the_grid(image, sigma, copies):
+    """Noisy copies of an image whose noise is on the grid."""
+    import jax
+    import jax.numpy as jnp
+
+    from qcrs_jax.sampling.smoothing import GridGaussian
+
+    noise = GridGaussian()
+    return noise.add(image, noise.level(sigma), jax.random.key(0), jnp.arange(copies))
+
+
 def exact(part: Part) -> None:
     """Noise and counts of a classifier that does not round: the device's equal the CPU's."""
     import jax
@@ -72,6 +83,15 @@ def exact(part: Part) -> None:
                  f"the others are at most {apart:.3g} apart.")  # fmt: skip
         part.expect(apart < 1e-5, f"noise differs by {apart:.3g} from the CPU's")
         part.expect(bool((np.sign(noise[0]) == np.sign(noise[1])).all()), "a noise number has another sign")
+        on_grid = []
+        for one in (device, cpu):
+            with jax.default_device(one):
+                add = jax.jit(functools.partial(_on_the_grid, copies=len(copies)))
+                on_grid.append(np.asarray(add(jnp.full((32, 32, 3), 0.4), jnp.float32(0.25))))
+        unequal = int((on_grid[0].view(np.int32) != on_grid[1].view(np.int32)).sum())
+        part.numbers["noise on the grid"] = {"unequal": unequal, "numbers": on_grid[0].size}
+        part.say(f"Noisy images on the grid: {unequal} of {on_grid[0].size:,} numbers are not the CPU's, bit by bit.")
+        part.expect(unequal == 0, f"{unequal} numbers of noisy images on the grid are not the CPU's")
     rows, cases = [], [(512, 1)] if part.quick else [(512, 1), (2048, 1), (96, 1), (2048, 4)]
     for batch, images in cases:
         found = reference.exact_counts(device, batch, images)
