@@ -22,6 +22,7 @@ from .experiments.run.library import read_results as read_results
 from .experiments.run.library import run as run
 from .experiments.run.library import verify as verify
 from .models.checkpoint import save_classifier as save_classifier
+from .sampling.classifiers import NoiseConditional as NoiseConditional
 from .sampling.counts import sample_counts as sample_counts
 from .sampling.smoothing import Gaussian as Gaussian
 from .sampling.smoothing import GridGaussian as GridGaussian

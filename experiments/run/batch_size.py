@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from qcrs_jax import predict
 from qcrs_jax.machine import usable_memory
+from qcrs_jax.sampling.classifiers import apply
 
 from .full_card import memory_is_full
 
@@ -66,5 +67,5 @@ def _rate(classify, image_shape, devices, size):
 def _bytes_per_image(classify, image_shape):
     """Bytes of the activations of one image."""
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    program = jax.jit(lambda classify, images: classify(images)).lower(classify, image).compile()
+    program = jax.jit(apply).lower(classify, image, jnp.float32(1)).compile()
     return max(1, program.memory_analysis().temp_size_in_bytes)

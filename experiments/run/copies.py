@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
+from qcrs_jax.sampling.classifiers import apply, as_pytree
 from qcrs_jax.sampling.devices import DEVICES, over_images
 from qcrs_jax.sampling.noise import gaussian_noise
 from qcrs_jax.sampling.streams import CURVE
@@ -28,7 +29,7 @@ def pairs_of_classes(
         image: (h, w, c), in [0, 1].
         batch_size: copies per forward pass of a device; changes nothing.
     """
-    both = Partial(_both, _as_pytree(one), _as_pytree(other))
+    both = Partial(_both, as_pytree(one), as_pytree(other))
     step = batch_size * len(devices)
     turns = min(-(-n // step), -(-AT_ONCE // step))
     for first in range(0, n, turns * step):
@@ -38,12 +39,8 @@ def pairs_of_classes(
         yield np.asarray(pairs).reshape(-1, 2)[: n - first]
 
 
-def _as_pytree(classify):
-    return classify if isinstance(classify, Partial) else Partial(classify)
-
-
-def _both(one, other, images):
-    logits = one(images), other(images)
+def _both(one, other, images, sigma):
+    logits = apply(one, images, sigma), apply(other, images, sigma)
     finite = functools.reduce(jnp.logical_and, (jnp.isfinite(of).all(axis=-1) for of in logits))
     classes = jnp.stack([of.argmax(axis=-1) for of in logits], axis=-1)
     return jnp.where(finite[:, None], classes, -1).astype(jnp.int32)
@@ -55,6 +52,6 @@ def _draw(both, image, key, sigma, places, batch_size, devices):
     device = jax.lax.axis_index(DEVICES)
 
     def classes(places):
-        return both(image + sigma * gaussian_noise(stream, places[device], image.shape))
+        return both(image + sigma * gaussian_noise(stream, places[device], image.shape), sigma)
 
     return jax.lax.all_gather(jax.lax.map(classes, places), DEVICES, axis=1)

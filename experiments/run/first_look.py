@@ -13,6 +13,7 @@ from scipy import special
 from scipy.optimize import linear_sum_assignment
 
 from qcrs_jax.errors import UserError
+from qcrs_jax.sampling.classifiers import apply
 
 IMAGES = 50
 EACH = 5  # images of one class, where there are so many: fewer tell nothing of a permutation
@@ -109,7 +110,7 @@ def predictions(inputs, images, sigma: float = 0.0):
 
     -1 where a logit is not finite.
     """
-    copies = COPIES if sigma else 1
+    copies, level = COPIES if sigma else 1, np.float32(max(sigma, 1e-3))  # what one that knows the noise is told
     rng = np.random.default_rng(0)
     batch = min(inputs.batch, IMAGES)
     shares, total = _shares(), 0.0
@@ -117,7 +118,8 @@ def predictions(inputs, images, sigma: float = 0.0):
         noisy = images + np.float32(sigma) * rng.standard_normal(images.shape, np.float32) if sigma else images
         padded = np.concatenate([noisy, np.zeros((-len(noisy) % batch, *noisy.shape[1:]), np.float32)])
         parts = [
-            np.asarray(shares(inputs.classifier.classify, padded[i : i + batch])) for i in range(0, len(padded), batch)
+            np.asarray(shares(inputs.classifier.classify, padded[i : i + batch], level))
+            for i in range(0, len(padded), batch)
         ]
         total = total + np.concatenate(parts)[: len(images)]
     return np.where(np.isfinite(total).all(axis=1), total.argmax(axis=1), -1)
@@ -125,7 +127,7 @@ def predictions(inputs, images, sigma: float = 0.0):
 
 @functools.cache
 def _shares():
-    return jax.jit(lambda classify, images: jax.nn.softmax(classify(images), axis=-1))
+    return jax.jit(lambda classify, images, sigma: jax.nn.softmax(apply(classify, images, sigma), axis=-1))
 
 
 def near_chance(right: int, images: int, classes: int) -> bool:

@@ -22,7 +22,7 @@ import numpy as np
 
 from qcrs_jax.errors import UserError, setting
 from qcrs_jax.models import Spec
-from qcrs_jax.sampling.counts import as_pytree, num_classes
+from qcrs_jax.sampling.classifiers import apply, as_pytree, num_classes
 
 PYTHON = "python:"  # before the name of a function in a file, in place of a checkpoint
 
@@ -137,8 +137,8 @@ def _module(path, checkpoint):
 
 def _constants(classify, image_shape):
     """The arrays that are not leaves of `classify`, which its program has as constants."""
-    program = jax.make_jaxpr(lambda classify, images: classify(images))(
-        classify, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    program = jax.make_jaxpr(apply)(
+        classify, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32), jax.ShapeDtypeStruct((), jnp.float32)
     )
     return list(_of_program(program))
 

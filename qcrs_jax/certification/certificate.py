@@ -25,7 +25,8 @@ from ..checks import (
     whole_number,
 )
 from ..errors import SettingError
-from ..sampling.counts import Classifier, as_pytree, default_batch_size
+from ..sampling.classifiers import Classifier, as_pytree
+from ..sampling.counts import default_batch_size
 from ..sampling.devices import Device
 from ..sampling.smoothing import GAUSSIAN, Noise, check_largest, check_noise
 from ..sampling.streams import uniform_words
@@ -63,7 +64,8 @@ def certify(
 
     Args:
         classify: images (batch, h, w, c) in [0, 1] to logits (batch, num_classes), jit-compatible, normalisation
-            inside. Weights bound with `jax.tree_util.Partial` are passed as arguments of the compiled program.
+            inside; or a `NoiseConditional`, which is told sigma as well. Weights bound with `jax.tree_util.Partial` are
+            passed as arguments of the compiled program.
         images: one image (h, w, c) of floats in `value_range`, or several (m, h, w, c), which are then certified
             together under vmap.
         sigma: the noise level, or one for each image; with `search`, the one the classifier was trained at, where the

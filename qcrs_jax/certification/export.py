@@ -8,7 +8,8 @@ from jax import export
 
 from ..checks import check_execution, instance_of, whole_number
 from ..errors import SettingError
-from ..sampling.counts import Classifier, as_pytree, default_batch_size
+from ..sampling.classifiers import Classifier, as_pytree
+from ..sampling.counts import default_batch_size
 from ..sampling.smoothing import GAUSSIAN, Noise
 from ..search import FixedSigma, Search
 from .certificate import check_request

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
-from ..sampling.counts import Votes, no_votes, num_classes, sample_votes
+from ..sampling.classifiers import num_classes
+from ..sampling.counts import Votes, no_votes, sample_votes
 from ..sampling.devices import DEVICES, Call, any_image, over_images
 from ..sampling.streams import CURVE, END, ESTIMATION, SEARCH, SELECTION, stream
 from ..search import Query

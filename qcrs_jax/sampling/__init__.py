@@ -4,6 +4,7 @@ noise.py       random words, a function of (key, number of the sample), and norm
 smoothing.py   noises: what is added to an image, and the radii that it certifies
 thresholds.py  where a rounded normal number changes, in whole numbers
 streams.py     the random streams of an image, one for each stage
+classifiers.py functions of images, or of images and their noise
 counts.py      the one hot loop: class counts of noisy copies
 devices.py     many devices of many hosts, images in step
 """

@@ -5,21 +5,18 @@ size, up to floating-point ties of the network itself, nor do the sums of soft v
 """
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from ..checks import UNIT, ValueRange, as_images, as_key, check_sigma
 from ..errors import SettingError
+from .classifiers import Classifier, as_pytree, logits_of, num_classes
 from .smoothing import GAUSSIAN, Noise, check_noise
-
-Classifier = Callable[[Float[Array, "batch h w c"]], Float[Array, "batch num_classes"]]
 
 _DIGIT = 15
 SOFT_ONE = 2**_DIGIT  # a whole soft vote, in the units that are counted
@@ -63,38 +60,6 @@ def default_pass(image_shape: tuple[int, ...], platform: str) -> tuple[int, int]
     return (512, 2048) if small else (256, 512)
 
 
-def num_classes(classify: Classifier, image_shape: tuple[int, ...]) -> int:
-    """The number of classes `classify` tells apart on images of shape (h, w, c).
-
-    Raises:
-        ValueError: `classify` does not map (1, h, w, c) images to (1, num_classes) logits.
-    """
-    logits = jax.eval_shape(classify, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))
-    if not hasattr(logits, "shape") or len(logits.shape) != 2 or logits.shape[0] != 1 or logits.shape[1] < 2:
-        raise ValueError(
-            f"classify must map images (batch, h, w, c) to logits (batch, num_classes) of 2 or more classes; for shape "
-            f"{(1, *image_shape)} it gave {jax.tree.map(lambda a: a.shape, logits)}"
-        )
-    return logits.shape[1]
-
-
-def logits_of(
-    classify: Classifier, images: Float[Array, "batch h w c"], classes: int
-) -> Float[Array, "batch num_classes"]:
-    """The logits of each of `images`.
-
-    Raises:
-        ValueError: `classify` gives another number of them, which would be counted for copies that it never saw.
-    """
-    logits = classify(images)
-    if logits.shape != (len(images), classes):
-        raise ValueError(
-            f"classify must return logits of shape {(len(images), classes)} for {len(images)} images, one row for "
-            f"each; it returned {logits.shape}"
-        )
-    return logits
-
-
 def sample_counts(
     classify: Classifier,
     image: Float[Array | np.ndarray, "h w c"],
@@ -136,7 +101,7 @@ def sample_votes(
     to n, less the copies with a logit that is not finite: those belong to no class and help no certificate.
 
     Args:
-        classify: images in [0, 1] with noise added, not clipped, to logits.
+        classify: images in [0, 1] with noise added, not clipped, to logits; a `NoiseConditional` is told sigma.
         image: one image in [0, 1].
         sigma: standard deviation of the noise, in the image's units.
         key: a threefry key, JAX's default, or one of rbg; the same key gives the same random numbers at every sigma.
@@ -158,7 +123,8 @@ def sample_votes(
 
     def add_batch(i, votes):
         place = (i * devices + device) * batch_size + jnp.arange(batch_size)
-        logits = logits_of(classify, noise.add(image, level, key, first + place), classes.size)
+        noisy = noise.add(image, level, key, first + place)
+        logits = logits_of(classify, noisy, sigma, classes.size)
         valid = possible & (place < n) & jnp.isfinite(logits).all(axis=-1)
         digits = votes.digits
         if beta is not None:
@@ -212,8 +178,3 @@ def soft_sums(digits: Int[Array | np.ndarray, "*m 2 3 num_classes"]):
     digits = np.asarray(digits, np.int64)
     totals = digits[..., 0, :, :] * SOFT_ONE + digits[..., 1, :, :]
     return totals[..., 0, :], totals[..., 1, :] + totals[..., 2, :] * SOFT_ONE
-
-
-def as_pytree(classify: Classifier) -> Partial:
-    """`classify` as a pytree, so that weights bound by `jax.tree_util.Partial` are arguments, not constants."""
-    return classify if isinstance(classify, Partial) else Partial(classify)

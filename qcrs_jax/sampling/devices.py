@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool
 
 from ..errors import UserError, setting
 from ..machine import cores, own_cards, usable_cpus
+from .classifiers import NoiseConditional
 
 if TYPE_CHECKING:
     Device = Any  # jaxlib, whose class it is, has no types
@@ -127,21 +128,33 @@ def _on_each(function, devices):
 
 
 @jax.custom_batching.custom_vmap
-def _one_batch(classify, images):
-    """`classify(images)`; under vmap over several images their copies become one batch.
+def _one_batch(function, inputs):
+    """`function(*inputs)`; under vmap over several images their copies become one batch.
 
     A TPU's compiler would keep them apart in all but the convolutions, which takes more than twice the time.
     """
-    return classify(images)
+    return function(*inputs)
 
 
 @_one_batch.def_vmap
-def _of_several(several, mapped, classify, images):
-    if not mapped[1] or any(jax.tree.leaves(mapped[0])):  # a vmap of the caller's, over classifiers
+def _of_several(several, mapped, function, inputs):
+    if not mapped[1][0] or any(jax.tree.leaves(mapped[0])):  # a vmap of the caller's, over classifiers
         axes = jax.tree.map(lambda is_mapped: 0 if is_mapped else None, tuple(mapped))
-        return jax.vmap(lambda classify, images: classify(images), axes, axis_size=several)(classify, images), True
-    logits = _one_batch(classify, images.reshape(-1, *images.shape[2:]))
+        return jax.vmap(lambda function, inputs: function(*inputs), axes, axis_size=several)(function, inputs), True
+    each = [a if own else jnp.broadcast_to(a, (several, *a.shape)) for a, own in zip(inputs, mapped[1])]
+    logits = _one_batch(function, tuple(a.reshape(-1, *a.shape[2:]) for a in each))
     return logits.reshape(several, -1, logits.shape[-1]), True
+
+
+def _together(function, *inputs):
+    return _one_batch(function, inputs)
+
+
+def one_batch_of_all(classify):
+    """`classify`, to be called under vmap over several images: their copies become one batch."""
+    if isinstance(classify, NoiseConditional):
+        return NoiseConditional(Partial(_together, classify.function))
+    return Partial(_together, classify)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,7 +220,7 @@ def over_images(one_image: Callable) -> Callable:
     @functools.partial(jax.jit, static_argnames=("noise", "beta", "batch_size", "devices"))
     def program(classify, images, own, *numbers, devices, **static):
         def whole(classify, images, own, *numbers):
-            together = Partial(_one_batch, classify) if images.ndim == 4 else classify
+            together = one_batch_of_all(classify) if images.ndim == 4 else classify
 
             def one(image, own):
                 return one_image(together, image, *own, *numbers, devices=devices, **static)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..errors import SettingError
-from ..sampling.counts import Classifier, logits_of, num_classes
+from ..sampling.classifiers import Classifier, logits_of, num_classes
 from ..sampling.noise import gaussian_noise
 from ..sampling.streams import SEARCH
 from .protocol import Search, check_bracket
@@ -194,7 +194,7 @@ def mean_softmax(
     def add_batch(i, total):
         index = (i * devices + device) * size + jnp.arange(size)
         noise = gaussian_noise(key, index, image.shape)
-        logits = logits_of(classify, image[None] + sigma * noise, classes).astype(jnp.float32)
+        logits = logits_of(classify, image[None] + sigma * noise, sigma, classes).astype(jnp.float32)
         valid = (index < draws) & jnp.isfinite(logits).all(axis=-1)
         return total + jnp.where(valid[:, None], jax.nn.softmax(logits), 0).sum(axis=0)
 

@@ -13,17 +13,8 @@ from jax.tree_util import Partial
 from reference_noise import reference_noise
 from scipy import special
 
-from qcrs_jax.sampling.counts import (
-    SOFT_ONE,
-    _add,
-    _votes,
-    as_pytree,
-    num_classes,
-    sample_counts,
-    sample_votes,
-    soft_sums,
-    soft_votes,
-)
+from qcrs_jax.sampling.classifiers import as_pytree, num_classes
+from qcrs_jax.sampling.counts import SOFT_ONE, _add, _votes, sample_counts, sample_votes, soft_sums, soft_votes
 from qcrs_jax.sampling.noise import gaussian_noise
 
 IMAGE = jnp.full(SHAPE, 0.1)
