@@ -59,9 +59,9 @@ def of_images(function):
     """
 
     @functools.wraps(function)
-    def compute(x, *args, **kwargs):
-        one = not isinstance(x, Last) and jnp.ndim(x) == 3
-        result = function(last(x[None] if one else x).array, *args, **kwargs)
+    def compute(input, *args, **kwargs):
+        one = not isinstance(input, Last) and jnp.ndim(input) == 3
+        result = function(last(input[None] if one else input).array, *args, **kwargs)
         results = [Last(array) for array in (result if isinstance(result, tuple) else (result,))]
         if one:
             results = [image.plain()[0] for image in results]
