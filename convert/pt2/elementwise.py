@@ -19,11 +19,14 @@ def wide(function):
     """The function, with numbers of 16 bits computed in 32 and rounded at the end, as PyTorch does it."""
 
     @functools.wraps(function)
-    def compute(self, *args, **kwargs):
-        if not _low(self):
-            return function(self, *args, **kwargs)
+    def compute(*args, **kwargs):
+        given = [x for x in (*args, *kwargs.values()) if hasattr(x, "dtype")]
+        if not any(map(_low, given)):
+            return function(*args, **kwargs)
         args, kwargs = jax.tree.map(lambda x: x.astype(jnp.float32) if _low(x) else x, (args, kwargs))
-        return function(self.astype(jnp.float32), *args, **kwargs).astype(self.dtype)
+        result = function(*args, **kwargs)
+        narrow = all(_low(x) for x in given if jnp.issubdtype(x.dtype, jnp.floating))
+        return result.astype(next(filter(_low, given)).dtype) if narrow and result.dtype == jnp.float32 else result
 
     return compute
 
@@ -56,13 +59,18 @@ for _name, _function in {
     "tanh": jnp.tanh,
     "erf": lambda x: jax.scipy.special.erf(jnp.asarray(x, jnp.result_type(x, jnp.float32))),
     "erfc": lambda x: jax.scipy.special.erfc(jnp.asarray(x, jnp.result_type(x, jnp.float32))),
-    "sigmoid": lambda x: jax.nn.sigmoid(jnp.asarray(x, jnp.result_type(x, jnp.float32))),
     "log_sigmoid": jax.nn.log_sigmoid,
     "silu": jax.nn.silu,
     "mish": lambda x: x * jnp.tanh(jax.nn.softplus(x)),
     "reciprocal": lambda x: 1 / x,
 }.items():
     _unary(_name, _function)
+
+
+@elementwise("sigmoid")
+@wide
+def sigmoid(self):
+    return jax.nn.sigmoid(jnp.asarray(self, jnp.result_type(self, jnp.float32)))
 
 
 for _name, _function in {
@@ -156,6 +164,7 @@ def gelu(self, approximate="none"):
 
 
 @elementwise("threshold")
+@wide
 def threshold(self, threshold, value):
     return jnp.where(self <= threshold, jnp.asarray(value, self.dtype), self)
 
@@ -183,26 +192,31 @@ def _times(x, alpha):
 
 
 @elementwise("add")
+@wide
 def add(self, other, alpha=1):
     return jnp.add(self, _times(other, alpha))
 
 
 @elementwise("sub", "subtract")
+@wide
 def sub(self, other, alpha=1):
     return jnp.subtract(self, _times(other, alpha))
 
 
 @elementwise("rsub")
+@wide
 def rsub(self, other, alpha=1):
     return jnp.subtract(other, _times(self, alpha))
 
 
 @elementwise("mul", "multiply")
+@wide
 def mul(self, other):
     return jnp.multiply(self, other)
 
 
 @elementwise("div", "divide", "true_divide")
+@wide
 def div(self, other, rounding_mode=None):
     if rounding_mode is None:
         return jnp.true_divide(self, other)
@@ -211,31 +225,34 @@ def div(self, other, rounding_mode=None):
     if rounding_mode != "trunc":
         raise CheckpointError("div has a rounding mode that is not known")
     if _is_whole(self) and _is_whole(other):
-        return jax.lax.div(*jnp.broadcast_arrays(*jnp.promote_dtypes(jnp.asarray(self), jnp.asarray(other))))
+        common = jnp.result_type(self, other)
+        return jax.lax.div(*(x.astype(common) for x in jnp.broadcast_arrays(self, other)))
     return jnp.trunc(jnp.true_divide(self, other))
 
 
 @elementwise("floor_divide")
+@wide
 def floor_divide(self, other):
     return jnp.floor_divide(self, other)
 
 
 @elementwise("remainder")
+@wide
 def remainder(self, other):
     return jnp.remainder(self, other)
 
 
 @elementwise("fmod")
+@wide
 def fmod(self, other):
     return jnp.fmod(self, other)
 
 
 @elementwise("pow")
+@wide
 def pow_(self, exponent):
     if isinstance(exponent, float) and exponent.is_integer() and abs(exponent) <= 64:
         exponent = int(exponent)
-    if _low(self):
-        return wide(jnp.power)(self, exponent)
     return jnp.power(self, exponent)
 
 
@@ -271,16 +288,19 @@ def clamp_max(self, max):
 
 
 @elementwise("lerp")
+@wide
 def lerp(self, end, weight):
     return self + weight * (end - self)
 
 
 @elementwise("addcmul")
+@wide
 def addcmul(self, tensor1, tensor2, value=1):
     return self + _times(tensor1 * tensor2, value)
 
 
 @elementwise("addcdiv")
+@wide
 def addcdiv(self, tensor1, tensor2, value=1):
     return self + _times(tensor1 / tensor2, value)
 

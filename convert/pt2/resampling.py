@@ -224,7 +224,8 @@ def _reflected(place, size, align):
 @of_images
 def _sampled(image, grid, mode, padding, align):
     batch, h, w, _ = image.shape
-    places = []
+    kept, places = image.dtype, []
+    image, grid = (x.astype(jnp.float32) for x in (image, grid))
     for axis, size in ((1, h), (0, w)):
         at = grid[..., axis]
         at = (at + 1) / 2 * (size - 1) if align else ((at + 1) * size - 1) / 2
@@ -240,12 +241,13 @@ def _sampled(image, grid, mode, padding, align):
         return jnp.where(inside[..., None], image[each, i, j], 0)
 
     if mode == 1:
-        return pixel(jnp.round(rows), jnp.round(columns))
+        return pixel(jnp.round(rows), jnp.round(columns)).astype(kept)
     top, left = jnp.floor(rows), jnp.floor(columns)
     below, right = (rows - top)[..., None], (columns - left)[..., None]
-    return (
+    result = (
         pixel(top, left) * (1 - below) * (1 - right)
         + pixel(top, left + 1) * (1 - below) * right
         + pixel(top + 1, left) * below * (1 - right)
         + pixel(top + 1, left + 1) * below * right
     )
+    return result.astype(kept)

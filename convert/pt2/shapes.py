@@ -9,6 +9,7 @@ import numpy as np
 from qcrs_jax.models.checkpoint import CheckpointError
 
 from .channels_last import Last, last
+from .elementwise import sigmoid
 from .registry import check_size, operation
 
 HUGE = 2**62  # ends of slices that mean the end
@@ -229,6 +230,31 @@ def split(self, split_size=None, dim=0, split_sizes=None):
 def chunk(self, chunks, dim=0):
     size = self.shape[axis_of(dim, self.ndim)]
     return split(self, max(-(-size // chunks), 1), dim)
+
+
+@operation("tensor_split", lasting=True, view=True)
+def tensor_split(self, sections=None, dim=0, indices=None):
+    size = self.shape[axis_of(dim, self.ndim)]
+    if indices is None:
+        check_size(sections, "tensor_split")
+        return split(self, None, dim, [size // sections + (i < size % sections) for i in range(sections)])
+    ends = [slice(0, i).indices(size)[1] for i in indices] + [size]
+    return [piece(self, axis_of(dim, self.ndim), start, max(start, end)) for start, end in zip([0, *ends], ends)]
+
+
+@operation("glu")
+def glu(self, dim=-1):
+    axis = axis_of(dim, self.ndim)
+    half = self.shape[axis] // 2
+    gate = sigmoid(piece(self, axis, half, None))
+    return piece(self, axis, 0, half) * gate
+
+
+@operation("prelu", "_prelu_kernel")
+def prelu(self, weight):
+    if self.ndim > 1 and jnp.ndim(weight) == 1:
+        weight = jnp.reshape(weight, (-1,) + (1,) * (self.ndim - 2))
+    return jnp.where(self > 0, self, self * weight)
 
 
 @operation("unbind", view=True)
