@@ -19,7 +19,9 @@ def in_form(program, form):
     """A program as `torch.export.export` gives it, without operations in place, or in core ATen."""
     if form == "as exported":
         return program
-    return program.run_decompositions({}) if form == "functional" else program.run_decompositions()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return program.run_decompositions({}) if form == "functional" else program.run_decompositions()
 
 
 def exported(model, examples, batch="any"):
