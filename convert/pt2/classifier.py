@@ -21,7 +21,7 @@ from . import refusals
 from .archive import ExportArchive
 from .channels_last import Last
 from .preparation import prepared
-from .interpreter import Interpreter
+from .interpreter import Interpreter, check_weight
 from .schema import Graph, Program, read_program
 
 ARCH = "torch.export"
@@ -172,7 +172,7 @@ class _Run:
         self._constants = program.constants
         self._key = (program.digest, tuple(node.target for node in graph.nodes), tuple(sorted(names.items())), batch)
 
-    def __call__(self, weights, images: Float[Array, "batch h w c"]) -> Float[Array, "batch num_classes"]:
+    def __call__(self, weights, images: Float[Array | np.ndarray, "batch h w c"]) -> Array:
         given = {**self._constants, **{name: weights[key] for name, key in self._names.items()}}
 
         def logits(images):
@@ -232,6 +232,8 @@ def _opened(path, image_size):
     refusals.check(program.graph, program.images)
     kinds = {kind: archive.tensors(kind) for kind in ("weights", "constants")}
     weights = {name: kinds[kind][fqn] for name, (kind, fqn) in program.weights.items()}
+    for name, array in weights.items():
+        check_weight(name, array, program.graph.values.get(name))
     extra = archive.extra()
     ours = _ours(extra.pop(_OURS, None))
     shape, batch = _images(program, image_size or ours.get("image_shape", (None, None))[:2])

@@ -24,7 +24,7 @@ from .aliases import renamed
 from .channels_last import Last
 from .refusals import SUBGRAPHS
 from .registry import found
-from .schema import Graph, Node, Ref, refs
+from .schema import Graph, Meta, Node, Ref, refs
 
 _UNUSED = {"device", "layout", "pin_memory", "memory_format", "non_blocking", "requires_grad", "generator", "copy"}
 """Arguments that say where numbers lie, and not which they are."""
@@ -124,6 +124,16 @@ class Interpreter:
                 f"{wanted} by the file"
             )
         return value.astype(wanted)
+
+
+def check_weight(name: str, array: np.ndarray, meta: Meta | None) -> None:
+    """Raises CheckpointError unless a weight is as the graph records it."""
+    if meta is None or array.shape != meta.shape or array.dtype != elementwise.narrow(meta.dtype):
+        recorded = "nothing" if meta is None else f"{meta.dtype.name} of the shape {meta.shape}"
+        raise CheckpointError(
+            f"damaged: the weight {name[:40]} is {array.dtype.name} of the shape {array.shape}, and {recorded} by the "
+            "graph; copy the file again"
+        )
 
 
 def compute(name: str, arguments: dict):

@@ -40,7 +40,7 @@ def _windows(x, axes, kernel, stride, padding, dilation, ceil_mode, start, combi
 
 def _max(x, kernel_size, stride=(), padding=0, dilation=1, ceil_mode=False, *, axes):
     low = -jnp.inf if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.iinfo(x.dtype).min
-    start = jnp.asarray(low, x.dtype)
+    start = np.asarray(low, x.dtype)
     return _windows(x, axes, kernel_size, stride, padding, dilation, ceil_mode, start, jax.lax.max)[0]
 
 
@@ -48,7 +48,7 @@ def _average(
     x, kernel_size, stride=(), padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None, *, axes
 ):
     wide = x.astype(jnp.float32)
-    zero = jnp.zeros((), jnp.float32)
+    zero = np.zeros((), np.float32)
     total, (counts, kernel, stride, padding) = _windows(
         wide, axes, kernel_size, stride, padding, 1, ceil_mode, zero, jax.lax.add
     )

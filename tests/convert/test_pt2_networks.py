@@ -120,18 +120,23 @@ def test_a_classifier_of_images_and_sigma_is_refused(denoising):
 def test_counts_are_those_of_our_own_network(tmp_path):
     """The same weights as a program and as a network of ours: the same counts, but for near ties, which are counted."""
     from checkpoints import cohen, resnet, save
+    from checkpoints import images as pictures
 
     from qcrs_jax import sample_counts
 
     class Normalised(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = resnet(20)
+
         def forward(self, x):
             mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)))
-            return resnet(20)((x - mean) / std)
+            return self.net((x - mean) / std)
 
     program = load_classifier(export(Normalised(), (torch.rand(2, 3, 32, 32),), tmp_path / "net.pt2"))
-    ours = load_classifier(save(tmp_path / "net.pth.tar", cohen(resnet(20), "cifar_resnet20")))
+    ours = load_classifier(save(cohen(resnet(20), "cifar_resnet20"), tmp_path / "net.pth.tar"))
     moved = 0
-    for i, image in enumerate(images(4)):
+    for i, image in enumerate(pictures(4, (32, 32, 3))):
         counts = [np.asarray(sample_counts(c.classify, image, 0.5, jax.random.key(i), 2000)) for c in (program, ours)]
         assert counts[0].sum() == counts[1].sum() == 2000
         moved += int(np.abs(counts[0] - counts[1]).sum()) // 2
