@@ -16,9 +16,10 @@ from jaxtyping import Array, Float
 from qcrs_jax.errors import setting, text_of
 from qcrs_jax.models import Classifier, Spec
 from qcrs_jax.models.checkpoint import EXPORTED, CheckpointError
+from qcrs_jax.printable import printable
 
 from . import refusals
-from .archive import ExportArchive
+from .archive import AGAIN, ExportArchive
 from .channels_last import Last
 from .preparation import prepared
 from .interpreter import Interpreter, check_weight
@@ -224,6 +225,11 @@ def open_exported(path: Path, image_size: tuple[int, int] | None = None) -> Expo
         return _opened(path, image_size)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {text_of(error)}") from error
+    except OSError:
+        raise
+    except Exception as error:  # a damaged file can fail in any way
+        words = printable(f"{type(error).__name__}: {str(error)[:200]}")
+        raise CheckpointError(f"{path}: damaged, or no graph of torch.export ({words}); {AGAIN}") from error
 
 
 def _opened(path, image_size):
@@ -300,12 +306,7 @@ def _classes(classifier, shape, batch):
         raise CheckpointError(
             f"gives {len(outputs)} results; a classifier gives logits alone: export a module that returns them"
         )
-    try:
-        logits = jax.eval_shape(classifier.classify, images)
-    except CheckpointError:
-        raise
-    except (TypeError, ValueError, IndexError, KeyError, AttributeError, ArithmeticError, RecursionError) as error:
-        raise CheckpointError(f"its graph cannot be computed: {type(error).__name__}: {str(error)[:300]}") from error
+    logits = jax.eval_shape(classifier.classify, images)
     if logits.ndim != 2 or logits.shape[0] != images.shape[0] or not logits.shape[1]:
         raise CheckpointError(
             f"gives numbers of the shape {('batch', *logits.shape[1:])} for a batch of images; a classifier gives "

@@ -132,6 +132,15 @@ def convolution_in_order(input, weight, bias=None, stride=1, padding=0, dilation
     return _convolved(input, weight, bias, stride, pads, dilation, groups)
 
 
+@operation("ours.joined", lasting=True)
+@of_images
+def joined(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+    """A 3x3 convolution by a kernel that gives two neighbouring columns at a time."""
+    y = _convolved(input, weight, None, (1, 2), [(1, 1), (1, 1)], (1, 1), 1)
+    y = jnp.reshape(y, (*input.shape[:3], -1))
+    return y if bias is None else y + bias
+
+
 @operation("ours.depthwise", lasting=True)
 @of_images
 def depthwise(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
