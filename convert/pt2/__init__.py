@@ -7,6 +7,7 @@ elementwise.py, shapes.py, creation.py, indexing.py, convolution.py, pooling.py,
 reductions.py, resampling.py, symbols.py
                    the operations, with the argument names and defaults of ATen's schemas
 channels_last.py   images kept with channels last between the operations that can take them so
+operations.py      all of these
 aliases.py         operations that change a tensor in place
 preparation.py     batch normalisation folded into convolutions, and kernels in the order of XLA
 refusals.py        what of a graph cannot be had

@@ -79,9 +79,7 @@ def _mask(shape):
 
 
 @operation("scaled_dot_product_attention")
-def attention(
-    query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False
-):
+def attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False):
     if dropout_p:
         raise CheckpointError("attention has a dropout in training mode; call model.eval() before torch.export")
     if enable_gqa:

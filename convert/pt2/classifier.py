@@ -21,8 +21,8 @@ from qcrs_jax.printable import printable
 from . import refusals
 from .archive import AGAIN, ExportArchive
 from .channels_last import Last
-from .preparation import prepared
 from .interpreter import Interpreter, check_weight
+from .preparation import prepared
 from .schema import Graph, Program, read_program
 
 ARCH = "torch.export"
@@ -290,7 +290,9 @@ def _images(program, image_size):
 def _batch(program, size):
     if isinstance(size, int):
         if size != 1:
-            raise CheckpointError(f"was exported for batches of exactly {size} images; export it for any number: {RECIPE}")
+            raise CheckpointError(
+                f"was exported for batches of exactly {size} images; export it for any number: {RECIPE}"
+            )
         return Batch(one=True)
     least, most = program.ranges.get(size, (1, None))
     if most is not None and most < max(least, 1):

@@ -147,9 +147,7 @@ def depthwise(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=
     """A convolution of each channel alone, as a sum over the places of its kernel (h, w, 1, c)."""
     stride, dilation, pads = _geometry(weight.shape[:2], stride, padding, dilation)
     x = jax.lax.pad(input, jnp.zeros((), input.dtype), [(0, 0, 0), *((*pad, 0) for pad in pads), (0, 0, 0)])
-    counts = [
-        (size - d * (k - 1) - 1) // s + 1 for size, d, k, s in zip(x.shape[1:3], dilation, weight.shape, stride)
-    ]
+    counts = [(size - d * (k - 1) - 1) // s + 1 for size, d, k, s in zip(x.shape[1:3], dilation, weight.shape, stride)]
     total = jnp.zeros((), jnp.float32) if bias is None else bias.astype(jnp.float32)
     for i in range(weight.shape[0]):
         for j in range(weight.shape[1]):

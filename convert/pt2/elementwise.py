@@ -374,7 +374,9 @@ def converted(x, dtype):
 
 def narrow(dtype) -> np.dtype:
     """The number format that JAX has for one of the file."""
-    return np.dtype({"int64": "int32", "float64": "float32", "complex128": "complex64"}.get(np.dtype(dtype).name, dtype))
+    return np.dtype(
+        {"int64": "int32", "float64": "float32", "complex128": "complex64"}.get(np.dtype(dtype).name, dtype)
+    )
 
 
 @elementwise("zeros_like", "zero")

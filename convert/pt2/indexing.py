@@ -10,9 +10,13 @@ from .registry import check_size, operation
 from .shapes import axis_of, piece, select
 
 
+def _is_mask(index):
+    return index is not None and jnp.issubdtype(jnp.result_type(index), jnp.bool_)
+
+
 def _places(indices):
     """The index of NumPy for the indices of PyTorch, of which None is the whole axis."""
-    if any(x is not None and jnp.result_type(x) == bool for x in indices):
+    if any(map(_is_mask, indices)):
         raise CheckpointError("an index of truth values gives a tensor whose size depends on the numbers themselves")
     return tuple(slice(None) if x is None else x for x in indices)
 
@@ -24,7 +28,7 @@ def index(self, indices):
 
 @operation("index_put", "_unsafe_index_put")
 def index_put(self, indices, values, accumulate=False):
-    if all(x is None or jnp.result_type(x) == bool for x in indices) and len(indices) == 1 and not jnp.ndim(values):
+    if len(indices) == 1 and _is_mask(indices[0]) and not jnp.ndim(values):
         mask = jnp.reshape(indices[0], indices[0].shape + (1,) * (self.ndim - indices[0].ndim))
         return jnp.where(mask, self + values if accumulate else jnp.asarray(values, self.dtype), self)
     place = jnp.asarray(self).at[_places(indices)]

@@ -7,18 +7,9 @@ import numpy as np
 from qcrs_jax.models.checkpoint import CheckpointError
 
 from . import (
-    attention,  # noqa: F401  these fill the registry
     channels_last,
-    convolution,  # noqa: F401
-    creation,  # noqa: F401
     elementwise,
-    indexing,  # noqa: F401
-    normalisation,  # noqa: F401
-    pooling,  # noqa: F401
-    reductions,  # noqa: F401
-    resampling,  # noqa: F401
-    shapes,  # noqa: F401
-    symbols,  # noqa: F401
+    operations,  # noqa: F401  fills the registry
 )
 from .aliases import renamed
 from .channels_last import Last
@@ -189,7 +180,7 @@ def _fits(size, recorded, symbols):
 
 
 def _kind(dtype):
-    if dtype == bool:
+    if jnp.issubdtype(dtype, jnp.bool_):
         return "truth values"
     if jnp.issubdtype(dtype, jnp.integer):
         return "whole numbers"

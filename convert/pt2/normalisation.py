@@ -62,9 +62,7 @@ def batch_norm_without_statistics(
 
 
 @operation("instance_norm")
-def instance_norm(
-    input, weight, bias, running_mean, running_var, use_input_stats, momentum, eps, cudnn_enabled=None
-):
+def instance_norm(input, weight, bias, running_mean, running_var, use_input_stats, momentum, eps, cudnn_enabled=None):
     x, channels = _wide(input), lambda values: _beside(values, input.ndim)
     if not use_input_stats:
         return _affine(input, running_mean, running_var, weight, bias, eps, channels)

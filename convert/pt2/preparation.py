@@ -16,7 +16,7 @@ _CONVOLUTIONS = {"conv1d", "conv2d", "conv3d", "convolution"}
 
 
 def prepared(graph: Graph, weights: dict[str, np.ndarray], platform: str) -> tuple[Graph, dict[str, np.ndarray]]:
-    """The graph with its weights for inference on `platform`, a name of JAX's. It computes the same, but for rounding."""
+    """The graph with its weights for inference on `platform`, a name of JAX's: the same, but for rounding."""
     graph, weights = folded(graph, weights)
     added, nodes = {}, []
     for node in graph.nodes:
@@ -69,7 +69,11 @@ def _joined(kernel):
 def _kernel(node, weights):
     """The kernel of a convolution of images, where it is a weight; else None."""
     given = node.arguments.get("weight")
-    if node.operation not in ("conv2d", "convolution") or node.arguments.get("transposed") or not isinstance(given, Ref):
+    if (
+        node.operation not in ("conv2d", "convolution")
+        or node.arguments.get("transposed")
+        or not isinstance(given, Ref)
+    ):
         return None
     kernel = weights.get(given.name)
     return kernel if kernel is not None and kernel.ndim == 4 else None
@@ -102,7 +106,12 @@ def folded(graph: Graph, weights: dict[str, np.ndarray]) -> tuple[Graph, dict[st
         names = f"{result}.weight", f"{result}.bias"
         added |= dict(zip(names, made))
         arguments = {**conv.arguments, "weight": Ref(names[0]), "bias": Ref(names[1])}
-        order = ["input", "weight", "bias", *(name for name in conv.arguments if name not in ("input", "weight", "bias"))]
+        order = [
+            "input",
+            "weight",
+            "bias",
+            *(name for name in conv.arguments if name not in ("input", "weight", "bias")),
+        ]
         arguments = {name: arguments[name] for name in order}
         replaced[id(node)] = dataclasses.replace(conv, arguments=arguments, results=(result,))
         gone.add(id(conv))

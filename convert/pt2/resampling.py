@@ -152,7 +152,14 @@ def _register_nearest(name, count, exact):
     turned = of_images(_taken) if count == 2 else _flat(_taken)
 
     def compute(
-        self=None, output_size=None, scales=None, scales_d=None, scales_h=None, scales_w=None, input=None, scale_factors=None
+        self=None,
+        output_size=None,
+        scales=None,
+        scales_d=None,
+        scales_h=None,
+        scales_w=None,
+        input=None,
+        scale_factors=None,
     ):
         single = {1: (scales,), 2: (scales_h, scales_w), 3: (scales_d, scales_h, scales_w)}[count]
         return turned(input if self is None else self, output_size, _scaled(scale_factors, *single), exact)

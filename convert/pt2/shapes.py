@@ -268,9 +268,7 @@ def pad(self, pad, mode="constant", value=None):
     """`pad` has two numbers for the last axis, two for the one before, and so on; negative ones cut."""
     if len(pad) % 2 or len(pad) > 2 * self.ndim:
         raise ValueError("a padding that is none")
-    widths = [(0, 0)] * (self.ndim - len(pad) // 2) + [
-        (pad[i], pad[i + 1]) for i in range(len(pad) - 2, -1, -2)
-    ]
+    widths = [(0, 0)] * (self.ndim - len(pad) // 2) + [(pad[i], pad[i + 1]) for i in range(len(pad) - 2, -1, -2)]
     if isinstance(self, Last):
         return Last(_padded(self.array, [widths[i] for i in (0, 2, 3, 1)], mode, value))
     return _padded(self, widths, mode, value)
@@ -370,9 +368,7 @@ def unfold(self, dimension, size, step):
 def im2col(self, kernel_size, dilation, padding, stride):
     batch, c = self.shape[:2]
     x = jnp.pad(self, ((0, 0), (0, 0), *((p, p) for p in padding)))
-    counts = [
-        (x.shape[2 + i] - dilation[i] * (kernel_size[i] - 1) - 1) // stride[i] + 1 for i in range(2)
-    ]
+    counts = [(x.shape[2 + i] - dilation[i] * (kernel_size[i] - 1) - 1) // stride[i] + 1 for i in range(2)]
     check_size(math.prod(counts) * math.prod(kernel_size), "im2col")
     rows, columns = (
         np.arange(kernel_size[i])[:, None] * dilation[i] + np.arange(counts[i]) * stride[i] for i in range(2)
@@ -395,5 +391,3 @@ def as_strided(self, size, stride, storage_offset=None):
 @operation("broadcast_tensors", view=True)
 def broadcast_tensors(tensors):
     return list(jnp.broadcast_arrays(*tensors))
-
-

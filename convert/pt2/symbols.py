@@ -19,8 +19,12 @@ def sym_numel(self):
     return self.size
 
 
+def _of_two(function):
+    return lambda a, b: function(a, b)
+
+
 for _name in "add sub mul floordiv truediv mod eq ne lt le gt ge and_ or_".split():
-    operation(f"_operator.{_name}")(lambda a, b, f=getattr(operator, _name): f(a, b))
+    operation(f"_operator.{_name}")(_of_two(getattr(operator, _name)))
 
 
 @operation("_operator.neg")

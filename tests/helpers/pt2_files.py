@@ -26,7 +26,9 @@ def in_form(program, form):
 
 def exported(model, examples, batch="any"):
     """The program of a model; batch is "any" number, "auto" as PyTorch finds it, or None for that of the examples."""
-    size = {"any": lambda: torch.export.Dim("batch"), "auto": lambda: torch.export.Dim.AUTO, None: lambda: None}[batch]()
+    size = {"any": lambda: torch.export.Dim("batch"), "auto": lambda: torch.export.Dim.AUTO, None: lambda: None}[
+        batch
+    ]()
     shapes = None if size is None else tuple({0: size} for _ in examples)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -83,4 +85,6 @@ def numbers(value):
     """An array or a tensor in float64."""
     if isinstance(value, torch.Tensor):
         value = value.detach().float() if value.dtype == torch.bfloat16 else value.detach()
-    return np.asarray(np.asarray(value, np.float32) if getattr(value, "dtype", None) == jax.numpy.bfloat16 else value, float)
+    return np.asarray(
+        np.asarray(value, np.float32) if getattr(value, "dtype", None) == jax.numpy.bfloat16 else value, float
+    )

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 FOLDER = Path(__file__).parents[1] / "convert" / "golden"
-MODELS = '''
+MODELS = """
 import torch
 from torch import nn
 F = nn.functional
@@ -40,7 +40,7 @@ class Tokens(nn.Module):
         x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1)
         q, k, v = self.qkv(self.norm(x)).chunk(3, -1)
         return self.head((x + F.scaled_dot_product_attention(q, k, v) * self.scale)[:, 0])
-'''
+"""
 NAMES = {"convolutions": ("Convolutions", "functional"), "tokens": ("Tokens", "as exported")}
 
 

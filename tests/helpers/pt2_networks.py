@@ -28,17 +28,26 @@ class Dense(nn.Module):
         self.stem, width, layers = nn.Conv2d(3, 16, 3, padding=1, bias=False), 16, []
         for stage in range(2):
             for _ in range(3):
-                layers.append(nn.Sequential(
-                    nn.BatchNorm2d(width), nn.ReLU(inplace=True), nn.Conv2d(width, 4 * growth, 1, bias=False),
-                    nn.BatchNorm2d(4 * growth), nn.ReLU(inplace=True),
-                    nn.Conv2d(4 * growth, growth, 3, padding=1, bias=False),
-                ))
+                layers.append(
+                    nn.Sequential(
+                        nn.BatchNorm2d(width),
+                        nn.ReLU(inplace=True),
+                        nn.Conv2d(width, 4 * growth, 1, bias=False),
+                        nn.BatchNorm2d(4 * growth),
+                        nn.ReLU(inplace=True),
+                        nn.Conv2d(4 * growth, growth, 3, padding=1, bias=False),
+                    )
+                )
                 width += growth
             if not stage:
-                layers.append(nn.Sequential(
-                    nn.BatchNorm2d(width), nn.ReLU(inplace=True), nn.Conv2d(width, width // 2, 1, bias=False),
-                    nn.AvgPool2d(2, 2),
-                ))
+                layers.append(
+                    nn.Sequential(
+                        nn.BatchNorm2d(width),
+                        nn.ReLU(inplace=True),
+                        nn.Conv2d(width, width // 2, 1, bias=False),
+                        nn.AvgPool2d(2, 2),
+                    )
+                )
                 width //= 2
         self.layers = nn.ModuleList(layers)
         self.norm, self.head = nn.BatchNorm2d(width), nn.Linear(width, 10)
@@ -75,11 +84,23 @@ class Efficient(nn.Module):
         self.stem, self.blocks = normed(3, 16, kernel_size=3, stride=2, padding=1), nn.ModuleList()
         for width, kernel, stride in ((16, 3, 1), (24, 5, 2), (24, 3, 1)):
             before = 16 if len(self.blocks) < 2 else 24
-            self.blocks.append(nn.Sequential(
-                normed(before, 4 * before, kernel_size=1), nn.SiLU(inplace=True),
-                normed(4 * before, 4 * before, kernel_size=kernel, stride=stride, padding=kernel // 2, groups=4 * before),
-                nn.SiLU(inplace=True), Squeeze(4 * before), normed(4 * before, width, kernel_size=1),
-            ))
+            self.blocks.append(
+                nn.Sequential(
+                    normed(before, 4 * before, kernel_size=1),
+                    nn.SiLU(inplace=True),
+                    normed(
+                        4 * before,
+                        4 * before,
+                        kernel_size=kernel,
+                        stride=stride,
+                        padding=kernel // 2,
+                        groups=4 * before,
+                    ),
+                    nn.SiLU(inplace=True),
+                    Squeeze(4 * before),
+                    normed(4 * before, width, kernel_size=1),
+                )
+            )
         self.head = nn.Linear(24, 10)
 
     def forward(self, x):

@@ -105,7 +105,9 @@ ARITHMETIC = {
     "where": lambda x: torch.where(x > 0, x, x * 0.1) + torch.where(x < 0.5, 1.0, 0.0),
     "masked_fill": lambda x: x.masked_fill(x > 0.5, -3.0),
     "masked_fill tensor": lambda x: x.masked_fill(x > 0.5, torch.tensor(2.0, dtype=x.dtype)),
-    "comparisons": lambda x: (x > 0).float() + (x >= 0.1) * 2 + (x < 0.2) * 4 + (x <= 0.3) * 8 + (x == 0) * 16 + (x != 0),
+    "comparisons": lambda x: (
+        (x > 0).float() + (x >= 0.1) * 2 + (x < 0.2) * 4 + (x <= 0.3) * 8 + (x == 0) * 16 + (x != 0)
+    ),
     "logical": lambda x: (x > 0).logical_and(x < 1) | ~(x > -1) ^ (x > 0.2).logical_or(x < 0.1),
     "logical_not": lambda x: x.logical_not().logical_xor(x > 0),
     "bitwise": lambda x: (whole(x) & 1) + (whole(x) | 2) * 4 + (whole(x) ^ 3) * 16,
@@ -115,7 +117,9 @@ ARITHMETIC = {
     "true or": lambda x: (x > 0) + (x > 1),
     "to": lambda x: x.to(torch.float16).to(x.dtype) + x.to(torch.int32) + (x > 0).to(x.dtype) + x.type_as(x),
     "to bool": lambda x: whole(x).bool(),
-    "fill": lambda x: torch.full_like(x, 2.5) + torch.zeros_like(x) + torch.ones_like(x) + x.new_zeros(1) + x.new_ones(1),
+    "fill": lambda x: (
+        torch.full_like(x, 2.5) + torch.zeros_like(x) + torch.ones_like(x) + x.new_zeros(1) + x.new_ones(1)
+    ),
     "like dtype": lambda x: torch.zeros_like(x, dtype=torch.int64) + torch.full_like(x, 3, dtype=torch.int64),
     "logit": lambda x: x.sigmoid().logit(1e-3),
     "number beside": lambda x: x * torch.tensor(0.3) + torch.tensor(2),
@@ -126,7 +130,7 @@ ARITHMETIC = {
 SHAPES = {
     "view": lambda x: x.view(x.shape[0], 2, 2, -1).reshape(-1, 9),
     "view batch": lambda x: x.reshape(x.shape[0] * 4, 63).view(x.shape[0], -1, 9),
-    "flatten": lambda x: x.flatten(1) .unflatten(1, (4, -1)),
+    "flatten": lambda x: x.flatten(1).unflatten(1, (4, -1)),
     "permute": lambda x: x.permute(0, 2, 3, 1).permute(0, -1, 1, 2).permute(2, 0, 3, 1),
     "transpose": lambda x: x.transpose(1, -1).swapaxes(0, 1) + 1,
     "t": lambda x: x.mT @ x + x[0, 0].t()[:, :1].mean(),
@@ -135,7 +139,7 @@ SHAPES = {
     "squeeze dims": lambda x: x.mean(1, keepdim=True).squeeze(1).unsqueeze(0).squeeze((0, 1)),
     "expand": lambda x: x[:, :1].expand(-1, 5, 7, 9) + x[:1, :1].expand(2, 1, 1, 7, 9).sum(0),
     "expand_as": lambda x: x[:, :1].expand_as(x).reshape_as(x) + x.mean((2, 3), keepdim=True).broadcast_to(x.shape),
-    "repeat": lambda x: x.repeat(1, 2, 1, 3) .repeat(1, 1, 1, 1, 1),
+    "repeat": lambda x: x.repeat(1, 2, 1, 3).repeat(1, 1, 1, 1, 1),
     "tile": lambda x: x.tile(2, 3) + torch.tile(x, (1, 1, 2, 3)),
     "repeat_interleave": lambda x: x.repeat_interleave(3, 1) + x.repeat_interleave(2, dim=1).repeat(1, 2, 1, 1)[:, :12],
     "cat": lambda x: torch.cat([x, x[:, :2], x.new_zeros(0), x * 2], 1),
@@ -150,8 +154,9 @@ SHAPES = {
     "unbind": lambda x: x.unbind(1)[2] + torch.unbind(x, -1)[0].sum(-1, keepdim=True)[:, :1],
     "pad": lambda x: F.pad(x, (1, 2, 0, 3)) + F.pad(x, (1, 2, 1, 2), value=1.5),
     "pad negative": lambda x: F.pad(x, (-1, 2, 1, -2, 1, 0)),
-    "pad modes": lambda x: F.pad(x, (2, 1, 1, 3), "reflect") + F.pad(x, (2, 1, 1, 3), "replicate")
-    + F.pad(x, (2, 1, 1, 3), "circular"),
+    "pad modes": lambda x: (
+        F.pad(x, (2, 1, 1, 3), "reflect") + F.pad(x, (2, 1, 1, 3), "replicate") + F.pad(x, (2, 1, 1, 3), "circular")
+    ),
     "pad one axis": lambda x: F.pad(x[:, :, 0], (3, 2), "reflect") + F.pad(x[:, :, 0], (3, 2), "replicate"),
     "roll": lambda x: x.roll((1, -2), (2, 3)) + x.roll(3, 1) + x[:1].roll(5),
     "flip": lambda x: x.flip((2, -1)) + x.flip(1),
@@ -163,7 +168,9 @@ SHAPES = {
     "unfold": lambda x: x.unfold(2, 3, 2).unfold(3, 2, 1),
     "im2col": lambda x: F.unfold(x, (3, 2), dilation=2, padding=1, stride=2),
     "meshgrid": lambda x: x * torch.stack(torch.meshgrid(torch.arange(7.0), torch.arange(9.0), indexing="ij")).sum(0),
-    "arange": lambda x: x * torch.arange(9) + torch.arange(1, 10) + torch.arange(0.0, 4.5, 0.5) + torch.arange(18, 0, -2),
+    "arange": lambda x: (
+        x * torch.arange(9) + torch.arange(1, 10) + torch.arange(0.0, 4.5, 0.5) + torch.arange(18, 0, -2)
+    ),
     "arange of a size": lambda x: x.sum((1, 2, 3)) * torch.arange(x.shape[0]),
     "linspace": lambda x: x * torch.linspace(-1, 1, 9) + torch.eye(7, 9) + torch.full((7, 1), 0.5) + torch.ones(7, 9),
     "as_strided": lambda x: x.contiguous().as_strided((2, 3), (9, 2), 4),
@@ -190,7 +197,7 @@ INDICES = {
     "take_along_dim": lambda x: x[0].take_along_dim(whole(x)[0, :, :3], 1),
     "index_select": lambda x: x.index_select(3, torch.tensor([1, 8, 1])),
     "embedding": lambda x: F.embedding(whole(x), torch.arange(12.0).view(4, 3), padding_idx=0),
-    "scatter": lambda x: torch.zeros_like(x).scatter(1, whole(x)[:, :2], x) .scatter(2, whole(x)[:, :, :1], 1.5),
+    "scatter": lambda x: torch.zeros_like(x).scatter(1, whole(x)[:, :2], x).scatter(2, whole(x)[:, :, :1], 1.5),
     "scatter_add": lambda x: torch.zeros_like(x).scatter_add(2, whole(x), x),
     "slice_scatter": lambda x: x.slice_scatter(x[:, :, :2] * 2, 2, 1, 5, 2).select_scatter(x[:, 0], 1, -1),
     "index_put": lambda x: x.index_put((torch.tensor([0, 1]), torch.tensor([1, 1])), x[0, 0] * 3),
@@ -199,9 +206,13 @@ INDICES = {
     "argsort": lambda x: x.argsort(2) + x.sort(2)[1],
     "topk": lambda x: x.topk(3, 2)[0] + x.topk(3, 2, largest=False)[1],
     "cumsum": lambda x: x.cumsum(2) + x.cumprod(3),
-    "searchsorted": lambda x: torch.searchsorted(torch.linspace(-1, 1, 7), x.float())
-    + torch.bucketize(x.float(), torch.linspace(-1, 1, 7), right=True),
-    "searchsorted rows": lambda x: torch.searchsorted(x.float().sort(-1)[0].contiguous(), x.float().contiguous(), right=True),
+    "searchsorted": lambda x: (
+        torch.searchsorted(torch.linspace(-1, 1, 7), x.float())
+        + torch.bucketize(x.float(), torch.linspace(-1, 1, 7), right=True)
+    ),
+    "searchsorted rows": lambda x: torch.searchsorted(
+        x.float().sort(-1)[0].contiguous(), x.float().contiguous(), right=True
+    ),
     "tril_indices": lambda x: x[:, :, torch.tril_indices(3, 3)[0], torch.tril_indices(3, 3)[1]],
 }
 
@@ -220,22 +231,36 @@ REDUCTIONS = {
     "std": lambda x: x.std((2, 3), keepdim=True) + x.std(1, correction=0).mean(),
     "var_mean": lambda x: torch.var_mean(x, 2)[0] + torch.var_mean(x, 2, correction=0)[1] + torch.std_mean(x, 2)[0],
     "logsumexp": lambda x: x.logsumexp(1) + x.logsumexp((2, 3), keepdim=True)[:, 0],
-    "norms": lambda x: x.norm(dim=1) + torch.linalg.vector_norm(x, 1, dim=1) + torch.linalg.vector_norm(x, math.inf, dim=1)
-    + torch.linalg.vector_norm(x, 3, dim=1) + torch.linalg.vector_norm(x, 0, dim=1) + torch.linalg.norm(x, dim=1),
+    "norms": lambda x: (
+        x.norm(dim=1)
+        + torch.linalg.vector_norm(x, 1, dim=1)
+        + torch.linalg.vector_norm(x, math.inf, dim=1)
+        + torch.linalg.vector_norm(x, 3, dim=1)
+        + torch.linalg.vector_norm(x, 0, dim=1)
+        + torch.linalg.norm(x, dim=1)
+    ),
     "normalize": lambda x: F.normalize(x, dim=1) + F.normalize(x, p=1.0, dim=2),
     "median": lambda x: x.median(1)[0] + x.median() + x.median(2, keepdim=True)[0][:, :, 0].mean(),
     "local response": lambda x: F.local_response_norm(x.float(), 3),
     "cosine": lambda x: F.cosine_similarity(x, x.roll(1, -1), dim=1),
     "count_nonzero": lambda x: (whole(x) == 0).count_nonzero(1) if hasattr(x, "count_nonzero") else x,
-    "cdist": lambda x: torch.cdist(x[:, 0].float(), x[:, 1].float()) + torch.cdist(x[:, 0].float(), x[:, 1].float(), p=1.0),
+    "cdist": lambda x: (
+        torch.cdist(x[:, 0].float(), x[:, 1].float()) + torch.cdist(x[:, 0].float(), x[:, 1].float(), p=1.0)
+    ),
 }
 
 PRODUCTS = {
     "matmul": lambda x: x @ x.transpose(2, 3) + (x @ x[0, 0, 0])[..., None],
-    "bmm": lambda x: torch.bmm(x[:, 0], x[:, 1].mT) + torch.baddbmm(x[:, 0, :, :7], x[:, 0], x[:, 1].mT, beta=0.5, alpha=2),
-    "mm": lambda x: torch.mm(x[0, 0], x[0, 1].t()) + torch.addmm(x[0, 0, 0, :7], x[0, 0], x[0, 1].t(), beta=2, alpha=0.5),
+    "bmm": lambda x: (
+        torch.bmm(x[:, 0], x[:, 1].mT) + torch.baddbmm(x[:, 0, :, :7], x[:, 0], x[:, 1].mT, beta=0.5, alpha=2)
+    ),
+    "mm": lambda x: (
+        torch.mm(x[0, 0], x[0, 1].t()) + torch.addmm(x[0, 0, 0, :7], x[0, 0], x[0, 1].t(), beta=2, alpha=0.5)
+    ),
     "mv": lambda x: torch.mv(x[0, 0], x[0, 0, 0]) + torch.dot(x[0, 0, 0], x[0, 0, 1]),
-    "einsum": lambda x: torch.einsum("bchw,bcvw->bhv", x, x) + torch.einsum("b c h w, b c h w -> b", x, x)[:, None, None],
+    "einsum": lambda x: (
+        torch.einsum("bchw,bcvw->bhv", x, x) + torch.einsum("b c h w, b c h w -> b", x, x)[:, None, None]
+    ),
     "attention": lambda x: F.scaled_dot_product_attention(x, x.flip(2), x.roll(1, 2)),
     "attention bool": lambda x: F.scaled_dot_product_attention(x, x.flip(2), x, attn_mask=x[..., :7] > -0.2),
     "attention float": lambda x: F.scaled_dot_product_attention(x, x.flip(2), x, attn_mask=x[..., :7]),
@@ -253,15 +278,20 @@ POOLS = {
     "max dilation": lambda x: F.max_pool2d(x, 2, 1, 1, dilation=2),
     "average": lambda x: F.avg_pool2d(x, 3, 2, 1) + F.avg_pool2d(x, 3, 2, 1, count_include_pad=False),
     "average ceil": lambda x: F.avg_pool2d(x, 2, 2, ceil_mode=True),
-    "average ceil pad": lambda x: F.avg_pool2d(x, 3, 2, 1, ceil_mode=True)
-    + F.avg_pool2d(x, 3, 2, 1, ceil_mode=True, count_include_pad=False),
+    "average ceil pad": lambda x: (
+        F.avg_pool2d(x, 3, 2, 1, ceil_mode=True) + F.avg_pool2d(x, 3, 2, 1, ceil_mode=True, count_include_pad=False)
+    ),
     "average divisor": lambda x: F.avg_pool2d(x, 2, divisor_override=3),
     "global": lambda x: F.adaptive_avg_pool2d(x, 1) + F.adaptive_avg_pool2d(x, (1, 1)),
     "adaptive": lambda x: F.adaptive_avg_pool2d(x, (3, 4)) + F.adaptive_avg_pool2d(x, (7, 4))[:, :, :3],
     "adaptive none": lambda x: F.adaptive_avg_pool2d(x, (None, 3)),
     "adaptive max": lambda x: F.adaptive_max_pool2d(x, (3, 4)),
-    "one axis": lambda x: F.max_pool1d(x[:, 0], 2) + F.avg_pool1d(x[:, 0], 2, padding=0) + F.adaptive_avg_pool1d(x[:, 0], 4)
-    + F.adaptive_max_pool1d(x[:, 0], 4),
+    "one axis": lambda x: (
+        F.max_pool1d(x[:, 0], 2)
+        + F.avg_pool1d(x[:, 0], 2, padding=0)
+        + F.adaptive_avg_pool1d(x[:, 0], 4)
+        + F.adaptive_max_pool1d(x[:, 0], 4)
+    ),
     "three axes": lambda x: F.avg_pool3d(x[:, None].float(), 2) + F.max_pool3d(x[:, None], 2),
 }
 
@@ -273,21 +303,34 @@ RESAMPLING = {
     "bilinear": lambda x: F.interpolate(x, (5, 13), mode="bilinear"),
     "bilinear corners": lambda x: F.interpolate(x, (5, 13), mode="bilinear", align_corners=True),
     "bilinear 2.5": lambda x: F.interpolate(x, scale_factor=2.5, mode="bilinear"),
-    "bicubic": lambda x: F.interpolate(x, (5, 13), mode="bicubic")
-    + F.interpolate(x, (5, 13), mode="bicubic", align_corners=True),
-    "antialias": lambda x: F.interpolate(x.float(), (4, 5), mode="bilinear", antialias=True)
-    + F.interpolate(x.float(), (4, 5), mode="bicubic", antialias=True),
-    "antialias larger": lambda x: F.interpolate(x.float(), (11, 20), mode="bilinear", antialias=True)
-    + F.interpolate(x.float(), (11, 20), mode="bicubic", antialias=True),
+    "bicubic": lambda x: (
+        F.interpolate(x, (5, 13), mode="bicubic") + F.interpolate(x, (5, 13), mode="bicubic", align_corners=True)
+    ),
+    "antialias": lambda x: (
+        F.interpolate(x.float(), (4, 5), mode="bilinear", antialias=True)
+        + F.interpolate(x.float(), (4, 5), mode="bicubic", antialias=True)
+    ),
+    "antialias larger": lambda x: (
+        F.interpolate(x.float(), (11, 20), mode="bilinear", antialias=True)
+        + F.interpolate(x.float(), (11, 20), mode="bicubic", antialias=True)
+    ),
     "one axis": lambda x: F.interpolate(x[:, 0], 13) + F.interpolate(x[:, 0], 13, mode="linear"),
-    "three axes": lambda x: F.interpolate(x[:, None], (5, 6, 7), mode="trilinear") + F.interpolate(x[:, None], (5, 6, 7)),
-    "grid": lambda x: F.grid_sample(x.float(), _grid(x), align_corners=False) + F.grid_sample(x.float(), _grid(x), align_corners=True),
-    "grid modes": lambda x: F.grid_sample(x.float(), _grid(x), "nearest", "zeros", False)
-    + F.grid_sample(x.float(), _grid(x), "bilinear", "border", False)
-    + F.grid_sample(x.float(), _grid(x), "bilinear", "reflection", False)
-    + F.grid_sample(x.float(), _grid(x), "bilinear", "reflection", True),
-    "affine grid": lambda x: F.affine_grid(x[:, 0, :2, :3], (x.shape[0], 4, 5, 6), align_corners=False)
-    + F.affine_grid(x[:, 0, :2, :3], (x.shape[0], 4, 5, 6), align_corners=True),
+    "three axes": lambda x: (
+        F.interpolate(x[:, None], (5, 6, 7), mode="trilinear") + F.interpolate(x[:, None], (5, 6, 7))
+    ),
+    "grid": lambda x: (
+        F.grid_sample(x.float(), _grid(x), align_corners=False) + F.grid_sample(x.float(), _grid(x), align_corners=True)
+    ),
+    "grid modes": lambda x: (
+        F.grid_sample(x.float(), _grid(x), "nearest", "zeros", False)
+        + F.grid_sample(x.float(), _grid(x), "bilinear", "border", False)
+        + F.grid_sample(x.float(), _grid(x), "bilinear", "reflection", False)
+        + F.grid_sample(x.float(), _grid(x), "bilinear", "reflection", True)
+    ),
+    "affine grid": lambda x: (
+        F.affine_grid(x[:, 0, :2, :3], (x.shape[0], 4, 5, 6), align_corners=False)
+        + F.affine_grid(x[:, 0, :2, :3], (x.shape[0], 4, 5, 6), align_corners=True)
+    ),
 }
 
 
