@@ -38,19 +38,25 @@ _MOST = 40  # lines of a message
 
 def check(graph: Graph, images: tuple[str, ...]) -> None:
     """Raises CheckpointError for a graph that cannot be had; `images` are its inputs that change from call to call."""
+    dependent = _dependent(graph, images)
+    owners = {id(node): owner for owner in _graphs(graph) for node in owner.nodes}
+    shared = [node for owner in _graphs(graph) for node in aliases.shared_writes(owner)]
+
+    def training(node):
+        owner = owners[id(node)]
+        return _training(node, dependent if owner is graph else None, owner)
+
     reasons = {
         "random operations, whose results differ from call to call; export a model without them": _random,
-        "operations in training mode; call model.eval() before torch.export": lambda n: _training(n, dependent, graph),
+        "operations in training mode; call model.eval() before torch.export": training,
         "results whose size depends on the numbers of an image, which no compiled program has": _has_no_size,
         "operations that are not known here": _unknown,
-        f"tensors changed in place that others share; {FUNCTIONAL}": lambda n: n in shared,
+        f"tensors changed in place that others share; {FUNCTIONAL}": lambda n: any(n is node for node in shared),
     }
-    dependent = _dependent(graph, images)
-    shared = aliases.shared_writes(graph)
     said, taken = [], set()
     for reason, holds in reasons.items():
         places = {}
-        for node in _all_nodes(graph):
+        for node in (node for owner in _graphs(graph) for node in owner.nodes):
             if id(node) not in taken and holds(node):
                 taken.add(id(node))
                 places.setdefault(node.target, {})[node.module or "the model itself"] = None
@@ -66,12 +72,13 @@ def _listed(modules):
     return ", ".join(names[:8]) + (f", and {len(names) - 8} others" if len(names) > 8 else "")
 
 
-def _all_nodes(graph):
+def _graphs(graph):
+    """The graph, and the graphs within it."""
+    yield graph
     for node in graph.nodes:
         for value in node.arguments.values():
             if isinstance(value, Graph):
-                yield from _all_nodes(value)
-        yield node
+                yield from _graphs(value)
 
 
 def _random(node):
@@ -87,6 +94,7 @@ def _unknown(node):
 
 
 def _training(node: Node, dependent, graph):
+    """`dependent` are the names of what follows from the images; None where all of the graph may."""
     name, given = node.operation.rstrip("_"), node.arguments
     if name in _DROPOUTS:
         return given.get("train") is not False and given.get("p") != 0.0
@@ -98,7 +106,7 @@ def _training(node: Node, dependent, graph):
         return True
     # Statistics of weights, or of one image, are as good as any number; those of a batch join its images.
     source = given.get("input")
-    if source is None or source.name not in dependent:
+    if source is None or dependent is not None and source.name not in dependent:
         return False
     meta = graph.values.get(source.name)
     return meta is None or not meta.shape or meta.shape[0] != 1

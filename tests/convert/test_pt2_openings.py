@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from pt2_files import export, exported, in_form, save
+from pt2_files import FORMS, export, exported, in_form, save
 from pt2_golden import FOLDER, images
 from pt2_operations import Many
 from readme import blocks
@@ -176,6 +176,41 @@ def test_a_tensor_changed_in_place_is_the_changed_one_for_all_who_have_it(tmp_pa
     path, x = classifier_file(tmp_path / "a.pt2", forward, form="as exported"), torch.rand(3, 3, 8, 8)
     found = load_classifier(path).classify(x.permute(0, 2, 3, 1).numpy())
     np.testing.assert_allclose(found, forward(x), rtol=1e-5)
+
+
+def test_parts_without_gradients_are_computed(tmp_path):
+    def forward(x):
+        with torch.no_grad():
+            y = torch.nn.functional.conv2d(x, torch.ones(2, 3, 3, 3)).relu_()
+        return y.mean((2, 3)) + x.mean((1, 2))[:, :2]
+
+    x = torch.rand(3, 3, 8, 8)
+    for form in FORMS:
+        path = classifier_file(tmp_path / f"{form}.pt2", forward, form=form)
+        found = load_classifier(path).classify(x.permute(0, 2, 3, 1).numpy())
+        np.testing.assert_allclose(found, forward(x), rtol=1e-5)
+
+
+def test_parts_in_another_number_format_are_refused_or_exact(tmp_path):
+    def forward(x):
+        with torch.autocast("cpu", torch.bfloat16):
+            y = torch.nn.functional.conv2d(x, torch.ones(2, 3, 3, 3))
+        return y.float().mean((2, 3))
+
+    words = refused(classifier_file(tmp_path / "a.pt2", forward, form="as exported"))
+    assert "autocast" in words and "run_decompositions({})" in words
+    x = torch.rand(3, 3, 8, 8)
+    found = load_classifier(classifier_file(tmp_path / "b.pt2", forward)).classify(x.permute(0, 2, 3, 1).numpy())
+    np.testing.assert_allclose(found, forward(x), rtol=1e-2)
+
+
+def test_statistics_of_a_batch_within_a_part_are_refused(tmp_path):
+    def forward(x):
+        with torch.no_grad():
+            y = torch.nn.functional.batch_norm(x, None, None, training=True)
+        return y.mean((2, 3))
+
+    assert "operations in training mode" in refused(classifier_file(tmp_path / "a.pt2", forward, form="as exported"))
 
 
 def test_another_fixed_batch_is_refused_with_the_recipe(tmp_path):
