@@ -28,6 +28,11 @@ def whole(x):
     return (x.abs() * 3).floor().clamp(0, 3).to(torch.int64)
 
 
+def distinct(x):
+    """x with no two equal numbers along axis 2: PyTorch promises no order of equal ones."""
+    return x.float() + torch.arange(7.0)[:, None] * 1e-3
+
+
 def tokens(x):
     """x of (b, 4, 7, 9) as (b, 63, 4)."""
     return x.flatten(2).transpose(1, 2)
@@ -203,8 +208,8 @@ INDICES = {
     "index_put": lambda x: x.index_put((torch.tensor([0, 1]), torch.tensor([1, 1])), x[0, 0] * 3),
     "masked by numbers": lambda x: x.masked_fill(x > 0.3, 1.0),
     "sort": lambda x: x.sort(2)[0] + x.sort(-1, descending=True)[0],
-    "argsort": lambda x: x.argsort(2) + x.sort(2)[1],
-    "topk": lambda x: x.topk(3, 2)[0] + x.topk(3, 2, largest=False)[1],
+    "argsort": lambda x: distinct(x).argsort(2) + x.sort(2, stable=True)[1],
+    "topk": lambda x: x.topk(3, 2)[0] + distinct(x).topk(3, 2, largest=False)[1],
     "cumsum": lambda x: x.cumsum(2) + x.cumprod(3),
     "searchsorted": lambda x: (
         torch.searchsorted(torch.linspace(-1, 1, 7), x.float())
