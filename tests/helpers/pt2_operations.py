@@ -208,7 +208,7 @@ INDICES = {
     "index_put": lambda x: x.index_put((torch.tensor([0, 1]), torch.tensor([1, 1])), x[0, 0] * 3),
     "masked by numbers": lambda x: x.masked_fill(x > 0.3, 1.0),
     "sort": lambda x: x.sort(2)[0] + x.sort(-1, descending=True)[0],
-    "argsort": lambda x: distinct(x).argsort(2) + x.sort(2, stable=True)[1],
+    "argsort": lambda x: distinct(x).argsort(2) + x.sort(stable=True, dim=2)[1],
     "topk": lambda x: x.topk(3, 2)[0] + distinct(x).topk(3, 2, largest=False)[1],
     "cumsum": lambda x: x.cumsum(2) + x.cumprod(3),
     "searchsorted": lambda x: (
