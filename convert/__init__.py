@@ -7,6 +7,7 @@ recognise.py       which network it is
 layouts.py         whose programs write such files
 normalization.py   how images are normalised
 fill.py            weights into the network, and out of it
+pt2/               programs of torch.export (.pt2), run with JAX
 load.py            opening anything: load_classifier
 export.py          a classifier to a PyTorch file
 check.py           whether a classifier fits a data set

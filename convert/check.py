@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from qcrs_jax.data.load import Dataset
-from qcrs_jax.errors import UserError, setting
+from qcrs_jax.errors import SettingError, UserError, setting
 from qcrs_jax.models import Classifier, Spec, family_of
 
 BATCH = 100
@@ -76,7 +76,7 @@ def fit_image(
 def _remedy(spec, shape):
     """What to do about images of `shape`, which the network of `spec` was not opened for."""
     takes, of_imagenet = tuple(spec.image_shape), spec.image_shape[0] == 224 and spec.num_classes == 1000
-    if family_of(spec.arch).one_size or of_imagenet or shape[2:] != takes[2:]:
+    if _one_size(spec) or of_imagenet or shape[2:] != takes[2:]:
         return f"convert the images, or have them made smaller by {setting('resize')}, or take another checkpoint"
     larger = shape[0] >= takes[0] and shape[1] >= takes[1]
     return (
@@ -84,6 +84,14 @@ def _remedy(spec, shape):
         f"PyTorch file with {setting('image_size')} {shape[0]} {shape[1]}"
         + (f"; if it was trained on such images made smaller, say so by {setting('resize')}" if larger else "")
     )
+
+
+def _one_size(spec):
+    """Whether its images have one size: of our families some, and all programs."""
+    try:
+        return family_of(spec.arch).one_size
+    except SettingError:  # of no family
+        return True
 
 
 def class_names(dataset: Dataset, most: int = 10) -> str:

@@ -10,6 +10,7 @@ from qcrs_jax.models.checkpoint import CheckpointError, is_classifier
 from .check import accuracy
 from .files.stand_ins import unpacked
 from .fill import count_parameters
+from .pt2.classifier import ExportedClassifier
 from .zoo import resolve
 
 
@@ -34,10 +35,12 @@ def convertible(checkpoint: str | Path) -> Path:
 def described(classifier: Classifier, checkpoint: str | Path, out_dir: Path) -> str:
     """What `classifier`, converted from `checkpoint` to `out_dir`, is: three lines."""
     spec = classifier.spec
+    exported = isinstance(classifier, ExportedClassifier)
+    count = classifier.count_parameters() if exported else count_parameters(classifier.model)
     options = "".join(f", {name} {value}" for name, value in spec.options.items())
     return (
         f"{checkpoint} ({spec.source['layout']} layout) -> {out_dir}\n"
-        f"  {spec.arch}{options}: {count_parameters(classifier.model):,} parameters, {spec.num_classes} classes\n"
+        f"  {spec.arch}{options}: {count:,} parameters, {spec.num_classes} classes\n"
         f"  images {spec.image_shape}, normalisation {spec.source['normalization']}: {spec.mean} / {spec.std}"
     )
 

@@ -14,11 +14,12 @@ def export_file(classifier: Classifier, path: Path) -> None:
     """Writes `classifier` to the PyTorch file `path`.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: the file cannot be written, or the classifier is an exported program.
     """
+    named_weights = to_state_dict(classifier)
     spec, family = classifier.spec, family_of(classifier.spec.arch)
     field, prefix = family.exported(spec)
-    weights = OrderedDict((prefix + key, value) for key, value in to_state_dict(classifier).items())
+    weights = OrderedDict((prefix + key, value) for key, value in named_weights.items())
     normalization = "/".join(",".join(map(repr, values)) for values in (spec.mean, spec.std))
     named = {"arch": spec.arch} if field == "state_dict" else {}
     content = {"epoch": 0, **named, field: weights, "normalization": normalization}

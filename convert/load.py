@@ -9,13 +9,15 @@ from pathlib import Path
 from qcrs_jax.errors import setting, text_of
 from qcrs_jax.files import check_regular, reads
 from qcrs_jax.models import Classifier, family_of
-from qcrs_jax.models.checkpoint import CheckpointError, is_classifier, restore_classifier
+from qcrs_jax.models.checkpoint import EXPORTED, CheckpointError, is_classifier, restore_classifier
 
 from .choose import listed
 from .files.stand_ins import unpacked
 from .files.torch_file import load
 from .fill import to_classifier
 from .normalization import numbers_of, parse_normalization, timm_normalization
+from .pt2.archive import is_exported
+from .pt2.classifier import open_exported
 from .recognise import as_asked, recognise
 from .zoo import resolve
 
@@ -73,8 +75,8 @@ def load_classifier(
     What was assumed of a file, because it does not tell, is in `spec.source["notes"]`, a list of sentences.
 
     Args:
-        path: a directory that `qcrs-jax convert` or `train` wrote, the file in it, a PyTorch file, or `zoo:NAME`. No
-            PyTorch is needed.
+        path: a directory that `qcrs-jax convert` or `train` wrote, the file in it, a PyTorch file, a program of
+            torch.export (`.pt2`) that takes images in [0, 1], or `zoo:NAME`. No PyTorch is needed.
         normalization: "cifar10", "cifar100", "imagenet", "none", or "MEAN,.../STD,..." per channel; None takes it from
             the PyTorch file where its layout or its tensors tell.
         field: the dictionary of a PyTorch file that holds the weights; None takes the only one.
@@ -103,6 +105,8 @@ def open_classifier(path: str | Path, opening: Opening) -> Classifier:
     if not path.exists():
         raise CheckpointError(f"{path}: no such file or directory")
     check_regular(path, CheckpointError)
+    if (path / EXPORTED).is_file():
+        return _open_exported(path / EXPORTED, opening)
     if is_classifier(path):
         classifier = restore_classifier(path)
         _check_agrees(classifier.spec, opening, path)
@@ -146,6 +150,8 @@ def _said(spec, name):
 def convert_file(path: Path, opening: Opening | None = None) -> Classifier:
     """The classifier in the PyTorch file `path`. Errors as for `load_classifier`."""
     opening = opening or Opening()
+    if is_exported(path):
+        return _open_exported(path, opening)
     found = recognise(load(path), path, opening.field, opening.prefix, opening.leave_out)
     found = as_asked(found, opening.image_size, opening.max_pool, path)
     notes, normalization = list(found.notes), opening.normalization
@@ -169,6 +175,20 @@ def convert_file(path: Path, opening: Opening | None = None) -> Classifier:
     source |= {n: getattr(opening, n) for n in ("field", "prefix", "image_size") if getattr(opening, n) is not None}
     source |= {n: list(v) for n, v in (("leave_out", opening.leave_out), ("notes", notes)) if v}
     return to_classifier(found, mean, std, source, path)
+
+
+def _open_exported(path, opening):
+    """The classifier of an exported program, of which little is to be said."""
+    if opening.normalization not in (None, "none"):
+        raise CheckpointError(
+            f"{path}: is an exported program, which takes images in [0, 1] and has its normalisation within it; export "
+            f"a module that normalises, in place of {setting('normalization')} {opening.normalization}"
+        )
+    for name in ("field", "prefix", "leave_out", "max_pool"):
+        if getattr(opening, name) not in (None, ()):
+            raise CheckpointError(f"{path}: is an exported program, which has no {setting(name)} to choose")
+    size = opening.image_size
+    return open_exported(path, (size, size) if isinstance(size, int) else size and tuple(size))
 
 
 _SMOOTHADV = "0.4914,0.4822,0.4465/1,1,1"

@@ -208,6 +208,28 @@ def test_convert_imports_neither_experiments_nor_torch():
         assert within(imports("qcrs_jax.convert", file), "qcrs_jax.experiments", "torch") == [], file.name
 
 
+PROGRAMS = {
+    "qcrs_jax.convert": {"files", "pt2"},
+    "qcrs_jax": {"convert", "errors", "files", "models", "printable"},
+}
+"""What the wing of exported programs may import: the readers of files, and of the library the ground and the models."""
+
+
+@pytest.mark.parametrize("name", [name for name in files_of("qcrs_jax.convert") if name.startswith("pt2/")])
+def test_exported_programs_stand_on_the_readers_of_files_alone(name):
+    names = imports_of("qcrs_jax.convert", name)
+    for package, allowed in PROGRAMS.items():
+        assert {part(package, module) for module in names} - {None} <= allowed
+
+
+@pytest.mark.parametrize("name", [name for name in files_of("qcrs_jax.convert") if name.startswith("pt2/")])
+def test_nothing_of_an_exported_program_can_be_run(name):
+    tree = ast.parse((ROOT / "convert" / name).read_text())
+    called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    assert not called & {"eval", "exec", "compile", "__import__"}
+    assert within(imports_of("qcrs_jax.convert", name), "pickle", "importlib", "sympy", "subprocess") == []
+
+
 @pytest.mark.parametrize("name", [n for n in files_of("qcrs_jax.experiments") if n.startswith("report/")])
 def test_tables_and_plots_read_results_files_only(name):
     modules = ("certification", "sampling", "models", "convert")

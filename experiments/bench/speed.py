@@ -15,7 +15,7 @@ class Turns:
 
 
 def compare(depth: int, asked: Turns):
-    """The cells of the rows of a network, one row for each version of JAX."""
+    """The cells of the rows of a network: for each version of JAX one of our network, and one of it as a `.pt2`."""
     import contextlib
     import functools
     import statistics
@@ -25,8 +25,14 @@ def compare(depth: int, asked: Turns):
     from .rate import rate
 
     with contextlib.ExitStack() as stack:
-        checkpoint = _checkpoint(depth, Path(stack.enter_context(tempfile.TemporaryDirectory())))
-        ours = [stack.enter_context(contextlib.closing(JaxSampler(python, checkpoint))) for python in asked.python]
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        net = _network(depth)
+        files = {f"ResNet-{depth}": _checkpoint(net, depth, folder), "  as .pt2": _program(net, folder)}
+        ours = {
+            stack.enter_context(contextlib.closing(JaxSampler(python, file))): name
+            for python in asked.python
+            for name, file in files.items()
+        }
         # Of each side, what takes (batch, seconds) and gives a rate.
         sides = {
             "torch": [functools.partial(rate, sampler) for sampler in _torch_samplers(depth)],
@@ -43,21 +49,43 @@ def compare(depth: int, asked: Turns):
             for side, (meter, batch) in best.items():
                 rates[side].append(meter(batch, asked.seconds))
     median = {side: statistics.median(values) for side, values in rates.items()}
-    for sampler in ours:
+    for sampler, name in ours.items():
         shown = [f"{median[s]:,.0f} @{best[s][1]}" if s in best else "-" for s in ("torch", "onnx", sampler)]
         ratios = [f"{median[sampler] / median[s]:.2f}" if s in best else "-" for s in ("torch", "onnx")]
-        yield f"ResNet-{depth}", sampler.jax, *shown, *ratios, f"{sampler.first:.2f} s", str(sampler.compilations)
+        yield name, sampler.jax, *shown, *ratios, f"{sampler.first:.2f} s", str(sampler.compilations)
 
 
-def _checkpoint(depth, folder):
+def _network(depth):
+    """The network in PyTorch."""
+    from .torch_nets import CifarResNet, randomise
+
+    return randomise(CifarResNet(depth))
+
+
+def _checkpoint(net, depth, folder):
     """A file of PyTorch's weights."""
     import torch
 
-    from .torch_nets import CifarResNet, randomise
-
-    weights = {f"1.{k}": v for k, v in randomise(CifarResNet(depth)).state_dict().items()}
+    weights = {f"1.{k}": v for k, v in net.state_dict().items()}
     torch.save({"arch": f"cifar_resnet{depth}", "state_dict": weights}, folder / "checkpoint.pth.tar")
     return folder / "checkpoint.pth.tar"
+
+
+def _program(net, folder):
+    """The network as a program of torch.export."""
+    import warnings
+
+    import torch
+
+    from .torch_nets import Noisy
+
+    model = Noisy(net, torch.zeros(3, 1, 1), 1.0).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns of what it calls in PyTorch itself
+        shapes = ({0: torch.export.Dim("batch")},)
+        program = torch.export.export(model, (torch.rand(2, 3, 32, 32),), dynamic_shapes=shapes)
+        torch.export.save(program.run_decompositions({}), folder / "program.pt2")
+    return folder / "program.pt2"
 
 
 def _torch_samplers(depth):

@@ -1,12 +1,12 @@
 """Benchmark: samples a second of the jitted sampler beside PyTorch eager and ONNX Runtime, in one run, on this machine.
 
 All draw noise, add it, normalise, run the same ResNet (ours is converted from PyTorch's weights, ONNX Runtime's graph
-exported from PyTorch's network), and count classes. ONNX Runtime gets its noise from PyTorch, whose generator is faster
-than NumPy's. Each side runs at its best batch size, PyTorch also in its better memory format and ONNX Runtime with its
-threads spinning or not; turns alternate, and medians count. Also told: the time from the checkpoint file to the first
-certificate by QCRS, and how many programs of the network were compiled on the way. With --python there is a row for the
-JAX of each of these interpreters, all timed in one run. Needs PyTorch: pip install 'qcrs_jax[bench]'. ONNX Runtime is
-left out, as "-", where it is not installed.
+exported from PyTorch's network), and count classes. A second row is the network as a program of torch.export (.pt2).
+ONNX Runtime gets its noise from PyTorch, whose generator is faster than NumPy's. Each side runs at its best batch size,
+PyTorch also in its better memory format and ONNX Runtime with its threads spinning or not; turns alternate, and medians
+count. Also told: the time from the checkpoint file to the first certificate by QCRS, and how many programs of the
+network were compiled on the way. With --python there is a row for the JAX of each of these interpreters, all timed in
+one run. Needs PyTorch: pip install 'qcrs_jax[bench]'. ONNX Runtime is left out, as "-", where it is not installed.
 
 Where JAX finds a GPU, the sides are on that GPU: our sampler in float32 (with TF32, and with full precision) and in
 bfloat16, PyTorch eager, and torch.compile. Each is timed at the best of several options: batch size, images in

@@ -3,6 +3,8 @@
 OUT_DIR/classifier.safetensors   every variable of the network, batch statistics included, in float32. The metadata of
                                  its header have the Spec as JSON, with a format number and the weights' SHA-256.
 
+Of an exported PyTorch program it is OUT_DIR/classifier.pt2, which the converter reads and writes.
+
 Earlier versions wrote OUT_DIR/classifier.json and OUT_DIR/weights/ (Orbax); those directories are still read.
 """
 
@@ -28,6 +30,7 @@ from ..files import check_regular, is_partial, read_regular, replacing
 from ..models import Classifier, Spec, build
 
 FILE = "classifier.safetensors"
+EXPORTED = "classifier.pt2"
 FORMAT = 2
 _OLD_FORMAT = 1
 _OLD_FILES = ("classifier.json", "weights")
@@ -53,23 +56,33 @@ def save_classifier(classifier: Classifier, path: str | Path, overwrite: bool = 
             raise CheckpointError(f"{path}: already exists; choose another directory or give {setting('overwrite')}")
         if not is_classifier(path) or not path.is_dir():
             raise CheckpointError(f"{path}: holds something else than a classifier and is left alone")
-    _write(classifier, path)
+    written = _write(classifier, path)
     for file in path.iterdir():
-        if file.name != FILE:
+        if file.name != written:
             _remove(file)
 
 
 def write_classifier(classifier: Classifier, path: str | Path) -> None:
     """Writes `classifier` into the directory `path`, beside whatever else that holds but an earlier classifier."""
     path = Path(path).absolute()
-    _write(classifier, path)
-    for file in [path / name for name in _OLD_FILES] + [file for file in path.iterdir() if _is_left(file)]:
+    written = _write(classifier, path)
+    others = [path / name for name in (FILE, EXPORTED, *_OLD_FILES) if name != written]
+    for file in others + [file for file in path.iterdir() if _is_left(file)]:
         _remove(file)
 
 
 def _write(classifier, path):
-    """Writes the file of `classifier` in the directory `path`, whole or not at all."""
+    """Writes the file of `classifier` in the directory `path`, whole or not at all; returns its name."""
+    packed = getattr(classifier, "packed", None)  # of one that has a file of its own kind
+    name, content = packed() if packed is not None else (FILE, _packed(classifier))
     path.mkdir(parents=True, exist_ok=True)
+    with replacing(path / name) as file:
+        file.write(content)
+    return name
+
+
+def _packed(classifier):
+    """The bytes of the file of `classifier`."""
     description = json.dumps(
         {"format": FORMAT, "weights_sha256": classifier.fingerprint(), **dataclasses.asdict(classifier.spec)}
     )
@@ -77,8 +90,7 @@ def _write(classifier, path):
     weights = {
         name: np.asarray(variable[...], np.float32, order="C") for name, variable in _variables(classifier.model)
     }
-    with replacing(path / FILE) as file:
-        file.write(save(weights, metadata))
+    return save(weights, metadata)
 
 
 def _is_left(file):
@@ -106,7 +118,7 @@ def is_classifier(path: str | Path) -> bool:
     """Whether `path` is a directory with a classifier, of the present form or of the earlier one, or the file in it."""
     path = Path(path)
     if path.is_dir():
-        return (path / FILE).is_file() or (path / _OLD_FILES[0]).is_file()
+        return any((path / name).is_file() for name in (FILE, EXPORTED, _OLD_FILES[0]))
     if path.suffix != ".safetensors" or not path.is_file():
         return False
     try:
@@ -129,6 +141,8 @@ def restore_classifier(path: str | Path) -> Classifier:
         return _restore_file(path / FILE)
     if (path / _OLD_FILES[0]).is_file():
         return _restore_old(path)
+    if (path / EXPORTED).is_file():
+        raise CheckpointError(f"{path}: holds an exported program, which load_classifier opens")
     cut = " A write to it was cut off; convert again." if any(map(_is_left, path.iterdir())) else ""
     raise CheckpointError(f"{path}: holds no {FILE}, so not a directory that `qcrs-jax convert` or `train` wrote.{cut}")
 

@@ -1,0 +1,15 @@
+"""All operations: to import this fills the registry."""
+
+from . import (  # noqa: F401
+    attention,
+    convolution,
+    creation,
+    elementwise,
+    indexing,
+    normalisation,
+    pooling,
+    reductions,
+    resampling,
+    shapes,
+    symbols,
+)
