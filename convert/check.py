@@ -10,6 +10,7 @@ from jaxtyping import Float
 from qcrs_jax.data.load import Dataset
 from qcrs_jax.errors import SettingError, UserError, setting
 from qcrs_jax.models import Classifier, Spec, family_of
+from qcrs_jax.sampling.classifiers import apply
 
 BATCH = 100
 
@@ -25,7 +26,7 @@ def accuracy(classifier: Classifier, dataset: Dataset, indices: range, sigma: fl
     @jax.jit
     def answers(classify, images, i):
         noise = jax.random.normal(jax.random.fold_in(key, i), images.shape)
-        return jnp.argmax(classify(images + sigma * noise), axis=-1)
+        return jnp.argmax(apply(classify, images + sigma * noise, sigma), axis=-1)
 
     right = 0
     for i in range(0, len(indices), BATCH):

@@ -51,6 +51,7 @@ def run_page(page, folder):
 OWN_TESTS = {
     *("README.md", "docs/start/library.md", "docs/guides/networks.md"),  # below
     "docs/guides/exported-program.md",  # tests/certification/test_export.py, beside the program that it reads
+    "docs/guides/pytorch-programs.md",  # tests/convert/test_pt2_openings.py, with models
 }
 
 
@@ -90,7 +91,12 @@ def test_the_examples_of_one_s_own_network(imports):
 
 def test_every_example_of_a_network_is_tested():
     codes = blocks_of(PAGES["docs/guides/networks.md"], "python")
-    assert len(codes) == 4 and len([code for code in codes if "certificates = certify(" in code]) == 3
+    assert len(codes) == 5 and len([code for code in codes if "certificates = certify(" in code]) == 3
+
+
+def test_the_example_of_a_network_that_knows_the_noise():
+    _, names = run("NoiseConditional(")
+    assert names["certificate"].prediction == 0 and names["certificate"].radius > 0
 
 
 def test_the_file_with_a_network_of_one_s_own():

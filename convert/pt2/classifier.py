@@ -17,6 +17,7 @@ from qcrs_jax.errors import setting, text_of
 from qcrs_jax.models import Classifier, Spec
 from qcrs_jax.models.checkpoint import EXPORTED, CheckpointError
 from qcrs_jax.printable import printable
+from qcrs_jax.sampling.classifiers import NoiseConditional, apply
 
 from . import refusals
 from .archive import AGAIN, ExportArchive
@@ -67,8 +68,10 @@ class ExportedClassifier(Classifier):
             "and converted, but not trained further, nor written as a file of weights"
         )
 
-    def inference(self, platform: str | None = None, dtype="float32") -> Partial:
+    def inference(self, platform: str | None = None, dtype="float32") -> Partial | NoiseConditional:
         """Images (batch, h, w, c) in [0, 1] to logits (batch, num_classes), both float32.
+
+        Of a program with a second input it is a `NoiseConditional`, whose sigma (batch,) that is.
 
         Batch normalisation is folded into convolutions where the graph allows it, and the form is one that is fast on
         `platform`, by default the one JAX would run it on. Jit-compatible; the weights are leaves of the pytree.
@@ -83,7 +86,8 @@ class ExportedClassifier(Classifier):
             )
         graph, weights = prepared(self.program.graph, self.weights, platform or jax.default_backend())
         arrays, names = _shared(weights)
-        return Partial(_Run(self.program, graph, names, self._batch), jax.tree.map(jnp.asarray, arrays))
+        run = Partial(_Run(self.program, graph, names, self._batch), jax.tree.map(jnp.asarray, arrays))
+        return run if len(self.program.images) == 1 else NoiseConditional(run)
 
     def fingerprint(self) -> str:
         """SHA-256 of the graph, without the exporter's metadata, and of every weight with its name."""
@@ -169,40 +173,41 @@ class _Run:
 
     def __init__(self, program: Program, graph: Graph, names: dict[str, str], batch: Batch):
         self._interpret = Interpreter(graph)
-        self._image, self._names, self._batch = program.images[0], names, batch
+        self._inputs, self._names, self._batch = program.images, names, batch
         self._constants = program.constants
         self._key = (program.digest, tuple(node.target for node in graph.nodes), tuple(sorted(names.items())), batch)
 
-    def __call__(self, weights, images: Float[Array | np.ndarray, "batch h w c"]) -> Array:
+    def __call__(self, weights, images: Float[Array | np.ndarray, "batch h w c"], *sigma) -> Array:
         given = {**self._constants, **{name: weights[key] for name, key in self._names.items()}}
 
-        def logits(images):
-            (result,) = self._interpret({**given, self._image: Last(images)})
+        def logits(images, *sigma):
+            inputs = dict(zip(self._inputs, (Last(images), *sigma)))
+            (result,) = self._interpret({**given, **inputs})
             return result
 
-        images = jnp.asarray(images)
+        inputs = tuple(map(jnp.asarray, (images, *sigma)))
         if self._batch.one:
-            return jax.vmap(lambda image: logits(image[None])[0])(images).astype(jnp.float32)
-        return self._batch_of(logits, images).astype(jnp.float32)
+            return jax.vmap(lambda *each: logits(*(a[None] for a in each))[0])(*inputs).astype(jnp.float32)
+        return self._batch_of(logits, inputs).astype(jnp.float32)
 
-    def _batch_of(self, logits, images):
+    def _batch_of(self, logits, inputs):
         """The logits, by as many calls as the range of batches asks for."""
-        count, least, most = images.shape[0], self._batch.least, self._batch.most
+        count, least, most = inputs[0].shape[0], self._batch.least, self._batch.most
         if most is None and (not isinstance(count, int) or count >= least):
-            return logits(images)
+            return logits(*inputs)
         if not isinstance(count, int):
             raise CheckpointError(
                 f"was exported for batches of {least} to {most} images, and not for any number; {RECIPE}"
             )
         if count == 0:
-            return jnp.concatenate([logits(jnp.zeros((least, *images.shape[1:]), images.dtype))[:0]])
+            return logits(*(jnp.zeros((least, *a.shape[1:]), a.dtype) for a in inputs))[:0]
         calls = -(-count // most) if most else 1
         size = max(-(-count // calls), least)
         short = calls * size - count
-        images = jnp.concatenate([images, jnp.broadcast_to(images[-1:], (short, *images.shape[1:]))])
+        inputs = [jnp.concatenate([a, jnp.broadcast_to(a[-1:], (short, *a.shape[1:]))]) for a in inputs]
         if calls == 1:
-            return logits(images)[:count]
-        parts = jax.lax.map(logits, jnp.reshape(images, (calls, size, *images.shape[1:])))
+            return logits(*inputs)[:count]
+        parts = jax.lax.map(lambda each: logits(*each), [a.reshape(calls, size, *a.shape[1:]) for a in inputs])
         return jnp.reshape(parts, (calls * size, *parts.shape[2:]))[:count]
 
     def __eq__(self, other):
@@ -256,15 +261,11 @@ def _opened(path, image_size):
 
 def _images(program, image_size):
     """((h, w, c), Batch) of the images that the program takes."""
-    if len(program.images) == 2:
-        second = program.graph.values.get(program.images[1])
-        if second is not None and len(second.shape) <= 1:
-            raise CheckpointError(
-                f"takes a second input, {program.images[1]} (a noise level?), beside the images; classifiers of images "
-                "alone can be opened: export a module that sets it"
-            )
-    if len(program.images) != 1 or program.images[0] not in program.graph.values:
-        raise CheckpointError(f"takes {len(program.images)} inputs; a classifier takes a batch of images alone")
+    if not 1 <= len(program.images) <= 2 or not set(program.images) <= set(program.graph.values):
+        raise CheckpointError(
+            f"takes {len(program.images)} inputs; a classifier takes a batch of images, and perhaps a second one of the "
+            "noise levels in them"
+        )
     meta = program.graph.values[program.images[0]]
     if len(meta.shape) != 4 or not isinstance(meta.shape[1], int) or not jnp.issubdtype(meta.dtype, jnp.floating):
         raise CheckpointError(
@@ -272,6 +273,13 @@ def _images(program, image_size):
             f"width), but {meta.dtype.name} of the shape {meta.shape}"
         )
     batch, channels, *sides = meta.shape
+    for name in program.images[1:]:
+        second = program.graph.values[name]
+        if second.shape != (batch,) or not jnp.issubdtype(second.dtype, jnp.floating):
+            raise CheckpointError(
+                f"its second input {name} is no batch of noise levels: numbers of the shape ({batch},), but "
+                f"{second.dtype.name} of the shape {second.shape}; export it with a sigma for each image"
+            )
     found = []
     for side, given in zip(sides, image_size):
         if isinstance(side, int) and given is not None and given != side:
@@ -308,7 +316,7 @@ def _classes(classifier, shape, batch):
         raise CheckpointError(
             f"gives {len(outputs)} results; a classifier gives logits alone: export a module that returns them"
         )
-    logits = jax.eval_shape(classifier.classify, images)
+    logits = jax.eval_shape(apply, classifier.classify, images, jax.ShapeDtypeStruct((), jnp.float32))
     if logits.ndim != 2 or logits.shape[0] != images.shape[0] or not logits.shape[1]:
         raise CheckpointError(
             f"gives numbers of the shape {('batch', *logits.shape[1:])} for a batch of images; a classifier gives "

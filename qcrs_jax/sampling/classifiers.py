@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
@@ -27,7 +28,9 @@ class NoiseConditional:
     def __init__(self, function: Callable[[Float[Array, "batch h w c"], Float[Array, "batch"]], Any]):
         self.function = function if isinstance(function, Partial) else Partial(function)
 
-    def __call__(self, images: Float[Array, "batch h w c"], sigma: Float[ArrayLike, ""] | Float[ArrayLike, "batch"]):
+    def __call__(
+        self, images: Float[Array | np.ndarray, "batch h w c"], sigma: Float[ArrayLike, ""] | Float[ArrayLike, "batch"]
+    ):
         """The logits of images, all with noise of one `sigma`, or each of its own."""
         return self.function(images, jnp.broadcast_to(jnp.asarray(sigma, jnp.float32), images.shape[:1]))
 

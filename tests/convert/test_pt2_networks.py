@@ -7,6 +7,7 @@ from pt2_files import FORMS, Read, export, numbers
 from pt2_networks import MAKERS, denoiser, network
 from with_torch import torch
 
+from qcrs_jax import NoiseConditional, sample_counts
 from qcrs_jax.convert.load import load_classifier
 from qcrs_jax.models.checkpoint import CheckpointError
 
@@ -111,9 +112,41 @@ def test_a_denoiser_of_images_and_sigma_is_read(denoising):
         assert_near(numbers(found), numbers(denoiser()(x, sigma)))
 
 
-def test_a_classifier_of_images_and_sigma_is_refused(denoising):
-    with pytest.raises(CheckpointError, match="takes a second input, sigma .a noise level.*beside the images"):
+def test_what_is_no_classifier_of_images_and_sigma_is_refused(denoising, tmp_path):
+    with pytest.raises(CheckpointError, match="numbers of the shape .'batch', 3, 32, 32.*a classifier gives logits"):
         load_classifier(denoising)
+
+    class Scalar(torch.nn.Module):
+        def forward(self, x, sigma):
+            return x.mean((2, 3)) * sigma
+
+    path = export(Scalar(), (torch.rand(2, 3, 8, 8), torch.tensor(0.5)), tmp_path / "scalar.pt2")
+    with pytest.raises(CheckpointError, match="its second input sigma is no batch of noise levels"):
+        load_classifier(path)
+
+
+@pytest.mark.parametrize("batch", [2, 1])
+def test_a_classifier_of_images_and_sigma_is_told_each_sigma(tmp_path, batch):
+    class Knowing(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(3, 4)
+
+        def forward(self, x, sigma):
+            return self.layer(x.mean((2, 3)) / (1 + sigma[:, None]))
+
+    torch.manual_seed(0)
+    model = Knowing().eval()
+    path = export(model, (torch.rand(batch, 3, 8, 8), torch.rand(batch) + 0.1), tmp_path / "knowing.pt2")
+    classify = load_classifier(path).classify
+    assert isinstance(classify, NoiseConditional)
+    x, sigma = torch.rand(5, 3, 8, 8), torch.linspace(0.1, 1, 5)
+    with torch.no_grad():
+        assert_near(np.asarray(classify(x.numpy().transpose(0, 2, 3, 1), sigma.numpy())), model(x, sigma).numpy())
+    image = x[0].numpy().transpose(1, 2, 0)
+    counts = np.asarray(sample_counts(classify, image, 0.3, jax.random.key(0), 100))
+    told = np.asarray(sample_counts(lambda images: classify(images, 0.3), image, 0.3, jax.random.key(0), 100))
+    np.testing.assert_array_equal(counts, told)
 
 
 @pytest.mark.slow
@@ -121,8 +154,6 @@ def test_counts_are_those_of_our_own_network(tmp_path):
     """The same weights as a program and as a network of ours: the same counts, but for near ties, which are counted."""
     from checkpoints import cohen, resnet, save
     from checkpoints import images as pictures
-
-    from qcrs_jax import sample_counts
 
     class Normalised(torch.nn.Module):
         def __init__(self):

@@ -15,7 +15,7 @@ import pytest
 from pt2_files import FORMS, export, exported, in_form, save
 from pt2_golden import FOLDER, images
 from pt2_operations import Many
-from readme import blocks
+from readme import PAGES, blocks_of
 from with_torch import torch
 
 import qcrs_jax
@@ -349,16 +349,33 @@ def test_a_program_is_certified_and_verified(tmp_path, capsys, monkeypatch):
     )
 
 
-def test_the_readme_s_recipe_writes_what_is_read(tmp_path, monkeypatch):
+def test_the_recipes_of_the_guide_write_what_is_read(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (code,) = [code for code in blocks("python") if "torch.export.save" in code]
+    recipe, second, module = blocks_of(PAGES["docs/guides/pytorch-programs.md"], "python")
     model = torch.nn.Sequential(
         torch.nn.Conv2d(3, 4, 3, 16), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(784, 2)
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        exec(code, {"torch": torch, "model": model})
+        names = {"torch": torch, "model": model}
+        exec(recipe, names)
+        exec(module, names)
+
+    class Diffusion(torch.nn.Module):
+        def forward(self, x, step):
+            return 0.1 * x + 0.001 * step[:, None, None, None]
+
+    small = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 4))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        names["denoised"] = denoised = names["Denoised"](Diffusion(), small, torch.linspace(0.999, 0.01, 50))
+        exec(second, names)
     assert load_classifier("model.pt2").spec.image_shape == (224, 224, 3)
+    x, sigma = torch.rand(3, 3, 32, 32), torch.tensor([0.1, 0.3, 0.8])
+    with torch.no_grad():
+        expected = denoised(x, sigma).numpy()
+    found = load_classifier("denoised.pt2").classify(x.numpy().transpose(0, 2, 3, 1), sigma.numpy())
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 # What follows reads archives that were changed by hand.
