@@ -455,7 +455,7 @@ def _parse(row):
 
 def differences(before: dict, now: dict, where: tuple[str, str] = ("in the file", "now")) -> list[str]:
     """A line for each setting in which two requests, as JSON has them, differ; `where` tells where each is."""
-    before, now = _flat(before), _flat(now)
+    before, now = flat(before), flat(now)
     return [
         f"{key}: {before.get(key)!r} {where[0]}, {now.get(key)!r} {where[1]}"
         for key in sorted({*before, *now})
@@ -499,9 +499,9 @@ def chooses_sigma(request: dict) -> bool:
     return request.get("search", {}).get("method", "cohen") != "cohen"
 
 
-def _flat(nested, prefix=""):
+def flat(nested: dict, prefix: str = "") -> dict:
     """{"a": {"b": 1}} as {"a.b": 1}."""
-    flat = {}
+    found = {}
     for key, value in nested.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return found

@@ -1,0 +1,63 @@
+"""The data set of a run, opened to show its images beside its results. Nothing is certified."""
+
+import dataclasses
+from pathlib import Path
+
+from qcrs_jax.errors import SettingError, UserError, text_of
+from qcrs_jax.results.records import Run
+
+from ..run.data_sets import open_dataset
+from ..run.settings import Data, typed
+from .trusted_paths import Where, is_near, use_data_path
+
+
+def open_pictures(run: Run, path: Path, where: Where):
+    """The data set of `run`, whose results are in `path`.
+
+    Raises:
+        UserError: it cannot be opened as recorded or as `where` says, or it is another one.
+    """
+    data = _recorded(run, where)
+    given = where.data_dir is not None or where.trust_paths
+    if not given and data.data_dir is not None and not is_near(data.data_dir, path):
+        raise UserError(
+            f"the data set {data.data_dir} lies neither below the current folder nor below that of the results, and "
+            "was not opened; give --data_dir, or --trust_paths to open what the sidecar names"
+        )
+    data = use_data_path(data, path, where)
+    try:
+        dataset = open_dataset(data)
+    except UserError as error:
+        raise UserError(f"the data set could not be opened: {text_of(error)}") from error
+    if trouble := _other(run, dataset):
+        raise UserError(f"the data set in {dataset.source} is not the one of {path.name}: {trouble}")
+    return dataset
+
+
+def _recorded(run, where):
+    """How the data set was opened."""
+    recorded = run.sidecar.get("provenance", {}).get("settings", {}).get("data")
+    if recorded is None:
+        if where.data_dir is None:
+            raise UserError(f"{run.path.name} does not record where its images are")
+        return Data(on_error="skip")
+    try:
+        data = typed(Data, recorded)
+    except SettingError as error:
+        raise UserError(f"{run.path.name}: not the sidecar of a run: {error}") from error
+    if data.class_order is not None:  # its file may be elsewhere by now
+        data = dataclasses.replace(data, class_order=run.request["dataset"]["class_names"])
+    return dataclasses.replace(data, on_error="skip")
+
+
+def _other(run, dataset):
+    """Why `dataset` is not that of `run`; None where it is."""
+    due = run.request.get("dataset", {}).get("fingerprint")
+    if due is not None and due != dataset.fingerprint:
+        return "its fingerprint is another"
+    for record in run.records:
+        if record.idx >= len(dataset):
+            return f"it has {len(dataset)} images, and the results are of image {record.idx} too"
+        if dataset.labels[record.idx] != record.label:
+            return f"image {record.idx} has another label"
+    return None
