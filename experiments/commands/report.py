@@ -90,7 +90,7 @@ def _parts(paths):
     from qcrs_jax.results.records import read_run
     from qcrs_jax.results.shards import gather, join
 
-    from ..report.html import Part
+    from ..report.parts import Part
 
     parts = []
     for group in gather([read_run(path) for path in paths]):
@@ -105,7 +105,7 @@ def _parts(paths):
 
 def _verified(part, recount, where):
     """`part` with what was found out of its files."""
-    from ..report.html import Verified
+    from ..report.parts import Verified
     from ..verification.check import Checks, Found
     from ..verification.choice import Choice
 
@@ -124,7 +124,7 @@ def _verified(part, recount, where):
 
 def _pictures(parts, where):
     """The pictures of each set of images, by the place of its first run."""
-    from ..report.html import Pictures
+    from ..report.parts import Pictures
     from ..report.words import group_by_images
     from ..verification.pictures import open_pictures
 
