@@ -9,7 +9,9 @@ from qcrs_jax.results.metrics import average_certified_radius, columns, paired_g
 from qcrs_jax.results.records import INPUT_SPECIFIC, is_ddrs
 
 from .figures import literal, pyplot, save, tidy
+from .gains import extremes, gains
 from .layouts import LAYOUTS, Body, page
+from .names import row_names
 from .words import DDRS_SAMPLES, earlier_notes, group_by_images, label, left_out_notes
 
 # Of the figure of ACR against samples, by the name of the search.
@@ -22,8 +24,12 @@ COLOURS = {
 }
 
 
-def comparison(reference, runs, format="terminal") -> str:
+def comparison(reference, runs, format="terminal", names=None, top=0) -> str:
     """The text of a table with a line for each of `runs` beside `reference`.
+
+    Args:
+        names: of the reference and the runs; None makes them of what differs between them.
+        top: how many of the images that gain most, and that lose most, are listed for each run.
 
     Raises:
         UserError: the runs are not over the same images.
@@ -36,7 +42,10 @@ def comparison(reference, runs, format="terminal") -> str:
                 f"{run.path}: is not over the images of {reference.path}; give both the same data, --skip and --max"
             )
     header = "run", "ACR", "gain in ACR (95%)", "of the reference", "search / N", "regret", "sigma ratio"
-    body = Body(LAYOUTS[format](list(header), [_row(reference, run) for run in (reference, *runs)]))
+    called = row_names((reference, *runs), names)
+    rows = [_row(reference, run, name) for run, name in zip((reference, *runs), called)]
+    body = Body(LAYOUTS[format](list(header), rows))
+    images = [part for run, name in zip(runs, called[1:]) for part in _images(reference, run, name, top, format)]
     notes = (
         f"Reference: {label(reference)}, {len(reference.records)} images. Regret: mean of (reference radius - radius), "
         "negative ones as 0, where both predict the label. Sigma ratio: quartiles of sigma / the reference's sigma. "
@@ -46,7 +55,7 @@ def comparison(reference, runs, format="terminal") -> str:
         notes += f" {DDRS_SAMPLES}"
     if any(run.input_specific for run in (reference, *runs)):
         notes += f" {INPUT_SPECIFIC}"
-    return page([body, notes, *left_out_notes((reference, *runs)), *earlier_notes((reference, *runs))], format)
+    return page([body, *images, notes, *left_out_notes((reference, *runs)), *earlier_notes((reference, *runs))], format)
 
 
 def plot(reference, runs, out) -> None:
@@ -96,12 +105,36 @@ def frontier(reference, runs, out) -> None:
     save(figure, out)
 
 
-def _row(reference, run):
+def _images(reference, run, name, top, format):
+    """Yields a table of the images of a run that gain most, and one of those that lose most, each with a line above."""
+    gain = gains(reference, run)
+    for places, what in zip(extremes(reference, run, top), ("gained", "lost")):
+        if not places:
+            continue
+        with_files = any(run.records[place].file for place in places)
+        header = ["image", *["file"] * with_files, "label", "reference", "radius", "gain", "sigma"]
+        rows = []
+        for place in places:
+            record = run.records[place]
+            cells = [str(record.idx), *[record.file or ""] * with_files, run.class_name(record.label)]
+            cells += [_radius(reference.records[place], reference), _radius(record, run), f"{gain[place]:+.4f}"]
+            rows.append([(cell, None) for cell in (*cells, "-" if record.sigma is None else f"{record.sigma:.4g}")])
+        yield f"{name}: the {len(places)} images that {what} most, in certified radius (0 where not answered rightly)"
+        yield Body(LAYOUTS[format](header, rows))
+
+
+def _radius(record, run):
+    if record.predict == -1:
+        return "abstains"
+    return f"{record.radius:.4f}" + ("" if record.correct else f" for {run.class_name(record.predict)}")
+
+
+def _row(reference, run, name):
     ours, theirs = columns(run), columns(reference)
     acr, base = average_certified_radius(*ours), average_certified_radius(*theirs)
     both = ours[0] & theirs[0]
     regret = np.maximum(theirs[1] - ours[1], 0)[both]
-    cells = [label(run), f"{acr:.4f}"]
+    cells = [name, f"{acr:.4f}"]
     if run is reference:
         return [(text, None) for text in (*cells, "", "", _overhead(run), "", "")]
     gain, low, high = paired_gain(ours, theirs)

@@ -38,6 +38,14 @@ def names_of(runs: Sequence[Run], given: Sequence[str] | None = None) -> list[st
     ]
 
 
+def row_names(runs: Sequence[Run], given: Sequence[str] | None = None) -> list[str]:
+    """As `names_of`, with the file behind a name that is not given: what a row of a table is called."""
+    names, files = names_of(runs, given), [run.path.name for run in runs]
+    if given is not None:
+        return names
+    return [name if name.endswith((file, f"({file})")) else f"{name} ({file})" for name, file in zip(names, files)]
+
+
 def _differing(runs):
     """For each of `runs`, the settings that are not the same in all of them, in words."""
     settings = [{**flat(run.request), "network": _network(run)} for run in runs]
