@@ -36,7 +36,7 @@ def add_arguments(parser):
         nargs="+",
         metavar="COLUMN",
         choices=COLUMNS,
-        help="acr, radii (certified accuracy at each), p_a (share of the images that are answered rightly with p_A above "
+        help="acr, radii (certified accuracy at each), p_a (share of images that are answered rightly with p_A above "
         "0.9, 0.99 and 0.999), abstains, samples and seconds, in this order (default: all but p_a)",
     )
     parser.add_argument("--caption", help="with --format latex: the caption of a table environment, as LaTeX reads it")

@@ -51,7 +51,7 @@ def _extreme(group, part, each, places, name):
         before, now = group.reference.run.records[place], run.records[place]
         rows += (
             f'<tr><td data-picture="{now.idx}" data-run="{e(part.name)}"></td>'
-            f"<th scope=row>{e(_called(group, now.idx))}</th><td class=text>{e(run.class_name(now.label))}</td>"
+            f"<th scope=row>{e(_called(group, now))}</th><td class=text>{e(run.class_name(now.label))}</td>"
             f"<td>{_radius(before, run)}</td><td>{_radius(now, run)}</td><td>{each[place]:+.4f}</td></tr>"
         )
     header = "picture", " image", " label", "radius before", "radius now", "gain"
@@ -64,15 +64,14 @@ def _radius(record, run):
     return f"{floor(record.radius):.4f}" + ("" if record.correct else f" for {e(run.class_name(record.predict))}")
 
 
-def _called(group, index):
-    name = _file_of(group, index)
-    return f"{index} {name}" if name else str(index)
+def _called(group, record):
+    return f"{record.idx} {_file_of(group, record)}".strip()
 
 
-def _file_of(group, index):
-    """The last parts of the name of an image's file; nothing where images are not files."""
+def _file_of(group, record):
+    """The name of an image's file, by the results or the last parts of it by the data set; else nothing."""
     files = getattr(group.pictures.dataset, "files", None)
-    return "/".join(Path(files[index]).parts[-2:]) if files else ""
+    return record.file or ("/".join(Path(files[record.idx]).parts[-2:]) if files else "")
 
 
 def images(groups):
@@ -88,8 +87,8 @@ def data_of_images(groups):
         if group.pictures.dataset is not None:
             found = thumbnails(group.pictures.dataset, group.interesting(), left)
             left -= sum(map(len, found.values()))
-        indices = [record.idx for record in group.runs[0].records]
-        files = {index: printable(name) for index in indices if (name := _file_of(group, index))}
+        named = ((record.idx, _file_of(group, record)) for record in group.runs[0].records)
+        files = {index: printable(name) for index, name in named if name}
         sets.append({"pictures": found, "files": files})
         for part in group.parts:
             over = gains(group.reference.run, part.run).tolist() if part in group.compared else None

@@ -58,12 +58,15 @@ class Float:
 
     def around(self, body: str, number: int = 1) -> str:
         """`body` in a table environment, where there is a caption or a label; a second table has a label of its own."""
-        if self == Float():
+        if self == PLAIN:
             return body
         lines = [r"\begin{table}", r"\centering"]
         lines += [rf"\caption{{{self.caption}}}"] if self.caption else []
         lines += [rf"\label{{{self.label}{'' if number == 1 else f'-{number}'}}}"] if self.label else []
         return "\n".join([*lines, body, r"\end{table}"])
+
+
+PLAIN = Float()
 
 
 def _marked(rows, mark):

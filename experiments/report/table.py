@@ -20,7 +20,7 @@ from qcrs_jax.results.metrics import (
 )
 from qcrs_jax.results.records import read_run
 
-from .layouts import LAYOUTS, Body, Float, page, write
+from .layouts import LAYOUTS, PLAIN, Body, page, write
 from .names import row_names
 from .steps import distribution, probabilities
 from .words import _heading, _limits, _notes, _number_left_out, group_by_images, independent, interval_text
@@ -35,7 +35,7 @@ def print_tables(paths) -> None:
     write(tables([read_run(path) for path in paths]), None)
 
 
-def tables(runs, format="terminal", radii=None, names=None, shown=None, around=Float()) -> str:
+def tables(runs, format="terminal", radii=None, names=None, shown=None, around=PLAIN) -> str:
     """The text of a table for each set of images among `runs`, and what its certificates say.
 
     Args:
@@ -70,7 +70,7 @@ def tables(runs, format="terminal", radii=None, names=None, shown=None, around=F
     return page([*parts, *_notes(runs)], format)
 
 
-def class_tables(runs, format="terminal", radii=None, names=None, around=Float()) -> str:
+def class_tables(runs, format="terminal", radii=None, names=None, around=PLAIN) -> str:
     """The text of a table for each of `runs`, with a row for each class of its images and one for all.
 
     Arguments as of `tables`.
@@ -219,7 +219,7 @@ def _rows(first, figures, columns):
     row = [(text, None) for text in first]
     for key, _, form, compares in columns:
         text = "-" if math.isnan(figures[key]) else format(figures[key], form)
-        row.append((text, float(text) if compares else None))
+        row.append((text, float(text) if compares and text != "-" else None))
     ends = [(figures.get(f"{key}_low"), figures.get(f"{key}_high")) for key, *_ in columns]
     below = ["" if low is None else interval_text(low, high, figures["images"]) for low, high in ends]
     if not any(below):
@@ -230,7 +230,13 @@ def _rows(first, figures, columns):
 def _csv(groups, figures, called):
     """Full precision; the column image_set tells which runs are over the same images."""
     return _csv_text(
-        {"run": called[id(run)], "image_set": number, **row, "left_out": _number_left_out(run), "guarantee": _limits(run)}
+        {
+            "run": called[id(run)],
+            "image_set": number,
+            **row,
+            "left_out": _number_left_out(run),
+            "guarantee": _limits(run),
+        }
         for number, (group, rows) in enumerate(zip(groups, figures), start=1)
         for run, row in zip(group, rows)
     )

@@ -21,6 +21,7 @@ from qcrs_jax.sampling.counts import default_batch_size, default_pass
 from qcrs_jax.sampling.devices import agreement, hosts_agree, word_of_the_first
 
 from .cost import Draws, Work, duration, estimates_of
+from .file_names import named, with_names
 from .first_look import first_look
 from .inputs import Inputs, digest, digest_of_all, open_inputs
 from .pipeline import Launcher, Stopped, groups, in_turn, read_ahead, stopping
@@ -107,8 +108,9 @@ def run_over_images(task: Task | Callable[[int], Task], sweep: Sweep, inputs: In
     provenance = {**inputs.provenance, "settings": sweep.recorded(), "images": together, "batch": batch}
     if first and not sweep.dry_run and not sweep.results.parent.exists():
         print(printable(f"the folder {sweep.results.parent} is made for the results"))
+    written = with_names(task.file, request, data, sweep.results) if first else task.file
     opened = Preview if sweep.dry_run else Writer
-    with opened(sweep.results, request, provenance, **task.file) if first else contextlib.nullcontext() as writer:
+    with opened(sweep.results, request, provenance, **written) if first else contextlib.nullcontext() as writer:
         before = writer.done if first else []
         _check_records(before, sweep.images.extended(len(data), indices), data.labels, sweep.results)
         done, total, count = task.done(before), sum(map(score, before)), len(before)
@@ -149,7 +151,7 @@ def run_over_images(task: Task | Callable[[int], Task], sweep: Sweep, inputs: In
                     records = [
                         record
                         for (index, _, label), answer in zip(call, answers)
-                        for record in task.records(index, label, seconds, answer)
+                        for record in named(task.records(index, label, seconds, answer), data, index)
                     ]
                     if first:
                         writer.write(*records)

@@ -3,12 +3,16 @@
 import dataclasses
 from pathlib import Path
 
+from qcrs_jax.data.image_files import resized
 from qcrs_jax.errors import SettingError, UserError, text_of
 from qcrs_jax.results.records import Run
 
 from ..run.data_sets import open_dataset
 from ..run.settings import Data, typed
 from .trusted_paths import Where, is_near, use_data_path
+
+SIZES = [(size, size) for size in (224, 32, 28, 64, 256, 299, 384)]
+"""Of images that networks take, where a file does not record it."""
 
 
 def open_pictures(run: Run, path: Path, where: Where):
@@ -29,6 +33,7 @@ def open_pictures(run: Run, path: Path, where: Where):
         dataset = open_dataset(data)
     except UserError as error:
         raise UserError(f"the data set could not be opened: {text_of(error)}") from error
+    dataset = _prepared(run, data, dataset)
     if trouble := _other(run, dataset):
         raise UserError(f"the data set in {dataset.source} is not the one of {path.name}: {trouble}")
     return dataset
@@ -48,6 +53,19 @@ def _recorded(run, where):
     if data.class_order is not None:  # its file may be elsewhere by now
         data = dataclasses.replace(data, class_order=run.request["dataset"]["class_names"])
     return dataclasses.replace(data, on_error="skip")
+
+
+def _prepared(run, data, dataset):
+    """The data set, its images resized as those of the run, of whose fingerprint that is a part."""
+    if data.resize is None:
+        return dataset
+    shape = run.request.get("classifier", {}).get("image_shape")
+    for h, w in [tuple(shape[:2])] if shape else SIZES:
+        if max(h, w) <= data.resize:
+            made = resized(dataset, data.resize, h, w)
+            if made.fingerprint == run.request.get("dataset", {}).get("fingerprint"):
+                return made
+    return dataset
 
 
 def _other(run, dataset):

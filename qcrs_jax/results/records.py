@@ -96,6 +96,7 @@ class Record(Row):
         robust, radius_upper: of a sequential estimation, as `verdict.Certificate` has them; None in other files.
         u: what randomised the bound of pa_lower; None in other files.
         pb_upper, sums0, sums, squares: of a soft certificate, as `verdict.SoftVotes` has them; None in other files.
+        file: the name of the image's file below the folder of the data set; None where images are not files.
     """
 
     idx: int
@@ -117,6 +118,7 @@ class Record(Row):
     sums0: tuple[int, ...] | None = column(None, where="asked")
     sums: tuple[int, ...] | None = column(None, where="asked")
     squares: tuple[int, ...] | None = column(None, where="asked")
+    file: str | None = column(None, where="asked")
 
     @property
     def samples(self) -> float:
