@@ -26,7 +26,9 @@ def add_arguments(parser):
     parser.add_argument("--names", nargs="+", metavar="NAME", help="what the runs are called, the reference first")
     parser.add_argument("--out", type=Path, help="write to this file instead of the terminal")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw sigma and radius of each image (png, pdf, svg)")
-    parser.add_argument("--frontier", type=Path, metavar="FILE", help="draw ACR against samples (png, pdf, svg)")
+    parser.add_argument(
+        "--frontier", type=Path, metavar="FILE", help="draw gain in ACR against samples (png, pdf, svg)"
+    )
 
 
 def run(args):
@@ -47,5 +49,5 @@ def run(args):
     write(comparison(reference, runs, args.format, args.names, args.top), args.out)
     for file, draw in figures:
         if file is not None:
-            draw(reference, runs, file)
+            draw(reference, runs, file, args.names)
             print(file)

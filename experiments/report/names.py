@@ -10,7 +10,7 @@ from .words import method
 
 _TOLD = ("search.", "estimate.", "budget.", "n0", "n", "alpha", "stop_when_wrong", "dtype", "seed", "skip")
 """Settings that tell runs of one method apart, the most telling first. A name that ends with a dot is all below it."""
-_CALLED = {"n": "N", "n0": "N0", "budget.mean": "budget", "search_n": "samples a sigma"}
+_CALLED = {"n": "N", "n0": "N0", "budget.mean": "budget", "search_n": "samples", "max_evaluations": "evaluations"}
 
 
 def names_of(runs: Sequence[Run], given: Sequence[str] | None = None) -> list[str]:
