@@ -54,7 +54,8 @@ class Look:
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
         """Figures made within it have its letters, and lines that fit them."""
-        import matplotlib
+        with needed_for("a plot"):
+            import matplotlib
 
         sizes = (
             "font.size",

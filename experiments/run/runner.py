@@ -13,7 +13,6 @@ import numpy as np
 
 from qcrs_jax.convert.check import class_names
 from qcrs_jax.errors import UserError
-from qcrs_jax.extras import needed_for
 from qcrs_jax.printable import printable, printable_lines
 from qcrs_jax.results.records import without_class
 from qcrs_jax.results.writer import Preview, Writer
@@ -25,6 +24,7 @@ from .file_names import named, with_names
 from .first_look import first_look
 from .inputs import Inputs, digest, digest_of_all, open_inputs
 from .pipeline import Launcher, Stopped, groups, in_turn, read_ahead, stopping
+from .progress import check_installed, progress
 from .settings import Sweep
 
 
@@ -83,9 +83,7 @@ def run_over_images(task: Task | Callable[[int], Task], sweep: Sweep, inputs: In
         UserError: the checkpoint, the data set or the results file do not fit; lines already written stay.
         Stopped: by a signal; lines already written stay.
     """
-    with needed_for("a bar of progress"):
-        from tqdm import tqdm
-
+    check_installed()
     if inputs is None:
         inputs = open_inputs(sweep)
     data, devices, program = inputs.dataset, inputs.devices, sweep.program
@@ -127,23 +125,23 @@ def run_over_images(task: Task | Callable[[int], Task], sweep: Sweep, inputs: In
             print(cost, flush=True)
         if sweep.dry_run:
             return None
-        progress = tqdm(initial=len(done), total=len(indices), unit="img", dynamic_ncols=True, disable=not first)
+        bar = progress(initial=len(done), total=len(indices), unit="images", disable=not first)
 
         def leave_out(index, error):
-            progress.write(printable_lines(f"image {index} is left out: {error}"))
+            bar.write(printable_lines(f"image {index} is left out: {error}"))
             left_out.append(index)
 
         calls = groups(
             read_ahead(inputs.read, todo, together), together, leave_out if sweep.data.on_error == "skip" else None
         )
-        launch = Launcher(start, copies, progress.write)
+        launch = Launcher(start, copies, bar.write)
         try:
-            with progress, stopping():
+            with bar, stopping():
                 if (
                     first and todo and ("budget" not in request or request["kind"] == "pilot")
                 ):  # of two passes at the first
                     for said in first_look(inputs, indices, task.request.get("sigma")):
-                        progress.write(printable(f"warning: {said}"))
+                        bar.write(printable(f"warning: {said}"))
                 started = time.perf_counter()
                 for call, answers in in_turn(calls, launch):
                     ended = time.perf_counter()
@@ -160,15 +158,15 @@ def run_over_images(task: Task | Callable[[int], Task], sweep: Sweep, inputs: In
                         spoilt, copies = without_class([r for r in records if r.idx == index], request)
                         if spoilt:
                             why = "count for no class: a logit is not finite"
-                            progress.write(f"image {index}: {spoilt} of {copies} noisy copies {why}")
+                            bar.write(f"image {index}: {spoilt} of {copies} noisy copies {why}")
                     done |= {index for index, _, _ in call}
                     total, count = total + sum(map(score, records)), count + len(records)
                     if task.score:
-                        progress.set_postfix_str(f"{name} {total / count:.4f}")
-                    progress.update(len(call))
+                        bar.set_postfix_str(f"{name} {total / count:.4f}")
+                    bar.update(len(call))
                     if cost.seconds is None and (rest := len(indices) - len(done) - len(left_out)) > 0:
                         rate = f"about {duration(seconds * rest)} for the other {rest} images, by the first {len(call)}"
-                        progress.write(rate)
+                        bar.write(rate)
                         cost = dataclasses.replace(cost, seconds=0.0)
                 if first:
                     digests |= _digests(inputs, [record for record in before if record.idx not in digests])
