@@ -51,6 +51,11 @@ def run(args):
     if len(args.results) == 1 and args.results[0].suffix == ".json":
         from ..report import search_figure
 
+        if args.title is not None or args.names or args.p_a or args.width or args.style != "page":
+            raise UserError(
+                f"{args.results[0]}: is drawn as its figure was; --title, --names, --style, --width and --p_a go with "
+                "results files"
+            )
         search_figure.draw(args.results[0], args.out)
     else:
         plot(args.results, args.out, args.title, args.names, look, args.p_a)
