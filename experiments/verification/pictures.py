@@ -8,7 +8,7 @@ from qcrs_jax.errors import SettingError, UserError, text_of
 from qcrs_jax.results.records import Run
 
 from ..run.data_sets import open_dataset
-from ..run.settings import Data, typed
+from ..run.settings import IN_MEMORY, Data, typed
 from .trusted_paths import Where, is_near, use_data_path
 
 SIZES = [(size, size) for size in (224, 32, 28, 64, 256, 299, 384)]
@@ -41,7 +41,10 @@ def open_pictures(run: Run, path: Path, where: Where):
 
 def _recorded(run, where):
     """How the data set was opened."""
-    recorded = run.sidecar.get("provenance", {}).get("settings", {}).get("data")
+    settings = run.sidecar.get("provenance", {}).get("settings", {})
+    recorded = settings.get("data")
+    if where.data_dir is None and str(settings.get("network", {}).get("checkpoint")).startswith(IN_MEMORY):
+        raise UserError(f"the images of {run.path.name} were in the memory of a program")
     if recorded is None:
         if where.data_dir is None:
             raise UserError(f"{run.path.name} does not record where its images are")

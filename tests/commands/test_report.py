@@ -169,6 +169,39 @@ def test_logs_of_other_programs(results):
     assert "Over cohen_a.tsv it gains +0.2000 in ACR" in text
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "0\t3\t-1\t0.0\t0\t0.5\t0.4\t0:00:06\n",
+        "0\t3\t3\t0.5\t1\t0.5\t0.99\t0:00:06\n",
+        "0\t3\t4\t0.5\t0\t0.5\t0.99\t0:00:06\n1\t3\t3\t5.5\t1\t0.7\t1.0\t0:00:06\n",
+    ],
+    ids=["abstains", "one image", "a bound of one"],
+)
+def test_small_and_strange_runs(tmp_path, lines):
+    (tmp_path / "r.tsv").write_text(QCRS_FORMAT.format(lines))
+    qcrs_jax("report", "r.tsv", "--out", "r.html", cwd=tmp_path)
+    shown = (tmp_path / "r.html").read_text().split("<body>")[1].split("<script")[0]
+    assert not re.search(r"\b(nan|inf)\b", shown)
+
+
+def test_a_run_in_memory_and_shards(tmp_path):
+    import jax.numpy as jnp
+
+    import qcrs_jax as library
+
+    x = np.random.default_rng(0).random((6, 4, 4, 1), np.float32)
+    classify = lambda images: jnp.stack([images.mean((1, 2, 3)), 1 - images.mean((1, 2, 3))], axis=-1)  # noqa: E731
+    labels = np.array([0, 1, 0, 1, 0, 1])
+    for part in (1, 2):
+        library.run(classify, (x, labels), tmp_path / f"r{part}.tsv", 0.25, n=100, n0=10, shard=(part, 2))
+    qcrs_jax("report", "r1.tsv", "r2.tsv", "--out", "r.html", cwd=tmp_path)
+    page = (tmp_path / "r.html").read_text()
+    text = Text(page).text
+    assert "were in the memory of a program" in text and "qcrs-jax verify r1.tsv r2.tsv" in text
+    assert [row[0] for row in data_of(page)["runs"][0]["rows"]] == list(range(6))
+
+
 def hostile_run(folder, source):
     """A run whose classes, network and paths are called what would run in a careless page."""
     content = json.loads(sidecar_path(source).read_text())
