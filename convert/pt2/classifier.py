@@ -263,8 +263,8 @@ def _images(program, image_size):
     """((h, w, c), Batch) of the images that the program takes."""
     if not 1 <= len(program.images) <= 2 or not set(program.images) <= set(program.graph.values):
         raise CheckpointError(
-            f"takes {len(program.images)} inputs; a classifier takes a batch of images, and perhaps a second one of the "
-            "noise levels in them"
+            f"takes {len(program.images)} inputs; a classifier takes a batch of images, and perhaps one of the noise "
+            "levels in them"
         )
     meta = program.graph.values[program.images[0]]
     if len(meta.shape) != 4 or not isinstance(meta.shape[1], int) or not jnp.issubdtype(meta.dtype, jnp.floating):

@@ -8,8 +8,6 @@ class that most of them fall into in float32. Nothing is certified.
 
 from pathlib import Path
 
-from qcrs_jax.extras import needed_for
-
 from ..run.settings import Images
 from .flags import Parser, add_settings, possible
 from .sweep import add_inputs, sweep_of
@@ -29,9 +27,6 @@ def add_arguments(parser: Parser) -> None:
 def run(args) -> None:
     import numpy as np
 
-    with needed_for("a bar of progress"):
-        from tqdm import tqdm
-
     from qcrs_jax.certification.certificate import check_request
     from qcrs_jax.errors import SettingError
     from qcrs_jax.files import write_text, writing
@@ -40,7 +35,9 @@ def run(args) -> None:
     from ..report.layouts import LAYOUTS
     from ..run.agreement import compare, summary
     from ..run.inputs import open_inputs
+    from ..run.progress import check_installed, progress
 
+    check_installed()
     sweep = sweep_of(args)
     if sweep.network.dtype == "float32":
         raise SettingError("{dtype} float32: that is what it is compared with")
@@ -49,7 +46,8 @@ def run(args) -> None:
     inputs = open_inputs(sweep)
     inputs.warn_of_sigma(args.sigma)
     indices, _ = sweep.images.of(len(inputs.dataset))
-    compared = [compare(inputs, index, args.sigma, args.n) for index in tqdm(indices, unit="img")]
+    bar = progress(indices, total=len(indices), unit="images")
+    compared = [compare(inputs, index, args.sigma, args.n) for index in bar]
     header, row = summary(np.array(compared), args.sigma, args.n, args.alpha)
     rows = [[(str(args.checkpoint), None), *((cell, None) for cell in row)]]
     print(printable_lines(LAYOUTS["terminal"](["network", *header], rows)))

@@ -1,4 +1,4 @@
-"""Demo: certify real images with Cohen, QCRS as published and our search; table and plot. No network, no arguments.
+"""Demo: certify real images with Cohen, QCRS as published and our search; table, plot, report. No network needed.
 
 The package brings a LeNet, trained on Fashion-MNIST with Gaussian noise of 0.25, and 500 of the test images. The demo
 certifies 32 of them by each method. This takes about one minute on two free CPU cores. The Bayesian search needs less
@@ -15,6 +15,7 @@ from ..presets import IMAGES
 from . import certify
 from .flags import Parser
 from .method import request_of
+from .report import write_report
 from .sweep import sweep_of
 
 CHECKPOINT = "zoo:fashion_mnist-lenet-sigma0.25"
@@ -48,6 +49,7 @@ def run(args):
 
     from ..report import plot, table
     from ..run.certify import certify_dataset
+    from ..verification.trusted_paths import Where
 
     parser = Parser(prog="qcrs-jax certify")
     certify.add_arguments(parser)
@@ -67,4 +69,6 @@ def run(args):
     plot.plot(
         paths, args.out / "certified_accuracy.png", names=["Cohen, sigma 0.25", "QCRS, as published", "QCRS, bayesian"]
     )
-    print(f"\nplot: {args.out / 'certified_accuracy.png'}; results: {', '.join(map(str, paths))}")
+    write_report(paths, args.out / "report.html", Where(), "The demo: three methods on Fashion-MNIST")
+    print(f"\nresults: {', '.join(map(str, paths))}\nplot: {args.out / 'certified_accuracy.png'}")
+    print(f"report, with all images, for a browser: {args.out / 'report.html'}")

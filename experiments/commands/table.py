@@ -10,7 +10,9 @@ samples.
 
 from pathlib import Path
 
-from ..report.layouts import FORMATS, check_replaceable, write
+from qcrs_jax.errors import UserError
+
+from ..report.layouts import COLUMNS, FORMATS, Float, check_replaceable, write
 
 
 def add_arguments(parser):
@@ -18,13 +20,54 @@ def add_arguments(parser):
     parser.add_argument("--format", choices=FORMATS, default="terminal", help="default: terminal")
     parser.add_argument("--radii", type=float, nargs="+", metavar="R", help="default: 0, 0.25, 0.5, ...")
     parser.add_argument("--classes", action="store_true", help="a row for each class, by its name, in a table a run")
+    parser.add_argument(
+        "--per_image",
+        action="store_true",
+        help="with --format csv: a row for each image, times in seconds and counts as JSON lists",
+    )
+    parser.add_argument(
+        "--names",
+        nargs="+",
+        metavar="NAME",
+        help="what the runs are called, one name a run (default: the method, what differs between the runs, the file)",
+    )
+    parser.add_argument(
+        "--columns",
+        nargs="+",
+        metavar="COLUMN",
+        choices=COLUMNS,
+        help="acr, radii (certified accuracy at each), p_a (share of images that are answered rightly with p_A above "
+        "0.9, 0.99 and 0.999), abstains, samples and seconds, in this order (default: all but p_a)",
+    )
+    parser.add_argument("--caption", help="with --format latex: the caption of a table environment, as LaTeX reads it")
+    parser.add_argument("--label", help="with --format latex: the label of a table environment")
     parser.add_argument("--out", type=Path, help="write to this file instead of the terminal")
 
 
 def run(args):
     from qcrs_jax.results.shards import read_runs
 
-    from ..report.table import class_tables, tables
+    from ..report.table import class_tables, image_rows, tables
 
+    _check(args)
     check_replaceable(args.out, args.results)
-    write((class_tables if args.classes else tables)(read_runs(args.results), args.format, args.radii), args.out)
+    runs, around = read_runs(args.results), Float(args.caption, args.label)
+    if args.per_image:
+        for empty in (run for run in runs if not run.records):
+            raise UserError(f"{empty.path}: holds no results yet")
+        text = image_rows(runs, args.names)
+    elif args.classes:
+        text = class_tables(runs, args.format, args.radii, args.names, around)
+    else:
+        text = tables(runs, args.format, args.radii, args.names, args.columns, around)
+    write(text, args.out)
+
+
+def _check(args) -> None:
+    """Raises UserError for flags that do not go together."""
+    if args.per_image and (args.format != "csv" or args.classes):
+        raise UserError("--per_image gives csv, and no --classes; give --format csv")
+    if (args.caption or args.label) and args.format != "latex":
+        raise UserError("--caption and --label go with --format latex")
+    if args.columns and (args.format == "csv" or args.classes):
+        raise UserError("--columns chooses those of the table of runs; csv has all of them, and --classes its own")

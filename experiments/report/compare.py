@@ -1,6 +1,8 @@
 """Runs beside a reference run, image by image: gain in ACR with its interval, cost of the search, regret."""
 
+import itertools
 import math
+import textwrap
 
 import numpy as np
 
@@ -9,21 +11,19 @@ from qcrs_jax.results.metrics import average_certified_radius, columns, paired_g
 from qcrs_jax.results.records import INPUT_SPECIFIC, is_ddrs
 
 from .figures import NORMS, literal, pyplot, save, tidy
+from .gains import extremes, gains
 from .layouts import LAYOUTS, Body, page
+from .names import names_of, row_names
+from .styles import method_of, styles
 from .words import DDRS_SAMPLES, earlier_notes, group_by_images, label, left_out_notes, only_norm, seed_notes
 
-# Of the figure of ACR against samples, by the name of the search.
-COLOURS = {
-    "fixed": "tab:blue",
-    "bisection": "black",
-    "golden": "tab:orange",
-    "bayesian": "tab:red",
-    "grid": "tab:green",
-}
 
-
-def comparison(reference, runs, format="terminal") -> str:
+def comparison(reference, runs, format="terminal", names=None, top=0) -> str:
     """The text of a table with a line for each of `runs` beside `reference`.
+
+    Args:
+        names: of the reference and the runs; None makes them of what differs between them.
+        top: how many of the images that gain most, and that lose most, are listed for each run.
 
     Raises:
         UserError: the runs are not over the same images.
@@ -37,7 +37,10 @@ def comparison(reference, runs, format="terminal") -> str:
                 f"{run.path}: is not over the images of {reference.path}; give both the same data, --skip and --max"
             )
     header = "run", "ACR", "gain in ACR (95%)", "of the reference", "search / N", "regret", "sigma ratio"
-    body = Body(LAYOUTS[format](list(header), [_row(reference, run) for run in (reference, *runs)]))
+    called = row_names((reference, *runs), names)
+    rows = [_row(reference, run, name) for run, name in zip((reference, *runs), called)]
+    body = Body(LAYOUTS[format](list(header), rows))
+    images = [part for run, name in zip(runs, called[1:]) for part in _images(reference, run, name, top, format)]
     notes = (
         f"Reference: {label(reference)}, {len(reference.records)} images. Regret: mean of (reference radius - radius), "
         "negative ones as 0, where both predict the label. Sigma ratio: quartiles of sigma / the reference's sigma. "
@@ -48,62 +51,112 @@ def comparison(reference, runs, format="terminal") -> str:
     if any(run.input_specific for run in (reference, *runs)):
         notes += f" {INPUT_SPECIFIC}"
     everyone = (reference, *runs)
-    return page([body, notes, *left_out_notes(everyone), *seed_notes(everyone), *earlier_notes(everyone)], format)
+    notes_on_runs = [*left_out_notes(everyone), *seed_notes(everyone), *earlier_notes(everyone)]
+    return page([body, *images, notes, *notes_on_runs], format)
 
 
-def plot(reference, runs, out) -> None:
+def plot(reference, runs, out, names=None) -> None:
     """Draws sigma and radius of every image in each of `runs` against those in `reference` to the file `out`."""
-    plt = pyplot()
+    plt, called = pyplot(), [literal(name) for name in names_of((reference, *runs), names)]
     figure, panels = plt.subplots(2, len(runs), figsize=(3.0 * len(runs), 6.2), layout="constrained", squeeze=False)
-    for column, run in enumerate(runs):
+    for column, (run, style) in enumerate(zip(runs, styles(runs))):
         for axes, quantity in zip(panels[:, column], ("sigma", "radius")):
             pairs = [(getattr(a, quantity), getattr(b, quantity)) for a, b in zip(reference.records, run.records)]
             pairs = [pair for pair in pairs if None not in pair]
             end = 1.05 * max(map(max, pairs), default=1.0) or 1.0
             axes.plot([0, end], [0, end], color="0.7", linewidth=1)
-            axes.plot(*zip(*pairs), ".", markersize=5, alpha=0.6)
+            axes.plot(*zip(*pairs), ".", markersize=5, alpha=0.6, color=style.colour)
             axes.set(xlim=(0, end), ylim=(0, end), aspect="equal", xlabel=f"{quantity} of the reference")
             tidy(axes)
-        panels[0, column].set_title(literal(label(run)).replace(" (", "\n("), fontsize=9)
+        panels[0, column].set_title(textwrap.fill(called[1 + column], 34), fontsize=9)
     panels[0, 0].set_ylabel("sigma of the run")
     panels[1, 0].set_ylabel(f"certified {NORMS[reference.norm]} radius of the run")
-    figure.suptitle(f"Each image beside the reference, {literal(label(reference))}", fontsize=10)
+    figure.suptitle(f"Each image beside the reference, {called[0]}", fontsize=10)
     save(figure, out)
 
 
-def frontier(reference, runs, out) -> None:
-    """Draws ACR of all runs against their mean samples an image to the file `out`.
+def frontier(reference, runs, out, names=None) -> None:
+    """Draws what each run gains in ACR over `reference`, against its mean samples an image, to the file `out`.
 
-    Bars are 95% intervals of the gain over the reference, which has none: images vary more than methods do.
+    Bars are 95% intervals of the gain, which the reference has none of. A run of one sigma, which may lie far below,
+    stands at the lower edge where it would press the others together.
     """
-    figure, axes = pyplot().subplots(figsize=(7.2, 4.2), layout="constrained")
-    base = summarise(reference)
-    points = sorted((summarise(run).samples, place, run) for place, run in enumerate((reference, *runs)))
-    for order, (samples, _, run) in enumerate(points):
-        gain, low, high = paired_gain(columns(run), columns(reference))
-        bars = None if run is reference or math.isnan(low) else [[gain - low], [high - gain]]
-        color = COLOURS.get(run.request.get("search", {}).get("name"), "0.3")
-        axes.errorbar(samples, base.acr + gain, bars, fmt="D" if run is reference else "o", capsize=3, color=color)
-        above = order % 2  # neighbours have their names on different sides
-        side = {"xytext": (4, 6), "rotation": 30} if above else {"xytext": (4, -6), "rotation": -30, "va": "top"}
-        style = {**side, "textcoords": "offset points", "fontsize": 8, "color": color}
-        axes.annotate(literal(run.path.stem), (samples, base.acr + gain), **style)
-    axes.axhline(base.acr, color="0.8", linewidth=1, zorder=0)
-    axes.margins(x=0.16, y=0.5)
-    axes.set(xlabel="samples an image, of search and certificate", ylabel="ACR")
+    every = (reference, *runs)
+    called = [literal(name) for name in names_of(every, names)]
+    figure, axes = pyplot().subplots(figsize=(7.2, 5.2), layout="constrained")
+    ends = []
+    far = []
+    for run, name, style, marker in zip(every, called, styles(every), itertools.cycle("Dos^vPX*<>")):
+        gain, low, high = (
+            (0.0, math.nan, math.nan) if run is reference else paired_gain(columns(run), columns(reference))
+        )
+        samples, told = summarise(run).samples, f"{name}: {gain:+.4f}"
+        look = {"marker": marker, "color": style.colour, "markersize": 6}
+        if run is not reference and not run.input_specific and method_of(run) == "cohen" and len(every) > 2:
+            far.append((samples, gain, {**look, "linestyle": "none", "label": told}))
+            continue
+        bars = None if math.isnan(low) else [[gain - low], [high - gain]]
+        ends += [gain] if bars is None else [low, high]
+        axes.errorbar(samples, gain, bars, capsize=3, linestyle="none", label=told, **look)
+    bottom, top = _widened(min(ends), max(ends))
+    for samples, gain, look in far:
+        inside = bottom <= gain <= top
+        where = gain if inside else bottom if gain < bottom else top
+        axes.plot(samples, where, clip_on=False, zorder=3, **look)
+        if not inside:
+            side = {"xytext": (7, 5 if gain < bottom else -12), "textcoords": "offset points", "fontsize": 8}
+            axes.annotate(f"at {gain:+.3f}", (samples, where), **side)
+    axes.axhline(0, color="0.7", linewidth=1, zorder=0)
+    axes.margins(x=0.08)
+    axes.set(xlabel="samples an image, of search and certificate", ylabel="gain in ACR", ylim=(bottom, top))
     axes.set_title(
-        f"gains over {literal(reference.path.stem)}, {len(reference.records)} images, with 95% intervals", fontsize=10
+        f"gain over {called[0]} (ACR {summarise(reference).acr:.4f}), {len(reference.records)} images, 95% intervals",
+        fontsize=10,
     )
+    figure.legend(
+        loc="outside lower center",
+        frameon=False,
+        fontsize=8,
+    )  # names beside points would cross them
     tidy(axes)
     save(figure, out)
 
 
-def _row(reference, run):
+def _widened(low, high):
+    room = 0.12 * (high - low) or 0.01
+    return low - room, high + room
+
+
+def _images(reference, run, name, top, format):
+    """Yields a table of the images of a run that gain most, and one of those that lose most, each with a line above."""
+    gain = gains(reference, run)
+    for places, what in zip(extremes(reference, run, top), ("gained", "lost")):
+        if not places:
+            continue
+        with_files = any(run.records[place].file for place in places)
+        header = ["image", *["file"] * with_files, "label", "reference", "radius", "gain", "sigma"]
+        rows = []
+        for place in places:
+            record = run.records[place]
+            cells = [str(record.idx), *[record.file or ""] * with_files, run.class_name(record.label)]
+            cells += [_radius(reference.records[place], reference), _radius(record, run), f"{gain[place]:+.4f}"]
+            rows.append([(cell, None) for cell in (*cells, "-" if record.sigma is None else f"{record.sigma:.4g}")])
+        yield f"{name}: the {len(places)} images that {what} most, in certified radius (0 where not answered rightly)"
+        yield Body(LAYOUTS[format](header, rows))
+
+
+def _radius(record, run):
+    if record.predict == -1:
+        return "abstains"
+    return f"{record.radius:.4f}" + ("" if record.correct else f" for {run.class_name(record.predict)}")
+
+
+def _row(reference, run, name):
     ours, theirs = columns(run), columns(reference)
     acr, base = average_certified_radius(*ours), average_certified_radius(*theirs)
     both = ours[0] & theirs[0]
     regret = np.maximum(theirs[1] - ours[1], 0)[both]
-    cells = [label(run), f"{acr:.4f}"]
+    cells = [name, f"{acr:.4f}"]
     if run is reference:
         return [(text, None) for text in (*cells, "", "", _overhead(run), "", "")]
     gain, low, high = paired_gain(ours, theirs)

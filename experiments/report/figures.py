@@ -1,5 +1,9 @@
 """What the figures share: the format, the axes, and the band of a curve of R(sigma). Reads no file."""
 
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+
 import numpy as np
 from scipy import special
 
@@ -7,7 +11,9 @@ from qcrs_jax.errors import UserError
 from qcrs_jax.extras import needed_for
 from qcrs_jax.files import output
 
-COHEN, QCRS, BAND = "tab:blue", "tab:orange", "0.5"  # told apart by marker and lightness as well
+from .styles import METHODS
+
+COHEN, QCRS, BAND = METHODS["cohen"], METHODS["bisection"], "0.5"  # told apart by marker and lightness as well
 SIGMA = r"$\sigma$"
 NORMS = {"L2": r"$\ell_2$", "L1": r"$\ell_1$"}
 """The norms of radii, as figures write them."""
@@ -31,6 +37,46 @@ def pyplot():
 
     matplotlib.rcParams.update({"pdf.fonttype": 42, "ps.fonttype": 42})
     return plt
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """How large a figure is drawn, and with which letters.
+
+    width: in inches; height: as a share of it. font: size of all letters in points; None leaves them as they are.
+    titled: whether the figure has a title where none is given.
+    """
+
+    width: int | float = 6.4
+    height: int | float = 0.66
+    font: int | float | None = None
+    titled: bool = True
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """Figures made within it have its letters, and lines that fit them."""
+        with needed_for("a plot"):
+            import matplotlib
+
+        sizes = (
+            "font.size",
+            "axes.labelsize",
+            "axes.titlesize",
+            "legend.fontsize",
+            "xtick.labelsize",
+            "ytick.labelsize",
+        )
+        thin = {"axes.linewidth": 0.6, "xtick.major.width": 0.6, "ytick.major.width": 0.6, "lines.linewidth": 1.2}
+        with matplotlib.rc_context({} if self.font is None else dict.fromkeys(sizes, self.font) | thin):
+            yield
+
+    def size(self, panels: int = 1) -> tuple[float, float]:
+        """Width and height of a figure with one panel, or with two side by side."""
+        return float(self.width), float(self.width * self.height * (1 if panels == 1 else 0.7))
+
+
+LOOKS = {"page": Look(), "paper": Look(width=3.25, height=0.9, font=8, titled=False)}
+"""`paper` is as wide as a column of two, and has letters as large as its caption's."""
 
 
 def literal(text: str) -> str:

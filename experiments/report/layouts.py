@@ -1,5 +1,6 @@
 """How a table is written: for a terminal, in markdown, in LaTeX; and the page around it."""
 
+import dataclasses
 import textwrap
 
 from qcrs_jax.errors import UserError
@@ -9,6 +10,8 @@ from qcrs_jax.results.records import sidecar_path
 
 from .latex import comment, escape
 
+COLUMNS = ("acr", "radii", "p_a", "abstains", "samples", "seconds")
+"""The columns that a table may have: radii are the certified accuracies, p_a the shares of images above some p_A."""
 FORMATS = ("terminal", "markdown", "latex", "csv")
 
 
@@ -37,12 +40,33 @@ class Body(str):
 def page(parts, format) -> str:
     """Tables and prose, one after another; of LaTeX the prose is comments."""
     if format == "latex":
+        parts = [r"needs \usepackage{booktabs}", *parts]
         parts = [part if isinstance(part, Body) else comment(part) for part in parts]
     elif format == "terminal":
         parts = [part if isinstance(part, Body) else textwrap.fill(part, 100) for part in parts]
     else:
         parts = [part if isinstance(part, Body) else printable(part) for part in parts]
     return "\n\n".join(parts) + "\n"
+
+
+@dataclasses.dataclass(frozen=True)
+class Float:
+    """What stands around a table in LaTeX, as its user wrote it: a caption and a label, of which one may be None."""
+
+    caption: str | None = None
+    label: str | None = None
+
+    def around(self, body: str, number: int = 1) -> str:
+        """`body` in a table environment, where there is a caption or a label; a second table has a label of its own."""
+        if self == PLAIN:
+            return body
+        lines = [r"\begin{table}", r"\centering"]
+        lines += [rf"\caption{{{self.caption}}}"] if self.caption else []
+        lines += [rf"\label{{{self.label}{'' if number == 1 else f'-{number}'}}}"] if self.label else []
+        return "\n".join([*lines, body, r"\end{table}"])
+
+
+PLAIN = Float()
 
 
 def _marked(rows, mark):
@@ -77,10 +101,10 @@ def _latex(header, rows):
         [[(escape(text), number) for text, number in row] for row in rows], lambda text: rf"\textbf{{{text}}}"
     )
     header = [f"${cell}$" if cell.startswith("r = ") else escape(cell) for cell in header]
-    lines = [r"\begin{tabular}{l" + "r" * (len(header) - 1) + "}", r"\hline"]
-    lines += [" & ".join(header) + r" \\", r"\hline"]
+    lines = [r"\begin{tabular}{l" + "r" * (len(header) - 1) + "}", r"\toprule"]
+    lines += [" & ".join(header) + r" \\", r"\midrule"]
     lines += [" & ".join(row) + r" \\" for row in body]
-    return "\n".join([*lines, r"\hline", r"\end{tabular}"])
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
 
 
 LAYOUTS = {"terminal": _terminal, "markdown": _markdown, "latex": _latex}

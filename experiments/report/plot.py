@@ -1,6 +1,7 @@
 """Certified accuracy against radius of results files, with the ACR in the legend."""
 
 import math
+import textwrap
 
 import numpy as np
 
@@ -8,18 +9,27 @@ from qcrs_jax.errors import UserError
 from qcrs_jax.results.metrics import (
     acr_interval,
     average_certified_radius,
-    certified_accuracy,
     certified_accuracy_interval,
     columns,
 )
 from qcrs_jax.results.shards import read_runs
 
-from .figures import NORMS, check_ending, literal, pyplot, save, tidy
-from .words import group_by_images, independent, interval_text, label, only_norm
+from .figures import LOOKS, NORMS, Look, check_ending, literal, pyplot, save, tidy
+from .names import names_of
+from .steps import distribution, probabilities, steps_of
+from .styles import styles
+from .words import data_name, group_by_images, independent, interval_text, only_norm
+
+NINES = (0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999)
 
 
-def plot(paths, out, title=None, names=None) -> None:
-    """Draws the curves of the runs in `paths` to the file `out`.
+def plot(paths, out, title=None, names=None, look: Look = LOOKS["page"], p_a: bool = False) -> None:
+    """Draws the curves of the runs in `paths` to the file `out`, as the steps that they are.
+
+    Args:
+        title: None takes the number of images and the data set, where the look has titles; "" none.
+        names: of the runs; None makes them of what differs between them.
+        p_a: whether the distribution of p_A is drawn beside.
 
     Raises:
         UserError: a file cannot be read, or `out` has another ending.
@@ -27,39 +37,69 @@ def plot(paths, out, title=None, names=None) -> None:
     check_ending(out)
 
     runs = read_runs(paths)
-    if names is not None and len(names) != len(runs):
-        raise UserError(f"--names has {len(names)} entries for {len(runs)} runs")
+    called = names_of(runs, names)
     for empty in (run for run in runs if not run.records):
         raise UserError(f"{empty.path}: holds no results yet")
-    norm = only_norm(runs)
+    only_norm(runs)
     different = len(group_by_images(runs)) > 1
+    plt = pyplot()
+    with look.applied():
+        figure, panels = plt.subplots(1, 1 + p_a, figsize=look.size(1 + p_a), layout="constrained", squeeze=False)
+        axes = panels[0, 0]
+        _draw_curves(axes, runs, called if names else [literal(name) for name in called], different)
+        if p_a:
+            _draw_probabilities(panels[0, 1], runs)
+        note = "bands and brackets: 95% intervals for all images like these, at each radius by itself"
+        size = 8 if look.font is None else 0.75 * look.font
+        note = textwrap.fill(note, int(110 * look.width / size))
+        style = {"frameon": False, "title": note, "title_fontsize": size}
+        handles, labels = axes.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", **style)  # inside it would hide curves
+        if different:
+            title = title or "Different images: curves are not comparable"
+        elif title is None and look.titled:
+            data = data_name(runs[0])
+            title = f"{len(runs[0].records)} images" + (f" of {literal(data)}" if data else "")
+        if title:
+            axes.set_title(title, fontsize=look.font or 11)
+    save(figure, out)
+
+
+def _draw_curves(axes, runs, called, different):
+    """Certified accuracy of each run with its band."""
     curves = [columns(run) for run in runs]
     end = 1.02 * max(radius.max() for _, radius in curves) or 1.0
-    at = np.linspace(0, end, 1001)
-    figure, axes = pyplot().subplots(figsize=(6.4, 4.2), layout="constrained")
-    for i, (run, (correct, radius)) in enumerate(zip(runs, curves)):
-        name = names[i] if names else literal(label(run))
+    for name, style, run, (correct, radius) in zip(called, styles(runs), runs, curves):
+        at, share = steps_of(correct, radius, end)
         images = f", {len(correct)} images" if different else ""
         low, high = acr_interval(correct, radius) if independent(run) else (math.nan, math.nan)
         interval = "" if math.isnan(low) else f" ({interval_text(low, high, len(correct))})"
-        (line,) = axes.plot(
-            at,
-            certified_accuracy(correct, radius, at),
-            label=f"{name}{images}: ACR {average_certified_radius(correct, radius):.4f}{interval}",
-            linewidth=1.8,
-        )
+        text = f"{name}{images}: ACR {average_certified_radius(correct, radius):.4f}{interval}"
+        axes.step(at, share, where="pre", label=text, **_line(style))
         if not independent(run):
             continue
-        band = certified_accuracy_interval(correct, radius, at)
-        axes.fill_between(at, *band, color=line.get_color(), alpha=0.02 + 0.16 / len(runs), linewidth=0)
-    axes.set(xlabel=f"{NORMS[norm]} radius", ylabel="certified accuracy", xlim=(0, end), ylim=(0, 1))
+        parts = np.array_split(at, 1 + len(at) // 500)
+        band = [np.concatenate(ends) for ends in zip(*(certified_accuracy_interval(correct, radius, p) for p in parts))]
+        axes.fill_between(at, *band, step="pre", color=style.colour, alpha=0.02 + 0.16 / len(runs), linewidth=0)
+    axes.set(xlabel=f"{NORMS[runs[0].norm]} radius", ylabel="certified accuracy", xlim=(0, end), ylim=(0, 1))
     tidy(axes)
-    note = "bands and brackets: 95% intervals for all images like these, at each radius by itself"
-    style = {"frameon": False, "title": note, "title_fontsize": 8}
-    figure.legend(loc="outside lower center", **style)  # inside it would hide curves
-    if title is None:
-        data = runs[0].request.get("dataset")
-        title = f"{len(runs[0].records)} images" + (f" of {literal(data['name'])} ({data['split']})" if data else "")
-        title = "Different images: curves are not comparable" if different else title
-    axes.set_title(title, fontsize=11)
-    save(figure, out)
+
+
+def _draw_probabilities(axes, runs):
+    """The distribution of p_A of each run, over nines: 0.9, 0.99 and 0.999 stand equally far apart."""
+    nines = lambda p: -np.log10(1 - np.asarray(p))  # noqa: E731
+    found = [(style, values) for run, style in zip(runs, styles(runs)) if (values := probabilities(run)) is not None]
+    largest = max([0.99, *(values.max() for _, values in found)])
+    at = 1 - np.geomspace(0.5, max((1 - largest) / 1.5, 1e-9), 1001)
+    for style, values in found:
+        axes.step(nines(at), distribution(values, at), where="post", **_line(style))
+    ticks = [p for p in NINES if p <= at[-1]]
+    axes.set_xticks(nines(ticks), [f"{p:g}" for p in ticks])
+    axes.set(xlabel="$p_A$, lower bound", ylabel="share of images up to $p_A$", ylim=(0, 1))
+    axes.set_xlim(nines(at[0]), nines(at[-1]))
+    tidy(axes)
+
+
+def _line(style):
+    """The colour and the dashes of a line, as Matplotlib takes them."""
+    return {"color": style.colour, "linestyle": (0, style.dash) if style.dash else "-"}

@@ -16,6 +16,7 @@ from qcrs_jax.results import format1
 from qcrs_jax.sampling.smoothing import noise_of
 
 from .figures import COHEN, QCRS, SIGMA, check_ending, draw_band, literal, log_sigma, pyplot, radius_label, save, tidy
+from .styles import METHODS
 
 LARGEST = 64 * 2**20  # bytes of a file that is read
 
@@ -82,7 +83,7 @@ def _draw_image(figure, request, image):
     _draw_radii(panels[1], request, image, sigmas, counts[:, top_class], names[top_class])
     if search:
         order = np.arange(1, len(search["sigmas"]) + 1)
-        panels[2].plot(search["sigmas"], order, "o-", color=QCRS, linewidth=0.8, mfc="white", ms=4.5)
+        panels[2].plot(search["sigmas"], order, "o-", color=_colour(request), linewidth=0.8, mfc="white", ms=4.5)
         panels[2].set(ylabel="evaluation", ylim=(1.06 * len(order) + 0.2, 0.8 - 0.06 * len(order)))
         panels[2].set_yticks(order[:: math.ceil(len(order) / 6)])
     for panel in panels[1:]:
@@ -99,11 +100,16 @@ def axis_ends(request, image):
     return max(min(lower, *reached), lower / 2) / 1.03, min(max(upper, *reached), 2 * upper) * 1.03
 
 
+def _colour(request):
+    """The colour of the search, as in every figure."""
+    return METHODS.get(request["search"]["name"], QCRS)
+
+
 def _certificates(request, image):
     """(certificate, name, colour, marker) of each method that was run."""
     found = [(image["cohen"], "Cohen", COHEN, "s")]
     if image["qcrs"]:
-        found.append((image["qcrs"], f"QCRS, {request['search']['name']}", QCRS, "D"))
+        found.append((image["qcrs"], f"QCRS, {request['search']['name']}", _colour(request), "D"))
     return found
 
 
@@ -124,7 +130,7 @@ def _draw_radii(axes, request, image, sigmas, successes, name):
     if search:
         label = f"radii that the search compared,\n{request['search']['search_n']:,} samples each"
         handles += axes.plot(
-            search["sigmas"], search["radii"], "o", color=QCRS, mfc="white", ms=4.5, label=label, zorder=3
+            search["sigmas"], search["radii"], "o", color=_colour(request), mfc="white", ms=4.5, label=label, zorder=3
         )
     for certificate, method, color, marker in certificates:
         said = "abstains" if certificate["predict"] < 0 else f"radius {certificate['radius']:.3f}"

@@ -20,7 +20,9 @@ from qcrs_jax.results.metrics import (
 )
 from qcrs_jax.results.records import read_run
 
-from .layouts import LAYOUTS, Body, page, write
+from .layouts import LAYOUTS, PLAIN, Body, page, write
+from .names import row_names
+from .steps import distribution, probabilities
 from .words import (
     _heading,
     _limits,
@@ -29,7 +31,6 @@ from .words import (
     group_by_images,
     independent,
     interval_text,
-    label,
     seed_words,
 )
 
@@ -43,17 +44,27 @@ def print_tables(paths) -> None:
     write(tables([read_run(path) for path in paths]), None)
 
 
-def tables(runs, format="terminal", radii=None) -> str:
-    """The text of a table for each set of images among `runs`, and what its certificates say."""
+def tables(runs, format="terminal", radii=None, names=None, shown=None, around=PLAIN) -> str:
+    """The text of a table for each set of images among `runs`, and what its certificates say.
+
+    Args:
+        radii: of the certified accuracies; None takes 0, 0.25, 0.5, ...
+        names: of the runs; None makes them of what differs between them.
+        shown: which of `layouts.COLUMNS` are shown, in their order; None shows the usual ones. csv has all of them.
+        around: caption and label, in LaTeX.
+    """
     groups = group_by_images(runs)
+    called = dict(zip(map(id, runs), row_names(runs, names)))
     if any(run.predicts for run in runs):
         if radii is not None:
             raise UserError("--radii: predictions have no radii; leave it out, or give files of certify alone")
+        if shown is not None:
+            raise UserError("--columns: the table of predictions has its own; leave it out")
         columns, figures = _agreement(groups)
     else:
-        columns, figures = _certified(groups, _default_radii(runs) if radii is None else radii)
+        columns, figures = _certified(groups, _default_radii(runs) if radii is None else radii, shown or USUAL)
     if format == "csv":
-        return _csv(groups, figures)
+        return _csv(groups, figures, called)
     parts = []
     if len({run.norm for run in runs}) > 1:
         parts.append("These runs have radii of L1 and of L2, in tables of their own: do not compare them.")
@@ -63,28 +74,32 @@ def tables(runs, format="terminal", radii=None) -> str:
             "do not compare figures across the tables."
         )
     header = ["run", *(title for _, title, _, _ in columns)]
-    for group, rows in zip(groups, figures):
-        cells = [cells for run, row in zip(group, rows) for cells in _rows([label(run)], row, columns)]
+    for number, (group, rows) in enumerate(zip(groups, figures), start=1):
+        cells = [cells for run, row in zip(group, rows) for cells in _rows([called[id(run)]], row, columns)]
         parts.append(_heading(group[0]))
-        parts.append(Body(LAYOUTS[format](header, cells)))
+        parts.append(Body(around.around(LAYOUTS[format](header, cells), number)))
     return page([*parts, *_notes(runs)], format)
 
 
-def class_tables(runs, format="terminal", radii=None) -> str:
-    """The text of a table for each of `runs`, with a row for each class of its images and one for all."""
+def class_tables(runs, format="terminal", radii=None, names=None, around=PLAIN) -> str:
+    """The text of a table for each of `runs`, with a row for each class of its images and one for all.
+
+    Arguments as of `tables`.
+    """
+    called = row_names(runs, names)
     radii = np.asarray(_default_radii(runs) if radii is None else radii, float)
     if format == "csv":
-        return _class_csv(runs, radii)
+        return _class_csv(runs, radii, called)
     columns = [*_figure_columns(radii), ("abstention", "abstains", ".3f", False)]
     header = ["class", "images", *(title for _, title, _, _ in columns), "mistaken for"]
     parts = []
-    for run in runs:
+    for number, (run, its_name) in enumerate(zip(runs, called), start=1):
         rows = []
         for name, figures, mistake in _class_figures(run, radii):
             row, below = _rows([name, f"{figures['images']:,}"], figures, [(*c[:3], False) for c in columns])
             rows += [[*row, (mistake, None)], [*below, ("", None)]]
-        parts.append(f"{label(run)}: {_heading(run)}")
-        parts.append(Body(LAYOUTS[format](header, rows)))
+        parts.append(f"{its_name}: {_heading(run)}")
+        parts.append(Body(around.around(LAYOUTS[format](header, rows), number)))
     return page([*parts, *_notes(runs)], format)
 
 
@@ -102,10 +117,32 @@ def _class_figures(run, radii):
         yield name, _figures(part, radii), mistake
 
 
-def _class_csv(runs, radii):
+def image_rows(runs, names=None) -> str:
+    """A line of csv for each image of each of `runs`: numbers as numbers, times in seconds, counts as JSON lists."""
+    rows = []
+    for run, called in zip(runs, row_names(runs, names)):
+        for record in run.records:
+            row = {"run": called, "idx": record.idx, "label": record.label, "label_name": run.class_name(record.label)}
+            row |= {"predict": record.predict, "predict_name": ""}
+            if record.predict != -1:
+                row["predict_name"] = run.class_name(record.predict)
+            for field in dataclasses.fields(record)[3:]:
+                value = getattr(record, field.name)
+                row[field.name] = list(value) if isinstance(value, tuple) else _plain(value)
+            rows.append(row | {"samples": _plain(record.samples)})
+    known = [name for name in rows[0] if any(row[name] not in (None, "") for row in rows)]
+    return _csv_text({name: row[name] for name in known} for row in rows)
+
+
+def _plain(value):
+    """A number or text as csv has it: nothing for NaN, 0 or 1 for a truth."""
+    return None if value != value else int(value) if isinstance(value, bool) else value
+
+
+def _class_csv(runs, radii, called):
     return _csv_text(
-        {"run": label(run), "class": name, **figures, "mistaken_for": mistake, "guarantee": _limits(run)}
-        for run in runs
+        {"run": its_name, "class": name, **figures, "mistaken_for": mistake, "guarantee": _limits(run)}
+        for run, its_name in zip(runs, called)
         for name, figures, mistake in _class_figures(run, radii)
     )
 
@@ -115,15 +152,23 @@ def _default_radii(runs):
     return [0.25 * i for i in range(min(math.floor(largest / 0.25), 7) + 1)]
 
 
-def _certified(groups, radii):
+USUAL = ("acr", "radii", "abstains", "samples", "seconds")
+P_A = (0.9, 0.99, 0.999)
+
+
+def _certified(groups, radii, shown=USUAL):
     """Columns (key, title, format, whether larger is better), and for each group the figures of its runs by key."""
-    shown = [
-        *_figure_columns(radii),
-        ("abstention", "abstains", ".3f", False),
-        ("samples", "samples", ",.0f", False),
-        ("seconds", "median s", ".2f", False),
-    ]
-    return shown, [[_figures(run, radii) for run in group] for group in groups]
+    acr, *accuracies = _figure_columns(radii)
+    of = {
+        "acr": [acr],
+        "radii": accuracies,
+        "p_a": [(_probability_key(p), f"p_A > {p:g}", ".3f", True) for p in P_A],
+        "abstains": [("abstention", "abstains", ".3f", False)],
+        "samples": [("samples", "samples", ",.0f", False)],
+        "seconds": [("seconds", "median s", ".2f", False)],
+    }
+    figures = [[_figures(run, radii) for run in group] for group in groups]
+    return [column for name in shown for column in of[name]], figures
 
 
 def _figure_columns(radii):
@@ -136,6 +181,10 @@ def _accuracy_key(radius):
     return f"certified_accuracy_{radius:g}"
 
 
+def _probability_key(p):
+    return f"p_a_above_{p:g}"
+
+
 def _figures(run, radii):
     """The figures of a run of certificates by key; the ends of the interval of KEY are KEY_low and KEY_high."""
     figures, (correct, radius) = summarise(run)._asdict(), columns(run)
@@ -146,6 +195,9 @@ def _figures(run, radii):
         ends = zip(*(end.tolist() for end in certified_accuracy_interval(correct, radius, at)))
     else:
         intervals, ends = {"acr": (math.nan, math.nan)}, [(math.nan, math.nan)] * len(at)
+    values = probabilities(run)
+    above = [math.nan] * len(P_A) if values is None else (1 - distribution(values, np.array(P_A))).tolist()
+    figures |= zip(map(_probability_key, P_A), above)
     for key, share, interval in zip(["accuracy", *map(_accuracy_key, radii)], found, ends):
         figures[key], intervals[key] = share, interval
     beside = {}
@@ -178,7 +230,7 @@ def _rows(first, figures, columns):
     row = [(text, None) for text in first]
     for key, _, form, compares in columns:
         text = "-" if math.isnan(figures[key]) else format(figures[key], form)
-        row.append((text, float(text) if compares else None))
+        row.append((text, float(text) if compares and text != "-" else None))
     ends = [(figures.get(f"{key}_low"), figures.get(f"{key}_high")) for key, *_ in columns]
     below = ["" if low is None else interval_text(low, high, figures["images"]) for low, high in ends]
     if not any(below):
@@ -186,11 +238,17 @@ def _rows(first, figures, columns):
     return [row, [(text, None) for text in ("  for images like these (95%)", *[""] * (len(first) - 1), *below)]]
 
 
-def _csv(groups, figures):
+def _csv(groups, figures, called):
     """Full precision; the column image_set tells which runs are over the same images."""
     return _csv_text(
-        {"run": label(run), "image_set": number, **row, "left_out": _number_left_out(run), "seed": seed_words(run)}
-        | {"guarantee": _limits(run)}
+        {
+            "run": called[id(run)],
+            "image_set": number,
+            **row,
+            "left_out": _number_left_out(run),
+            "seed": seed_words(run),
+            "guarantee": _limits(run),
+        }
         for number, (group, rows) in enumerate(zip(groups, figures), start=1)
         for run, row in zip(group, rows)
     )

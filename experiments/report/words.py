@@ -1,6 +1,7 @@
 """What tables and plots say beside their figures: names of runs, and notes on what certificates hold for."""
 
 import math
+from pathlib import Path
 
 from qcrs_jax.errors import UserError
 from qcrs_jax.printable import printable
@@ -70,15 +71,30 @@ def independent(run) -> bool:
 
 
 def _heading(run):
-    data = run.request.get("dataset", {})
-    name = printable(f" of {data.get('name')} ({data.get('split')})") if data else ""
+    name = f" of {found}" if (found := data_name(run)) else ""
     indices = [r.idx for r in run.records]
     norm = "" if run.norm == "L2" else f", radii of {run.norm}"
     return f"{len(indices)} images{name}, {indices[0]} to {indices[-1]}{norm}"
 
 
+def data_name(run) -> str | None:
+    """The data set and its split, None where the file does not tell; images of one's own go by their folder or file."""
+    data = run.request.get("dataset")
+    if not data:
+        return None
+    name, settings = data.get("name"), run.sidecar.get("provenance", {}).get("settings", {})
+    if name in ("folder", "npz") and (place := settings.get("data", {}).get("data_dir")):
+        name = Path(place).name or name
+    return printable(f"{name} ({data.get('split')})")
+
+
 def label(run) -> str:
-    """What a run is called in tables and plots: its file and its method."""
+    """What a run is called in notes: its method and its file."""
+    return f"{name} ({run.path.name})" if (name := method(run)) else run.path.name
+
+
+def method(run) -> str:
+    """The method of a run, and what else is special of it; nothing of a log that does not tell."""
     request, parts = run.request, []
     if "kind" in request:
         names = {"predictions": "PREDICT", "curves": "curves"}
@@ -92,7 +108,7 @@ def label(run) -> str:
         parts.append("memory-based")
     if "shard" in request:
         parts.append(f"shard {request['shard']['part']}/{request['shard']['of']}")
-    return f"{', '.join(parts)} ({run.path.name})" if parts else run.path.name
+    return ", ".join(parts)
 
 
 def _search(settings):

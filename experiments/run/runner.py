@@ -14,7 +14,6 @@ import numpy as np
 
 from qcrs_jax.convert.check import class_names
 from qcrs_jax.errors import UserError
-from qcrs_jax.extras import needed_for
 from qcrs_jax.printable import printable, printable_lines
 from qcrs_jax.results.records import without_class
 from qcrs_jax.results.seeds import is_chosen, is_committed, others_asking_the_same, text
@@ -23,9 +22,11 @@ from qcrs_jax.sampling.counts import default_batch_size, default_pass
 from qcrs_jax.sampling.devices import agreement, hosts_agree, word_of_the_first
 
 from .cost import Draws, Work, duration, estimates_of
+from .file_names import named, with_names
 from .first_look import first_look
 from .inputs import Inputs, digest, digest_of_all, open_inputs
 from .pipeline import Launcher, Stopped, groups, in_turn, read_ahead, stopping
+from .progress import check_installed, progress
 from .settings import Sweep
 
 
@@ -84,9 +85,7 @@ def run_over_images(task: Task | Callable[[int], Task], sweep: Sweep, inputs: In
         UserError: the checkpoint, the data set or the results file do not fit; lines already written stay.
         Stopped: by a signal; lines already written stay.
     """
-    with needed_for("a bar of progress"):
-        from tqdm import tqdm
-
+    check_installed()
     if inputs is None:
         inputs = open_inputs(sweep)
     data, devices, program = inputs.dataset, inputs.devices, sweep.program
@@ -116,8 +115,9 @@ def run_over_images(task: Task | Callable[[int], Task], sweep: Sweep, inputs: In
         provenance |= _other_seeds(sweep.results, request)
     if first and not sweep.dry_run and not sweep.results.parent.exists():
         print(printable(f"the folder {sweep.results.parent} is made for the results"))
+    written = with_names(task.file, request, data, sweep.results) if first else task.file
     opened = Preview if sweep.dry_run else Writer
-    with opened(sweep.results, request, provenance, **task.file) if first else contextlib.nullcontext() as writer:
+    with opened(sweep.results, request, provenance, **written) if first else contextlib.nullcontext() as writer:
         before = writer.done if first else []
         _check_records(before, sweep.images.extended(len(data), indices), data.labels, sweep.results)
         done, total, count = task.done(before), sum(map(score, before)), len(before)
@@ -134,23 +134,23 @@ def run_over_images(task: Task | Callable[[int], Task], sweep: Sweep, inputs: In
             print(cost, flush=True)
         if sweep.dry_run:
             return None
-        progress = tqdm(initial=len(done), total=len(indices), unit="img", dynamic_ncols=True, disable=not first)
+        bar = progress(initial=len(done), total=len(indices), unit="images", disable=not first)
 
         def leave_out(index, error):
-            progress.write(printable_lines(f"image {index} is left out: {error}"))
+            bar.write(printable_lines(f"image {index} is left out: {error}"))
             left_out.append(index)
 
         calls = groups(
             read_ahead(inputs.read, todo, together), together, leave_out if sweep.data.on_error == "skip" else None
         )
-        launch = Launcher(start, copies, progress.write)
+        launch = Launcher(start, copies, bar.write)
         try:
-            with progress, stopping():
+            with bar, stopping():
                 if (
                     first and todo and ("budget" not in request or request["kind"] == "pilot")
                 ):  # of two passes at the first
                     for said in first_look(inputs, indices, task.request.get("sigma")):
-                        progress.write(printable(f"warning: {said}"))
+                        bar.write(printable(f"warning: {said}"))
                 started = time.perf_counter()
                 for call, answers in in_turn(calls, launch):
                     ended = time.perf_counter()
@@ -158,7 +158,7 @@ def run_over_images(task: Task | Callable[[int], Task], sweep: Sweep, inputs: In
                     records = [
                         record
                         for (index, _, label), answer in zip(call, answers)
-                        for record in task.records(index, label, seconds, answer)
+                        for record in named(task.records(index, label, seconds, answer), data, index)
                     ]
                     if first:
                         writer.write(*records)
@@ -167,15 +167,15 @@ def run_over_images(task: Task | Callable[[int], Task], sweep: Sweep, inputs: In
                         spoilt, copies = without_class([r for r in records if r.idx == index], request)
                         if spoilt:
                             why = "count for no class: a logit is not finite"
-                            progress.write(f"image {index}: {spoilt} of {copies} noisy copies {why}")
+                            bar.write(f"image {index}: {spoilt} of {copies} noisy copies {why}")
                     done |= {index for index, _, _ in call}
                     total, count = total + sum(map(score, records)), count + len(records)
                     if task.score:
-                        progress.set_postfix_str(f"{name} {total / count:.4f}")
-                    progress.update(len(call))
+                        bar.set_postfix_str(f"{name} {total / count:.4f}")
+                    bar.update(len(call))
                     if cost.seconds is None and (rest := len(indices) - len(done) - len(left_out)) > 0:
                         rate = f"about {duration(seconds * rest)} for the other {rest} images, by the first {len(call)}"
-                        progress.write(rate)
+                        bar.write(rate)
                         cost = dataclasses.replace(cost, seconds=0.0)
                 if first:
                     digests |= _digests(inputs, [record for record in before if record.idx not in digests])

@@ -26,6 +26,7 @@ from qcrs_jax.training import Gaussian, Macer, Trainer, crop_and_flip, sgd
 from ..report.training_curve import Epoch, plot_log, read_log
 from .data_sets import open_train_and_test
 from .inputs import open_devices, opening_of, print_notes
+from .progress import progress
 from .settings import Data, Network
 from .training_settings import Training
 
@@ -118,9 +119,6 @@ def described(training: Training, spec: Spec, train, test) -> dict:
 
 def reader(dataset, what):
     """A function of indices that gives images (batch, h, w, c) in [0, 1] and labels; keeps the images if they fit."""
-    with needed_for("a bar of progress"):
-        from tqdm import tqdm
-
     pool = ThreadPoolExecutor()
 
     def fetch(index):
@@ -138,11 +136,11 @@ def reader(dataset, what):
             return np.stack(images), np.array(labels, np.int32)
 
         return read
-    progress = tqdm(pool.map(fetch, range(len(dataset))), total=len(dataset), desc=what, leave=False)
+    bar = progress(pool.map(fetch, range(len(dataset))), total=len(dataset), desc=what, leave=False)
     if dataset.read(0).dtype != np.uint8:
-        kept = np.stack([image for image, _ in progress])
+        kept = np.stack([image for image, _ in bar])
         return lambda indices: (kept[indices], dataset.labels[indices].astype(np.int32))
-    kept = np.stack([np.rint(255 * image).astype(np.uint8) for image, _ in progress])  # the bytes that were read
+    kept = np.stack([np.rint(255 * image).astype(np.uint8) for image, _ in bar])  # the bytes that were read
     return lambda indices: (
         kept[indices].astype(np.float32) / np.float32(255),
         dataset.labels[indices].astype(np.int32),
@@ -276,7 +274,6 @@ def train(out_dir: Path, training: Training, data: Data, network: Network | None
         import matplotlib  # noqa: F401
         import optax  # noqa: F401
         import orbax.checkpoint  # noqa: F401
-        from tqdm import tqdm
 
     devices = open_devices()  # before anything touches them
     training = training.complete()
@@ -320,12 +317,13 @@ def train(out_dir: Path, training: Training, data: Data, network: Network | None
             order = np.random.default_rng([training.seed, epoch]).permutation(len(train_set))[: steps * training.batch]
             batches = read_ahead(read_train, order.reshape(steps, training.batch))
             totals = []
-            progress = tqdm(batches, total=steps, desc=f"epoch {epoch + 1}/{training.epochs}", unit="step", leave=False)
-            for batch in progress:
+            epoch_of = f"epoch {epoch + 1}/{training.epochs}"
+            bar = progress(batches, total=steps, desc=epoch_of, unit="steps", leave=False)
+            for batch in bar:
                 state, loss, hits = trainer.step(state, *jax.device_put(batch, shared), key_train)
                 totals.append((loss, hits))
                 if len(totals) % 20 == 0:
-                    progress.set_postfix_str(f"loss {float(loss):.3f}")
+                    bar.set_postfix_str(f"loss {float(loss):.3f}")
             loss, train_accuracy = np.mean(jax.device_get(totals), axis=0)
             if not np.isfinite(loss):
                 raise UserError(

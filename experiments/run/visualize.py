@@ -9,7 +9,6 @@ import numpy as np
 
 from qcrs_jax import conclude, sample_curve
 from qcrs_jax.errors import SettingError
-from qcrs_jax.extras import needed_for
 from qcrs_jax.results.sidecar import FORMAT
 from qcrs_jax.sampling.smoothing import Noise
 from qcrs_jax.sampling.streams import CURVE
@@ -19,6 +18,7 @@ from ..report.search_figure import axis_ends
 from .answers import draw_image, fields
 from .curve import Curve
 from .inputs import open_inputs
+from .progress import check_installed, progress
 from .request import Request
 from .settings import Sweep
 
@@ -31,15 +31,14 @@ def measure(request: Request, curve: Curve, sweep: Sweep, indices: list[int]) ->
     Raises:
         UserError: the checkpoint or the data set do not fit, or there is no such image.
     """
-    with needed_for("a bar of progress"):
-        from tqdm import tqdm
-
+    check_installed()
     inputs = open_inputs(sweep)
     inputs.warn_of_sigma(request.sigma)
     for index in indices:
         if not 0 <= index < len(inputs.dataset):
             raise SettingError(f"{{index}} {index}: {inputs.dataset.name} has images 0 to {len(inputs.dataset) - 1}")
-    images = [measure_image(request, curve, inputs, index) for index in tqdm(indices, unit="img", dynamic_ncols=True)]
+    bar = progress(indices, total=len(indices), unit="images")
+    images = [measure_image(request, curve, inputs, index) for index in bar]
     numbers = {**request.recorded(), "seed": sweep.noise.seed, "sigmas": list(curve.sigmas), "curve_n": curve.n}
     return {
         "format": FORMAT,

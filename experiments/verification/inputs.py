@@ -16,6 +16,7 @@ from qcrs_jax.search import FixedSigma
 
 from ..run import certify, curve, pilot, predict
 from ..run.answers import draw_image, fields, one_record
+from ..run.file_names import name_troubles, named
 from ..run.inputs import digest, digest_of_all, open_inputs
 from ..run.request import Request
 from ..run.runner import starter
@@ -85,6 +86,7 @@ def check_inputs(path, request, checks, found):
         for index, rows in lines.items()
         if index not in possible or any(row["label"] != inputs.dataset.labels[index] for row in rows)
     ]
+    troubles += name_troubles(lines, inputs.dataset)
     yield from _check_left_out(sidecar, inputs, lines, indices, possible, troubles)
     if "pixels_sha256" in sidecar and not changed:
         try:
@@ -183,7 +185,7 @@ def _drawn_again(path, request, task, asked, inputs, lines, checks, found):
         image, label = inputs.read(index)
         started = time.perf_counter()
         (answer,) = start([(index, image, label)], inputs.batch)()
-        records = task.records(index, label, 0.0, answer)
+        records = named(task.records(index, label, 0.0, answer), inputs.dataset, index)
         seconds.append(time.perf_counter() - started)
         if len(records) != len(lines[index]):
             found.troubles.append(

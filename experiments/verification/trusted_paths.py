@@ -10,7 +10,7 @@ from qcrs_jax.files import check_regular
 
 from ..run.inputs import Inputs
 from ..run.python_classifier import is_python
-from ..run.settings import IN_MEMORY, Sweep
+from ..run.settings import IN_MEMORY, Data, Sweep
 
 SHIPPED = Path(__file__).parents[1] / "assets"
 
@@ -57,19 +57,21 @@ def use_paths(sweep: Sweep, results: Path, where: Where) -> Sweep:
             )
     elif not str(checkpoint).startswith("zoo:"):
         _check(checkpoint, where.checkpoint, "checkpoint", "--checkpoint", results, where.trust_paths)
-    data_dir = where.data_dir or sweep.data.data_dir
+    network = dataclasses.replace(sweep.network, checkpoint=checkpoint)
+    return dataclasses.replace(sweep, network=network, data=use_data_path(sweep.data, results, where))
+
+
+def use_data_path(data: Data, results: Path, where: Where) -> Data:
+    """The data set of the run in `results`, with a path that may be opened; as `use_paths`."""
+    data_dir = where.data_dir or data.data_dir
     if data_dir is not None:
         _check(data_dir, where.data_dir, "data set", "--data_dir", results, where.trust_paths)
     asks = "prepare" if where.trust_paths or where.data_dir else "leave" if data_dir is not None else "read"
-    return dataclasses.replace(
-        sweep,
-        network=dataclasses.replace(sweep.network, checkpoint=checkpoint),
-        data=dataclasses.replace(sweep.data, data_dir=data_dir, tfds=asks),
-    )
+    return dataclasses.replace(data, data_dir=data_dir, tfds=asks)
 
 
 def _check(path, own, what, flag, results, trust):
-    if own is None and not trust and not _is_near(path, results):
+    if own is None and not trust and not is_near(path, results):
         raise UserError(
             f"{results}: its sidecar names the {what} {path}, which lies neither below the current folder nor below "
             f"that of the results; it was not opened. Give {flag}, or --trust_paths to open what the sidecar names, or "
@@ -78,6 +80,7 @@ def _check(path, own, what, flag, results, trust):
     check_regular(path)
 
 
-def _is_near(path, results):
+def is_near(path: Path, results: Path) -> bool:
+    """Whether a path of the sidecar of `results` is opened without being given again."""
     file = os.path.realpath(path)
     return any(Path(file).is_relative_to(os.path.realpath(root)) for root in (".", results.parent, SHIPPED))

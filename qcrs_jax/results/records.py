@@ -95,6 +95,7 @@ class Record(Row):
         robust, radius_upper: of a sequential estimation, as `verdict.Certificate` has them; None in other files.
         u: what randomised the bound of pa_lower; None in other files.
         pb_upper, sums0, sums, squares: of a soft certificate, as `verdict.SoftVotes` has them; None in other files.
+        file: the name of the image's file below the folder of the data set; None where images are not files.
     """
 
     idx: int
@@ -116,6 +117,7 @@ class Record(Row):
     sums0: tuple[int, ...] | None = column(None, where="asked")
     sums: tuple[int, ...] | None = column(None, where="asked")
     squares: tuple[int, ...] | None = column(None, where="asked")
+    file: str | None = column(None, where="asked")
 
     @property
     def samples(self) -> float:
@@ -456,7 +458,7 @@ def _parse(row):
 
 def differences(before: dict, now: dict, where: tuple[str, str] = ("in the file", "now")) -> list[str]:
     """A line for each setting in which two requests, as JSON has them, differ; `where` tells where each is."""
-    before, now = _flat(_seed_in_words(before)), _flat(_seed_in_words(now))
+    before, now = flat(_seed_in_words(before)), flat(_seed_in_words(now))
     return [
         f"{key}: {before.get(key)!r} {where[0]}, {now.get(key)!r} {where[1]}"
         for key in sorted({*before, *now})
@@ -508,9 +510,9 @@ def chooses_sigma(request: dict) -> bool:
     return request.get("search", {}).get("method", "cohen") != "cohen"
 
 
-def _flat(nested, prefix=""):
+def flat(nested: dict, prefix: str = "") -> dict:
     """{"a": {"b": 1}} as {"a.b": 1}."""
-    flat = {}
+    found = {}
     for key, value in nested.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return found

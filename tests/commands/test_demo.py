@@ -30,6 +30,9 @@ def test_demo(tmp_path, monkeypatch, capsys):
     assert {r.sigma for r in runs[0].records} == {0.25} and runs[1].input_specific
     assert "Cohen, sigma 0.25 (cohen.tsv)" in text and "QCRS bayesian, sigma 0.25 (bayesian.tsv)" in text
     assert (tmp_path / "demo/certified_accuracy.png").read_bytes().startswith(b"\x89PNG")
+    report = (tmp_path / "demo/report.html").read_text()
+    assert text.rstrip().endswith(str(tmp_path / "demo" / "report.html")) and "QCRS bayesian" in report
+    assert report.count("data:image/png") == 2, "thumbnails of the images that come with the package"
     # The printed commands are commands of this program.
     printed = [line.split()[1:] for line in text.splitlines() if line.startswith("qcrs-jax ")]
     assert [words[0] for words in printed] == ["certify"] * 3

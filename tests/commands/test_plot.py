@@ -33,5 +33,18 @@ def test_impossible_plots_are_refused(results):
     assert "--names has 2 entries for 1" in refused(
         "plot", "qcrs.tsv", "--out", "p.png", "--names", "a", "b", cwd=results
     )
+    assert "--width must be" in refused("plot", "qcrs.tsv", "--out", "p.png", "--width", "0", cwd=results)
     assert "nowhere" in refused("plot", "qcrs.tsv", "--out", "nowhere/p.png", cwd=results)
     assert not list(results.glob("p*"))
+
+
+def test_the_figure_of_a_search_takes_no_flags_of_curves(tmp_path):
+    (tmp_path / "f.json").write_text("{}")
+    for flags in (["--title", ""], ["--names", "a"], ["--style", "paper"], ["--width", "4"], ["--p_a"]):
+        assert "go with results files" in refused("plot", "f.json", "--out", "f.png", *flags, cwd=tmp_path)
+
+
+def test_the_flags_of_a_plot(results):
+    words = ["plot", "qcrs.tsv", "--style", "paper", "--width", "4", "--title", "", "--p_a", "--out", "p.svg"]
+    qcrs_jax(*words, cwd=results)
+    assert 'width="288pt"' in (results / "p.svg").read_text(), "4 inches of 72 points"

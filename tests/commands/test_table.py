@@ -2,14 +2,15 @@
 
 import csv
 import io
+import json
 import re
 import subprocess
 import sys
 
 import pytest
-from program import COHEN_FORMAT, RADII, qcrs_jax, refused, unwrapped
+from program import COHEN_FORMAT, QCRS_FORMAT, RADII, qcrs_jax, refused, unwrapped
 
-from qcrs_jax.results.records import INPUT_SPECIFIC
+from qcrs_jax.results.records import INPUT_SPECIFIC, read_run
 
 
 def test_table_on_the_terminal(results):
@@ -51,6 +52,59 @@ def test_table_in_csv(results):
     assert rows[1]["samples"] == "nan" and float(rows[1]["seconds"]) == 5.5
     assert rows[1]["acr_low"] == "nan" and float(rows[1]["certified_accuracy_0.5_low"]) < 0.5
     assert [r["guarantee"] for r in rows] == ["", INPUT_SPECIFIC, ""]
+
+
+def test_names_and_columns_are_chosen(results):
+    words = ["table", "cohen_a.tsv", "qcrs.tsv", "--names", "Cohen et al.", "ours", "--columns", "samples", "acr"]
+    text = qcrs_jax(*words, "--format", "markdown", cwd=results).stdout
+    assert "| run | samples | ACR |" in text and "| Cohen et al. | - | 0.2500 |" in text and "cohen_a.tsv" not in text
+    assert "--names has 1 entries" in refused("table", "cohen_a.tsv", "qcrs.tsv", "--names", "a", cwd=results)
+    assert "invalid choice" in refused("table", "qcrs.tsv", "--columns", "speed", cwd=results)
+    for more in (["--format", "csv"], ["--classes"]):
+        assert "--columns" in refused("table", "qcrs.tsv", "--columns", "acr", *more, cwd=results)
+
+
+def test_the_shares_above_some_p_a(results):
+    lines = "".join(
+        f"{i}\t3\t{3 if i else 1}\t0.9\t{int(i > 0)}\t0.4\t{p}\t0:00:05\n"
+        for i, p in enumerate([0.99999, 0.95, 0.99, 0.9999])
+    )
+    (results / "four.tsv").write_text(QCRS_FORMAT.format(lines))
+    text = qcrs_jax("table", "four.tsv", "--columns", "p_a", "--format", "markdown", cwd=results).stdout
+    assert "| p_A > 0.9 | p_A > 0.99 | p_A > 0.999 |" in text and "| 0.750 | 0.250 | 0.250 |" in text, (
+        "a wrong answer is 0"
+    )
+    assert (
+        "| - | - | - |"
+        in qcrs_jax("table", "cohen_a.tsv", "--columns", "p_a", "--format", "markdown", cwd=results).stdout
+    )
+
+
+def test_a_latex_table_with_caption_and_label(results):
+    words = "table cohen_a.tsv others.tsv --format latex --label tab:acr --caption".split()
+    text = qcrs_jax(*words, r"ACR of $\sigma$", cwd=results).stdout
+    assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 2 and r"\caption{ACR of $\sigma$}" in text
+    assert r"\label{tab:acr}" in text and r"\label{tab:acr-2}" in text, "a label is there once"
+    assert text.count(r"\toprule") == 2 and r"% needs \usepackage{booktabs}" in text and r"\hline" not in text
+    assert "go with --format latex" in refused("table", "qcrs.tsv", "--caption", "c", cwd=results)
+
+
+def test_a_line_of_csv_for_each_image(certified):
+    from io import StringIO
+
+    import pandas
+
+    words = "table cohen.tsv golden.tsv --format csv --per_image --names A B".split()
+    frame = pandas.read_csv(StringIO(qcrs_jax(*words, cwd=certified).stdout))
+    assert list(frame.run) == ["A"] * 3 + ["B"] * 3 and list(frame.idx) == [0, 1, 2] * 2
+    records = [r for name in ("cohen", "golden") for r in read_run(certified / f"{name}.tsv").records]
+    assert frame.seconds.tolist() == [r.seconds for r in records] and frame.radius.tolist() == [
+        r.radius for r in records
+    ]
+    assert [tuple(json.loads(text)) for text in frame.counts] == [r.counts for r in records]
+    assert (frame.correct == (frame.predict == frame.label)).all() and frame.label_name.tolist() == frame.label.tolist()
+    assert "robust" not in frame and frame.samples.tolist() == [r.samples for r in records]
+    assert "give --format csv" in refused("table", "cohen.tsv", "--per_image", cwd=certified)
 
 
 def test_a_single_run_has_nothing_marked(results):

@@ -6,6 +6,7 @@ from scipy import stats
 
 from qcrs_jax.errors import UserError
 from qcrs_jax.experiments.report.compare import comparison
+from qcrs_jax.experiments.report.gains import extremes, gains, reference_of
 from qcrs_jax.results.metrics import paired_gain
 from qcrs_jax.results.records import Record, Run
 
@@ -66,3 +67,24 @@ def test_the_interval_covers_the_gain_as_often_as_it_says():
         assert low <= gain <= high
         covered += low <= 0.1 <= high
     assert 0.88 <= covered / 200 <= 0.99
+
+
+def test_the_images_that_gain_and_lose_most():
+    cohen = run("cohen.tsv", [0.4, 0.5, 0.6, 0.7], [0.25] * 4, 0)
+    qcrs = run("qcrs.tsv", [0.6, 0.4, 0.9, 0.7], [0.5, 0.25, 0.75, 0.25], 70)
+    qcrs.records[1] = Record(1, 1, 0, 3.0, False, 0.25)  # a wrong answer has no radius that counts
+    text = comparison(cohen, [qcrs], "markdown", names=["base", "ours"], top=2)
+    gained, lost = text.index("ours: the 2 images that gained most"), text.index("ours: the 1 images that lost most")
+    assert [line.split("|")[1].strip() for line in text[gained:lost].splitlines()[4:6]] == ["2", "0"]
+    assert "| 1 | 1 | 0.5000 | 3.0000 for 0 | -0.5000 | 0.25 |" in text[lost:] and "| base | 0.5500 |" in text
+    assert "gained most" not in comparison(cohen, [qcrs], "markdown")
+
+
+def test_gains_sum_up_to_the_gain_in_acr():
+    cohen = run("cohen.tsv", [0.4, 0.5, 0.6], [0.25] * 3, 0)
+    qcrs = run("qcrs.tsv", [0.6, 0.4, 0.9], [0.5, 0.25, 0.75], 70)
+    from qcrs_jax.results.metrics import columns
+
+    assert gains(cohen, qcrs).mean() == pytest.approx(paired_gain(columns(qcrs), columns(cohen))[0])
+    assert extremes(cohen, qcrs, 5) == ([2, 0], [1])
+    assert reference_of([qcrs, cohen]) is cohen and reference_of([qcrs]) is None

@@ -1,15 +1,18 @@
 """The files of the figures: fonts that venues take, bands, and names as they are."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+from requests_made import certificates
 
 from qcrs_jax.analysis.curves import Curves
 from qcrs_jax.experiments.report import compare, figures, plot, quasiconcavity, search_figure
 from qcrs_jax.experiments.report import training_curve as train
-from qcrs_jax.results.metrics import certified_accuracy_interval, columns
-from qcrs_jax.results.records import read_run
+from qcrs_jax.experiments.report.styles import METHODS, styles
+from qcrs_jax.results.metrics import certified_accuracy, certified_accuracy_interval, columns
+from qcrs_jax.results.records import Run, read_run
 
 HEADER = "idx\tlabel\tpredict\tradius\tcorrect\tbest_sigma\tpABar\ttime\n"
 
@@ -76,8 +79,6 @@ def test_no_figure_has_fonts_of_type_3(tmp_path, monkeypatch, runs, draw, ending
 
 def test_every_figure_is_saved_in_one_place():
     """No other module opens pyplot or saves a figure."""
-    from pathlib import Path
-
     folder = Path(figures.__file__).parent
     for file in folder.glob("*.py"):
         text = file.read_text()
@@ -119,11 +120,15 @@ def test_the_plot_has_bands_of_the_exact_intervals(tmp_path, monkeypatch, runs):
     (axes,) = drawn[0].axes
     for path, line, band in zip(runs, axes.lines, axes.collections, strict=True):
         at, curve = line.get_data()
-        low, high = certified_accuracy_interval(*columns(read_run(path)), at)
+        assert line.get_drawstyle() == "steps-pre"
+        correct, radius = columns(read_run(path))
+        np.testing.assert_array_equal(curve, certified_accuracy(correct, radius, at))
+        assert set(radius[correct]) <= set(at), "each step is where it is"
+        low, high = certified_accuracy_interval(correct, radius, at)
         points = band.get_paths()[0].vertices
-        for place in (0, 300, 700):
+        for place in (0, 10, 20, 29):
             found = np.unique(points[points[:, 0] == at[place], 1])
-            np.testing.assert_allclose(found, np.unique([low[place], high[place]]))
+            assert np.isclose(found[:, None], [low[place], high[place]]).any(axis=0).all()
             assert low[place] <= curve[place] <= high[place]
     (legend,) = drawn[0].legends
     assert "95% intervals for all images like these" in legend.get_title().get_text()
@@ -158,3 +163,48 @@ def test_names_are_shown_as_they_are(tmp_path, monkeypatch):
     plot.plot(files, tmp_path / "p.png")
     texts = [text.get_text().split(":")[0] for text in drawn[0].legends[0].get_texts()]
     assert texts == [" _x.tsv", r"a\$_{\$.tsv"]
+
+
+def test_a_method_has_its_colour_in_every_figure_and_each_run_its_own_line():
+    made = [certificates("cohen"), certificates("qcrs"), certificates("qcrs")]
+    runs = [Run(Path(str(i)), [], {"request": request}) for i, request in enumerate(made)]
+    found, search = styles(runs), made[1]["search"]["name"]
+    assert found[0].colour == METHODS["cohen"] and found[1].colour == found[2].colour == METHODS[search]
+    assert len({style.dash for style in found}) == 3
+    assert styles(runs[1:])[0].colour == METHODS[search], "beside other runs too"
+    logs = [Run(Path(str(i)), [], {}) for i in range(3)]
+    assert len({style.colour for style in styles(logs)}) == 3
+
+
+def test_a_figure_for_a_paper(tmp_path, monkeypatch, runs):
+    drawn = []
+    monkeypatch.setattr(plot, "save", lambda figure, out: drawn.append(figure))
+    plot.plot(runs, tmp_path / "p.pdf", look=figures.LOOKS["paper"])
+    plot.plot(runs, tmp_path / "p.pdf", look=figures.Look(width=5.0))
+    plot.plot(runs, tmp_path / "p.pdf", title="", p_a=True)
+    paper, wide, both = drawn
+    assert paper.get_size_inches()[0] == 3.25 and wide.get_size_inches()[0] == 5.0
+    assert (
+        paper.axes[0].get_title() == "" and wide.axes[0].get_title() == "30 images" and both.axes[0].get_title() == ""
+    )
+    assert {text.get_fontsize() for text in paper.legends[0].get_texts()} == {8.0}
+    assert paper.axes[0].xaxis.label.get_fontsize() == 8.0 and wide.axes[0].xaxis.label.get_fontsize() > 8.0
+    curves, distribution = both.axes
+    assert curves.lines[0].get_linestyle() == "-" and curves.lines[1].get_linestyle() == "--"
+    x, share = distribution.lines[0].get_data()
+    assert share[0] == 0 and share[-1] == 1 and distribution.lines[0].get_drawstyle() == "steps-post"
+    np.testing.assert_array_equal(share, np.where(1 - 10.0**-x >= 0.9, 1.0, 0.0))
+    assert [tick.get_text() for tick in distribution.get_xticklabels()] == ["0.5", "0.9", "0.99"]
+
+
+def test_the_frontier_shows_the_gain(tmp_path, monkeypatch, runs):
+    drawn = []
+    monkeypatch.setattr(compare, "save", lambda figure, out: drawn.append(figure))
+    draw_frontier(runs, tmp_path / "f.png")
+    (figure,) = drawn
+    (axes,) = figure.axes
+    first, second = (np.mean([record.radius for record in read_run(path).records]) for path in runs)
+    heights = [container.lines[0].get_ydata()[0] for container in axes.containers]
+    assert heights == [0, pytest.approx(second - first)] and axes.get_ylabel() == "gain in ACR"
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert texts == ["first.tsv: +0.0000", f"second.tsv: {second - first:+.4f}"] and not axes.texts

@@ -36,7 +36,7 @@ HOSTILE = [
     "nul\0",
 ]
 COMMANDS = ("textbackslash", "textasciitilde", "textasciicircum", "textless", "textgreater", "textbar", "textbf")
-STRUCTURE = re.compile(r"\\begin\{tabular\}\{lr+\}|\\end\{tabular\}|\\hline|\$r = [0-9.e+-]+\$| \\\\$")
+STRUCTURE = re.compile(r"\\begin\{tabular\}\{lr+\}|\\end\{tabular\}|\\(?:top|mid|bottom)rule|\$r = [0-9.e+-]+\$| \\\\$")
 
 
 def unescaped(text):
@@ -64,7 +64,7 @@ def check_document(text):
             cells = re.sub(STRUCTURE, "", line).split(" & ")
             assert not any(unescaped(cell) for cell in cells), line
             assert line[0] not in "[*", "the end of the line before would take it"
-            if line != r"\hline":
+            if not re.fullmatch(r"\\(top|mid|bottom)rule", line):
                 rows.append(cells)
     assert not inside and rows and len({len(row) for row in rows}) == 1
     return rows

@@ -1,0 +1,233 @@
+"""A page to hand in: what results files hold, for a reviewer or a safety board. One file, which loads nothing."""
+
+import base64
+import dataclasses
+import datetime
+import hashlib
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from qcrs_jax.results.metrics import certified_accuracy, columns, summarise
+from qcrs_jax.results.records import INPUT_SPECIFIC
+from qcrs_jax.version import version
+
+from .html_figures import curves, distributions
+from .html_images import ASSETS, data_of_images, gains_of, images
+from .html_origin import origin, state, sure
+from .markup import cell, e, p, per_cent, section, table
+from .names import names_of
+from .parts import Group, Part, Pictures
+from .table import _certified, _class_figures, _default_radii
+from .words import _heading, data_name, group_by_images, only_norm
+
+LENGTHS = {
+    "L2": ("the square root of the sum of the squared changes of all colour values", 2),
+    "L1": ("the sum of the changes of all colour values", 1),
+}
+"""What the length of a change is in each norm, and the power that it is a root of."""
+MOST_CLASSES = 200
+
+
+def page(parts: Sequence[Part], pictures: dict[int, Pictures], title: str | None = None) -> str:
+    """The page of the runs in `parts`.
+
+    Args:
+        parts: of runs of certificates, none of them empty.
+        pictures: of each set of images, by the place of its first run in `parts`.
+        title: of the page; by default it names the network and the data.
+
+    Raises:
+        UserError: the runs have radii of different norms.
+    """
+    only_norm([part.run for part in parts])
+    named = zip(parts, names_of([part.run for part in parts]))
+    parts, groups = [dataclasses.replace(part, name=name) for part, name in named], []
+    for group in group_by_images([part.run for part in parts]):
+        members = [part for part in parts if any(part.run is run for run in group)]
+        groups.append(Group(members, pictures[parts.index(members[0])]))
+    radii = _default_radii([part.run for part in parts])
+    title = title or f"Certification of {_network(parts[0].run)} on {_data(parts[0].run)}"
+    body = [
+        _head(groups, title),
+        _plain_words(groups, radii),
+        section("results", "Results", "".join(_results(group, radii) for group in groups)),
+        section("distributions", "How radii, noise and probabilities are distributed", distributions(groups)),
+        section("classes", "Class by class", "".join(_classes(part, radii) for part in parts)),
+        section("gains", "What a noise level for each image gained", "".join(gains_of(group) for group in groups)),
+        section("images", "All images", images(groups)),
+        section("sure", "How sure this is", sure(groups)),
+        section("origin", "Where it comes from, and how to check it", "".join(origin(part) for part in parts)),
+    ]
+    script, style = (ASSETS / "report.js").read_text(), (ASSETS / "report.css").read_text()
+    allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = (
+        f"default-src 'none'; script-src 'sha256-{allowed}'; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" '
+        f'content="light dark"><title>{e(title)}</title><style>{style}</style></head>\n<body>'
+        '<a class="skip" href="#results">To the results</a>\n' + "\n".join(body) + "\n"
+        f'<script type="application/json" id="data">{data_of_images(groups)}</script>\n<script>{script}</script>'
+        "</body></html>\n"
+    )
+
+
+def _network(run):
+    classifier = run.request.get("classifier", {})
+    return classifier.get("arch") or "a classifier"
+
+
+def _data(run):
+    return data_name(run) or f"{len(run.records)} images"
+
+
+def _head(groups, title):
+    parts = [part for group in groups for part in group.parts]
+    today = datetime.date.today().isoformat()
+    states = "".join(f"<li>{state(part)}</li>" for part in parts)
+    figures = "".join(map(_card, parts))
+    links = {
+        "words": "In plain words",
+        "results": "Results",
+        "distributions": "Distributions",
+        "classes": "Classes",
+        "gains": "Gains",
+        "images": "All images",
+        "sure": "How sure",
+        "origin": "Origin",
+    }
+    inside = "".join(f'<a href="#{name}">{text}</a>' for name, text in links.items())
+    return (
+        f"<header><h1>{e(title)}</h1><p class=quiet>Made on {today} by qcrs-jax {e(version('qcrs_jax'))} from "
+        f"results files. Nothing was certified again for this page.</p><ul class=states>{states}</ul>"
+        f"<nav aria-label=Sections>{inside}</nav><div class=cards>{figures}</div></header>"
+    )
+
+
+def _card(part):
+    figures = summarise(part.run)
+    terms = [
+        ("average certified radius (ACR)", f"{figures.acr:.4f}"),
+        ("right, with a certificate", f"{100 * figures.accuracy:.1f}%"),
+        ("no answer", f"{100 * figures.abstention:.1f}%"),
+        ("images", f"{figures.images:,}"),
+    ]
+    inside = "".join(f"<div><dt>{term}</dt><dd>{value}</dd></div>" for term, value in terms)
+    return f"<div class=card><h3>{e(part.name)}</h3><dl>{inside}</dl></div>"
+
+
+def _plain_words(groups, radii):
+    parts, at = [], min(_telling(run, radii) for group in groups for run in group.runs)
+    for group in groups:
+        parts += [_of_a_run(part, at) for part in group.parts]
+    first = groups[0]
+    shape, norm = _shape(first), first.runs[0].norm
+    words, power = LENGTHS[norm]
+    size = f"A change of length {at:g} is one colour value of one pixel that changes by {at * 255:.0f} of 255 levels"
+    if at > 1:
+        whole = math.ceil(at**power)
+        size = f"A change of length {at:g} is {whole} colour values that change by all of their 255 levels"
+    if shape:
+        each = at * 255 / math.prod(shape) ** (1 / power)
+        size += f", or all {math.prod(shape):,} values, each by {each:.2g} levels"
+    limits = [
+        "It is about the classifier together with its noise: many noisy copies of an image are classified, and the "
+        "class that most of them fall into is the answer. It is not about the network alone.",
+        f"It is about changes of the pixels that are shorter than the radius, in {norm} length. Of longer changes, and "
+        "of others such as a turned camera or another kind of object, it says nothing.",
+        "It is about these images. What it means for other images like them is estimated: that is what the 95% "
+        "intervals are for, and they suppose that the images were drawn at random.",
+        "A certificate is a statistical statement: each may fail, with a small probability that was set before. See "
+        '"How sure this is".',
+        "Right and wrong are meant by the labels of the data set. A wrong answer can have a certificate too.",
+    ]
+    if any(run.input_specific for group in groups for run in group.runs):
+        limits.append(INPUT_SPECIFIC)
+    points = "".join(f"<li>{e(text)}</li>" for text in limits)
+    about = (
+        "For each image the certifier gives an answer, and a radius: as long as an image is changed by less than its "
+        f"radius, the answer stays the same, whatever the change is. The length of a change is {words} ({norm}), where "
+        f"colours run from 0 to 1. {size}. Where too few noisy copies agree, it gives no answer (it abstains)."
+    )
+    return section(
+        "words",
+        "What was certified, in plain words",
+        f"{p(about)}<ul>{''.join(parts)}</ul><h3>What it does not say</h3><ul>{points}</ul>",
+    )
+
+
+def _of_a_run(part, at):
+    correct, radius = columns(part.run)
+    m = len(correct)
+    silent = sum(record.predict == -1 for record in part.run.records)
+    right, robust = int(correct.sum()), int((correct & (radius >= at)).sum())
+    wrong = m - right - silent
+    return (
+        f"<li><b>{e(part.name)}</b>. Of {m:,} images {right:,} ({per_cent(right, m)}) are answered rightly, with a "
+        f"certificate. For {robust:,} ({per_cent(robust, m)}) the right answer stays the same under every change "
+        f"shorter than {at:g}. {wrong:,} {'is' if wrong == 1 else 'are'} answered wrongly, and {silent:,} not at "
+        "all.</li>"
+    )
+
+
+def _telling(run, radii):
+    """A radius to tell of: the largest of `radii` that half of the images that are answered rightly reach."""
+    correct, radius = columns(run)
+    shares = certified_accuracy(correct, radius, np.asarray(radii, float))
+    reached = [r for r, share in zip(radii, shares) if r > 0 and share >= correct.mean() / 2]
+    return max(reached, default=next((r for r in radii if r > 0), 0.25))
+
+
+def _shape(group):
+    """Height, width and channels of the images that the classifier takes; None where that is not known."""
+    request = group.runs[0].request
+    if shape := request.get("classifier", {}).get("image_shape"):
+        return tuple(shape)
+    resize = group.runs[0].sidecar.get("provenance", {}).get("settings", {}).get("data", {}).get("resize")
+    if group.pictures.dataset is None or resize is not None:
+        return None
+    return group.pictures.dataset[group.runs[0].records[0].idx][0].shape
+
+
+def _results(group, radii):
+    """The table and the curves of runs over the same images."""
+    shown, (figures,) = _certified([group.runs], radii)
+    rows = "".join(
+        f"<tr><th scope=row>{e(part.name)}</th>{''.join(cell(row, key, form) for key, _, form, _ in shown)}</tr>"
+        for part, row in zip(group.parts, figures)
+    )
+    heading = f"<h3>{e(_heading(group.runs[0]))}</h3>"
+    body = table("Table of results", ["run", *(title for _, title, _, _ in shown)], rows, marks="data-table")
+    note = (
+        "ACR is the average certified radius: the mean of the radii, where an image that is not answered rightly "
+        "counts as 0. A few images with large radii can raise it much, so read it beside the curve. r = 0.5 is the "
+        "certified accuracy at 0.5: the share of the images that are answered rightly with a radius of at least 0.5. "
+        "Samples are noisy copies of an image that were classified. Small figures below are 95% intervals for images "
+        "like these."
+    )
+    return f"{heading}{body}{p(note)}{curves(group)}"
+
+
+def _classes(part, radii):
+    run = part.run
+    number = len({record.label for record in run.records})
+    if number > MOST_CLASSES:
+        return p(f"{part.name}: {number} classes; `qcrs-jax table --classes` has a row for each.")
+    shown = [("acr", "ACR", ".4f")]
+    shown += [(f"certified_accuracy_{radius:g}", f"r = {radius:g}", ".3f") for radius in radii]
+    shown += [("abstention", "abstains", ".3f")]
+    rows = ""
+    for name, figures, mistake in _class_figures(run, np.asarray(radii, float)):
+        cells = "".join(cell(figures, key, form) for key, _, form in shown)
+        bar = f'<td class=bar><span style="--share:{figures["accuracy"]:.3f}"></span></td>'
+        rows += (
+            f"<tr><th scope=row>{e(name)}</th><td>{figures['images']:,}</td>{bar}{cells}"
+            f"<td class=text>{e(mistake)}</td></tr>"
+        )
+    header = ["class", "images", " right", *(title for _, title, _ in shown), " mistaken for"]
+    return f"<h3>{e(part.name)}</h3>{table('Table of classes', header, rows)}"

@@ -1,0 +1,39 @@
+"""Colours and lines of runs: a method has its colour everywhere, and the runs of a figure have lines of their own."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+METHODS = {
+    "cohen": "#0072b2",
+    "bisection": "#d55e00",
+    "golden": "#e69f00",
+    "bayesian": "#009e73",
+    "shrinking": "#56b4e9",
+    "grid": "#cc79a7",
+    "ddrs": "#7b61a8",
+}
+"""Of Okabe and Ito (2008), whom colour-blind readers can tell apart, and a violet."""
+OTHERS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+"""Of runs whose method is not known."""
+DASHES: tuple[tuple[float, ...], ...] = ((), (6, 2), (2, 1.5), (7, 2, 1.5, 2), (4, 1.5, 1, 1.5, 1, 1.5))
+
+
+class Style(NamedTuple):
+    """A colour, and the lengths of strokes and gaps of a line, in its widths; none for a line without gaps."""
+
+    colour: str
+    dash: tuple[float, ...]
+
+
+def styles(runs: Sequence) -> list[Style]:
+    """The style of each of the runs of a figure."""
+    methods = [method_of(run) for run in runs]
+    unknown = iter(OTHERS * len(runs))
+    colours = [METHODS.get(method) or next(unknown) for method in methods]
+    return [Style(colour, DASHES[place % len(DASHES)]) for place, colour in enumerate(colours)]
+
+
+def method_of(run) -> str | None:
+    """The search of a run, or cohen or ddrs; None of a log that does not tell."""
+    search = run.request.get("search") or {}
+    return search.get("name") if search.get("method") == "qcrs" else search.get("method")
