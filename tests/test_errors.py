@@ -23,6 +23,7 @@ from qcrs_jax.experiments.run.request import Request
 from qcrs_jax.experiments.run.settings import Network
 from qcrs_jax.models import Spec
 from qcrs_jax.sampling.devices import choose_devices
+from qcrs_jax.sampling.smoothing import GAUSSIAN
 from qcrs_jax.search import FixedSigma
 from qcrs_jax.training import Gaussian, Macer
 
@@ -93,7 +94,7 @@ WRONG = {
     "look_every": lambda: Sequential(decide=1.0, look_every=0),
     "n ": lambda: Sequential(decide=1.0).check(1, np.array([1000]), 0.001, False),
     "labels": lambda: Sequential(decide=1.0).check(1, 1000, 0.001, True),
-    "n sigma alpha sequence": lambda: Sequential(decide=9.0).check_reach(0.25, 1000, 0.001),
+    "n sigma alpha sequence": lambda: Sequential(decide=9.0).check_reach(0.25, 1000, 0.001, GAUSSIAN),
     "objective": lambda: GoldenSection(0.1, 1.0, objective="best"),
     "epsilon": lambda: GoldenSection(0.1, 1.0, epsilon=-1.0),
     "search_n": lambda: Bisection(0.1, 1.0, search_n=0),

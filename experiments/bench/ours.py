@@ -10,6 +10,7 @@ from jax.tree_util import Partial
 from qcrs_jax.certification.procedure import draw_prediction
 from qcrs_jax.models.layers import Form
 from qcrs_jax.sampling.devices import place
+from qcrs_jax.sampling.smoothing import GAUSSIAN
 
 from .networks import SIGMA, Network
 from .sides import Program, Side
@@ -57,7 +58,8 @@ def sampler(classify, network: Network, device, batch: int, images: int = 1, pre
         return place(jnp.int32(-(-copies // images)), devices)
 
     with jax.default_matmul_precision(precision):
-        lowered = draw_prediction.program.lower(*arguments, number(batch), batch_size=batch // images, devices=devices)
+        static = {"noise": GAUSSIAN, "batch_size": batch // images, "devices": devices}
+        lowered = draw_prediction.program.lower(*arguments, number(batch), **static)
     compiled = lowered.compile(compiler_options=options or {})
 
     def run(copies):

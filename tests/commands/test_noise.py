@@ -20,7 +20,7 @@ def classify(images):
 
 def certified(folder, noise, **options):
     path = folder / f"{noise.name}.tsv"
-    return run(classify, (IMAGES, LABELS), path, 0.1, n=400, noise=noise, batch_size=8, devices=1, **options)
+    return run(classify, (IMAGES, LABELS), path, 0.1, n=400, noise=noise, seed=0, batch_size=8, devices=1, **options)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_such_a_file_is_verified_and_continued_with_its_noise_alone(runs, name, 
     done = certified(tmp_path, GridGaussian() if name == "grid" else Uniform())
     assert [r.counts for r in done.records] == [r.counts for r in read_results(path).records] and len(lines) == 5
     with pytest.raises(ValueError, match="noise"):
-        run(classify, (IMAGES, LABELS), part, 0.1, n=400, batch_size=8, devices=1)
+        run(classify, (IMAGES, LABELS), part, 0.1, n=400, seed=0, batch_size=8, devices=1)
 
 
 def test_a_forged_norm_is_found(runs, tmp_path):
