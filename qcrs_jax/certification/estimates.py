@@ -104,7 +104,7 @@ class Estimate(Protocol):
         ...
 
     def tables(self, n0: int, n, alpha: float, noise: Noise) -> tuple[Any, Any]:
-        """The tables of the compiled loop: samples by the top count of the selection, and looks. None for one not needed."""
+        """The tables of the compiled loop: samples by the top count of the selection, and looks. Either may be None."""
         ...
 
     def queries(self, n: int) -> tuple[int, ...]:

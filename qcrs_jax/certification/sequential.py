@@ -212,7 +212,7 @@ class Sequential:
                 )
 
     def check_reach(self, sigma, n: int, alpha: float, noise: Noise) -> None:
-        """Raises SettingError where no count of n samples at sigma could certify the radius asked about, or any at all."""
+        """Raises SettingError where no count of n samples at sigma could certify the radius asked about, or any."""
         self.check_alpha(alpha)
         sigma = float(np.max(sigma))
         lower = max(float(self.lower(len(self.looks(n)) - 1, n, n, alpha)) - noise.lost, 0.0)
@@ -231,7 +231,7 @@ class Sequential:
         return np.full(looks, 1 / looks)
 
     def decision(self, radius, radius_upper):
-        """The answer about the radius `decide`, from the bounds of the true radius: 1 robust, 0 not robust, -1 undecided."""
+        """The answer about the radius `decide`, from the bounds of the true one: 1 robust, 0 not, -1 undecided."""
         if self.decide is None:
             raise ValueError("no radius to decide was asked about")
         return np.where(np.greater(radius, self.decide), 1, np.where(np.less(radius_upper, self.decide), 0, -1))[()]

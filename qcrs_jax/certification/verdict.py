@@ -74,7 +74,7 @@ class Certificate(NamedTuple):
     u: Float[np.ndarray, "*m"] | np.floating | None = None
 
     def __repr__(self) -> str:
-        """The fields that are not None. Large arrays, and arrays inside other objects, are shown by their shape alone."""
+        """The fields that are not None. Large arrays, and those inside other objects, are shown by shape alone."""
         return _short(self)
 
 
