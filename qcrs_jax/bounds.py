@@ -39,7 +39,7 @@ def clopper_pearson_lower(successes, n, alpha):
     With probability at least 1 - alpha over the n draws the bound is at most the true proportion. For k >= 1 it is the
     p with
 
-    $$P(K \ge k \mid p) = \alpha, \qquad K \sim \mathrm{Binomial}(n, p).$$
+    $$P(K \ge k \mid p) = \alpha, \qquad K \sim \text{Binomial}(n, p).$$
 
     Source: Clopper and Pearson 1934; LOWERCONFBOUND of Cohen et al. 2019.
 

@@ -60,7 +60,7 @@ def certify(
 
     This is CERTIFY of Cohen et al., ICML 2019. n0 samples select the class, and n other samples bound its probability:
 
-    $$\mathrm{radius} = \sigma \, \Phi^{-1}(\underline{p_A}) \quad \text{where} \quad \underline{p_A} > \tfrac{1}{2},$$
+    $$R = \sigma \, \Phi^{-1}(\underline{p_A}) \quad \text{where} \quad \underline{p_A} > \tfrac{1}{2},$$
 
     for normal noise; `Uniform` and the soft certificate have other radii. With probability at least 1 - alpha for each
     image, over its certification samples, the certificate holds. `Certificate` states what it guarantees.

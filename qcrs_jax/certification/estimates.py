@@ -284,7 +284,7 @@ class Soft(_OneEstimation):
     The bounds of all classes share alpha (`bounds.soft_bounds`). It is not possible inside jit.
 
     Attributes:
-        beta: inverse temperature of the softmax, positive. The default is MACER's.
+        beta: inverse temperature of the softmax, positive; MACER takes 16.
 
     Raises:
         SettingError: beta is out of its range.

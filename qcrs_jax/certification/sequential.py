@@ -79,7 +79,7 @@ class Sequential:
 
     The bounds of all looks hold together. With p the probability of the selected class,
 
-    $$P(\exists j : L_j > p) \le \alpha, \qquad P(\exists j : U_j < p) \le \alpha_{\mathrm{upper}}.$$
+    $$P(\exists j : L_j > p) \le \alpha, \qquad P(\exists j : U_j < p) \le \alpha_{\text{upper}}.$$
 
     The certificate therefore fails with probability at most alpha, whenever sampling stops. It is not possible inside
     jit.
@@ -87,8 +87,8 @@ class Sequential:
     Sources: Voracek, NeurIPS 2024 (union and betting); Horvath et al., ICLR 2022 (stages).
 
     Attributes:
-        decide: radius r of the question whether the input is certifiably robust at r. Sampling stops when the question
-            is answered.
+        decide: radius r, for the question whether the input is certifiably robust at r. Sampling stops when the
+            question is answered.
         precision: share in (0, 1) within which the radius is to be known. Sampling stops when the certified radius is
             at least 1 - precision times the upper bound. With probability at least 1 - alpha - alpha_upper, the
             certified and the true radius of the selected class are then that close. Sampling also stops where the upper
@@ -96,9 +96,9 @@ class Sequential:
         alpha_upper: failure probability of the upper bounds, for all looks together (default: alpha).
         sequence: kind of bounds. "union": Clopper-Pearson bounds; the last look has half of alpha, and the other looks
             share the other half equally. An image that needs all n samples gets nearly the bounds of a fixed n.
-            "betting": `betting_lower`, which needs the fewest samples where the answer is clear. "stages": as union,
-            with alpha in equal parts on n / 100, n / 10 and n samples; Horvath et al. draw each stage anew, here the
-            samples are pooled. "fixed": one look at all n samples.
+            "betting": bounds of a betting strategy (`betting_lower`), which need the fewest samples where the answer is
+            clear. "stages": as union, with alpha in equal parts on n / 100, n / 10 and n samples; Horvath et al. draw
+            each stage anew, here the samples are pooled. "fixed": one look at all n samples.
         look_every: smallest number of samples between looks of "union" and "betting". Later each look has 1.2 times the
             samples of the last.
 

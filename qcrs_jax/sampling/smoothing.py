@@ -126,8 +126,9 @@ class _L2(_Noise):
 class Gaussian(_L2):
     r"""Normal noise in float32, for images of any values (Cohen et al. 2019).
 
-    $$x + \sigma Z, \quad Z \sim \mathcal{N}(0, I), \qquad \mathrm{radius}(p) = \sigma \, \Phi^{-1}(p) \text{ in }
-    L_2.$$
+    The radius of a probability p is, in L2,
+
+    $$\sigma \, \Phi^{-1}(p).$$
 
     The head of `sampling/noise.py` states the effect of float32 on the normal number and on the sum.
     """
@@ -149,11 +150,10 @@ GAUSSIAN = Gaussian()
 class GridGaussian(_L2):
     r"""Normal noise rounded to the grid of the pixels: exact, and the same on every device.
 
-    It is for images whose values are whole multiples of 1 / steps, as 8-bit images divided by 255 are. A whole number K
-    of steps is added to each value:
+    It is for images whose values are whole multiples of 1 / steps, as 8-bit images divided by 255 are. A whole number
+    K of steps is added to each value. With s = steps,
 
-    $$P(K = i) = \Phi\left(\frac{2i + 1}{2 \cdot \mathrm{steps} \cdot \sigma}\right)
-    - \Phi\left(\frac{2i - 1}{2 \cdot \mathrm{steps} \cdot \sigma}\right).$$
+    $$P(K = i) = \Phi\left(\frac{2i + 1}{2 s \sigma}\right) - \Phi\left(\frac{2i - 1}{2 s \sigma}\right).$$
 
     This equals normal noise that is then rounded to the grid. Radii are in L2. They therefore hold, at every point of
     the ball, for the classifier that first rounds its input to the grid. Nothing else is rounded: the law of the noisy

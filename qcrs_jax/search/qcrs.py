@@ -262,7 +262,7 @@ class GoldenSection(_ByValues):
         epsilon: width of the bracket at which the search stops. It is less than the bracket.
         objective: value that is compared. "predictive" is the radius that the certification can be expected to give;
             "lcb" is the radius of a lower confidence bound from the search_n samples (default: predictive; lcb for
-            Bisection and Shrinking).
+            bisection and shrinking).
         alpha: failure probability of the lower bounds that "lcb" compares.
 
     Raises:
@@ -314,13 +314,13 @@ class Grid(_ByValues):
 class Bisection(_ByValues):
     r"""Bisection on the sign of a central difference of lower bounds: the search that QCRS published.
 
-    At the midpoint m of the bracket it compares the lower bounds of the radius at two sigmas,
+    At the midpoint m of the bracket it takes the difference of the compared values at two sigmas,
 
-    $$R(m + h) - R(m - h), \qquad h = \frac{\mathrm{epsilon}}{\mathrm{epsilon\_step}},$$
+    $$R(m + h) - R(m - h),$$
 
-    and moves one end of the bracket to m: the lower end where the difference is positive, the upper end where it is
-    negative. Every evaluation draws new samples. At the end it evaluates the original sigma and the midpoint once more.
-    It answers the midpoint only where that is strictly better.
+    with h = epsilon / epsilon_step. It moves one end of the bracket to m: the lower end where the difference is
+    positive, the upper end where it is negative. Every evaluation draws new samples. At the end it evaluates the
+    original sigma and the midpoint once more. It answers the midpoint only where that is strictly better.
 
     Source: Kung and Chen, AAAI 2024, algorithm 1, and the program published with it.
 
