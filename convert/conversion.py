@@ -1,4 +1,4 @@
-"""The conversion of a PyTorch file to a directory: which files it takes, and what is said of the classifier."""
+"""The conversion of a PyTorch file to a directory: the files that it takes, and the description of the classifier."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def convertible(checkpoint: str | Path) -> Path:
 
 
 def described(classifier: Classifier, checkpoint: str | Path, out_dir: Path) -> str:
-    """What `classifier`, converted from `checkpoint` to `out_dir`, is: three lines."""
+    """Three lines that describe `classifier`, converted from `checkpoint` to `out_dir`."""
     spec = classifier.spec
     options = "".join(f", {name} {value}" for name, value in spec.options.items())
     return (
@@ -43,7 +43,7 @@ def described(classifier: Classifier, checkpoint: str | Path, out_dir: Path) -> 
 
 
 def accuracies(classifier: Classifier, dataset: Dataset, indices: range, sigma: float) -> str:
-    """Its accuracy at the images `indices`, clean and under Gaussian noise of `sigma`: two lines.
+    """Two lines with its accuracy at the images `indices`, clean and under Gaussian noise of `sigma`.
 
     Raises:
         UserError: an image cannot be read, or has another shape.

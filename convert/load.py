@@ -70,8 +70,8 @@ def load_classifier(
 ) -> Classifier:
     """Opens the classifier in `path`. Its `classify` is the jit-compatible function, its `spec` the metadata.
 
-    No PyTorch is needed. `spec.source["notes"]` lists, in sentences,
-    everything that had to be assumed because the file does not say it.
+    No PyTorch is needed. `spec.source["notes"]` lists, in sentences, everything that had to be assumed because the file
+    does not say it.
 
     Args:
         path: a directory that `qcrs-jax convert` or `train` wrote, the file in it, a PyTorch file, or `zoo:NAME`.

@@ -37,7 +37,7 @@ def family_of(arch: str) -> Family:
 
 
 def architecture(name: str) -> Callable[..., nnx.Module]:
-    """What makes a network of the architecture `name`.
+    """The function that makes a network of the architecture `name`.
 
     Raises:
         SettingError: no such architecture.
