@@ -99,7 +99,7 @@ class _Patterns(NamedTuple):
 
 @functools.lru_cache(maxsize=16)
 def _patterns(families):
-    """Patterns of the names of all parts, of the modules at the top, and of a network's first layer, which is no block."""
+    """Patterns of the names of all parts, of the top modules, and of a network's first layer, which is no block."""
     parts, modules, blocks, first = set(), set(), set(), set()
     for family in families:
         first.add(re.escape(family.stem))

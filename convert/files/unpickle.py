@@ -1,6 +1,7 @@
 """Reads pickles as plain data, by an interpreter of its own.
 
 It builds the tensors and containers that `torch.save` writes.
+
 Nothing that a pickle names is imported. It can call only the functions of the caller's table. Every other name becomes
 a placeholder, and operations on a placeholder are dropped. Every operation takes bounded time and memory. The length of
 the pickle, at most LIMIT bytes, therefore bounds the whole.

@@ -21,7 +21,7 @@ from .uncounted import check_uncounted
 
 
 def results_files(paths):
-    """Yields the files in `paths` and the results files below its folders. Raises UserError for a folder without any."""
+    """Yields the files in `paths` and the results files below its folders. Raises UserError for an empty folder."""
     for path in paths:
         if not path.is_dir():
             yield path

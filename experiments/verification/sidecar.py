@@ -102,7 +102,7 @@ def check_request(path, sidecar) -> None:
 
 
 def taken_out(path, sidecar):
-    """Yields the missing records of a sidecar of its version. A file without them is unfinished, or was tampered with."""
+    """Yields the records that a sidecar of its version lacks. Such a file is unfinished, or was tampered with."""
     name, sums = f"{path.name}.json", SUMS & sidecar.keys()
     if "settings" not in sidecar["provenance"]:
         if later := _later_than_the_first(sidecar):
