@@ -201,7 +201,7 @@ class _Machine:
 
 
 def _text_or_bytes(value):
-    """What Python 2 wrote as a string: text, or the bytes of a number of NumPy's."""
+    """A value that Python 2 wrote as a string: text, or the bytes of a number of NumPy's."""
     try:
         return value.decode()
     except UnicodeDecodeError:

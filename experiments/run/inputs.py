@@ -173,20 +173,20 @@ def opening_of(network: Network) -> Opening:
 
 
 def print_notes(path: str | Path, classifier) -> None:
-    """Prints what was assumed of the classifier when it was opened or converted."""
+    """Prints the assumptions made about the classifier when it was opened or converted."""
     for note in classifier.spec.source.get("notes", ()):
         print(printable(f"{path}: note: {note}"))
 
 
 def _shape_of(dataset, image_size) -> tuple[int, int, int]:
-    """The shape of the images that a classifier of one's own gets: of the first, or as image_size says."""
+    """The shape of the images for a classifier of your own: that of the first image, or the one in image_size."""
     shape = dataset[0][0].shape
     size = image_size or shape[:2]
     return (size[0], size[-1], shape[2])
 
 
 def open_devices(count: int | None = None, distributed: bool = False) -> list:
-    """What `choose_devices` gives; prints why there are fewer than the CPU's cores.
+    """The devices of `choose_devices`. Prints why there are fewer than the CPU's cores.
 
     Raises:
         UserError: this host has fewer than `count`, or a process of several finds no device of its own.
@@ -213,7 +213,7 @@ def open_devices(count: int | None = None, distributed: bool = False) -> list:
 
 
 def _circumstances(classifier, dataset, network):
-    """What decides the results beside the task's own numbers."""
+    """Everything that decides the results beside the task's own numbers."""
     spec = classifier.spec
     return {
         "platform": f"{jax.default_backend()}, matmul precision {jax.config.jax_default_matmul_precision}",

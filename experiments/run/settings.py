@@ -85,9 +85,7 @@ class Network:
         positional=True,
     )
     normalization: str | None = setting(None, NORMALIZATION)
-    field: str | None = setting(
-        None, "field of the file that holds the weights (default: the only possible one)"
-    )
+    field: str | None = setting(None, "field of the file that holds the weights (default: the only possible one)")
     prefix: str | None = setting(None, "beginning of the network's names; tensors without it are left out")
     leave_out: tuple[str, ...] = setting(
         (),

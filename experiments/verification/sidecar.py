@@ -18,7 +18,7 @@ LEARNT_SINCE = {"class_order", "field", "prefix", "leave_out", "image_size", "ma
 EVERY_RUN = ("kind", "sigma", "n", "seed", "skip", "noise", "classifier", "dataset")
 _CERTIFIED = ("search", "estimate", "n0", "alpha")
 OF_KIND = {"certificates": _CERTIFIED, "pilot": _CERTIFIED, "predictions": ("alpha",), "curves": ("sigmas",)}
-"""What every version records of a run, and of one of this kind."""
+"""The fields that every version records of a run, and of a run of this kind."""
 NOT_PROVED = (
     "not proved, as no sidecar can prove it: that alpha, the other settings, --skip and --max were chosen before the "
     "results were seen; the date, the devices, the versions and the times that it records"

@@ -36,13 +36,13 @@ INPUT_SPECIFIC = (
     "fixed. It says nothing of a classifier that would search sigma again at the perturbed input. Runs of one "
     "sigma certify one and the same classifier at all inputs."
 )
-"""What an input-specific certificate says; sidecars and tables carry it."""
+"""The meaning of an input-specific certificate, for sidecars and tables."""
 
 EARLIER_VERSION = (
     "written by an earlier version, with its noise and its searches, and without sums. `qcrs-jax verify` computes "
     "bounds from these counts, but cannot draw the counts again."
 )
-"""What is said of results files whose counts cannot be verified."""
+"""The remark on results files whose counts cannot be verified."""
 
 MOST_COLUMNS, LONGEST_NAME = 1000, 500
 LONGEST_FIELD = 4 * 2**20  # characters; the counts of 100 000 classes have a million
@@ -125,7 +125,7 @@ class Record(Row):
 
 
 COLUMNS = Record.columns()
-"""Of every run of certificates."""
+"""The columns of every run of certificates."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -339,7 +339,7 @@ _SETTINGS = {
     },
     "noise": {"seed": Nullable(_CHOSEN), "prng": one_of("threefry", "rbg")},
 }
-"""What a run was started with, as far as it decides the results; `verify` opens it so."""
+"""The settings of a run that decide its results. `verify` opens the inputs by them."""
 
 _PROVENANCE = {
     "batch": whole(1, LARGEST_BATCH),
@@ -444,4 +444,4 @@ _SIDECAR_1 = {
     "request": Needed(_REQUEST_1),
     "provenance": Needed({**_PROVENANCE, "arguments": _ARGUMENTS_1, "memory": {}}),
 }
-"""Of format 1, which has no number."""
+"""The rules for a sidecar of format 1, which has no number."""

@@ -105,7 +105,7 @@ def posterior(prior: Curve, successes: Real[Array, "points"], n: Real[Array, "po
         return (successes * log_ndtr(z) + failures * log_ndtr(-z)).sum() - 0.5 * (x**2).sum()
 
     def slope_and_factor(x):
-        """Of the log posterior at x: the gradient, and the Cholesky factor of minus the second derivative."""
+        """The gradient of the log posterior at x, and the Cholesky factor of minus its second derivative."""
         z = mean + matmul(basis, x)
         (up, bent_up), (down, bent_down) = _hazard(z), _hazard(-z)
         curvature = successes * bent_up + failures * bent_down
