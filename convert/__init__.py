@@ -1,17 +1,17 @@
 """PyTorch checkpoints to Flax classifiers, without PyTorch: reading the file, naming its parts, filling the network.
 
 files/             readers of files, and a writer; they know nothing of networks
-choose.py          which tensors of a file are the network's
+choose.py          which tensors of a file belong to the network
 names.py           names in PyTorch, from the tables of the families (qcrs_jax/models)
 recognise.py       which network it is
-layouts.py         whose programs write such files
+layouts.py         which programs write such files
 normalization.py   how images are normalised
 fill.py            weights into the network, and out of it
 pt2/               programs of torch.export (.pt2), run with JAX
 load.py            opening anything: load_classifier
 export.py          a classifier to a PyTorch file
 check.py           whether a classifier fits a data set
-conversion.py      a PyTorch file to a directory, and what is said of it
+conversion.py      a PyTorch file to a directory, and the lines that describe it
 zoo.py             the classifiers that come with the package
 """
 

@@ -4,7 +4,7 @@ import sys
 
 
 def main() -> int:
-    """Runs the command, which is of the program and not of the converter."""
+    """Runs the command. It belongs to the program, not to the converter."""
     from qcrs_jax.experiments.cli import main
 
     return main(["convert", *sys.argv[1:]])

@@ -16,7 +16,7 @@ BATCH = 100
 
 
 def accuracy(classifier: Classifier, dataset: Dataset, indices: range, sigma: float, seed: int = 0) -> float:
-    """Share of the images at `indices` that `classifier` gets right, one noisy copy of each.
+    """The share of the images at `indices` that `classifier` classifies right, with one noisy copy of each.
 
     Args:
         sigma: standard deviation of the Gaussian noise, in units of pixels in [0, 1]; 0 leaves the images clean.
@@ -37,7 +37,7 @@ def accuracy(classifier: Classifier, dataset: Dataset, indices: range, sigma: fl
 
 
 def check_fit(spec: Spec, dataset: Dataset, checkpoint: Path) -> None:
-    """Raises UserError unless the classifier and the data set have as many classes."""
+    """Raises UserError unless the classifier and the data set have the same number of classes."""
     if spec.num_classes != len(dataset.class_names):
         raise UserError(
             f"{checkpoint} tells {spec.num_classes} classes apart, but {dataset.name} ({dataset.source}) has "
@@ -49,12 +49,12 @@ def check_fit(spec: Spec, dataset: Dataset, checkpoint: Path) -> None:
 def fit_image(
     spec: Spec, dataset: Dataset, index: int, image: Float[np.ndarray, "h w c"], network: Path | str
 ) -> Float[np.ndarray, "h w k"]:
-    """The image at `index` as the network takes it: grey ones are repeated for a network of three channels.
+    """The image at `index` as the network takes it. A grey image is repeated for a network of three channels.
 
-    A network of one channel takes grey images that are kept as RGB, with three equal channels.
+    A network of one channel takes grey images that are stored as RGB, with three equal channels.
 
     Raises:
-        UserError: it has another shape than what `network`, its name in the message, takes, or colours.
+        UserError: the image has another shape than `network` takes (its name in the message), or has colours.
     """
     shape = tuple(spec.image_shape)
     if image.shape == (*shape[:2], 1) and shape[2] == 3:
@@ -75,7 +75,7 @@ def fit_image(
 
 
 def _remedy(spec, shape):
-    """What to do about images of `shape`, which the network of `spec` was not opened for."""
+    """The remedy for images of `shape`, for which the network of `spec` was not opened."""
     takes, of_imagenet = tuple(spec.image_shape), spec.image_shape[0] == 224 and spec.num_classes == 1000
     if _one_size(spec) or of_imagenet or shape[2:] != takes[2:]:
         return f"convert the images, or have them made smaller by {setting('resize')}, or take another checkpoint"
@@ -96,5 +96,5 @@ def _one_size(spec):
 
 
 def class_names(dataset: Dataset, most: int = 10) -> str:
-    """The names of the classes in a line, of the first `most` if there are more."""
+    """The names of the classes in one line; only the first `most` if there are more."""
     return ", ".join(dataset.class_names[:most]) + (", ..." if len(dataset.class_names) > most else "")

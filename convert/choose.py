@@ -1,6 +1,6 @@
-"""Which of a checkpoint's tensors are the network's: the dictionary that holds them, and their prefix in it.
+"""Chooses the tensors of a checkpoint that belong to the network: the dictionary that holds them, and their prefix.
 
-One network that can be meant is taken. Where two can be meant the user is asked; nothing is left out in silence.
+If only one network is possible, it is taken. If several are possible, the user is asked. Nothing is left out silently.
 """
 
 import dataclasses
@@ -27,11 +27,11 @@ DEEP, MANY = 4, 10_000  # how deep and how many containers are looked through
 class Chosen:
     """The tensors of the network in a checkpoint.
 
-    field: path of the dictionary that holds them, None for the file as a whole.
-    prefix: what its names begin with.
-    tensors: without the prefix.
-    normalization: of a normalising layer stored beside it, as "MEAN,.../STD,...", or None.
-    left_out: names of tensors and other entries that are not used, because the user said so.
+    field: path of the dictionary that holds them; None for the file as a whole.
+    prefix: beginning of their names.
+    tensors: tensors by name, without the prefix.
+    normalization: normalisation in a layer stored beside them, as "MEAN,.../STD,...", or None.
+    left_out: names of tensors and other entries that are not used, because the user asked for that.
     notes: sentences for the user.
     """
 
@@ -47,12 +47,13 @@ def choose(content, path: Path, field: str | None, prefix: str | None, leave_out
     """The network's tensors in the `content` of the checkpoint `path`.
 
     Args:
-        field: the dictionary to take, as the messages name it; None asks where several can be meant.
-        prefix: of the network's names; tensors without it are left out. None asks where several can be meant.
-        leave_out: beginnings of names that are not of the network.
+        field: dictionary to take, as the messages name it; None asks if several are possible.
+        prefix: beginning of the network's names; tensors without it are left out. None asks if several are possible.
+        leave_out: beginnings of names that do not belong to the network.
 
     Raises:
-        CheckpointError: no network, or several, or tensors that are not of it; names them and the option.
+        CheckpointError: there is no network, or several, or tensors that do not belong to it. The message names them
+            and the option.
     """
     found, entries, notes = _dictionary(content, path, field)
     left_out = [str(key) for key in entries if isinstance(key, str) and key.startswith(leave_out)] if leave_out else []
@@ -89,7 +90,7 @@ def choose(content, path: Path, field: str | None, prefix: str | None, leave_out
 
 
 def _containers(content) -> Iterator[tuple[str, dict]]:
-    """(path, dictionary) of each dictionary in `content`, itself first."""
+    """(path, dictionary) for each dictionary in `content`, itself first."""
     queue, seen = [(TOP, content, 0)], set()
     while queue and len(seen) < MANY:
         name, value, depth = queue.pop(0)
@@ -157,7 +158,7 @@ def _dictionary(content, path, field):
 
 
 def _check_tensors(entries, path, found):
-    """Raises unless the dictionary holds tensors alone, under names."""
+    """Raises an error unless the dictionary holds only tensors, under names."""
     if not entries:
         raise CheckpointError(f"{path}: {_called(found)} is empty, so no state_dict; save the model's state_dict")
     for key, value in entries.items():
@@ -187,13 +188,13 @@ def _group(tensors, prefix, stems):
 
 
 def _strays(tensors, prefix):
-    """The names that are not of the network under `prefix`."""
+    """The names that do not belong to the network under `prefix`."""
     below = tuple(other for other in stems(tensors) if other != prefix and other.startswith(prefix))
     return [name for name in tensors if not name.startswith(prefix) or (below and name.startswith(below))]
 
 
 def _prefix(tensors, path, given):
-    """The network's prefix, and what there is to say of the choice."""
+    """The network's prefix, and notes on the choice."""
     found = stems(tensors)
     if given is not None:
         if not any(name.startswith(given) for name in tensors):
@@ -224,7 +225,7 @@ def _prefix(tensors, path, given):
 
 
 def _attacked(stems, groups):
-    """The prefix that counts in files of the robustness library, which keep one network in two places; else None."""
+    """The prefix that counts in files of the robustness library, which store one network in two places; else None."""
     for plain in stems:
         inner = plain.removesuffix("model.") + "attacker.model."
         if len(stems) == 2 and plain.endswith("model.") and inner in stems and _alike(groups[plain], groups[inner]):

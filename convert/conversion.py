@@ -1,4 +1,4 @@
-"""The conversion of a PyTorch file to a directory: which files it takes, and what is said of the classifier."""
+"""The conversion of a PyTorch file to a directory: the files that it takes, and the description of the classifier."""
 
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def convertible(checkpoint: str | Path) -> Path:
 
 
 def described(classifier: Classifier, checkpoint: str | Path, out_dir: Path) -> str:
-    """What `classifier`, converted from `checkpoint` to `out_dir`, is: three lines."""
+    """Three lines that describe `classifier`, converted from `checkpoint` to `out_dir`."""
     spec = classifier.spec
     exported = isinstance(classifier, ExportedClassifier)
     count = classifier.count_parameters() if exported else count_parameters(classifier.model)
@@ -46,7 +46,7 @@ def described(classifier: Classifier, checkpoint: str | Path, out_dir: Path) -> 
 
 
 def accuracies(classifier: Classifier, dataset: Dataset, indices: range, sigma: float) -> str:
-    """Its accuracy at the images `indices`, clean and under Gaussian noise of `sigma`: two lines.
+    """Two lines with its accuracy at the images `indices`, clean and under Gaussian noise of `sigma`.
 
     Raises:
         UserError: an image cannot be read, or has another shape.

@@ -21,7 +21,7 @@ def to_classifier(found: Recognised, mean, std, source: dict, path: Path) -> Cla
     """The Flax classifier with the weights of `found`, strict both ways.
 
     Raises:
-        CheckpointError: a tensor that the network lacks, a variable that the file lacks, or unequal shapes.
+        CheckpointError: a tensor has no place in the network, a variable is missing in the file, or shapes differ.
     """
     network = found.network
     try:
@@ -48,7 +48,7 @@ def to_classifier(found: Recognised, mean, std, source: dict, path: Path) -> Cla
 
 
 def _put(tensor, place, weights, called, arch):
-    """Copies a tensor of the file to its place. Raises CheckpointError where it does not fit."""
+    """Copies a tensor of the file to its place. Raises CheckpointError if it does not fit."""
     part = weights[place.variable] if place.block is None else weights[place.variable][place.block]
     theirs, leaf = tensor.shape, place.leaf
     if tensor.dtype.kind == "c":
@@ -65,7 +65,7 @@ def _put(tensor, place, weights, called, arch):
 
 
 def _unplaced(unused, found):
-    """The names of tensors that the network has no place for, and the option that leaves them out if it may."""
+    """The names of tensors without a place in the network, and the option that leaves them out, if that is allowed."""
     unused = sorted(unused)
     outside = [found.chosen.prefix + key for key in unused if not in_own_layers(key)]
     words = f"{unused[0]!r}" + (f" and {len(unused) - 1} more: {listed(unused)}" if len(unused) > 1 else "")
@@ -94,13 +94,13 @@ def _shapes(arrays):
 
 
 def _turned(array, before, after):
-    """The array with its axes, named in `before`, in the order of `after`."""
+    """The array with its axes, which `before` names, in the order of `after`."""
     axes = before.split()
     return array.transpose([axes.index(axis) for axis in after.split()])
 
 
 def _aligned(shape):
-    """An array of float32 that JAX takes over as it is: it copies those that do not begin at a multiple of 64 bytes."""
+    """A float32 array that JAX adopts without a copy: it copies those that do not begin at a multiple of 64 bytes."""
     size = 4 * math.prod(shape)
     memory = np.empty(size + 64, np.uint8)
     start = -memory.ctypes.data % 64
@@ -108,5 +108,5 @@ def _aligned(shape):
 
 
 def count_parameters(model: nnx.Module) -> int:
-    """Trainable numbers of the network, batch statistics left out."""
+    """The number of trainable numbers of the network, without batch statistics."""
     return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))

@@ -1,4 +1,7 @@
-"""Whose programs write such a file, and how they normalise images: of all families; each family has its own besides."""
+"""Layouts: the programs that write such a file, and how they normalise images.
+
+These are for all families. Each family has its own in addition.
+"""
 
 import re
 
@@ -9,22 +12,22 @@ _SETTINGS = ("args", "config", "hparams", "hyper_parameters", "opt", "cfg")
 
 
 def beside(content: dict, field: str | None) -> tuple[str, ...]:
-    """Names of entries beside the weights that may tell how images are normalised."""
+    """The names of entries beside the weights that may describe how images are normalised."""
     if field is None:
         return ()
     return tuple(name for name in content if isinstance(name, str) and _NORMALISES.fullmatch(name))
 
 
 def _named(content, name):
-    """The text of the entry `name`, or of that entry of the settings that a training program keeps; "" for none."""
+    """The text of the entry `name`, or of that entry in the settings that a training program stores; "" if none."""
     places = [content, *(content[key] for key in _SETTINGS if isinstance(content.get(key), dict))]
     return next((place[name] for place in places if type(place.get(name)) is str), "")
 
 
 def layout_of(file: Wrapping, family: Family, network: Network) -> tuple[Layout, dict[str, str]]:
-    """The layout, with a normalisation only where every program that writes such files normalises so.
+    """The layout, with a normalisation only if every program that writes such files normalises in this way.
 
-    And the normalisations that such files are known to need, with who needs them, where there are several.
+    It also returns the normalisations that such files may need, with who needs them, if there are several.
     """
     num_classes, imagenet, channels = network.num_classes, network.image_shape[0] == 224, network.image_shape[-1]
     layout = _by_the_program(file, family, network)
@@ -50,7 +53,7 @@ def layout_of(file: Wrapping, family: Family, network: Network) -> tuple[Layout,
 
 
 def _by_the_program(file, family, network):
-    """The layout, with the normalisation of the programs that it is named after."""
+    """The layout, with the normalisation of the programs that give it its name."""
     if file.entries.get("normalize_input") is False:
         return Layout("RST", "none")
     if file.prefix in ("1.", "1.module.") and file.field == "state_dict":

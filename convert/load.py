@@ -24,13 +24,13 @@ from .zoo import resolve
 
 @dataclasses.dataclass(frozen=True)
 class Opening:
-    """What a user says of a PyTorch file that the file itself does not tell; None where nothing is said.
+    """The answers of the user to what a PyTorch file leaves open; None where there is no answer.
 
     Attributes:
         normalization: "cifar10", "cifar100", "imagenet", "none", or "MEAN,.../STD,..." per channel.
-        field: the dictionary of the file that holds the weights.
-        prefix: of the network's names; tensors without it are left out.
-        leave_out: beginnings of the names of tensors that are not of the network.
+        field: dictionary of the file that holds the weights.
+        prefix: beginning of the network's names; tensors without it are left out.
+        leave_out: beginnings of the names of tensors that do not belong to the network.
         image_size: height and width of the images in pixels, or one number for both.
         max_pool: whether a 3x3 max pool of stride 2 follows the stem.
     """
@@ -70,26 +70,27 @@ def load_classifier(
     image_size: int | Sequence[int] | None = None,
     max_pool: bool | None = None,
 ) -> Classifier:
-    """The classifier in `path`: its `classify` is the jit-compatible function, its `spec` the metadata.
+    """Opens the classifier in `path`. Its `classify` is the jit-compatible function, its `spec` the metadata.
 
-    What was assumed of a file, because it does not tell, is in `spec.source["notes"]`, a list of sentences.
+    No PyTorch is needed. `spec.source["notes"]` lists, in sentences, everything that had to be assumed because the file
+    does not say it.
 
     Args:
         path: a directory that `qcrs-jax convert` or `train` wrote, the file in it, a PyTorch file, a program of
             torch.export (`.pt2`) that takes images in [0, 1], or `zoo:NAME`. No PyTorch is needed.
-        normalization: "cifar10", "cifar100", "imagenet", "none", or "MEAN,.../STD,..." per channel; None takes it from
-            the PyTorch file where its layout or its tensors tell.
-        field: the dictionary of a PyTorch file that holds the weights; None takes the only one.
-        prefix: beginning of the network's names in it; tensors without it are left out. None takes the only network,
-            and refuses tensors that are not of it.
-        leave_out: beginnings of the names of tensors that are not of the network.
-        image_size: height and width of the images in pixels, or one number for both, for networks that take any.
-        max_pool: whether a 3x3 max pool of stride 2 follows the stem; None for one behind a 7x7 stem alone.
+        normalization: "cifar10", "cifar100", "imagenet", "none", or "MEAN,.../STD,..." per channel. None takes it from
+            the PyTorch file, if its layout or its tensors determine it.
+        field: dictionary of a PyTorch file that holds the weights; None takes the only one.
+        prefix: beginning of the network's names in the file; tensors without it are left out. None takes the only
+            network, and refuses tensors that do not belong to it.
+        leave_out: beginnings of the names of tensors that do not belong to the network.
+        image_size: height and width of the images in pixels, or one number for both, for networks that take any size.
+        max_pool: whether a 3x3 max pool of stride 2 follows the stem; None assumes one behind a 7x7 stem alone.
 
-    A converted classifier has all of this already; what is given must agree with it.
+    A converted classifier already records all of this. Arguments that are given must agree with it.
 
     Raises:
-        CheckpointError: names the file, what is wrong with it and the remedy.
+        CheckpointError: the file cannot be opened; the message names the file, what is wrong with it and the remedy.
     """
     leave_out = (leave_out,) if isinstance(leave_out, str) else tuple(leave_out)
     image_size = tuple(image_size) if isinstance(image_size, Sequence) else image_size
@@ -117,7 +118,7 @@ def open_classifier(path: str | Path, opening: Opening) -> Classifier:
 
 
 def _check_agrees(spec, opening, path):
-    """Raises unless a converted classifier is what the user says of it."""
+    """Raises CheckpointError unless a converted classifier agrees with the arguments of the user."""
     normalization, size, pool = opening.normalization, opening.image_size, opening.max_pool
     again = "convert the PyTorch file again for another"
     if normalization is not None and parse_normalization(normalization) != (spec.mean, spec.std):
@@ -197,13 +198,13 @@ _SMOOTHADV = "0.4914,0.4822,0.4465/1,1,1"
 def _assumed(found):
     """The normalisation that the file stores, or that its layout implies; None where either may be wrong.
 
-    What was left out of the file, or lies beside the weights, may be the normalisation itself.
+    A part that was left out of the file, or lies beside the weights, may be the normalisation itself.
     """
     return None if found.doubtful else found.layout.normalization
 
 
 def _ask_normalization(found, path):
-    """The question how images are normalised, with the answers that are known for such files."""
+    """The question how images are normalised, with the known answers for such files."""
     possible = dict(found.possible)
     if found.layout.normalization is not None:
         possible[found.layout.normalization] = f"of the layout {found.layout.name}"

@@ -10,13 +10,13 @@ from qcrs_jax.models.family import Family, Leaf
 
 
 class Place(NamedTuple):
-    """Where a tensor of PyTorch belongs.
+    """The place of a PyTorch tensor.
 
     variable: path of our variable.
-    block: the index in its leading axis, along which blocks are stacked; None for the variable itself.
-    key: the tensor's name.
-    leaf: its axes.
-    order: places in this order are in PyTorch's.
+    block: index in its leading axis, along which blocks are stacked; None for the variable itself.
+    key: name of the tensor.
+    leaf: axes of the tensor.
+    order: sorting by this gives PyTorch's order.
     """
 
     variable: tuple
@@ -32,11 +32,11 @@ def places(
     """The place of every tensor that a network needs, variable by variable.
 
     Args:
-        variables: (path, shape) of each.
-        keys: the names in a file, whose spelling is taken; PyTorch's own otherwise.
+        variables: (path, shape) of each variable.
+        keys: names in a file, whose spelling is used; PyTorch's own spelling otherwise.
 
     Raises:
-        ValueError: a variable that the family's table lacks, or two with one name in PyTorch.
+        ValueError: a variable is missing in the family's table, or two have one name in PyTorch.
     """
     rows = {part.ours: (number, part) for number, part in enumerate(family.parts)}
     first = {}  # the row that a run of blocks begins with
@@ -63,7 +63,7 @@ def places(
 
 
 def _stage(part):
-    """What the names of a part's stage begin with; "" where it is in none."""
+    """The beginning of the names of a part's stage; "" if it is in no stage."""
     return part.theirs.rpartition("*")[0]
 
 
@@ -75,12 +75,12 @@ def is_idle(family: Family, key: str, keys: Collection[str]) -> bool:
 
 
 def has_place(family: Family, key: str) -> bool:
-    """Whether a tensor of the name `key` may be of a network of `family`."""
+    """Whether a tensor with the name `key` may belong to a network of `family`."""
     return _patterns((family,)).part.fullmatch(key) is not None
 
 
 def in_own_layers(key: str) -> bool:
-    """Whether `key` is in a module of a name that networks here are made of, whatever its number."""
+    """Whether `key` is in a module with a name that the networks here use, whatever its number."""
     return _patterns(tuple(FAMILIES.values())).module.match(key) is not None
 
 
@@ -99,7 +99,7 @@ class _Patterns(NamedTuple):
 
 @functools.lru_cache(maxsize=16)
 def _patterns(families):
-    """Of the names of all parts, of the modules at the top, and of the first layer of a network, which no block is."""
+    """Patterns of the names of all parts, of the top modules, and of a network's first layer, which is no block."""
     parts, modules, blocks, first = set(), set(), set(), set()
     for family in families:
         first.add(re.escape(family.stem))
@@ -122,12 +122,12 @@ def _patterns(families):
 
 
 def _either(word, spellings):
-    """The regular expression of a word of a name, however it is spelt."""
+    """The regular expression for a word of a name in all its spellings."""
     if word == "*":
         return r"\d+"
     return rf"({re.escape(word)}|{re.escape(spellings[word])})" if word in spellings else re.escape(word)
 
 
 def _numbered(name):
-    """The regular expression of a name with any numbers in the place of its own."""
+    """The regular expression for a name with any numbers in the place of its own."""
     return re.sub(r"\d+", lambda _: r"\d+", re.escape(name))

@@ -1,4 +1,4 @@
-"""How images are normalised before a network: by name, as a text, in a file's tensors, or in a file beside it."""
+"""The normalisation of images before a network: by name, as a text, in a file's tensors, or in a file beside it."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ NORMALIZATIONS = {
 
 
 def numbers_of(text: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of "MEAN,.../STD,..."; ValueError for another text."""
+    """Mean and standard deviation per channel of "MEAN,.../STD,...". Raises ValueError for another text."""
     mean, std = (tuple(float(v) for v in part.split(",")) for part in text.split("/"))
     return mean, std
 
@@ -49,11 +49,11 @@ _LARGEST_CONFIG = 2**22  # bytes
 
 
 def timm_normalization(path: Path, arch: str) -> str | None:
-    """The normalisation in the config.json that timm keeps beside its weights; None if there is none.
+    """The normalisation in the config.json that timm stores beside its weights; None if there is none.
 
     Raises:
-        CheckpointError: the weights are of another network, which can have the very tensors of `arch`: resnetblur50 and
-            resnetaa50 differ from resnet50 in pooling alone.
+        CheckpointError: the weights are of another network, which can have exactly the tensors of `arch`: resnetblur50
+            and resnetaa50 differ from resnet50 only in pooling.
     """
     file = path.with_name("config.json")
     if path.name not in ("model.safetensors", "pytorch_model.bin") or not file.is_file():
@@ -94,10 +94,10 @@ def split_normalisers(entries: dict[str, Tensor]) -> tuple[dict[str, Tensor], di
 
 
 def stored_normalization(normalisers: dict[str, Tensor], path: Path) -> str | None:
-    """The normalisation in the tensors of normalising layers, as `parse_normalization` reads it; None for none.
+    """The normalisation in the tensors of normalising layers, as `parse_normalization` reads it; None without any.
 
     Raises:
-        CheckpointError: they are damaged, or of several normalisations.
+        CheckpointError: they are damaged, or contain several normalisations.
     """
     found = {}
     for name in normalisers:

@@ -1,7 +1,7 @@
-"""Recognises what network a PyTorch checkpoint holds, from the file itself.
+"""Recognises the network in a PyTorch checkpoint, from the file itself.
 
-Every tensor of the file has to be used and every variable of the network filled, with equal shapes: nothing is
-dropped or left at its initial value in silence.
+Every tensor of the file must be used and every variable of the network filled, with equal shapes. Nothing is dropped,
+or left at its initial value, silently.
 """
 
 import re
@@ -21,7 +21,7 @@ from .names import has_place
 
 
 class Recognised(NamedTuple):
-    """What a checkpoint holds: its layout, the network that follows from the weights, and the tensors."""
+    """The content of a checkpoint: its layout, the network that follows from the weights, and the tensors."""
 
     layout: Layout
     family: Family
@@ -39,11 +39,11 @@ class Recognised(NamedTuple):
 def recognise(
     content, path: Path, field: str | None = None, prefix: str | None = None, leave_out: tuple[str, ...] = ()
 ) -> Recognised:
-    """What network the content of the checkpoint `path` holds; `choose` describes the last three arguments.
+    """The network in the content of the checkpoint `path`. `choose` describes the last three arguments.
 
     Raises:
-        CheckpointError: no state_dict, or one of no network that we know, or several; or a network other than the one
-            that the file's own `arch` names.
+        CheckpointError: there is no state_dict, or one of an unknown network, or several; or the network is another
+            than the one that the file's own `arch` names.
     """
     chosen = choose(content, path, field, prefix, leave_out)
     content = content if isinstance(content, dict) else {}
@@ -79,7 +79,7 @@ def recognise(
 
 
 def _recognised(tensors, prefix, path):
-    """The family and the Network of the tensors. Raises CheckpointError where no family knows them."""
+    """The family and the Network of the tensors. Raises CheckpointError if no family recognises them."""
     shapes = {key: tensor.shape for key, tensor in tensors.items()}
     family, network, reason = _first_that_knows(shapes)
     for key in tensors:
@@ -96,7 +96,7 @@ def _recognised(tensors, prefix, path):
 
 
 def _first_that_knows(shapes: Mapping[str, tuple[int, ...]]):
-    """(family, Network, None) of the first that recognises the shapes; (None, None, the first reason) for none."""
+    """(family, Network, None) of the first family that recognises the shapes; else (None, None, the first reason)."""
     reasons = []
     for family in FAMILIES.values():
         try:
@@ -108,7 +108,7 @@ def _first_that_knows(shapes: Mapping[str, tuple[int, ...]]):
 
 
 def _recorded(content, channels):
-    """What our own exports tell of the images and the stem."""
+    """The facts about images and stem that our own exports record."""
     shape, pool, told = content.get("image_shape"), content.get("max_pool"), {}
     if isinstance(shape, list) and len(shape) == 3 and all(type(v) is int for v in shape) and shape[2] == channels:
         told["image_size"] = tuple(shape[:2])
@@ -118,9 +118,9 @@ def _recorded(content, channels):
 def as_asked(
     found: Recognised, image_size: int | tuple[int, ...] | None, max_pool: bool | None, path: Path
 ) -> Recognised:
-    """`found` with what no tensor tells: the size of the images, and whether a max pool follows the stem.
+    """`found` with the facts that no tensor shows: the size of the images, and whether a max pool follows the stem.
 
-    What is not given is taken as such networks mostly have it, and said in the notes.
+    Facts that are not given are taken as usual for such networks, and mentioned in the notes.
 
     Raises:
         CheckpointError: the network takes images of one size only, or has no stem that a max pool could follow.
@@ -154,7 +154,7 @@ def as_asked(
 
 
 def _class_names(content, num_classes):
-    """The names of the classes in the order of the logits, where the file has them; else None."""
+    """The names of the classes in the order of the logits, if the file has them; else None."""
     for field in ("class_names", "classes"):
         names = content.get(field)
         if isinstance(names, list | tuple) and len(names) == num_classes and all(type(n) is str for n in names):
@@ -167,7 +167,7 @@ def _class_names(content, num_classes):
 
 
 def known() -> str:
-    """The networks that are known here, in words."""
+    """A list, in words, of the networks that are known here."""
     return ", ".join(family.title for family in reversed(FAMILIES.values()))
 
 

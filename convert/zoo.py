@@ -13,12 +13,12 @@ PREFIX = "zoo:"
 
 
 def entries() -> dict[str, dict]:
-    """What is in the zoo: name -> arch, dataset, method, sigma, clean_accuracy, noisy_accuracy, command, file."""
+    """The content of the zoo: name -> arch, dataset, method, sigma, clean_accuracy, noisy_accuracy, command, file."""
     return json.loads((FOLDER / "zoo.json").read_text())
 
 
 def described(entry: dict) -> str:
-    """What an entry is, and how accurate: two lines."""
+    """Two lines that describe an entry and its accuracy."""
     return (
         f"  {entry['arch']} on {entry['dataset']}, trained by {entry['method']} at sigma {entry['sigma']:g}\n"
         f"  test accuracy {entry['clean_accuracy']:.3f} clean, {entry['noisy_accuracy']:.3f} under that noise"
@@ -26,10 +26,10 @@ def described(entry: dict) -> str:
 
 
 def resolve(path: str | Path) -> Path:
-    """The file of `zoo:NAME`; any other path as it is.
+    """The file of `zoo:NAME`. Any other path is returned as it is.
 
     Raises:
-        UserError: no such name.
+        UserError: the zoo has no such name.
     """
     name = str(path)
     if not name.startswith(PREFIX):

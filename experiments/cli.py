@@ -67,12 +67,12 @@ COMMANDS = {
 
 
 class Invoked(NamedTuple):
-    """How a command was invoked, for commands that run others.
+    """The invocation of a command, for commands that run others.
 
     run: runs its parsed arguments.
-    names: of settings, the flags that were typed.
-    main: words -> exit status, of any command.
-    arguments_of: the name of a command and its words -> its parsed arguments.
+    names: the flag that was typed for each setting.
+    main: words -> exit status, for any command.
+    arguments_of: (name of a command, its words) -> its parsed arguments.
     """
 
     run: Callable
@@ -98,13 +98,15 @@ def _completed(parser, command):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command. Returns its exit status: 0, 2 for a mistake the user can mend, 130 when interrupted, 141 where
-    nobody reads the output any more.
+    """Runs one command. Returns its exit status.
 
-    An error that the user cannot mend, a file's among them that the user did not name, is raised.
+    0: success. 2: a mistake that the user can mend. 130: interrupted. 141: nobody reads the output any more.
 
-    A run over images that SIGTERM, Ctrl-C or the end of another host stops ends the process here, with 143, 130 or 75.
-    So does one of several hosts that cannot go on, with 2, or 1 for what was not foreseen.
+    An error that the user cannot mend is raised; so is one about a file that the user did not name.
+
+    A run over images may be stopped by SIGTERM, by Ctrl-C or by the end of another host. Then the process ends here,
+    with 143, 130 or 75. One of several hosts that cannot continue also ends here, with 2, or with 1 after an unforeseen
+    error.
     """
     for stream in (sys.stdout, sys.stderr):
         if getattr(stream, "errors", None) == "strict":  # file names need not be texts
@@ -113,7 +115,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="qcrs-jax",
         description="Randomized-smoothing certification in JAX: Cohen's RS, QCRS and DDRS.",
-        epilog="`qcrs-jax COMMAND --help` tells the rest; `qcrs-jax demo` needs no arguments.",
+        epilog="`qcrs-jax COMMAND --help` describes a command; `qcrs-jax demo` needs no arguments.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"qcrs_jax {version('qcrs_jax')}")
@@ -150,7 +152,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print(
-            "qcrs-jax: interrupted; a certification goes on where it stopped when the same command is given again",
+            "qcrs-jax: interrupted; repeat the command, and a certification continues where it stopped",
             file=sys.stderr,
         )
         return 130
@@ -158,7 +160,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _exit(status):
-    """Ends the process; an ordinary exit would first wait for what the devices, or the other hosts, are at."""
+    """Ends the process. An ordinary exit would first wait for the work of the devices or of the other hosts."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

@@ -9,7 +9,7 @@ IMAGES = Path(__file__).parent / "assets" / "fashion_mnist_test_500.npz"
 """Every 20th of the test images of Fashion-MNIST."""
 GAUSSIAN, MACER = "zoo:fashion_mnist-lenet-sigma0.25", "zoo:fashion_mnist-lenet-macer-sigma0.25"
 SEED = "--seed 0"
-"""Of the results that are published, which the same commands give again."""
+"""The seed of the published results, which the same commands give again."""
 DATA = f"--dataset npz --data_dir {shlex.quote(str(IMAGES))} --sigma 0.25 --skip 10 {SEED}"
 BRACKET = "--left 0.08 --right 0.9"
 
@@ -19,11 +19,11 @@ class Preset:
     """An experiment.
 
     asks: the question.
-    source: what it answers in the papers.
-    takes: its time on two CPU cores, or what it needs.
+    source: the place in the papers that it reproduces.
+    takes: its time on two CPU cores, or its requirements.
     expect: the result to expect.
-    commands: of qcrs-jax, run in the folder of the results.
-    quick: flags that a quick run adds to those that certify or measure.
+    commands: commands of qcrs-jax, run in the folder of the results.
+    quick: flags that a quick run adds to the commands that certify or measure.
     """
 
     asks: str
@@ -220,7 +220,7 @@ PRESETS = {
 
 
 def describe(name: str) -> str:
-    """What there is to know of an experiment before it runs."""
+    """A description of an experiment, for its user, before it runs."""
     preset = PRESETS[name]
     lines = [f"asks: {preset.asks}", f"source: {preset.source}", f"takes: {preset.takes}", f"expect: {preset.expect}"]
     wrapped = [textwrap.fill(line, 100, initial_indent="  ", subsequent_indent="    ") for line in lines]

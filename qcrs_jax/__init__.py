@@ -1,6 +1,6 @@
 """Randomized-smoothing certification in JAX: Cohen's RS, QCRS and DDRS.
 
-Names are imported when first used, so that a command's help answers at once. `__init__.pyi` lists them.
+Names are imported when they are first used, so the help of a command appears at once. `__init__.pyi` lists them.
 """
 
 import ast

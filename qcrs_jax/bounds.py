@@ -1,7 +1,7 @@
-"""Binomial and empirical Bernstein bounds and the radii they certify; tables of the binomial ones for use inside jit.
+"""Binomial and empirical Bernstein bounds, and the radii that they certify; tables of the binomial ones for inside jit.
 
-Everything is computed on the host in float64 with SciPy. JAX has no inverse of the incomplete beta
-function, and needs none: for a fixed n a bound is a table over the count 0..n.
+Everything is computed on the host in float64 with SciPy. JAX has no inverse of the incomplete beta function, and needs
+none: for a fixed n a bound is a table over the counts 0..n.
 """
 
 import functools
@@ -17,7 +17,7 @@ from scipy import special
 from .errors import SettingError
 
 LEAST_ALPHA = 1e-300
-"""The least failure probability that can be asked for; its parts for looks and classes are floats as well."""
+"""The smallest failure probability that can be asked for. Its parts for looks and classes must be floats too."""
 
 
 def check_asked_alpha(alpha) -> None:
@@ -34,15 +34,22 @@ def check_alpha(alpha, name: str = "alpha") -> None:
 
 
 def clopper_pearson_lower(successes, n, alpha):
-    """One-sided Clopper-Pearson lower bound of a binomial proportion, float64.
+    r"""One-sided Clopper-Pearson lower bound of a binomial proportion, float64.
 
-    With probability at least 1 - alpha over the n draws the bound is at most the true proportion
-    (Clopper and Pearson 1934; LOWERCONFBOUND of Cohen et al. 2019).
+    With probability at least 1 - alpha over the n draws the bound is at most the true proportion. For k >= 1 it is the
+    p with
+
+    $$P(K \ge k \mid p) = \alpha, \qquad K \sim \text{Binomial}(n, p).$$
+
+    Source: Clopper and Pearson 1934; LOWERCONFBOUND of Cohen et al. 2019.
 
     Args:
         successes: counts k, any shape, 0 <= k <= n.
-        n: number of draws; of none the bound is 0.
+        n: number of draws; the bound is 0 for n = 0.
         alpha: failure probability in (0, 1); broadcasts.
+
+    Raises:
+        ValueError: a number is out of its range.
     """
     check_alpha(alpha)
     k, n = np.asarray(successes, np.float64), np.asarray(n, np.float64)
@@ -53,16 +60,24 @@ def clopper_pearson_lower(successes, n, alpha):
 
 
 def randomised_lower(successes, n, alpha: float, u):
-    """One-sided randomised Clopper-Pearson lower bound of a binomial proportion, float64 in [0, 1].
+    r"""One-sided randomised Clopper-Pearson lower bound of a binomial proportion, float64 in [0, 1].
 
     With probability exactly 1 - alpha over the n draws and u the bound is at most the true proportion p, for every
-    0 < p < 1. It is the p at which P(K > k) + u P(K = k) = alpha: at u = 1 Clopper and Pearson's bound for k, at u = 0
-    the one for k + 1, in between it falls in u. Where u <= alpha and all draws succeed no p < 1 remains, and the bound
-    is 1 (Stevens 1950; Voracek 2024).
+    0 < p < 1. It is the p with
+
+    $$P(K > k \mid p) + u \, P(K = k \mid p) = \alpha.$$
+
+    At u = 1 it is Clopper and Pearson's bound for k, at u = 0 the one for k + 1. In between it falls in u. Where u <=
+    alpha and all draws succeed no p < 1 remains, and the bound is 1.
+
+    Source: Stevens 1950; Voracek 2024.
 
     Args:
-        successes, n, alpha: as of `clopper_pearson_lower`.
-        u: of a uniform distribution on (0, 1], independent of the draws and not looked at before; broadcasts.
+        successes, n, alpha: as for `clopper_pearson_lower`.
+        u: number from a uniform distribution on (0, 1], independent of the draws and not looked at before; broadcasts.
+
+    Raises:
+        ValueError: a number is out of its range.
     """
     smallest = clopper_pearson_lower(successes, n, alpha)
     k, n, u, low = np.broadcast_arrays(np.asarray(successes, np.float64), np.asarray(n, np.float64), u, smallest)
@@ -79,7 +94,10 @@ def randomised_lower(successes, n, alpha: float, u):
 
 
 def clopper_pearson_upper(successes, n, alpha: float):
-    """One-sided Clopper-Pearson upper bound of a binomial proportion, float64; at least the true one as above."""
+    """One-sided Clopper-Pearson upper bound of a binomial proportion, float64.
+
+    With probability at least 1 - alpha it is at least the true proportion. Arguments as for `clopper_pearson_lower`.
+    """
     return 1.0 - clopper_pearson_lower(np.asarray(n) - np.asarray(successes), n, alpha)
 
 
@@ -88,17 +106,22 @@ UnitRadius = Callable[[Any], Any]
 
 
 def certified_radius(pa_lower, sigma, unit_radius: UnitRadius = special.ndtri):
-    """Radius sigma * unit_radius(pa_lower), 0 where pa_lower <= 1/2 (Cohen et al. 2019, theorem 1).
+    r"""The radius sigma * unit_radius(pa_lower), 0 where pa_lower <= 1/2; float64 (Cohen et al. 2019, theorem 1).
+
+    For normal noise this is
+
+    $$\sigma \, \Phi^{-1}(\underline{p_A}).$$
 
     Args:
         pa_lower: lower bounds of the top class's probability, in [0, 1).
-        sigma: noise levels in units of pixels in [0, 1]; broadcasts against pa_lower.
+        sigma: noise levels in the units of the image; broadcasts against pa_lower.
+        unit_radius: radius at sigma = 1 of a probability, as `Noise.unit_radius`.
     """
     return np.asarray(sigma, np.float64) * unit_radius(np.maximum(pa_lower, 0.5))
 
 
 def smallest_n(alpha: float) -> int:
-    """The smallest n at which any count can certify: alpha ** (1 / n) > 1/2."""
+    """The smallest n at which some count can certify: alpha ** (1 / n) > 1/2."""
     check_alpha(alpha)
     return math.floor(-math.log2(alpha)) + 1
 
@@ -120,18 +143,19 @@ def radius_table(n: int, alpha: float, unit_radius: UnitRadius = special.ndtri) 
 
 
 PROBITS = np.linspace(-2, 7, 901)
-"""Where `expected_radius_table` is tabulated: ndtri of a success probability, below 1/2 to beyond what can be told."""
+"""The z = ndtri(p) at which `expected_radius_table` is tabulated, from below p = 1/2 to beyond what samples show."""
 
 
 def _equally_likely(values):
-    """Levels of the quantiles that stand for a distribution."""
+    """Equally likely levels of quantiles, which represent a distribution."""
     return (np.arange(values) + 0.5) / values
 
 
 def expected_radius(z, n: int, alpha: float, quantiles: int = 200, unit_radius: UnitRadius = special.ndtri):
     """The radius at sigma = 1 that n samples can be expected to certify where p = Phi(z), float64.
 
-    The mean of the certified radius over the binomial distribution of the count, by so many quantiles of it.
+    It is the mean of the certified radius over the binomial distribution of the count, represented by `quantiles` of
+    its quantiles.
     """
     levels, z = _equally_likely(quantiles), np.asarray(z, np.float64)
     radii, p = np.zeros((*z.shape, quantiles)), special.ndtr(z)
@@ -142,10 +166,11 @@ def expected_radius(z, n: int, alpha: float, quantiles: int = 200, unit_radius: 
 
 
 def binomial_quantiles(levels: Float[np.ndarray, "q"], n: int, z: Float[np.ndarray, "m"]) -> Float[np.ndarray, "m q"]:
-    """The smallest counts of n samples whose binomial distribution function reaches `levels`, where p = Phi(z).
+    """The smallest counts of n samples at which the binomial distribution function reaches `levels`, where p = Phi(z).
 
-    From a normal approximation with its first corrections (Cornish and Fisher 1938), which is off by a count or so, in
-    steps of one: a fifth of the time of SciPy's inverse, which searches the whole range.
+    The search starts at a normal approximation with its first corrections (Cornish and Fisher 1938), which is off by a
+    count or so, and continues in steps of one. This takes a fifth of the time of SciPy's inverse, which searches the
+    whole range.
     """
     p, w = special.ndtr(z)[:, None], special.ndtri(levels)
     variance = np.maximum(n * p * special.ndtr(-z)[:, None], 1e-12)
@@ -153,7 +178,7 @@ def binomial_quantiles(levels: Float[np.ndarray, "q"], n: int, z: Float[np.ndarr
     counts = np.clip(np.ceil(guess), 0, n)
 
     def steps(step, misses):
-        """Moves the counts that `misses` by one, again and again; it is asked of (counts, p, levels)."""
+        """Moves the counts for which `misses(counts, p, levels)` holds by one, again and again."""
         place = np.arange(counts.size)
         flat, of_p, of_level = counts.reshape(-1), *(np.broadcast_to(a, counts.shape).ravel() for a in (p, levels))
         while place.size:
@@ -177,7 +202,7 @@ def expected_radius_table(n: int, alpha: float, unit_radius: UnitRadius = specia
 def predictive_table(m: int, n: int, alpha: float, unit_radius: UnitRadius = special.ndtri) -> np.ndarray:
     """The radius at sigma = 1 that n samples can be expected to certify after k of m samples; shape (m + 1,), float64.
 
-    The mean of `expected_radius_table(n, alpha)` over p given k = 0..m successes, under Jeffreys' prior.
+    It is the mean of `expected_radius_table(n, alpha)` over p given k = 0..m successes, under Jeffreys' prior.
     """
     k = np.arange(m + 1)[:, None]
     z = special.ndtri(special.betaincinv(k + 0.5, m - k + 0.5, _equally_likely(200)))
@@ -188,9 +213,9 @@ def predictive_table(m: int, n: int, alpha: float, unit_radius: UnitRadius = spe
 
 @functools.lru_cache(maxsize=16)
 def enough_table(m: int, n: int, alpha: float, tolerance: float, unit_radius: UnitRadius = special.ndtri) -> np.ndarray:
-    """The samples, at most n, that can be expected to certify a radius within `tolerance` of what n certify.
+    """The number of samples, at most n, that can be expected to keep the radius of n samples within `tolerance`.
 
-    After k of m successes, for k = 0..m: the smallest of n, n / sqrt(2), n / 2, ... down to n / 128 whose
+    After k of m successes, for k = 0..m, it is the smallest of n, n / sqrt(2), n / 2, ... down to n / 128 whose
     `predictive_table` is at least 1 - tolerance times that of n; shape (m + 1,), int64, read-only.
     """
     most = predictive_table(m, n, alpha, unit_radius)
@@ -203,10 +228,12 @@ def enough_table(m: int, n: int, alpha: float, tolerance: float, unit_radius: Un
 
 
 def predict_threshold(n, alpha: float):
-    """Smallest top count that PREDICT accepts when the two top classes have n votes in all; int64.
+    """The smallest top count that PREDICT accepts when the two top classes have n votes in all; int64.
 
     The two-sided exact binomial test of n1 out of n1 + n2 = n against 1/2 has a p-value of at most alpha exactly when
-    n1 reaches it (Hung and Fithian 2019, as used by Cohen et al. 2019). It exceeds n where no count is accepted.
+    n1 reaches this count. It exceeds n where no count is accepted.
+
+    Source: Hung and Fithian 2019, as used by Cohen et al. 2019.
     """
     from scipy import stats  # slow to import, and only PREDICT needs it
 
@@ -223,18 +250,24 @@ def predict_table(n: int, alpha: float) -> np.ndarray:
 
 
 def bernstein_bounds(sums, squares, n: int, alpha: float, scale: int = 1):
-    """One-sided empirical Bernstein bounds (lower, upper) of the mean of a variable in [0, 1], float64 in [0, 1].
+    r"""One-sided empirical Bernstein bounds (lower, upper) of the mean of a variable in [0, 1], float64 in [0, 1].
 
-    Each of the two holds with probability at least 1 - alpha over n independent draws. It lies
-    sqrt(2 V log(2 / alpha) / n) + 7 log(2 / alpha) / (3 (n - 1)) from the mean of the draws, V their sample variance
-    (Maurer and Pontil 2009, theorem 4).
+    Each of the two holds with probability at least 1 - alpha over n independent draws. With V the sample variance of
+    the draws, each lies
+
+    $$\sqrt{\frac{2 V \log(2 / \alpha)}{n}} + \frac{7 \log(2 / \alpha)}{3 (n - 1)}$$
+
+    from the mean of the draws (Maurer and Pontil 2009, theorem 4).
 
     Args:
-        sums, squares: sums of the draws and of their squares, any shape, exact integers: a draw is an integer from 0 to
-            `scale`, and stands for its share of it.
+        sums, squares: sums of the draws and of their squares, any shape, exact integers. A draw is an integer from 0 to
+            `scale`, and stands for its share of `scale`.
         n: number of draws, at least 2.
         alpha: failure probability in (0, 1).
-        scale: what a draw of 1 is counted as.
+        scale: integer that stands for a draw of 1.
+
+    Raises:
+        ValueError: a number is out of its range, or the sums are not those of such draws.
     """
     check_alpha(alpha)
     sums, squares = np.asarray(sums, object), np.asarray(squares, object)  # Python's integers: nothing cancels
@@ -249,16 +282,17 @@ def bernstein_bounds(sums, squares, n: int, alpha: float, scale: int = 1):
 
 
 def soft_bounds(selected, sums, squares, spoilt, n: int, alpha: float, scale: int):
-    """Lower bound of the selected class's mean soft vote, upper bound of every other's: (pa_lower, pb_upper), float64.
+    """Bounds of mean soft votes, float64: pa_lower of the selected class, and pb_upper of every other class.
 
-    With probability at least 1 - alpha over the n draws both hold. alpha is spent once: one half on the selected class,
-    which must be chosen from other draws, the other half in equal parts on the other classes, as any may be the
-    runner-up. The votes of a draw are at most 1 in all, so that 1 - pa_lower bounds the others as well.
+    With probability at least 1 - alpha over the n draws both hold. alpha is spent once. One half is for the selected
+    class, which must be chosen from other draws. The other half is for the other classes in equal parts, as any of them
+    may be the runner-up. The votes of a draw sum to at most 1, so 1 - pa_lower bounds the others as well.
 
     Args:
         selected: the selected class, any shape (*m).
-        sums, squares: sums of the classes' votes and of their squares, (*m, num_classes), as of `bernstein_bounds`.
-        spoilt: draws that voted for no class, (*m). Both bounds hold whatever they would have voted.
+        sums, squares: sums of the classes' votes and of their squares, (*m, num_classes), as for `bernstein_bounds`.
+        spoilt: number of draws that voted for no class, (*m). Both bounds hold whatever they would have voted.
+        n, alpha, scale: as for `bernstein_bounds`.
     """
     selected = np.asarray(selected)[..., None]
     sums, squares = np.asarray(sums, object), np.asarray(squares, object)
@@ -272,15 +306,16 @@ def soft_bounds(selected, sums, squares, spoilt, n: int, alpha: float, scale: in
 
 
 def gap_radius(pa_lower, pb_upper, sigma, unit_radius: UnitRadius = special.ndtri):
-    """Radius sigma / 2 * (unit_radius(pa_lower) - unit_radius(pb_upper)), 0 where pa_lower <= pb_upper.
+    r"""The radius sigma / 2 * (unit_radius(pa_lower) - unit_radius(pb_upper)), 0 where pa_lower <= pb_upper.
 
-    Of any function into [0, 1], smoothed with N(0, sigma^2), ndtri is 1 / sigma-Lipschitz (Salman et al. 2019, appendix
-    A; Zhai et al. 2020): within the radius the class with a mean of at least pa_lower stays above those below pb_upper.
-    The same holds for other noises and their `unit_radius`.
+    Let any function into [0, 1] be smoothed with N(0, sigma^2). Then ndtri of the result is 1 / sigma-Lipschitz (Salman
+    et al. 2019, appendix A; Zhai et al. 2020). Within the radius a class with a mean of at least pa_lower therefore
+    stays above those below pb_upper. The same holds for other noises and their `unit_radius`.
 
     Args:
         pa_lower, pb_upper: bounds in [0, 1].
-        sigma: noise levels in units of pixels in [0, 1]; broadcasts against them.
+        sigma: noise levels in the units of the image; broadcasts against them.
+        unit_radius: radius at sigma = 1 of a probability, as `Noise.unit_radius`.
     """
     certified = pa_lower > pb_upper
     gap = unit_radius(np.where(certified, pa_lower, 0.5)) - unit_radius(np.where(certified, pb_upper, 0.5))
@@ -288,7 +323,7 @@ def gap_radius(pa_lower, pb_upper, sigma, unit_radius: UnitRadius = special.ndtr
 
 
 def smallest_soft_n(alpha: float) -> int:
-    """The smallest n at which any soft votes can certify: the bounds of whole votes then lie to both sides of 1/2."""
+    """The smallest n at which soft votes can certify: the bounds of whole votes then lie on both sides of 1/2."""
     check_alpha(alpha)
     return math.floor(14 / 3 * (math.log(4) - math.log(alpha))) + 2
 
@@ -296,8 +331,8 @@ def smallest_soft_n(alpha: float) -> int:
 def look_up(table: np.ndarray, index: Int[Array | np.ndarray, "..."]):
     """`table[index]` inside jit, in float32 or int32.
 
-    Real entries are lowered by two units in the last place, so that neither the entry nor its product with a sigma
-    overstates what float64 certifies.
+    Real entries are lowered by two units in the last place. Neither the entry nor its product with a sigma then exceeds
+    what float64 certifies.
     """
     if table.dtype.kind == "f":
         down = np.nextafter(table.astype(np.float32), np.float32(-np.inf))

@@ -1,7 +1,7 @@
-"""What the public functions take: images, keys, noise levels, counts and settings that cannot be meant are refused.
+"""Checks of the arguments of public functions: images, keys, noise levels, counts and settings.
 
-Each function returns its argument in the one form that the rest of the package knows. Inside jit the values of an array
-cannot be seen; its dtype and its shape are checked there all the same.
+Each function returns its argument in the one form that the rest of the package uses, or raises an error. Inside jit the
+values of an array cannot be seen. Its dtype and its shape are still checked there.
 """
 
 import numbers
@@ -31,11 +31,11 @@ def as_images(images, value_range: ValueRange = UNIT) -> jax.Array:
 
     Args:
         images: floats in `value_range`, channels last.
-        value_range: lowest and highest value that an image may have; None for any values and any layout.
+        value_range: lowest and highest value of an image; None accepts any values and any layout.
 
     Raises:
-        TypeError: not an array of floats.
-        ValueError: another layout, a value outside the range, or one that is not finite.
+        TypeError: `images` is no array of floats.
+        ValueError: it has another layout, a value outside the range, or one that is not finite.
     """
     if not isinstance(images, jax.Array):
         images = np.asarray(images)
@@ -67,7 +67,7 @@ def _range(value_range):
 
 
 def _check_layout(shape):
-    """Raises ValueError for shapes that another layout of images has."""
+    """Raises ValueError for shapes that belong to another layout of images."""
     *_, height, width, channels = shape
     if channels not in CHANNELS and height in CHANNELS:
         axes = "0, 2, 3, 1" if len(shape) == 4 else "1, 2, 0"
@@ -112,10 +112,10 @@ def _check_values(images, low, high):
 
 
 def as_key(key) -> jax.Array:
-    """`key` as a typed key array, whether from `jax.random.key` or from `jax.random.PRNGKey`.
+    """`key` as a typed key array, from `jax.random.key` or from `jax.random.PRNGKey`.
 
     Raises:
-        TypeError: anything else.
+        TypeError: `key` is something else.
     """
     if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         return key
@@ -127,11 +127,11 @@ def as_key(key) -> jax.Array:
 
 
 def as_image_keys(key, images) -> jax.Array:
-    """The key of each of `images`: `key` of one, `fold_in(key, position)` of several unless there are as many keys.
+    """The keys of `images`: `key` itself for one image; for several, `fold_in(key, position)` or the m keys given.
 
     Raises:
-        TypeError: no key.
-        ValueError: another number of keys.
+        TypeError: `key` is no key.
+        ValueError: the number of keys is another than that of the images.
     """
     key = as_key(key)
     if images.ndim == 3 and key.shape == () or images.ndim == 4 and key.shape == images.shape[:1]:
@@ -143,10 +143,10 @@ def as_image_keys(key, images) -> jax.Array:
 
 
 def for_each(images, name: str, value, dtype, axes: int = 0) -> jax.Array:
-    """`value`, of `axes` axes, for each of `images`, where it is one for all or there is one for each.
+    """`value`, of `axes` axes, for each of `images`: one for all is repeated, one for each is kept.
 
     Raises:
-        ValueError: another shape.
+        ValueError: `value` has another shape.
     """
     value = jnp.asarray(value, dtype)
     several = images.shape[:-3]
@@ -182,11 +182,11 @@ def check_sigma(sigma, value_range: ValueRange = UNIT, name: str = "sigma") -> N
 
 
 def whole_number(name: str, value, least: int | None = 1) -> Any:
-    """`value`, a whole number or an array of them, as such.
+    """`value`, a whole number or an array of whole numbers, as an int or an array of int64.
 
     Raises:
-        TypeError: not a number, or not whole.
-        SettingError: less than `least`.
+        TypeError: it is not a number, or not whole.
+        SettingError: it is less than `least`.
     """
     if isinstance(value, Tracer):
         return value
@@ -199,7 +199,7 @@ def whole_number(name: str, value, least: int | None = 1) -> Any:
 
 
 def check_execution(classify, batch_size, devices) -> None:
-    """Raises TypeError or SettingError for a classifier, a batch size or devices that are none."""
+    """Raises TypeError or SettingError for an invalid classifier, batch size or list of devices."""
     if not callable(classify):
         raise TypeError(
             "classify must be a function of images (batch, h, w, c) that returns logits (batch, num_classes), not "
@@ -218,7 +218,7 @@ def check_execution(classify, batch_size, devices) -> None:
 
 
 def instance_of(name: str, value, kinds: tuple[type, ...], example: str) -> None:
-    """Raises TypeError unless `value` is an object of one of `kinds`; `example` says what to write."""
+    """Raises TypeError unless `value` is an object of one of `kinds`. `example` shows what to write."""
     if isinstance(value, type) or not isinstance(value, kinds):
         known = " or ".join(kind.__name__ for kind in kinds)
         raise TypeError(f"{name} must be of the kind {known}, not {_described(value)}; write {example}")

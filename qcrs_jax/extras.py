@@ -1,4 +1,4 @@
-"""Packages that an extra of this one installs, and the error where one is missing."""
+"""Optional packages, which an extra of this package installs, and the error if one is missing."""
 
 import contextlib
 from collections.abc import Iterator
@@ -36,13 +36,13 @@ class MissingPackage(UserError):
 
 @contextlib.contextmanager
 def needed_for(what: str) -> Iterator[None]:
-    """Imports of optional packages stand in it.
+    """A context for imports of optional packages.
 
     Args:
-        what: what needs the package: the subject of the error's sentence.
+        what: the feature that needs the package: the subject of the error's sentence.
 
     Raises:
-        MissingPackage: an optional package is not installed. What else is missing is raised as it is.
+        MissingPackage: an optional package is not installed. Errors about other modules are raised as they are.
     """
     try:
         yield

@@ -1,5 +1,6 @@
-"""Files that the user named: errors of the operating system become messages with a remedy; regular files; files that
-are whole or not there; and a lock of a file."""
+"""Files that the user named: errors of the operating system become messages with a remedy; files are regular, and
+written as a whole or not at all; and a lock of a file.
+"""
 
 import contextlib
 import errno
@@ -24,7 +25,7 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 @contextlib.contextmanager
 def writing(path, error: type[UserError] = UserError, again: str = "give the same command again"):
-    """Turns an OSError of what is done inside into an `error` that names the file `path` and the remedy.
+    """Turns an OSError of the code inside into an `error` that names the file `path` and the remedy.
 
     Args:
         again: what to do once there is room on a full disk.
@@ -46,7 +47,7 @@ def writing(path, error: type[UserError] = UserError, again: str = "give the sam
 def reading(path, error: type[UserError] = UserError):
     """Turns an OSError about the file `path`, or about one below it, into an `error` that names it and the remedy.
 
-    Any other OSError of what is done inside is none of the user's, and passes.
+    Any other OSError of the code inside does not concern the user's file, and is raised as it is.
     """
     try:
         yield
@@ -60,7 +61,7 @@ def reading(path, error: type[UserError] = UserError):
 
 
 def reads(argument: str, error: type[UserError] = UserError) -> Callable[[F], F]:
-    """A decorator: the function is `reading` the file that `argument` names; None stands for the current folder."""
+    """A decorator: the function is `reading` the file that `argument` names. None is the current folder."""
 
     def decorate(function: F) -> F:
         signature = inspect.signature(function)
@@ -78,14 +79,14 @@ def reads(argument: str, error: type[UserError] = UserError) -> Callable[[F], F]
 def read_regular(
     path: str | Path, most: int | None = None, error: type[UserError] = UserError, as_a: str | None = None
 ) -> bytes:
-    """What a regular file holds. A pipe or a device, which could keep a reader waiting for ever, is not opened.
+    """The content of a regular file. A pipe or a device is not opened: it could keep a reader waiting for ever.
 
     Args:
-        most: bytes that it may have; None for any number.
+        most: largest number of bytes; None for any.
         as_a: the kind of file that it is read as, for the message.
 
     Raises:
-        error: it is not a regular file, is larger, or cannot be read; names it.
+        error: it is not a regular file, is larger, or cannot be read; the message names it.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
@@ -102,10 +103,10 @@ def read_regular(
 
 
 def is_there(path: str | os.PathLike) -> bool:
-    """Whether there is something of this name; a link counts, wherever it leads.
+    """Whether something of this name exists. A link counts, wherever it leads.
 
     Raises:
-        OSError: that cannot be found out. `os.path.lexists` takes that for no.
+        OSError: that cannot be found out. `os.path.lexists` would return False then.
     """
     try:
         os.lstat(path)
@@ -115,7 +116,7 @@ def is_there(path: str | os.PathLike) -> bool:
 
 
 def check_regular(path: str | Path, error: type[UserError] = UserError) -> None:
-    """Raises `error` for a pipe, a device or a socket, which nothing is to read; passes over what is not there."""
+    """Raises `error` for a pipe, a device or a socket, which must not be read. A missing file passes."""
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError):
@@ -129,7 +130,7 @@ def _is_below(file, folder):
 
 
 def open_regular(path: str | os.PathLike) -> BinaryIO:
-    """The regular file `path`, opened to be read. A pipe or a device would be waited for, or never end.
+    """The regular file `path`, opened for reading. A pipe or a device might block, or never end.
 
     Raises:
         OSError: it cannot be opened, or is something else.
@@ -148,16 +149,17 @@ _PARTIAL = re.compile(r"\.qcrs-jax-[0-9a-f]{16}\.partial")
 
 
 def is_partial(name: str) -> bool:
-    """Whether a file of this name is left of a write by `replacing` that was cut off."""
+    """Whether a file of this name was left by an interrupted write of `replacing`."""
     return _PARTIAL.fullmatch(name) is not None
 
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
-    """Gives a new file; it becomes `path` when the block ends, and is removed when the block raises.
+    """Yields a new file. It becomes `path` when the block ends, and is removed when the block raises.
 
-    A process that is killed leaves `path` as it was, and beside it a hidden file that `is_partial` knows. A symbolic
-    link of the name `path` is replaced and not followed. The file keeps the permissions of the one that it replaces.
+    A process that is killed leaves `path` as it was, and beside it a hidden file that `is_partial` recognises. A
+    symbolic link of the name `path` is replaced and not followed. The file keeps the permissions of the one that it
+    replaces.
 
     Raises:
         OSError: the folder or the earlier file may not be written to, or has no room.
@@ -188,7 +190,7 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
 
 
 def _sync_folder(folder):
-    """Has the names in `folder` on the disk, where the system can do that."""
+    """Writes the names in `folder` to the disk, if the system can do that."""
     with contextlib.suppress(OSError):
         number = os.open(folder, os.O_RDONLY)
         try:
@@ -199,9 +201,10 @@ def _sync_folder(folder):
 
 @contextlib.contextmanager
 def output(path: str | os.PathLike) -> Iterator[BinaryIO]:
-    """The file `path` that the user named, to be written whole, as `replacing` does it.
+    """The file `path` that the user named, for a write as a whole, as `replacing` does it.
 
-    Of a symbolic link the file behind it is written. A pipe or a device, as /dev/stdout, is written to directly.
+    A symbolic link is followed, and the file behind it is written. A pipe or a device, such as /dev/stdout, is written
+    to directly.
     """
     try:
         special = not stat.S_ISREG(os.stat(path).st_mode)
@@ -216,7 +219,7 @@ def output(path: str | os.PathLike) -> Iterator[BinaryIO]:
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
-    """Writes `text` to the file `path` that the user named, in UTF-8: all of it or nothing, as `output` does it.
+    """Writes `text` to the file `path` that the user named, in UTF-8: all of it or nothing, as `output` does.
 
     File names in `text` that are not UTF-8 keep their bytes.
     """
@@ -225,10 +228,10 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 
 
 def lock(file, message: str, error: type[UserError] = UserError) -> None:
-    """Takes the lock of an open file; it ends when the file is closed, or with the process.
+    """Locks an open file. The lock ends when the file is closed, or with the process.
 
     Raises:
-        error: another process, or another opening of the file in this one, has it; with `message`.
+        error: another process, or another opening of the file in this one, holds the lock; with `message`.
         OSError: the file system has no locks.
     """
     try:

@@ -1,4 +1,4 @@
-"""What this process may use of the machine: CPUs, memory and cards, where a container or a job has a part of them."""
+"""The CPUs, memory and cards that this process may use, if a container or a job has only a part of the machine."""
 
 import os
 import re
@@ -22,7 +22,7 @@ def cores() -> int:
 
 
 def cpu_quota(root: Path | None = None) -> float | None:
-    """CPUs' worth of time that the control groups of this process grant, as 1.5; None where they set no limit."""
+    """CPUs' worth of time that the control groups of this process grant, such as 1.5; None if they set no limit."""
     quotas = []
     for folder in _groups("cpu", root or ROOT):
         of_v2 = _numbers(folder / "cpu.max")
@@ -32,18 +32,18 @@ def cpu_quota(root: Path | None = None) -> float | None:
 
 
 def usable_cpus(root: Path | None = None) -> int:
-    """CPUs that this process can keep busy: its cores, or as many as its quota has in whole, and at least one.
+    """The number of CPUs that this process can keep busy: its cores, or the whole part of its quota, and at least one.
 
-    More threads than that would be halted together whenever the quota is used up.
+    More threads would be halted together whenever the quota is used up.
     """
     quota = cpu_quota(root)
     return cores() if quota is None else max(1, min(cores(), int(quota)))
 
 
 def usable_memory(root: Path | None = None) -> int | None:
-    """Bytes that this process may use: the machine's memory, or less where a control group sets a limit.
+    """The bytes that this process may use: the machine's memory, or less if a control group sets a limit.
 
-    None where the system tells neither.
+    None if the system reports neither.
     """
     limits = []
     for folder in _groups("memory", root or ROOT):
@@ -56,7 +56,7 @@ def usable_memory(root: Path | None = None) -> int | None:
 
 
 def _groups(controller: str, root: Path) -> Iterator[Path]:
-    """Folders of the control groups of this process, of both versions: its own and all above that it can see."""
+    """The folders of the control groups of this process, of both versions: its own and all visible ones above."""
     top = root / "sys/fs/cgroup"
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
@@ -79,7 +79,7 @@ def _groups(controller: str, root: Path) -> Iterator[Path]:
 
 
 def _numbers(file: Path) -> list[int]:
-    """The numbers that a file of a control group begins with; none where it says "max", or is not there."""
+    """The numbers at the beginning of a file of a control group; none if it has "max", or does not exist."""
     try:
         return [int(word) for word in file.read_text().split()]
     except (OSError, ValueError):
@@ -87,13 +87,13 @@ def _numbers(file: Path) -> list[int]:
 
 
 def own_cards(environ: Mapping[str, str] = os.environ) -> list[int] | None:
-    """Which of the cards that this process sees are its own, by their places, where several processes share a host.
+    """The places of this process's own cards among those that it sees, if several processes share a host.
 
-    JAX by itself gives the nth process of a host the nth card. That fails where each process sees its own card alone,
-    as Slurm arranges it with --gpus-per-task=1.
+    JAX by itself gives the nth process of a host the nth card. That fails if each process sees only its own card, as
+    Slurm arranges it with --gpus-per-task=1.
 
     Returns:
-        Places of cards; None where JAX's choice is right, or nothing is known of cards.
+        Places of cards; None if JAX's choice is right, or nothing is known of cards.
 
     Raises:
         UserError: the process sees too few cards for its place among those of the host.
@@ -119,7 +119,7 @@ def own_cards(environ: Mapping[str, str] = os.environ) -> list[int] | None:
 
 
 def _cards_of_a_task(environ):
-    """How many cards Slurm was asked for each task; 1 where it does not tell."""
+    """The number of cards for each task that was requested from Slurm; 1 if it is not known."""
     asked = re.search(r"(\d+)$", environ.get("SLURM_GPUS_PER_TASK", ""))
     asked = asked or re.search(r"gres/gpu[:=](?:[^,:=]+[:=])?(\d+)", environ.get("SLURM_TRES_PER_TASK", ""))
     return max(1, int(asked[1])) if asked else 1

@@ -1,4 +1,4 @@
-"""Text from files as it is printed: what would steer a terminal is shown, and does nothing."""
+"""Text from files as it is printed. A character that would steer a terminal is shown, and has no effect."""
 
 import unicodedata
 
@@ -16,7 +16,7 @@ def printable(text, keep: str = "") -> str:
 
 
 def printable_lines(text) -> str:
-    """`printable` of a text of several lines, whose ends and tabs stay."""
+    """`printable` for a text of several lines. Ends of lines and tabs stay."""
     return printable(text, "\n\t")
 
 

@@ -1,7 +1,7 @@
-"""Training base classifiers: Gaussian augmentation (Cohen et al. 2019) and MACER (Zhai et al. 2020).
+"""Training of base classifiers: Gaussian augmentation (Cohen et al. 2019) and MACER (Zhai et al. 2020).
 
-A training step is a function of (state, images, labels, key) alone: the noise of a step comes from its key, so that
-a run that was stopped goes on exactly as if it had not been.
+A training step is a function of (state, images, labels, key) alone. The noise of a step comes from its key. A run that
+was stopped therefore continues exactly as if it had not been.
 """
 
 import dataclasses
@@ -53,9 +53,9 @@ class Macer:
 
     Attributes:
         sigma: standard deviation of the noise, in units of pixels in [0, 1].
-        copies: noisy copies of each image (the paper's k).
-        lbd: lambda, the weight of the robustness loss.
-        gamma: the gap of ndtri(p1) - ndtri(p2) beyond which a radius is large enough.
+        copies: number of noisy copies of each image (the paper's k).
+        lbd: weight of the robustness loss, lambda.
+        gamma: value of ndtri(p1) - ndtri(p2) beyond which a radius is large enough.
         beta: inverse temperature of the softmax in the robustness loss.
     """
 
@@ -86,12 +86,12 @@ class Macer:
 
 
 class TrainState(NamedTuple):
-    """Everything a run needs to go on, a pytree of arrays.
+    """The whole state of a training run, from which it continues: a pytree of arrays.
 
-    weights: what is trained, a nested dict.
-    statistics: the running means and variances of batch normalisation, a nested dict.
-    optimizer: optax's state.
-    step: steps done.
+    weights: the trained variables, a nested dict.
+    statistics: running means and variances of batch normalisation, a nested dict.
+    optimizer: state of optax.
+    step: number of steps done.
     """
 
     weights: dict
@@ -103,15 +103,16 @@ class TrainState(NamedTuple):
 class Trainer:
     """Trains the network of `spec`.
 
+    `step` and `hits` are jitted. Arrays that are sharded along the batch, over the devices' axis of a mesh, train in
+    parallel with the statistics of the whole batch. The result is that of one device but for rounding.
+
     Args:
         spec: architecture and normalisation.
         method: Gaussian or Macer.
-        optimizer: of optax.
-        augment: (key, images (batch, h, w, c)) -> images, applied before the noise; None leaves them.
-        dtype: of the forward and backward pass, float32 or bfloat16; weights, statistics, losses stay float32.
-
-    `step` and `accuracy` are jitted; arrays sharded over the devices' axis of a mesh along the batch train in
-    parallel, with the statistics of the whole batch, so that the result is that of one device but for rounding.
+        optimizer: gradient transformation of optax.
+        augment: (key, images (batch, h, w, c)) -> images, applied before the noise; None applies nothing.
+        dtype: number format of the forward and backward pass, float32 or bfloat16. Weights, statistics and losses stay
+            float32.
     """
 
     def __init__(
@@ -130,7 +131,7 @@ class Trainer:
         self._training = nnx.graphdef(model)
 
     def init(self, seed: int, start: Classifier | None = None) -> TrainState:
-        """Fresh weights, or a copy of those of `start`, a classifier of the same spec."""
+        """The initial state: fresh weights, or a copy of those of `start`, a classifier of the same spec."""
         _, *state = nnx.split(start.model if start else build(self.spec, seed), nnx.Param, ...)
         weights, statistics = (jax.tree.map(jnp.array, nnx.to_pure_dict(part)) for part in state)
         return TrainState(weights, statistics, self.optimizer.init(weights), jnp.zeros((), jnp.int32))
@@ -164,7 +165,7 @@ class Trainer:
 
     @functools.partial(jax.jit, static_argnums=0)
     def hits(self, state: TrainState, images: Float[Array, "batch h w c"], labels: Int[Array, "batch"], sigma, key):
-        """How many of the images are classified right, one noisy copy of each; label -1 counts as none."""
+        """The number of images that are classified right, one noisy copy of each; label -1 counts as none."""
         noisy = images + sigma * jax.random.normal(key, images.shape)
         logits, _ = self._apply(self._evaluating, state.weights, state.statistics, noisy)
         return (logits.argmax(axis=-1) == labels).sum()
@@ -183,12 +184,12 @@ class Trainer:
 
 
 def sgd(learning_rate, momentum: float, weight_decay: float) -> optax.GradientTransformation:
-    """SGD as PyTorch has it: the decay is added to the gradient before the momentum."""
+    """SGD as in PyTorch: the decay is added to the gradient before the momentum."""
     return optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(learning_rate, momentum or None))
 
 
 def crop_and_flip(padding: int = 4) -> Callable:
-    """Random crops of the zero-padded images and random horizontal flips, as usual on CIFAR."""
+    """Random crops of the zero-padded images and random horizontal flips, as is usual on CIFAR."""
 
     def augment(key, images: Float[Array, "batch h w c"]) -> Float[Array, "batch h w c"]:
         _, h, w, c = images.shape

@@ -6,9 +6,9 @@ from pathlib import Path
 
 
 def version(package: str) -> str:
-    """The version of `package`; "unknown" where nothing says it.
+    """The version of `package`; "unknown" if it cannot be found.
 
-    This package may run from a checkout, where it is not installed: then its pyproject.toml says the version.
+    This package may run from a checkout that is not installed. Then its pyproject.toml has the version.
     """
     try:
         return importlib.metadata.version(package)

@@ -1,10 +1,10 @@
-"""Files of PyTorch: reading them, and writing one. Nothing here knows of networks.
+"""Readers of PyTorch files, and a writer. Nothing here knows of networks.
 
 torch_file.py        any file of torch.save, by its format; and .safetensors
 tensor.py            Storage and Tensor: a view of the numbers in the file
 zip_archive.py       the zip archives of torch.save
 unpickle.py          pickles as plain data
 safetensors_file.py  .safetensors
-stand_ins.py         what stands where a checkpoint should be, with the remedy
-torch_writer.py      writing what torch.load reads
+stand_ins.py         other things found in the place of a checkpoint, with the remedy
+torch_writer.py      writes files that torch.load reads
 """

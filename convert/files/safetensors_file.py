@@ -32,7 +32,8 @@ def load_safetensors(path: Path, data: mmap.mmap) -> dict[str, Tensor]:
     """The tensors of the safetensors file `path`, whose bytes are `data`.
 
     Raises:
-        CheckpointError: a header that is too long, or a type that no network here has; the library raises others.
+        CheckpointError: the header is too long, or a tensor has a type that no network here has. The library raises
+            other errors.
     """
     (length,) = struct.unpack_from("<Q", data)
     if length > LIMIT:

@@ -1,4 +1,4 @@
-"""Files and folders that are met in the place of a checkpoint, named for what they are, with the remedy."""
+"""Files and folders found in the place of a checkpoint: their names, with the remedy."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ WEIGHTS = (".pth", ".pt", ".th", ".tar", ".ckpt", ".bin", ".safetensors")
 
 
 def stand_in(data) -> str | None:
-    """A sentence on the bytes `data` of a file that is no checkpoint but stands where one should be; else None."""
+    """A sentence on the bytes `data` of a file that is no checkpoint but stands in the place of one; else None."""
     head = bytes(data[:512])
     if head.startswith(b"version https://git-lfs"):
         size = next((line.split()[1].decode() for line in head.splitlines() if line.startswith(b"size ")), "unknown")

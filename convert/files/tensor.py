@@ -1,4 +1,4 @@
-"""Tensors as they lie in a file: views of its numbers."""
+"""Tensors in a file: views of its numbers."""
 
 import dataclasses
 import math
@@ -12,7 +12,7 @@ _COPIES = 2**20  # values that a tensor may have although its storage has fewer,
 
 @dataclasses.dataclass(eq=False, slots=True)
 class Storage:
-    """A run of `size` numbers: `data` are its bytes in the file, once they have been found."""
+    """A run of `size` numbers. `data` are its bytes in the file, once they have been found."""
 
     dtype: np.dtype
     key: str
@@ -33,7 +33,7 @@ class Tensor:
     """A tensor in the file: a strided view of a storage, which lies within it.
 
     Raises:
-        CheckpointError: it does not.
+        CheckpointError: the view exceeds the storage.
     """
 
     storage: Storage
@@ -59,7 +59,7 @@ class Tensor:
         return self.storage.dtype
 
     def view(self) -> np.ndarray:
-        """The values as they lie in the file: read-only, and gone when the file changes. Copy what is to stay."""
+        """The values in the file: read-only, and lost when the file changes. Copy values that must stay."""
         if 0 in self.shape:
             return np.zeros(self.shape, self.dtype)
         strides = [stride * self.dtype.itemsize for stride in self.strides]
@@ -67,5 +67,5 @@ class Tensor:
         return np.lib.stride_tricks.as_strided(values, self.shape, strides, writeable=False)
 
     def numpy(self) -> np.ndarray:
-        """The values, in a fresh array of this shape."""
+        """The values, in a new array of this shape."""
         return self.view().copy()

@@ -1,12 +1,14 @@
 """Reads files of `torch.save` without PyTorch: zip archives (since 1.6) and the legacy sequence of pickles. Also
 `.safetensors`, with the library of that name.
 
-Whatever a file holds, reading it runs none of it and ends: in the tensors, or in a CheckpointError that names the file.
-Tensors, plain containers, numbers and texts are read; all else in a pickle is dropped, with an Unused in its place.
-The file is mapped; beside it, reading takes at most 512 MiB of memory, and a few for what is in order. For that, what
-describes the tensors (the pickles, a zip archive's directory, the header of safetensors) may take LIMIT bytes, 4 MiB:
-some 40 times what a ResNet-110 and its optimizer take. Checksums of zip archives are checked; the other two formats
-have none: what is damaged among their numbers does not show.
+Reading a file runs nothing in it, whatever it holds, and always ends: in the tensors, or in a CheckpointError that
+names the file. Tensors, plain containers, numbers and texts are read. Everything else in a pickle is dropped, and an
+Unused takes its place.
+
+The file is mapped. Reading takes at most 512 MiB of memory beside it, and a few MiB for a sound file. For this the
+descriptions of tensors (the pickles, a zip archive's directory, the header of safetensors) may take at most LIMIT
+bytes, 4 MiB: some 40 times the size for a ResNet-110 and its optimizer. Checksums of zip archives are checked. The
+other two formats have none, so damage among their numbers cannot be seen.
 
 Source: torch/serialization.py and torch/_utils.py of PyTorch, for the layout of both formats.
 """
@@ -47,12 +49,12 @@ _DTYPES = {
 
 
 def load(path: str | Path) -> Any:
-    """What `torch.save`, or safetensors, wrote to `path`, with a `Tensor` for every tensor.
+    """The object that `torch.save`, or safetensors, wrote to `path`, with a `Tensor` for every tensor.
 
-    What is neither a tensor nor a plain container, number or text is an `Unused` there.
+    Anything else than a tensor, a plain container, a number or a text is an `Unused` there.
 
     Raises:
-        CheckpointError: no such file, not such a file, truncated or damaged.
+        CheckpointError: there is no such file, or it is of another kind, truncated or damaged.
     """
     path = Path(path)
     if path.exists() and not path.is_file():  # opening a pipe would wait for ever
@@ -83,7 +85,7 @@ def load(path: str | Path) -> Any:
 
 
 def _storage_reader(storages):
-    """Turns the persistent ids of a pickle into storages, which it puts into the dict `storages` by their keys."""
+    """Converts the persistent ids of a pickle to storages, and stores them in the dict `storages` by their keys."""
 
     def read(saved):
         if type(saved) is tuple and len(saved) == 4 and saved[0] == "module" and type(saved[1]) is Unused:

@@ -13,7 +13,7 @@ from qcrs_jax.files import output
 
 
 def save(content, path: Path) -> None:
-    """Writes what `torch.load` reads as `content`, with a tensor for every NumPy array (float32 or int64)."""
+    """Writes a file that `torch.load` reads as `content`, with a tensor for every NumPy array (float32 or int64)."""
     storages, stream = [], io.BytesIO()
     _Pickler(stream, storages).dump(content)
     root = path.name.split(".")[0].encode(errors="replace").decode() or "archive"
@@ -35,7 +35,7 @@ class _Global:
         self.module, self.name = module, name
 
     def __call__(self):
-        """Never called: what is pickled as a constructor has to look like one."""
+        """Never called. An object that is pickled as a constructor must be callable."""
 
 
 _REBUILD = _Global("torch._utils", "_rebuild_tensor_v2")
@@ -47,7 +47,7 @@ class _Storage:
 
 
 class _Pickler(pickle._Pickler):
-    """Python's own pickler, so that names of PyTorch can be written where it is not installed."""
+    """Python's own pickler, which can write names of PyTorch where it is not installed."""
 
     dispatch = dict(pickle._Pickler.dispatch)
 

@@ -1,8 +1,10 @@
-"""Pickles as plain data, by an interpreter of its own: it builds what `torch.save` writes of tensors and containers.
+"""Reads pickles as plain data, by an interpreter of its own.
 
-Nothing that a pickle names is imported; it can call the functions of the caller's table only. Every other name becomes
-a placeholder, and what is done to a placeholder is dropped. Every operation takes bounded time and memory, so that the
-length of the pickle, at most LIMIT bytes, bounds the whole.
+It builds the tensors and containers that `torch.save` writes.
+
+Nothing that a pickle names is imported. It can call only the functions of the caller's table. Every other name becomes
+a placeholder, and operations on a placeholder are dropped. Every operation takes bounded time and memory. The length of
+the pickle, at most LIMIT bytes, therefore bounds the whole.
 """
 
 import io
@@ -19,9 +21,9 @@ SAVE_WEIGHTS_ALONE = "if you trust the file, open it with PyTorch and save the m
 
 
 class Unused:
-    """Stands in for what is neither a tensor nor a plain container; what a pickle says of it is dropped.
+    """Stands in for an object that is neither a tensor nor a plain container. Operations on it are dropped.
 
-    name: what the pickle calls it.
+    name: its name in the pickle.
     """
 
     __slots__ = ("name",)
@@ -37,17 +39,7 @@ ODD_KEYS = Unused("a key that is neither text nor a small number")  # the key of
 
 
 def unpickle(stream: io.BytesIO, names: dict[tuple[str, str], Any], persistent_load: Callable[[Any], Any]) -> Any:
-    """The value of the pickle at the position of `stream`, which is left behind it.
-
-    Args:
-        stream: at most LIMIT bytes.
-        names: what the pickle may name, by module and name. The functions are called with a tuple of arguments. Every
-            other name is an Unused, and so is what comes of calling it.
-        persistent_load: gives the object of a persistent id.
-
-    Raises:
-        CheckpointError: an operation that no pickle of a checkpoint needs, or one that does not fit.
-    """
+    """The value of the pickle at the position of `stream`. The stream is left behind the pickle."""
     position = stream.tell()
     try:
         return _Machine(names, persistent_load).run(stream)
@@ -209,7 +201,7 @@ class _Machine:
 
 
 def _text_or_bytes(value):
-    """What Python 2 wrote as a string: text, or the bytes of a number of NumPy's."""
+    """A value that Python 2 wrote as a string: text, or the bytes of a number of NumPy's."""
     try:
         return value.decode()
     except UnicodeDecodeError:

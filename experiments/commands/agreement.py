@@ -1,7 +1,7 @@
-"""Compare a network in bfloat16 with itself in float32, copy by copy on the same noise: classes, and radii.
+"""Compare a network in bfloat16 with itself in float32: classes and radii, copy by copy on the same noise.
 
-For each image N noisy copies are classified by both. Radii are those of certificates of these copies at SIGMA, for the
-class that most of them fall into in float32. Nothing is certified.
+Both classify the same N noisy copies of each image. The radii are those of certificates from these copies at SIGMA, for
+the class that most copies fall into in float32. Nothing is certified.
 
   qcrs-jax agreement zoo:cifar10-resnet20-sigma0.25 --dataset folder --data_dir cifar10 --skip 400 --sigma 0.25
 """

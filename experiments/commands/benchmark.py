@@ -1,21 +1,23 @@
-"""Benchmark: samples a second of the jitted sampler beside PyTorch eager and ONNX Runtime, in one run, on this machine.
+"""Benchmark: samples per second of our jitted sampler, PyTorch eager and ONNX Runtime, in one run on this machine.
 
-All draw noise, add it, normalise, run the same ResNet (ours is converted from PyTorch's weights, ONNX Runtime's graph
-exported from PyTorch's network), and count classes. A second row is the network as a program of torch.export (.pt2).
-ONNX Runtime gets its noise from PyTorch, whose generator is faster than NumPy's. Each side runs at its best batch size,
-PyTorch also in its better memory format and ONNX Runtime with its threads spinning or not; turns alternate, and medians
-count. Also told: the time from the checkpoint file to the first certificate by QCRS, and how many programs of the
-network were compiled on the way. With --python there is a row for the JAX of each of these interpreters, all timed in
-one run. Needs PyTorch: pip install 'qcrs_jax[bench]'. ONNX Runtime is left out, as "-", where it is not installed.
+All sides draw noise, add it, normalise, run the same ResNet and count classes. Ours is converted from PyTorch's
+weights; ONNX Runtime's graph is exported from PyTorch's network. A second row is the network as a program of
+torch.export (.pt2). ONNX Runtime gets its noise from PyTorch, whose generator is faster than NumPy's. Each side runs at
+its best batch size. PyTorch also runs in its better memory format, and ONNX Runtime with its threads spinning or not.
+Turns alternate, and medians count.
 
-Where JAX finds a GPU, the sides are on that GPU: our sampler in float32 (with TF32, and with full precision) and in
-bfloat16, PyTorch eager, and torch.compile. Each is timed at the best of several options: batch size, images in
-step, joined columns, blocks unrolled or not, the layout of convolutions; compilers and number formats of PyTorch. Also
-told: the share of noise and counting, compilation time, memory, and the time from the file to the first certificate.
-Where PyTorch sees no CUDA, ours alone is timed.
+It also prints the time from the checkpoint file to the first certificate by QCRS, and the number of programs of the
+network that were compiled on the way. --python adds a row for the JAX of each of these interpreters, all timed in one
+run. Needs PyTorch: pip install 'qcrs_jax[bench]'. ONNX Runtime is shown as "-" where it is not installed.
 
-With --tpu nothing is timed: the sampler is compiled for a TPU v5e, which need not be there, and the compiler's own cost
-model tells what it would do, step by step.
+If JAX finds a GPU, the sides run on that GPU: our sampler in float32 (with TF32, and with full precision) and in
+bfloat16, PyTorch eager, and torch.compile. Each is timed at the best of several options: batch size, images in step,
+joined columns, blocks unrolled or not, the layout of convolutions; compilers and number formats of PyTorch. It also
+prints the share of noise and counting, compilation time, memory, and the time from the file to the first certificate.
+If PyTorch sees no CUDA, only ours is timed.
+
+With --tpu nothing is timed. The sampler is compiled for a TPU v5e, which need not be there, and the compiler's own cost
+model predicts its time, step by step.
 """
 
 import importlib.util
@@ -30,31 +32,31 @@ def add_arguments(parser):
     add = parser.add_argument
     add("--depths", type=int, nargs="+", default=[20, 110], help="on a CPU: CIFAR ResNets to time (default: 20 110)")
     add("--batches", type=int, nargs="+", help="batch sizes to try (default: 8 to 256 on a CPU)")
-    add("--seconds", type=float, default=3.0, help="length of a turn, roughly (default: 3)")
+    add("--seconds", type=float, default=3.0, help="approximate length of a turn (default: 3)")
     add("--turns", type=int, default=7, help="turns of each side at its best batch size (default: 7)")
     add(
         "--python",
         nargs="+",
         default=[sys.executable],
         metavar="FILE",
-        help="on a CPU: interpreters with qcrs_jax and some version of JAX, a row for each (default: this one)",
+        help="on a CPU: interpreters with qcrs_jax and some version of JAX, one row each (default: this one)",
     )
-    add("--minutes", type=float, help="on a GPU: when it has to be done; what is left out is said (default: no end)")
+    add("--minutes", type=float, help="on a GPU: time limit; omitted parts are reported (default: no limit)")
     add(
         "--try",
         dest="tries",
         nargs="+",
         metavar="OPTION=VALUES",
-        help="on a GPU: values to try of an option, as joined=none,2x2 unrolled=no,yes images=1,4 layout=free,nhwc "
-        "compiler=default (default: all that are known)",
+        help="on a GPU: values of an option to try, such as joined=none,2x2 unrolled=no,yes images=1,4 "
+        "layout=free,nhwc compiler=default (default: all known ones)",
     )
-    add("--tpu", type=Path, metavar="FOLDER", help="predict for a TPU v5e instead, by the libtpu in FOLDER")
+    add("--tpu", type=Path, metavar="FOLDER", help="predict for a TPU v5e instead, with the libtpu in FOLDER")
     add(
         "--networks",
         nargs="+",
         default=["cifar_resnet110", "resnet50"],
         choices=["cifar_resnet110", "resnet50"],
-        help="with --tpu, and on a GPU: which networks (default: both)",
+        help="with --tpu, and on a GPU: networks to run (default: both)",
     )
 
 

@@ -1,13 +1,13 @@
-"""Certify a data set: the L2 radius of every image, by QCRS, DDRS or at a fixed sigma.
+"""Certify a data set: the radius of every image, by QCRS, DDRS or at a fixed sigma.
 
-RESULTS is a tab-separated file, one line an image, with a sidecar RESULTS.json. Runs resume: repeat the command and it
-continues after the last complete line.
+RESULTS is a tab-separated file with one line per image, and a sidecar RESULTS.json. Runs resume: repeat the command and
+it continues after the last complete line.
 
   Cohen's certificates at one sigma:
     qcrs-jax certify checkpoint.pth.tar cohen.tsv --sigma 0.25 --method cohen
-  QCRS, a sigma for each image from a bracket:
+  QCRS, which chooses a sigma for each image from a bracket:
     qcrs-jax certify checkpoint.pth.tar qcrs.tsv --sigma 0.25 --left 0.08 --right 0.9 --epsilon 0.03
-  The largest radii for the samples of the search; every 20th image:
+  The Bayesian search, which finds the largest radii for its samples; every 20th image:
     qcrs-jax certify checkpoint.pth.tar bayesian.tsv --sigma 0.25 --search bayesian --skip 20
 """
 
@@ -39,7 +39,7 @@ def run(args) -> None:
 
 
 def widened(request, path: Path) -> str:
-    """Says for how many images of the results the search went beyond its bracket."""
+    """The sentence that counts for how many images of the results the search went beyond its bracket."""
     from qcrs_jax.results.records import read_run
 
     records, search = read_run(path).records, request.search

@@ -1,8 +1,9 @@
 """Compare runs with a reference run, image by image: gain in ACR with its interval, cost of the search, regret.
 
-With Cohen's run as the reference the table says what a search gains; with an exhaustive search (`--search grid`) what
-it misses. All runs have to be over the same images. The files of a run that was split by --shard are one run; the
-reference is the run of the first file. Intervals are of a paired bootstrap (BCa) over the images.
+If the reference is Cohen's run, the table shows what a search gains. If it is an exhaustive search (`--search grid`),
+the table shows what a search misses. All runs must be over the same images. The files of a run that was split by
+--shard are one run. The reference is the run of the first file. Intervals come from a paired bootstrap (BCa) over the
+images.
 """
 
 from pathlib import Path
@@ -15,7 +16,7 @@ from ..report.layouts import FORMATS
 def add_arguments(parser):
     parser.add_argument("reference", metavar="REFERENCE", type=Path, help="results file of the reference run")
     parser.add_argument("results", metavar="RESULTS", nargs="+", type=Path, help="results files to compare with it")
-    parser.add_argument("--format", choices=FORMATS[:3], default="terminal", help="default: terminal")
+    parser.add_argument("--format", choices=FORMATS[:3], default="terminal", help="layout (default: terminal)")
     parser.add_argument(
         "--top",
         type=int,

@@ -1,9 +1,9 @@
 """Convert a PyTorch checkpoint to a Flax classifier (a directory with one file). Needs no PyTorch.
 
 Reads files of torch.save, old and new, and .safetensors, in the layouts of Cohen's RS, QCRS, SmoothAdv, MACER, DDRS,
-ANCER, torchvision, timm and Idelbayev's ResNets. Recognises the network from its tensors, and writes the weights with
+ANCER, torchvision, timm and Idelbayev's ResNets. The network is recognised by its tensors. The weights are written with
 their metadata: architecture, classes, normalisation, SHA-256. Every tensor must be used and every variable filled.
---check tells whether the normalisation is right.
+--check measures accuracy, which shows whether the normalisation is right.
 """
 
 from pathlib import Path
@@ -19,9 +19,9 @@ def add_arguments(parser: Parser) -> None:
     add("checkpoint", metavar="CHECKPOINT", type=Path, help=".pth, .pth.tar, .th, .pt or .safetensors, or zoo:NAME")
     add("out_dir", metavar="OUT_DIR", type=Path, help="directory to write")
     add("--overwrite", action="store_true", help="replace a classifier that OUT_DIR already holds")
-    add_settings(parser.add_argument_group("a PyTorch file, where it does not tell"), Network, OPENING)
+    add_settings(parser.add_argument_group("facts that a PyTorch file does not state"), Network, OPENING)
     check = parser.add_argument_group("check of its accuracy")
-    check.add_argument("--check", dest="dataset", metavar="DATASET", help="measure clean and noisy accuracy on this")
+    check.add_argument("--check", dest="dataset", metavar="DATASET", help="measure clean and noisy accuracy on DATASET")
     add_settings(check, Data, "data_dir split class_order resize memory_limit")
     check.add_argument("--skip", type=int, default=10, metavar="K", help="images 0, K, 2K, ... (default: 10)")
     check.add_argument("--sigma", type=float, default=0.25, help="noise level (default: 0.25)")

@@ -1,7 +1,7 @@
 """Measure R(sigma) of every image of a data set: its class counts at many sigmas, with the same noise at all of them.
 
-RESULTS has a line for each image and sigma, idx label sigma counts, and a sidecar RESULTS.json. Runs resume: repeat the
-command. `qcrs-jax quasiconcavity RESULTS` says what the curves look like; `qcrs_jax.read_curves` gives them as arrays.
+RESULTS has one line for each image and sigma, idx label sigma counts, and a sidecar RESULTS.json. Runs resume: repeat
+the command. `qcrs-jax quasiconcavity RESULTS` describes the curves, and `qcrs_jax.read_curves` returns them as arrays.
 
   qcrs-jax curve models/cifar10/resnet110/noise_0.25/checkpoint.pth.tar curves --sigma 0.25 --skip 100 \\
       --sigmas 0.08 0.9 24 --curve_n 2000
@@ -27,8 +27,8 @@ def add_curve(group, samples: int) -> None:
         type=float,
         nargs=3,
         metavar=("LO", "HI", "COUNT"),
-        help="COUNT sigmas from LO to HI, evenly spaced in log sigma; SIGMA is added (default: the bracket's ends, "
-        "0.25 SIGMA and 3.5 SIGMA where there is none, and 24)",
+        help="COUNT sigmas from LO to HI, evenly spaced in log sigma; SIGMA is added (default: the ends of the "
+        "bracket, or 0.25 SIGMA and 3.5 SIGMA without one, and 24)",
     )
     group.add_argument(
         "--curve_n", type=int, default=samples, help=f"samples at each of these sigmas (default: {samples})"
@@ -43,7 +43,7 @@ def run(args) -> None:
 
 
 def measure(args):
-    """Measures the data set; returns what `run_over_images` does, and raises what it raises."""
+    """Measures the data set. Returns and raises what `run_over_images` does."""
     from ..run.curve import task
     from ..run.runner import run_over_images
 
@@ -55,7 +55,7 @@ def curve_of(args, bracket: tuple[float, float] | None = None):
     """The Curve of parsed arguments.
 
     Raises:
-        UserError: an impossible one; says which and what would be possible.
+        UserError: the request is impossible; the message says which setting, and what would be possible.
     """
     from ..run.curve import Curve
 

@@ -1,8 +1,8 @@
 """Demo: certify real images with Cohen, QCRS as published and our search; table, plot, report. No network needed.
 
-The package brings a LeNet, trained on Fashion-MNIST with Gaussian noise of 0.25, and 500 of the test images. The demo
+The package contains a LeNet, trained on Fashion-MNIST with Gaussian noise of 0.25, and 500 of the test images. The demo
 certifies 32 of them by each method. This takes about one minute on two free CPU cores. The Bayesian search needs less
-than a third of the samples of the published one.
+than a third of the samples of the published search.
 """
 
 import shlex
@@ -31,7 +31,7 @@ EMBEDDED = 500
 
 
 def cost(requests: Sequence, images: int) -> str:
-    """Says what the demo will take, for `requests` over so many images."""
+    """The sentences that state what the demo will take, for `requests` over so many images."""
     samples = images * sum(request.search.samples + request.n0 + request.n for request in requests)
     return (
         f"The demo certifies {images} images by {len(requests)} methods, {samples:,} noisy copies at most.\n"

@@ -1,8 +1,7 @@
 """The experiments of the papers, each one command: runs, then tables and figures made from the results files alone.
 
-Without NAME it lists them: what each asks, its source, the time it takes and the result to expect. One that was stopped
-goes on when the same command is given again. --quick takes a few images and samples: it shows that every step works,
-and nothing else.
+Without NAME it lists them: the question of each, its source, the time it takes and the result to expect. Experiments
+resume: repeat the command. --quick takes few images and samples. It shows that every step works, and nothing else.
 
   qcrs-jax experiment acr --out results/acr
   qcrs-jax experiment frontier frontier_cifar10
@@ -25,14 +24,16 @@ RUNS = ("certify", "predict", "curve")
 
 def add_arguments(parser):
     parser.add_argument("names", metavar="NAME", nargs="*", help=", ".join(PRESETS))
-    parser.add_argument("--out", type=Path, help="folder of the results; of several experiments, their folders' (.)")
-    parser.add_argument("--base", type=Path, default=Path("."), help="where models, weights and data are (default: .)")
+    parser.add_argument(
+        "--out", type=Path, help="folder of the results; for several experiments it holds a folder each (default: .)"
+    )
+    parser.add_argument("--base", type=Path, default=Path("."), help="folder of models, weights and data (default: .)")
     parser.add_argument("--quick", action="store_true", help="few images and samples, to see that every step works")
     parser.add_argument(
         "--dry_run",
         action="store_true",
-        help="only print the runs that are left, and the images, samples, time and memory that each takes, by a "
-        "measurement of some seconds for each network; nothing is written",
+        help="only print the runs that are left, with images, samples, time and memory of each, estimated by a "
+        "measurement of some seconds for each network. Nothing is written",
     )
 
 

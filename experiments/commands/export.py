@@ -1,9 +1,9 @@
 """Export a classifier to a PyTorch file in the layout of Cohen's programs (MACER's for LeNet, DDRS's for its networks).
 Needs no PyTorch.
 
-`torch.load` and those programs open the file; converting it again gives the same classifier. PyTorch files do not store
-how images are normalised; ours have a field `normalization` for it, `sigma` for the noise of the training and
-`class_names` where these are known, `image_shape`, and `max_pool` where it is unusual. Other programs pass over these.
+`torch.load` and those programs open the file. Converting it again gives the same classifier. PyTorch files do not store
+how images are normalised. Ours have the field `normalization` for it, `sigma` for the noise of the training and
+`class_names` if these are known, `image_shape`, and `max_pool` if it is unusual. Other programs ignore these fields.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ from .flags import OPENING, Parser, add_settings, settings_of
 def add_arguments(parser: Parser) -> None:
     parser.add_argument("classifier", metavar="DIR", type=Path, help="converted directory (or a PyTorch file)")
     parser.add_argument("file", metavar="FILE", type=Path, help="PyTorch file to write, usually .pth.tar")
-    add_settings(parser.add_argument_group("a PyTorch file, where it does not tell"), Network, OPENING)
+    add_settings(parser.add_argument_group("facts that a PyTorch file does not state"), Network, OPENING)
 
 
 def run(args) -> None:

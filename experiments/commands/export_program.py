@@ -1,7 +1,7 @@
-"""Write the whole certification of an image as one program, which runs where JAX alone is installed.
+"""Write the whole certification of an image as one program, which runs where only JAX is installed.
 
-FILE holds the network with its weights, the search for sigma, and the sampling, for every platform that is named; n0, n
-and sigma are arguments of the program. The documentation has a page on how to call it, and on how radii
+FILE holds the network with its weights, the search for sigma, and the sampling, for every platform that is named. n0, n
+and sigma are arguments of the program. The documentation explains, on a page of its own, how to call it and how radii
 follow from its counts.
 """
 
@@ -23,13 +23,13 @@ def add_arguments(parser: Parser) -> None:
         nargs="+",
         default=["cpu", "cuda", "rocm", "tpu"],
         choices=["cpu", "cuda", "rocm", "tpu"],
-        help="where it is to run (default: all)",
+        help="platforms on which it is to run (default: all)",
     )
     add_request(parser)
     program = parser.add_argument_group("program")
     program.add_argument("--batch_size", "--batch", type=int, metavar="B", help="noisy copies per forward pass")
     add_settings(program, Network, "dtype macer")
-    add_settings(parser.add_argument_group("a PyTorch file, where it does not tell"), Network, OPENING)
+    add_settings(parser.add_argument_group("facts that a PyTorch file does not state"), Network, OPENING)
 
 
 def run(args) -> None:

@@ -1,4 +1,4 @@
-"""Flags made of settings, and the parser that has them. A flag's name, type, default and help stand in its field."""
+"""Flags made from settings, and the parser for them. A flag's name, type, default and help come from its field."""
 
 import argparse
 import contextlib
@@ -20,10 +20,10 @@ from ..run.settings import share
 class Parser(argparse.ArgumentParser):
     """The parser of one command.
 
-    Flags are spelled in full, with _ or - between words, and one that is not known is answered with those like it.
-    Groups of a `screen` are left out of --help, and shown by --help-SCREEN.
+    Flags are spelled in full, with _ or - between words. An unknown flag is answered with similar ones. Groups of a
+    `screen` are left out of --help, and shown by --help-SCREEN.
 
-    After parsing, `names` has for each setting the flag that was typed for it, or else its own.
+    After parsing, `names` has for each setting the flag that was typed for it, or else its own flag.
     """
 
     def __init__(self, **options):
@@ -42,11 +42,11 @@ class Parser(argparse.ArgumentParser):
         return group
 
     def late(self, add) -> None:
-        """Calls `add(parser)` for more flags before the command line is parsed, unless it asks for --help alone."""
+        """Calls `add(parser)` for more flags before the command line is parsed, unless only --help is asked for."""
         self._late.append(add)
 
     def complete(self) -> "Parser":
-        """Adds the flags that were put off."""
+        """Adds the postponed flags."""
         while self._late:
             self._late.pop(0)(self)
         return self
@@ -105,7 +105,7 @@ class Parser(argparse.ArgumentParser):
 
 
 class _Screen(argparse.Action):
-    """Prints one screen of flags, and ends."""
+    """Prints one screen of flags and exits."""
 
     def __init__(self, *args, screen, **options):
         super().__init__(*args, nargs=0, default=argparse.SUPPRESS, **options)
@@ -117,7 +117,7 @@ class _Screen(argparse.Action):
 
 
 def add_settings(group, kind: type, names: str | None = None, **defaults: Any) -> None:
-    """Adds flags for fields of settings, those of `names` or else all, with other `defaults` perhaps."""
+    """Adds flags for the fields of settings named in `names`, or for all. `defaults` replace defaults."""
     hints = typing.get_type_hints(kind)
     for field in dataclasses.fields(kind):
         if field.metadata.get("help") and (names is None or field.name in names.split()):
@@ -126,7 +126,7 @@ def add_settings(group, kind: type, names: str | None = None, **defaults: Any) -
 
 
 def _add(group, name, hint, default, metadata):
-    """Adds the flag of one field, or its positional argument; a field without a default has to be given."""
+    """Adds the flag of one field, or its positional argument. A field without a default is required."""
     said = {key: metadata[key] for key in ("choices", "metavar", "nargs", "type") if metadata.get(key) is not None}
     help = metadata["help"].replace("%", "%%")
     if metadata.get("positional"):
@@ -154,7 +154,7 @@ def _add(group, name, hint, default, metadata):
 
 
 def _telling(convert, names):
-    """`convert`, whose UserErrors argparse shows as they are."""
+    """`convert`, with its UserErrors shown by argparse as they are."""
 
     @functools.wraps(convert)
     def told(text):
@@ -167,7 +167,7 @@ def _telling(convert, names):
 
 
 def _converter(hint):
-    """The function that makes a value of this type of a text."""
+    """The function that converts a text to a value of this type."""
     members = [member for member in typing.get_args(hint) or (hint,) if member is not type(None)]
     kind = members[0]
     if kind is float:
@@ -185,7 +185,7 @@ share.__name__, _truth.__name__ = "number", "yes or no"  # as argparse calls the
 
 
 def settings_of(kind: type, args: argparse.Namespace, **given: Any) -> Any:
-    """Settings of `kind` by parsed arguments; fields without an argument are `given`, or have their defaults."""
+    """Settings of `kind` from parsed arguments. Fields without an argument are `given`, or have their defaults."""
     values = dict(given)
     for field in dataclasses.fields(kind):
         if field.name not in given and hasattr(args, field.name):
@@ -197,7 +197,7 @@ def settings_of(kind: type, args: argparse.Namespace, **given: Any) -> Any:
 
 @contextlib.contextmanager
 def possible() -> Iterator[None]:
-    """In its body a ValueError is a request that cannot be met: it is raised as a UserError."""
+    """A context in which a ValueError is an impossible request: it is raised as a UserError."""
     try:
         yield
     except ValueError as error:
@@ -207,7 +207,7 @@ def possible() -> Iterator[None]:
 
 
 def described(kind: type) -> dict[str, str]:
-    """What the docstrings of a class and of those it inherits from say of its attributes, by name."""
+    """The descriptions of attributes in the docstrings of a class and of its bases, by name."""
     found: dict[str, str] = {}
     for each in reversed(kind.__mro__):
         section = re.search(
@@ -229,12 +229,12 @@ def add_object(
     prefix: str = "",
     without: Sequence[str] = (),
 ) -> None:
-    """Adds a flag for each field of `kinds`, objects of the library; what is not given stays None.
+    """Adds a flag for each field of `kinds`, objects of the library. A flag that is not given is None.
 
     Args:
         aliases: other names of a field's flag.
-        help: of a field, where its docstring does not say enough.
-        prefix: before the names of all flags.
+        help: help of a field whose docstring is not enough.
+        prefix: beginning of the names of all flags.
         without: fields that have no flag.
     """
     of: dict[str, list] = {}
@@ -262,10 +262,10 @@ def add_object(
 
 
 def asked(kind: type, args: argparse.Namespace, prefix: str = "") -> dict[str, Any]:
-    """What was given of the fields of `kind`."""
+    """The fields of `kind` that were given, with their values."""
     values = {field.name: getattr(args, prefix + field.name, None) for field in dataclasses.fields(kind)}
     return {name: value for name, value in values.items() if value is not None}
 
 
 OPENING = "normalization field prefix leave_out image_size max_pool"
-"""The fields of Network that say what a PyTorch file does not tell."""
+"""The fields of Network for facts that a PyTorch file does not state."""

@@ -1,7 +1,7 @@
-"""Memory-based post-processing of a results file: radii trimmed so that no balls of two classes overlap.
+"""Memory-based post-processing of a results file: radii are trimmed so that no balls of two classes overlap.
 
-RESULTS is a finished results file, of `qcrs-jax certify` or of Cohen's or QCRS's programs, and the data set the one it
-was made of. Its images are taken in the order of its lines; nothing is certified again (Alfarra et al. 2022, algorithm
+RESULTS is a finished results file, of `qcrs-jax certify` or of Cohen's or QCRS's programs. The data set must be the one
+of that run. Its images are taken in the order of the lines. Nothing is certified again (Alfarra et al. 2022, algorithm
 2). FILE becomes a results file of the same form, with the corrected predict, radius and correct.
 
   qcrs-jax memory ddrs.tsv --dataset cifar10 --data_dir data --out ddrs_memory.tsv

@@ -1,4 +1,4 @@
-"""The flags of what is asked of a certification, made of the fields of searches and estimates, and their Request."""
+"""The flags of a certification, made from the fields of searches and estimates, and the Request that they make."""
 
 import argparse
 import dataclasses
@@ -25,39 +25,40 @@ def add_request(parser: Parser) -> None:
         "--method",
         choices=["cohen", "qcrs", "ddrs"],
         default="qcrs",
-        help="fixed sigma, or sigma per input, by a search or by gradient ascent (default: qcrs)",
+        help="cohen: one fixed sigma; qcrs: a sigma for each image, by a search; ddrs: a sigma for each image, by "
+        "gradient ascent (default: qcrs)",
     )
     add(
         "--search",
         default="golden",
         metavar="NAME",
-        help="QCRS: golden section with common random numbers, bisection as published, shrinking, the published "
-        "program's ascent by strides, grid, all sigmas EPSILON apart, or bayesian, optimisation on all counts "
-        "together, which may widen the bracket (default: golden)",
+        help="search of QCRS. golden: golden section with common random numbers; bisection: as published; shrinking: "
+        "the published program's ascent by strides; grid: all sigmas EPSILON apart; bayesian: optimisation from all "
+        "counts together, which may widen the bracket (default: golden)",
     )
     add("--n", "--N", dest="n", type=int, default=100_000, metavar="N", help="samples that certify (default: 100000)")
     add("--alpha", type=float, default=0.001, help="failure probability of each certificate (default: 0.001)")
     search = parser.screen("search", "search: the settings of --method qcrs")
     ascent = parser.screen("search", "ascent: the settings of --method ddrs")
     add_noise(parser.screen("guarantee", "noise: what is added, and the norm of the radii"))
-    guarantee = parser.screen("guarantee", "guarantee: how many samples, and what they certify")
+    guarantee = parser.screen("guarantee", "guarantee: number of samples, and what they certify")
     parser.late(lambda parser: _add_search(search, ascent, parser.names))
     parser.late(lambda _: _add_estimate(guarantee))
 
 
 def add_noise(group) -> None:
-    """Adds the flag of what is added to images."""
+    """Adds the flag of the noise that is added to images."""
     group.add_argument(
         "--noise",
         default="gaussian",
         metavar="NAME",
-        help="gaussian, in float32; grid, rounded to the grid of 8-bit images, which is exact; or uniform, whose radii "
-        "are of L1 (default: gaussian)",
+        help="gaussian: normal noise in float32; grid: normal noise rounded to the grid of 8-bit images, which is "
+        "exact; uniform: radii are in L1 (default: gaussian)",
     )
 
 
 def noise_of(args: argparse.Namespace):
-    """The noise of parsed arguments; raises SettingError for one that is not known."""
+    """The noise of parsed arguments. Raises SettingError for an unknown one."""
     from qcrs_jax.sampling import smoothing
 
     return smoothing.noise_of({"smoothing": {"name": args.noise}})
@@ -68,7 +69,7 @@ def _add_search(search, ascent, names):
     from qcrs_jax.search.ddrs import PRESETS
 
     scaled = {"sigma_lower": "lower end of the bracket of sigmas", "sigma_upper": "upper end"}
-    scaled |= {"epsilon": "width of the bracket at which to stop; of a grid, the distance between its sigmas"}
+    scaled |= {"epsilon": "width of the bracket at which the search stops; for grid, the distance between its sigmas"}
     texts = {name: f"{text} (default: {BRACKET[name]:g} SIGMA)" for name, text in scaled.items()}
     kinds = [kind for kind in SEARCHES.values() if kind.method == "qcrs"]
     add_object(search, kinds, SEARCH, texts, without=("alpha",))
@@ -76,8 +77,8 @@ def _add_search(search, ascent, names):
         "--ddrs_preset",
         choices=PRESETS,
         default="tuned",
-        help="settings of the ascent: ours, the paper's, those of its authors' package, or of the baseline in QCRS's "
-        "repository; the flags below change single ones (default: tuned)",
+        help="settings of the ascent. tuned: ours; paper: the paper's; package: those of its authors' package; qcrs: "
+        "those of the baseline in QCRS's repository. The flags below change single settings (default: tuned)",
     )
     without = ("sigma_lower", "sigma_upper")
     add_object(ascent, [DDRS], {}, prefix="ddrs_", without=without)
@@ -95,7 +96,8 @@ def _add_estimate(guarantee):
         "--certificate",
         choices=["hard", "soft"],
         default="hard",
-        help="of the class that most copies fall into, or, as MACER's, of the largest mean softmax (default: hard)",
+        help="hard: certifies the class that most copies fall into; soft: the class with the largest mean softmax, as "
+        "MACER does (default: hard)",
     )
     add_object(guarantee, ESTIMATES.values(), ESTIMATE)
     for action in guarantee._group_actions:
@@ -104,19 +106,19 @@ def _add_estimate(guarantee):
         "--budget",
         type=int,
         metavar="MEAN",
-        help="instead of N samples for all, MEAN on average, spent where they can be expected to add most radius: all "
-        "images are searched and looked at first, in RESULTS.pilot; the guarantee stays",
+        help="MEAN samples per image on average, instead of N for each, spent where they can be expected to add most "
+        "radius. All images are first searched and sampled into RESULTS.pilot. The guarantee stays the same",
     )
     add(
         "--stop_when_wrong",
         action="store_true",
-        help="draw no certification samples for an image whose selected class is not its label; it counts as an "
-        "abstention. For evaluations, whose ACR and certified accuracy stay the same",
+        help="draw no certification samples for an image whose selected class is not its label; it abstains. For "
+        "evaluations: ACR and certified accuracy stay the same",
     )
     add(
         "--simultaneous",
         action="store_true",
-        help="give each of the run's M images ALPHA / M: all certificates hold at once with probability 1 - ALPHA",
+        help="use ALPHA / M for each of the run's M images: all certificates hold together with probability 1 - ALPHA",
     )
 
 
@@ -124,7 +126,7 @@ def request_of(args: argparse.Namespace):
     """The checked Request of parsed arguments.
 
     Raises:
-        UserError: an impossible request; says which and what would be possible.
+        UserError: the request is impossible; the message says why, and what would be possible.
     """
     from qcrs_jax.checks import check_sigma
 
@@ -149,7 +151,7 @@ def request_of(args: argparse.Namespace):
 
 
 def _search(args):
-    """The search for sigma that the arguments ask for; raises ValueError for a setting out of its range."""
+    """The search for sigma of the arguments. Raises ValueError for a setting out of its range."""
     from qcrs_jax.errors import SettingError
     from qcrs_jax.search import DDRS, SEARCHES, FixedSigma
     from qcrs_jax.search.ddrs import PRESETS
@@ -173,7 +175,7 @@ def _search(args):
 
 
 def _estimate(args):
-    """The estimate that the arguments ask for; raises ValueError for arguments that do not go together."""
+    """The estimate of the arguments. Raises ValueError for arguments that do not go together."""
     from qcrs_jax.certification.estimates import ESTIMATES
     from qcrs_jax.errors import SettingError
 

@@ -1,11 +1,11 @@
 """Plot certified accuracy against radius of results files, with the ACR in the legend (png, pdf or svg).
 
-Bands are 95% intervals over all images like these, exact (Clopper-Pearson) at each radius by itself; that of the ACR is
-a bootstrap's (BCa). They suppose that the images were drawn at random, and are not about alpha. Memory-based
-runs have none.
+Bands are 95% intervals for all images like these. They are exact (Clopper-Pearson) at each radius by itself; the
+interval of the ACR is a bootstrap's (BCa). They assume that the images were drawn at random, and do not concern alpha.
+Memory-based runs have none.
 
 The files of a run that was split by --shard are one run, if all are given. A FILE.json that `qcrs-jax visualize` wrote
-is drawn as its figure was.
+is drawn again as its figure.
 """
 
 import dataclasses

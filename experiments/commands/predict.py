@@ -1,7 +1,7 @@
 """Predict a data set: the smoothed classifier's class of every image, or an abstention (PREDICT of Cohen et al.).
 
-CHECKPOINT and RESULTS are as of `qcrs-jax certify`; the lines are idx label predict correct time counts. Runs with
-several N, beside each other in `qcrs-jax table`, tell how many samples suffice.
+CHECKPOINT and RESULTS are those of `qcrs-jax certify`. The lines are idx label predict correct time counts. Pass runs
+with different N to `qcrs-jax table` to see how many samples suffice.
 
   qcrs-jax predict models/cifar10/resnet110/noise_0.25/checkpoint.pth.tar predictions --sigma 0.25 --N 1000
 """

@@ -1,11 +1,11 @@
-"""Prepares a data set of TFDS on disk from image files: ArrayRecord files, with no network and no TensorFlow.
+"""Prepare a data set of TFDS on disk from image files: ArrayRecord files, with no network and no TensorFlow.
 
     qcrs-jax prepare-tfds cifar10 IMAGES DATA_DIR
 
-IMAGES is a folder [test/]CLASS/IMAGE, with train/ beside test/ perhaps, or a tar file of one; for imagenet2012 also the
-flat folder of validation images. CLASS is the name of a class, or its number. PNG and JPEG files are stored as they
-are, others as PNG. What is written is then read by its name, `--dataset cifar10 --data_dir DATA_DIR`, and by
-tfds.data_source("cifar10", data_dir=DATA_DIR).
+IMAGES is a folder [test/]CLASS/IMAGE, perhaps with train/ beside test/, or a tar file of such a folder. For
+imagenet2012 it may also be the flat folder of validation images. CLASS is the name of a class, or its number. PNG and
+JPEG files are stored as they are, others as PNG. The data set is then read by its name, `--dataset cifar10 --data_dir
+DATA_DIR`, and by tfds.data_source("cifar10", data_dir=DATA_DIR).
 """
 
 import tempfile

@@ -1,8 +1,8 @@
-"""Is R(sigma) quasiconcave? Tells for how many images of `qcrs-jax curve` some quasiconcave function fits the band.
+"""Is R(sigma) quasiconcave? Counts the images of `qcrs-jax curve` whose band contains some quasiconcave function.
 
-QCRS needs R(sigma) to rise and then fall. An image speaks against it where R(sigma) certainly dips: where its upper
-bound at one sigma is less than its lower bounds at a smaller and at a larger one. All bounds of an image hold together
-with probability 1 - ALPHA. With --out the exceptions are drawn, the deepest dips first.
+QCRS needs R(sigma) to rise and then fall. An image speaks against this where R(sigma) certainly dips: where its upper
+bound at one sigma is less than its lower bounds at a smaller and at a larger sigma. All bounds of an image hold
+together with probability 1 - ALPHA. With --out the exceptions are drawn, the deepest dips first.
 """
 
 from pathlib import Path

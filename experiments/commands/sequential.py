@@ -1,8 +1,8 @@
-"""How many samples a decision takes, or a radius known to a precision: exact means, without a network.
+"""Samples that a decision needs, or a radius known to a precision: exact means, without a network.
 
-For an image whose selected class has probability Phi(z) under the noise, that is a true radius of z sigma, the samples
-of `qcrs-jax certify --decide` and `--precision` are followed through all their counts (dynamic programming). Beside our
-bounds stand a fixed N and published schemes.
+An image whose selected class has probability Phi(z) under the noise has the true radius z sigma. For such an image the
+samples of `qcrs-jax certify --decide` and `--precision` are followed through all their counts (dynamic programming).
+The tables also show a fixed N and published schemes.
 
   qcrs-jax sequential --decide 1 2 --precision 0.05 0.1
 """
@@ -15,17 +15,31 @@ from .flags import possible
 
 def add_arguments(parser):
     add = parser.add_argument
-    add("--decide", type=float, nargs="+", default=[1.0, 2.0], metavar="R", help="radii / sigma (default: 1 2)")
-    add("--precision", type=float, nargs="+", default=[0.05, 0.1], metavar="SHARE", help="default: 0.05 0.1")
+    add(
+        "--decide",
+        type=float,
+        nargs="+",
+        default=[1.0, 2.0],
+        metavar="R",
+        help="radii of decisions, in units of sigma (default: 1 2)",
+    )
+    add(
+        "--precision",
+        type=float,
+        nargs="+",
+        default=[0.05, 0.1],
+        metavar="SHARE",
+        help="shares within which a radius is to be known (default: 0.05 0.1)",
+    )
     add(
         "--results",
         type=Path,
-        help="a results file: a further column has the mean over its images, of which the share of the selected class "
-        "among the certification samples is taken for its probability",
+        help="results file; a further column has the mean over its images. The share of the selected class among the "
+        "certification samples of an image is taken as its probability",
     )
-    add("--n", "--N", dest="n", type=int, default=100_000, help="samples at most (default: 100000)")
+    add("--n", "--N", dest="n", type=int, default=100_000, help="largest number of samples (default: 100000)")
     add("--alpha", type=float, default=0.001, help="failure probability of each claim (default: 0.001)")
-    add("--format", choices=FORMATS[:2], default="terminal", help="default: terminal")
+    add("--format", choices=FORMATS[:2], default="terminal", help="layout (default: terminal)")
     add("--out", type=Path, help="write to this file instead of the terminal")
 
 

@@ -1,9 +1,9 @@
 """Compare searches on measured curves, without the network: what each would find for its samples, in seconds.
 
-CURVES are files of `qcrs-jax curve`; measure with 10 000 samples or more at each sigma, as fewer show no radius above
-what they can tell. Radii are those that certificates of N samples can be expected to give at the sigma that is found.
-Regret is what an image misses of its largest radius in the bracket, in the mean over the images and for the worst of
-them. The gain over the published bisection is a mean over the images, with its 95% interval by a bootstrap over them.
+CURVES are files of `qcrs-jax curve`. Measure them with 10 000 samples or more at each sigma: fewer samples cannot show
+large radii. Radii are those that certificates of N samples can be expected to give at the sigma that is found. Regret
+is the part of its largest radius in the bracket that an image misses, as a mean over the images and for the worst of
+them. The gain over the published bisection is a mean over the images, with its 95% bootstrap interval over them.
 
   qcrs-jax curve CHECKPOINT curves.tsv --sigma 0.25 --skip 100 --sigmas 0.06 1.2 24 --curve_n 10000
   qcrs-jax simulate curves.tsv --left 0.08 --right 0.9 --epsilon 0.03
@@ -19,7 +19,11 @@ def add_arguments(parser: Parser) -> None:
     add("curves", metavar="CURVES", type=Path, nargs="+", help="files of `qcrs-jax curve`")
     add("--sigma_lower", "--left", type=float, help="lower end of the bracket of sigmas (default: 0.25 SIGMA)")
     add("--sigma_upper", "--right", type=float, help="upper end (default: 3.5 SIGMA)")
-    add("--epsilon", type=float, help="width of the bracket at which golden section and bisection stop (0.1 SIGMA)")
+    add(
+        "--epsilon",
+        type=float,
+        help="width of the bracket at which golden section and bisection stop (default: 0.1 SIGMA)",
+    )
     add("--epsilon_step", type=float, default=0.4, help="bisection's step is EPSILON / EPSILON_STEP (default: 0.4)")
     add("--n", "--N", dest="n", type=int, default=100_000, help="samples of a certificate (default: 100000)")
     add("--alpha", type=float, default=0.001, help="failure probability of a certificate (default: 0.001)")

@@ -1,4 +1,4 @@
-"""The flags of a run over images: the classifier, the data set, which images, the noise, and the program."""
+"""The flags of a run over images: the classifier, the data set, its images, the noise, and the program."""
 
 import argparse
 import dataclasses
@@ -11,7 +11,7 @@ from .flags import OPENING, Parser, add_settings, settings_of
 def add_sweep(parser: Parser) -> None:
     """Adds the flags of a Sweep with a results file."""
     add_settings(parser, Network, "checkpoint")
-    parser.add_argument("results", metavar="RESULTS", type=Path, help="results file to write or to resume")
+    parser.add_argument("results", metavar="RESULTS", type=Path, help="results file to write or resume")
     data = parser.add_argument_group("data")
     add_settings(data, Data, "dataset data_dir split")
     add_settings(data, Images, "skip stop")
@@ -21,10 +21,10 @@ def add_sweep(parser: Parser) -> None:
     program.add_argument(
         "--dry_run",
         action="store_true",
-        help="only print what is left to do: images, samples, an estimate of time from a measurement of some seconds, "
-        "and of memory; nothing is written",
+        help="only print the work that is left: images, samples, and estimates of time and memory from a measurement "
+        "of some seconds. Nothing is written",
     )
-    files = parser.screen("files", "files: what they do not tell themselves")
+    files = parser.screen("files", "files: facts that the files do not state")
     add_settings(files, Network, f"{OPENING} macer")
     add_settings(files, Data, "class_order resize memory_limit on_error")
     cluster = parser.screen("cluster", "many images, many machines: none of these changes a count")
@@ -36,7 +36,7 @@ def add_sweep(parser: Parser) -> None:
 
 
 def add_inputs(parser: Parser, noise: bool = True, **defaults) -> None:
-    """Adds the flags of a Sweep of a command that writes no results file; `noise` has those of Noise and Program."""
+    """Adds the flags of a Sweep for a command that writes no results file; `noise` adds those of Noise and Program."""
     add_settings(parser, Network, "checkpoint")
     add_settings(parser.add_argument_group("data"), Data, "dataset data_dir class_order memory_limit resize split")
     program = parser.add_argument_group("program")
@@ -45,7 +45,7 @@ def add_inputs(parser: Parser, noise: bool = True, **defaults) -> None:
         program.add_argument("--seed", type=int, default=0, help="seed of all noise (default: 0)")
         add_settings(program, Noise, "prng")
     add_settings(program, Network, "dtype macer", **defaults)
-    add_settings(parser.add_argument_group("a PyTorch file, where it does not tell"), Network, OPENING)
+    add_settings(parser.add_argument_group("facts that a PyTorch file does not state"), Network, OPENING)
 
 
 def sweep_of(args: argparse.Namespace) -> Sweep:

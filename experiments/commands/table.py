@@ -1,11 +1,11 @@
-"""Table of results files: ACR, certified accuracy at radii, abstention, samples and time an image.
+"""Table of results files: ACR, certified accuracy at radii, abstention, samples and time per image.
 
 Reads our files and those of Cohen's and QCRS's programs. The best of each column is marked. The row below a run has 95%
-intervals of ACR and of certified accuracy over all images like these; in csv they are columns, ..._low and ..._high.
-Runs over different images are put in tables of their own. The files of a run that was split by --shard are one run, if
-all are given. With --classes each run has a table with a row for each class. With files of `qcrs-jax predict` among
-them it is the table of agreement instead: how often each run answers, is right, and answers as the run with the most
-samples.
+intervals of ACR and of certified accuracy for all images like these; in csv they are columns, ..._low and ..._high.
+Runs over different images are put in separate tables. The files of a run that was split by --shard are one run, if all
+are given. With --classes each run has its own table, with a row for each class. With files of `qcrs-jax predict` among
+them it prints the table of agreement instead: how often each run answers, is right, and answers as the run with the
+most samples.
 """
 
 from pathlib import Path
@@ -17,9 +17,9 @@ from ..report.layouts import COLUMNS, FORMATS, Float, check_replaceable, write
 
 def add_arguments(parser):
     parser.add_argument("results", metavar="RESULTS", nargs="+", type=Path, help="results files")
-    parser.add_argument("--format", choices=FORMATS, default="terminal", help="default: terminal")
-    parser.add_argument("--radii", type=float, nargs="+", metavar="R", help="default: 0, 0.25, 0.5, ...")
-    parser.add_argument("--classes", action="store_true", help="a row for each class, by its name, in a table a run")
+    parser.add_argument("--format", choices=FORMATS, default="terminal", help="layout (default: terminal)")
+    parser.add_argument("--radii", type=float, nargs="+", metavar="R", help="radii (default: 0, 0.25, 0.5, ...)")
+    parser.add_argument("--classes", action="store_true", help="one table per run, with a row for each class")
     parser.add_argument(
         "--per_image",
         action="store_true",

@@ -1,7 +1,7 @@
-"""Train a base classifier under Gaussian noise: Cohen's augmentation, or MACER. Resumes when given again.
+"""Train a base classifier under Gaussian noise: Cohen's augmentation, or MACER. Resumes when the command is repeated.
 
-OUT_DIR becomes a classifier that `certify` and `export` open; its folder `training` holds the state after the last
-epoch, the log and its curve. Defaults are the papers'; `--schedule onecycle` is a short run for small machines.
+OUT_DIR becomes a classifier that `certify` and `export` open. Its folder `training` holds the state after the last
+epoch, the log and its curve. Defaults are the papers'. `--schedule onecycle` is a short run for small machines.
 
   qcrs-jax train OUT_DIR --arch cifar_resnet110 --dataset cifar10 --sigma 0.25
   qcrs-jax train OUT_DIR --arch cifar_resnet20 --dataset cifar10 --sigma 0.25 --schedule onecycle
@@ -17,16 +17,16 @@ from .flags import OPENING, Parser, add_settings, settings_of
 
 
 def add_arguments(parser: Parser) -> None:
-    parser.add_argument("out_dir", metavar="OUT_DIR", type=Path, help="directory to write or to resume")
+    parser.add_argument("out_dir", metavar="OUT_DIR", type=Path, help="directory to write or resume")
     add_settings(parser.add_argument_group("data"), Data, "dataset data_dir class_order memory_limit")
     classifier = parser.add_argument_group("classifier")
     add_settings(classifier, Training, "arch init")
     classifier.add_argument(
         "--normalization",
-        help="cifar10, imagenet, none, or MEAN,.../STD,... (default: cifar10 for CIFAR ResNets under method gaussian, "
-        "imagenet for those of ImageNet, else none, as the papers have it)",
+        help="how images are normalised: cifar10, imagenet, none, or MEAN,.../STD,... (default, as in the papers: "
+        "cifar10 for CIFAR ResNets with method gaussian, imagenet for ResNets of ImageNet, else none)",
     )
-    group = parser.add_argument_group("a PyTorch file, where it does not tell")
+    group = parser.add_argument_group("facts that a PyTorch file does not state")
     add_settings(group, Network, OPENING.removeprefix("normalization "))
     add_settings(parser.add_argument_group("method"), Training, "method sigma copies lbd gamma beta")
     names = "schedule epochs batch lr momentum weight_decay augment dtype seed test_skip"

@@ -1,32 +1,31 @@
 """Check results files: bounds from their counts, hashes from their inputs, and some counts from their seeds.
 
-Every line's bound, radius and class are computed again from its counts, and the file is compared with its sum in the
-sidecar. The checkpoint and the data set are opened as the run opened them, and compared with what the sidecar says of
-them, and the images' pixels with their sum in it. Then K images, chosen anew each time, are done over from their seeds,
-and each of their numbers compared. What is changed by hand, in counts and all that follows from them, shows where the
-image is among these K; the output says how likely that is. --recount all does all of them over.
+The bound, radius and class of every line are computed again from its counts. The file is compared with its hash in the
+sidecar. The checkpoint and the data set are opened as the run opened them, and compared with the sidecar; so are the
+images' pixels. Then K images, chosen anew each time, are certified again from their seeds, and each of their numbers is
+compared. A line whose counts were changed by hand, with all that follows from them, is found if its image is among
+these K. The output states how likely that is. --recount all repeats all images.
 
-RESULTS may be a folder: then each results file in it is checked. Of a run with --budget, RESULTS.pilot is checked too.
-A file that `qcrs-jax memory` made is made again of the one that it was made of. A log without counts is checked as far
-as it can be, and the output says what was not checked. Times are not checked, and images that the run might have ended
-before are not missed.
+RESULTS may be a folder: then each results file in it is checked. For a run with --budget, RESULTS.pilot is checked too.
+A file of `qcrs-jax memory` is made again from its source. A log without counts is checked as far as possible, and the
+output states what was not checked. Times are not checked. A run that stopped early is not reported as incomplete.
 
-Another program or device may put a copy that is nearly a tie into another class. The output says how many copies of an
-image moved. They are accepted where they are at most 2 copies (and at most 1 in 100), or at most 0.1% of the copies and
-the radius is the same within 1%; the class has to be the same, and over all lines they must not lean to the certified
-class. Where a search went another way, the counts at the file's own sigma are compared so, and the radius of the search
-here is the same within 3%.
+Another program or device may put a copy that is nearly a tie into another class. The output states how many copies of
+an image moved. They are accepted if they are at most 2 copies (and at most 1 in 100), or at most 0.1% of the copies and
+the radius is the same within 1%. The class must be the same, and over all lines the moved copies must not lean to the
+certified class. If a search went another way, the counts at the file's own sigma are compared by the same rule, and the
+radius of the search here must be the same within 3%.
 
-An image that the run left out is read again: one that can be read was dropped. "verified" is said of a finished file
-that was drawn again whole. Anything less is "consistent", and the output says how likely it is that a forged line was
-missed. Nothing can be known from a file of when its settings were chosen; the output lists that as not proved. A seed
-that is committed to the request is derived again. Of one that the user chose the output says so.
+An image that the run left out is read again: if it can be read, it was dropped. The verdict is "verified" for a
+finished file that was drawn again as a whole. Anything less is "consistent", and the output states how likely it is
+that a forged line was missed. A file cannot prove when its settings were chosen; the output lists that as not proved. A
+seed that is committed to the request is derived again. If the user chose the seed, the output says so.
 
-Whoever made a file wrote the paths in its sidecar too. They are opened where they lie below the current folder or below
-that of the file, or come with the package, and with --trust_paths. Others have to be given: --checkpoint, --data_dir.
+Whoever made a file also wrote the paths in its sidecar. They are opened if they lie below the current folder or below
+that of the file, or come with the package, and with --trust_paths. Others must be given: --checkpoint, --data_dir.
 
-It ends with status 2 where anything differs by more, where the sums of a file are not there, or where lines were to be
-drawn again and could not be.
+The exit status is 2 if anything differs by more, if the hashes of a file are missing, or if lines were to be drawn
+again and could not be.
 
   qcrs-jax verify cifar_exp --recount 5
   qcrs-jax verify cifar_exp --confidence 95% --forged 5%
@@ -52,38 +51,38 @@ def add_arguments(parser):
         "--recount",
         type=count,
         metavar="K",
-        help="images whose counts are drawn again, or all; 0 opens neither checkpoint nor data (default: 2)",
+        help="number of images whose counts are drawn again, or all; 0 opens neither checkpoint nor data (default: 2)",
     )
     add(
         "--confidence",
         type=share,
         metavar="C",
-        help="instead of --recount: draw so many images again that a forged one is among them with probability C, as "
-        "95%% or 0.95, where a share --forged of them is forged",
+        help="instead of --recount: draw as many images again as find a forged one with probability C, such as 95%% or "
+        "0.95, if a share --forged of all images is forged",
     )
-    add("--forged", type=share, metavar="S", help="goes with --confidence: the share, as 5%% or 0.05")
+    add("--forged", type=share, metavar="S", help="share of forged images for --confidence, such as 5%% or 0.05")
     add(
         "--recount_seed",
         type=int,
         metavar="SEED",
-        help="chooses the images that are drawn again (default: a fresh one each time, which is printed)",
+        help="seed that chooses the images to draw again (default: a fresh one each time, which is printed)",
     )
-    add("--checkpoint", type=Path, help="where the checkpoint is now (default: where it was)")
-    add("--data_dir", type=Path, help="where the data set is now (default: where it was)")
+    add("--checkpoint", type=Path, help="present place of the checkpoint (default: the recorded one)")
+    add("--data_dir", type=Path, help="present place of the data set (default: the recorded one)")
     add(
         "--trust_paths",
         action="store_true",
-        help="open the checkpoint and the data set that the sidecar names, wherever they are, and let TensorFlow "
-        "Datasets download what they lack there",
+        help="open the checkpoint and the data set at the paths in the sidecar, wherever these lead, and let "
+        "TensorFlow Datasets download what is missing there",
     )
     add = parser.add_argument_group("logs of other programs, which have no sidecar").add_argument
-    add("--sigma", type=float, help="noise level of all images, where the log has no column of sigmas")
+    add("--sigma", type=float, help="noise level of all images, if the log has no column of sigmas")
     add("--n", "--N", dest="n", type=int, help="samples for each certificate")
     add("--alpha", type=float, help="failure probability of each certificate")
 
 
 def count(text: str) -> int | float:
-    """The number of images that `text` stands for; infinite for all."""
+    """The number of images in `text`; infinite for "all"."""
     if text == "all":
         return math.inf
     if not text.isdecimal():

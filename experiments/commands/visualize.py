@@ -1,7 +1,7 @@
 """Draw what QCRS does to single images: the image under noise, R(sigma), the search, and both certificates.
 
-Each image of --index gives a row. The curve is measured with noise of its own; certificates and search are those that
-`qcrs-jax certify` gives with the same flags. The counts behind the figure are written beside it, FILE.json;
+Each image of --index has a row. The curve is measured with its own noise. Certificates and search are those of
+`qcrs-jax certify` with the same flags. The counts behind the figure are written beside it, FILE.json;
 `qcrs-jax plot FILE.json --out OTHER.pdf` draws it again from them alone.
 
   qcrs-jax visualize models/cifar10/resnet110/noise_0.25/checkpoint.pth.tar --index 7 42 --sigma 0.25 \\
@@ -19,7 +19,7 @@ from .sweep import add_inputs, sweep_of
 def add_arguments(parser: Parser) -> None:
     group = parser.add_argument_group("figure")
     add = group.add_argument
-    add("--index", type=int, nargs="+", required=True, metavar="I", help="images of the data set, a row for each")
+    add("--index", type=int, nargs="+", required=True, metavar="I", help="images of the data set, one row each")
     add("--out", type=Path, required=True, metavar="FILE", help="FILE.png, FILE.pdf or FILE.svg")
     add_curve(group, samples=1000)
     add_request(parser)

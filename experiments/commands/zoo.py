@@ -1,7 +1,7 @@
 """The zoo: classifiers trained with `qcrs-jax train` that come with the package, opened as `zoo:NAME`.
 
-`qcrs-jax certify zoo:NAME RESULTS ...` and `load_classifier("zoo:NAME")` open one. --commands prints how each was made;
-the log of its training lies beside its weights.
+`qcrs-jax certify zoo:NAME RESULTS ...` and `load_classifier("zoo:NAME")` open one. --commands prints the command that
+made each of them. The log of its training lies beside its weights.
 """
 
 from .flags import Parser

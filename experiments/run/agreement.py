@@ -1,4 +1,4 @@
-"""A network in bfloat16 beside itself in float32, copy by copy on the same noise: classes, and radii."""
+"""Compares a network in bfloat16 with itself in float32, copy by copy on the same noise: classes and radii."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from .copies import pairs_of_classes
 
 
 def compare(inputs, index: int, sigma: float, n: int) -> tuple[int, int, int]:
-    """`told_by` of n copies of an image, in float32 and as the inputs are."""
+    """The `told_by` of n copies of an image, in float32 and in the number format of the inputs."""
     image, _ = inputs.read(index)
     networks = inputs.classifier.classify, inputs.classify
     pairs = pairs_of_classes(*networks, image, sigma, key=inputs.keys([index])[0], n=n, **inputs.program)
@@ -16,10 +16,10 @@ def compare(inputs, index: int, sigma: float, n: int) -> tuple[int, int, int]:
 
 
 def told_by(pairs, num_classes: int) -> tuple[int, int, int]:
-    """How many copies fall into the first network's top class, by the first, by the second; how many into one class.
+    """The number of copies in the first network's top class by the first, and by the second; and of those in one class.
 
     Args:
-        pairs: of `copies.pairs_of_classes`, some (copies, 2) at a time; copies of no class, -1, count for nothing.
+        pairs: arrays (copies, 2) of `copies.pairs_of_classes`. Copies of no class, -1, are not counted.
     """
     counts, same = np.zeros((2, num_classes), int), 0
     for some in pairs:
@@ -31,7 +31,7 @@ def told_by(pairs, num_classes: int) -> tuple[int, int, int]:
 
 
 def summary(compared, sigma: float, n: int, alpha: float):
-    """Header and cells of the comparison of n copies of each image; `compared`: `told_by` of each, (images, 3)."""
+    """Header and cells of the comparison of n copies of each image. `compared` has `told_by` of each, (images, 3)."""
     pa_lower = clopper_pearson_lower(compared[:, :2].T, n, alpha)
     radius = np.where(pa_lower < 0.5, 0.0, certified_radius(pa_lower, sigma))
     differs = 1 - compared[:, 2] / n

@@ -1,4 +1,4 @@
-"""What is drawn of an image for its certificate, and how a line of a results file tells it."""
+"""The samples drawn for the certificate of an image, and their form in a line of a results file."""
 
 from qcrs_jax import draw
 from qcrs_jax.certification.estimates import estimate_of
@@ -10,12 +10,12 @@ from .request import Request
 
 
 def one_record(index, label, seconds, fields) -> list:
-    """The one line of an image: a Record of `fields`, which are those of its answer."""
+    """The one line of an image: a Record with the `fields` of its answer."""
     return [Record(idx=index, label=label, correct=fields["predict"] == label, seconds=seconds, **fields)]
 
 
 def draws_of(request: Request, planned: int | None = None) -> Draws:
-    """The noisy copies that an image gets; where its number of certification samples is planned, it is searched."""
+    """The noisy copies that an image gets. With a planned number of certification samples it was already searched."""
     search = request.search
     counted = (search.search_n,) * search.evaluations
     early = request.estimate.may_end_early or request.stop_when_wrong
@@ -29,15 +29,15 @@ def draws_of(request: Request, planned: int | None = None) -> Draws:
 
 
 def recorded_fields(request: dict) -> set[str]:
-    """The fields beside those of every run that each line of a run of this request has."""
+    """The additional fields that each line of a run of this request has."""
     own_n = {"budget", "stop_when_wrong"} & set(request)
     return {*estimate_of(request["estimate"]).columns, *(["n"] if own_n else [])}
 
 
 def draw_image(request: Request, classify, image, **program):
-    """What is drawn of one image, or of several, for its certificate; `program` has the other arguments of `draw`.
+    """The samples drawn for the certificate of one image, or of several. `program` has the other arguments of `draw`.
 
-    Where it has sigma, that was searched before.
+    If it has sigma, sigma was searched before.
     """
     numbers = {"sigma": request.sigma, "n0": request.n0, "n": request.n, "alpha": request.alpha}
     numbers |= {"estimate": request.estimate, "noise": request.noise}
@@ -49,12 +49,12 @@ def draw_image(request: Request, classify, image, **program):
 
 
 def search_samples(request: Request, trace) -> int:
-    """Noisy copies spent on the choice of sigma; DDRS differentiates on each of its own."""
+    """The number of noisy copies spent on the choice of sigma. DDRS differentiates each of its own."""
     return 0 if trace is None else request.search.spent(trace)
 
 
 def fields(request: Request, certificate) -> dict:
-    """A certificate as fields of a Record, in Python's own numbers."""
+    """A certificate as fields of a Record, in Python numbers."""
     found = {
         **fields_of(certificate),
         "sigma": float(certificate.sigma),

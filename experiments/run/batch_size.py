@@ -17,10 +17,12 @@ LEVEL = 0.97  # of the best rate: the smallest batch that reaches it is taken
 
 
 def fastest_batch(classify, image_shape, devices) -> int:
-    """Noisy copies per forward pass of each of `devices` at which `classify` samples fastest; prints what it measured.
+    """The noisy copies per forward pass, on each of `devices`, at which `classify` samples fastest.
 
-    Takes some seconds for each size, most of them for compiling. On a CPU sizes are left out whose activations would
-    fill half of the memory; elsewhere those that the device refuses.
+    The measurements are printed.
+
+    Each size takes some seconds, mostly for compiling. On a CPU sizes are left out if their activations would fill half
+    of the memory. Elsewhere sizes are left out that the device refuses.
     """
     on_cpu = devices[0].platform == "cpu"
     sizes = [2**i for i in (range(3, 9) if on_cpu else range(6, 15))]
@@ -45,12 +47,12 @@ def fastest_batch(classify, image_shape, devices) -> int:
 
 
 def choose(rates: dict[int, float]) -> int:
-    """The smallest batch size whose rate is as good as level with the best: it wastes least of a short query."""
+    """The smallest batch size with a rate about level with the best. It wastes least on a short query."""
     return min((size for size, rate in rates.items() if rate >= LEVEL * max(rates.values())), default=1)
 
 
 def _rate(classify, image_shape, devices, size):
-    """Samples a second."""
+    """Samples per second."""
     image, n = jnp.full(image_shape, 0.5), 4 * size * len(devices)
 
     def seconds():
@@ -65,7 +67,7 @@ def _rate(classify, image_shape, devices, size):
 
 
 def _bytes_per_image(classify, image_shape):
-    """Bytes of the activations of one image."""
+    """The bytes of the activations of one image."""
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     program = jax.jit(apply).lower(classify, image, jnp.float32(1)).compile()
     return max(1, program.memory_analysis().temp_size_in_bytes)

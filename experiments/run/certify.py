@@ -1,4 +1,4 @@
-"""A data set certified: every image searched, selected and estimated, one line each."""
+"""Certifies a data set: every image is searched, selected and estimated, one line each."""
 
 import dataclasses
 from collections.abc import Container
@@ -19,7 +19,7 @@ from .runner import Sweep, Task, run_over_images
 
 
 def certify_dataset(request: Request, sweep: Sweep, inputs: Inputs | None = None) -> Path | None:
-    """Certifies the data set; returns what `run_over_images` does, and raises what it raises."""
+    """Certifies the data set. Returns and raises what `run_over_images` does."""
     batch = sweep.program.batch_size
     if request.estimate.votes_beta is not None and isinstance(batch, int) and batch > SOFT_ONE:
         raise SettingError(f"{{batch_size}} {batch}: soft votes are summed exactly for {SOFT_ONE} at most")
@@ -29,7 +29,7 @@ def certify_dataset(request: Request, sweep: Sweep, inputs: Inputs | None = None
 
 
 def task(request: Request, plans: Container | None) -> Task:
-    """What is done at each image, and recorded. `plans`, by index: what was found out of it before."""
+    """The task at each image, and its record. `plans` has, by index, the earlier findings about an image."""
     recorded = request.recorded()
 
     def start(classify, images, **program):

@@ -1,4 +1,4 @@
-"""The names of the classes that a network knows, beside those of a data set."""
+"""The names of the classes that a network knows, compared with those of a data set."""
 
 import re
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from qcrs_jax.data import sources
 
 
 def known_classes(classifier, checkpoint) -> Sequence[str] | None:
-    """The names of a network's classes in the order of its logits, as its file or the zoo knows them; None if not."""
+    """The names of a network's classes in the order of its logits, if its file or the zoo has them; else None."""
     if names := getattr(classifier.spec, "class_names", None):
         return names
     entry = zoo.entries().get(str(checkpoint).removeprefix(zoo.PREFIX)) if str(checkpoint).startswith("zoo:") else None
@@ -16,9 +16,9 @@ def known_classes(classifier, checkpoint) -> Sequence[str] | None:
 
 
 def order_warning(known: Sequence[str] | None, found: Sequence[str], whose: str) -> str | None:
-    """A sentence where classes of a data set have another place than the same names in `whose` file; else None.
+    """A sentence on classes of a data set that have another place than the same names in `whose` file; else None.
 
-    Names are compared without case, spaces and punctuation. Those that only one of the two has tell nothing.
+    Names are compared without case, spaces and punctuation. Names that only one of the two has are ignored.
     """
     if not known:
         return None

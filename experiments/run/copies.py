@@ -21,13 +21,13 @@ def pairs_of_classes(
 ) -> Iterator[np.ndarray]:
     """Yields the pairs of classes (copies, 2) that two classifiers give to n noisy copies of an image, int32.
 
-    The noise is that of `sample_curve`. Both are -1 where a logit of either is not finite: such a copy is of no class.
-    Neither memory nor time depends on how many pairs there could be.
+    The noise is that of `sample_curve`. Both are -1 if a logit of either is not finite: such a copy has no class.
+    Neither memory nor time depends on the number of possible pairs.
 
     Args:
-        one, other: images (batch, h, w, c) to logits (batch, num_classes).
+        one, other: functions of images (batch, h, w, c) to logits (batch, num_classes).
         image: (h, w, c), in [0, 1].
-        batch_size: copies per forward pass of a device; changes nothing.
+        batch_size: copies per forward pass of a device. It changes nothing.
     """
     both = Partial(_both, as_pytree(one), as_pytree(other))
     step = batch_size * len(devices)

@@ -1,9 +1,9 @@
-"""What a run costs, before it starts: images, samples, an estimate of time and of memory.
+"""The cost of a run, before it starts: images, samples, an estimate of time and of memory.
 
-Time is that of forward passes. The run's own program is compiled, which the run needs in any case, and called for one
-group of black images: without samples, and with so many in one query that their passes take a measurable time. An image
-takes as many passes as its queries need, each query in whole ones. Timing the first group instead would tell what the
-progress bar tells anyway, and of a large network only after minutes.
+The time is that of forward passes. The run's own program is compiled, which the run needs in any case. It is called for
+one group of black images: once without samples, and once with so many in one query that their passes take a measurable
+time. An image takes as many passes as its queries need, each query in whole passes. Timing the first group instead
+would show no more than the progress bar, and for a large network only after minutes.
 """
 
 import dataclasses
@@ -29,10 +29,10 @@ DIFFERENTIATED = 2.5  # a copy that DDRS differentiates takes about as long as s
 
 @dataclasses.dataclass(frozen=True)
 class Draws:
-    """The noisy copies that are drawn of one image.
+    """The noisy copies that are drawn for one image.
 
-    queries: how many at a time, one query after another.
-    differentiated: how many DDRS differentiates, besides.
+    queries: numbers of copies at a time, one query after another.
+    differentiated: number of further copies that DDRS differentiates.
     at_most: whether the image may need fewer.
     """
 
@@ -47,13 +47,13 @@ class Draws:
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """What a run has before it: groups of images in step, each as what is drawn of its images, and how many such."""
+    """The work of a run: groups of images in step, each as the draws of its images, and the number of such groups."""
 
     groups: tuple[tuple[tuple[Draws, ...], int], ...] = ()
 
     @classmethod
     def of(cls, draws: Callable[[int], Draws], todo: Sequence[int], together: int) -> "Work":
-        """The work of the images `todo`, so many `together`; `draws` tells what is drawn of the image at an index."""
+        """The work for the images `todo`, so many `together`. `draws` returns the draws of the image at an index."""
         drawn, found = [draws(index) for index in todo], {}
         for i in range(0, len(drawn), together):
             group = tuple(drawn[i : i + together])
@@ -75,18 +75,18 @@ class Work:
 
     @property
     def ascent(self) -> int:
-        """The copies of an image that are differentiated, at most."""
+        """The largest number of copies of an image that are differentiated."""
         return max((draws.differentiated for group, _ in self.groups for draws in group), default=0)
 
     def passes(self, copies: int) -> int:
-        """Forward passes of `copies` of each image: every query in whole ones, and as many as the longest needs."""
+        """Forward passes of `copies` of each image. Every query takes whole passes, as many as the longest needs."""
         return sum(
             number * sum(-(-max(query) // copies) for query in zip(*(draws.queries for draws in group)))
             for group, number in self.groups
         )
 
     def seconds(self, rate: "Rate") -> float:
-        """Seconds that the work takes at `rate`."""
+        """The seconds that the work takes at `rate`."""
         ascent = 0.0
         if rate.of_another:
             ascents = sum(number * max(draws.differentiated for draws in group) for group, number in self.groups)
@@ -97,13 +97,13 @@ class Work:
 
 @dataclasses.dataclass(frozen=True)
 class Rate:
-    """What was measured of a network.
+    """The measurements of a network.
 
-    fixed: seconds of a group beside its samples: of the search's own arithmetic, of the ascent of DDRS.
+    fixed: seconds of a group without its samples: the search's own arithmetic, the ascent of DDRS.
     turn: seconds of a forward pass on all devices, noise and counting included.
-    copies: of each image in such a pass.
-    of_another: whether it was measured by another run of this network, whose search may be another.
-    clear: whether the passes were long enough to be told from the rest; else `turn` is no more than a bound.
+    copies: copies of each image in such a pass.
+    of_another: whether another run of this network measured it, perhaps with another search.
+    clear: whether the passes were long enough to be separated from the rest; else `turn` is only a bound.
     """
 
     fixed: float
@@ -121,11 +121,11 @@ def measure(call, copies: int, least: float, most: int, agreed: Callable[[bool],
     """The rate of a call of a program over images.
 
     Args:
-        call: a `parallel.Call`, compiled.
+        call: a compiled `devices.Call`.
         copies: noisy copies of each image in a forward pass of all devices.
-        least: seconds of passes to measure, about: no more than four times as many.
-        most: passes at most.
-        agreed: whether to go on -> whether to go on: several hosts have to make the same calls.
+        least: approximate seconds of passes to measure; at most four times as many.
+        most: largest number of passes.
+        agreed: whether to continue -> whether to continue, for several hosts, which must make the same calls.
     """
     seconds_of(call, 0)  # a first call takes longer
     fixed, _ = seconds_of(call, 0)
@@ -139,16 +139,16 @@ def measure(call, copies: int, least: float, most: int, agreed: Callable[[bool],
 
 
 def measure_ascent(call, copies: int, differentiated: int) -> Rate:
-    """The rate of a call with an ascent of DDRS of so many copies, which is all that it is measured by.
+    """The rate of a call with an ascent of DDRS of so many copies, the only thing that is measured.
 
-    An ascent cannot be shortened, and would hide a few passes more.
+    An ascent cannot be shortened, and a few passes more would not be visible.
     """
     fixed, _ = seconds_of(call, 0)
     return Rate(fixed, fixed * copies / (DIFFERENTIATED * differentiated), copies)
 
 
 def seconds_of(call, n: int) -> tuple[float, int]:
-    """Seconds of a call with n samples in one query alone, and how many queries have n, as of `with_samples`."""
+    """Seconds of a call with n samples in one query only, and the number of queries with n, as for `with_samples`."""
     smaller, queries = with_samples(call, n)
     started = time.perf_counter()
     jax.block_until_ready(smaller())
@@ -159,12 +159,12 @@ def seconds_of(call, n: int) -> tuple[float, int]:
 class Cost:
     """The cost of a run, or of several.
 
-    seconds: an estimate; None where it is not known yet.
-    a_second: samples a second in full passes; None where nothing was measured.
-    on_device: bytes on each device; None where they are not known.
+    seconds: an estimate; None if it is not known yet.
+    a_second: samples per second in full passes; None if nothing was measured.
+    on_device: bytes on each device; None if not known.
     on_host: bytes of images on this machine.
-    devices: how many there are, and of which kind.
-    why: why the time is not known.
+    devices: number and kind of the devices.
+    why: reason why the time is not known.
     """
 
     images: int
@@ -216,10 +216,10 @@ class Estimates:
     """Estimates the costs of runs, and keeps them.
 
     least: seconds to measure.
-    shared: whether runs of one network share a measurement, that of the first one's program; its memory is theirs too.
+    shared: whether runs of one network share the measurement of the first one's program, memory included.
     waits: whether an ascent of DDRS, which cannot be shortened, is left to the run's first group.
-    costs: what was estimated, in turn.
-    rates: by network, what was measured.
+    costs: the estimates, in order.
+    rates: the measurements, by network.
     """
 
     least: float = dataclasses.field(default_factory=lambda: MEASURED)
@@ -232,10 +232,10 @@ class Estimates:
         """The cost of `work`.
 
         Args:
-            inputs: the run's classifier, data set and devices.
+            inputs: classifier, data set and devices of the run.
             launch: copies -> a function that launches a group of black images, as the run launches its own.
             together: images in step.
-            copies: of each image in a forward pass of a device.
+            copies: copies of each image in a forward pass of a device.
 
         Raises:
             UserError: several hosts are at work, and the memory of one is full.
@@ -293,14 +293,14 @@ class Estimates:
 
 
 def estimates_of(dry_run: "bool | Estimates") -> Estimates:
-    """What estimates a run: briefly before one, thoroughly in place of one, or as those of several runs."""
+    """The estimates of a run: brief before a run, thorough for a dry run, or those of several runs."""
     if isinstance(dry_run, Estimates):
         return dry_run
     return Estimates(THOROUGH, waits=False) if dry_run else Estimates()
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words, with two digits or so: 40 s, 12 min, 3.4 h, 2.1 days."""
+    """Seconds in words, with about two digits: 40 s, 12 min, 3.4 h, 2.1 days."""
     for unit, length, least in (("days", 86400, 48 * 3600), ("h", 3600, 5400), ("min", 60, 90)):
         if seconds >= least:
             number = seconds / length

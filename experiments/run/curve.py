@@ -1,4 +1,4 @@
-"""R(sigma) of every image of a data set: its class counts at many sigmas, with the same noise at all of them."""
+"""Measures R(sigma) of every image of a data set: class counts at many sigmas, with the same noise at all of them."""
 
 import dataclasses
 
@@ -15,7 +15,7 @@ from .runner import Task
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """What is asked of each image: n samples at each of `sigmas`, which are ascending and have `sigma` among them."""
+    """The request for each image: n samples at each of `sigmas`, which ascend and include `sigma`."""
 
     sigma: float
     sigmas: tuple[float, ...]
@@ -26,7 +26,7 @@ class Curve:
     def over(
         cls, sigma: float, wanted, n: int, bracket: tuple[float, float] | None = None, noise: Noise = GAUSSIAN
     ) -> "Curve":
-        """The curve at COUNT sigmas from LO to HI, which are `wanted`; by default at 24 over the bracket.
+        """The curve at the COUNT sigmas from LO to HI in `wanted`; by default at 24 over the bracket.
 
         Raises:
             SettingError: an impossible number.
@@ -44,17 +44,17 @@ class Curve:
         return cls(sigma, tuple(sigma_grid(lower, upper, int(count), sigma)), n, noise)
 
     def recorded(self) -> dict:
-        """What a sidecar says of it."""
+        """Its record in a sidecar."""
         return {"kind": "curves", "sigma": self.sigma, "sigmas": list(self.sigmas), "n": self.n, **asked(self.noise)}
 
     @classmethod
     def of(cls, recorded: dict) -> "Curve":
-        """The request that a sidecar tells of."""
+        """The request that a sidecar records."""
         return cls(recorded["sigma"], tuple(recorded["sigmas"]), recorded["n"], noise_of(recorded))
 
 
 def task(request: Curve) -> Task:
-    """What is done at each image."""
+    """The task at each image."""
     sigmas = list(request.sigmas)
     written = set()
 

@@ -1,4 +1,4 @@
-"""The data set that settings name, opened; what was chosen on the way is printed."""
+"""Opens the data set that settings name, and prints the choices that were made on the way."""
 
 import dataclasses
 

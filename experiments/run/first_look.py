@@ -1,6 +1,8 @@
-"""A first look at what a classifier makes of a data set: whether it may be the wrong one, before hours are spent.
+"""A first look at the predictions of a classifier on a data set: may it be the wrong one?
 
-The look changes no count and no key: it has noise of its own, and reads images that are read again at their turn.
+It is taken before hours of work.
+The look changes no count and no key. It has noise of its own, and the images that it reads are read again at their
+turn.
 """
 
 import dataclasses
@@ -27,14 +29,14 @@ SHARE = 0.7  # of the stake that is bet
 
 
 def first_look(inputs, indices: range, sigma: float | None) -> Iterator[str]:
-    """Sentences on what looks wrong: accuracy near chance, clean or under noise of `sigma`, or labels permuted.
+    """Sentences on suspicious results: accuracy near chance, clean or under noise of `sigma`, or permuted labels.
 
-    50 images are looked at: those of the run, if these are as many and of many classes. Up to 200 are looked at where a
-    permutation of labels seems to explain the first ones.
+    It looks at 50 images. They are images of the run, if these are as many and of many classes. It looks at up to 200
+    where a permutation of labels seems to explain the first ones.
 
-    False alarms have a probability of at most LEVEL each: of a sentence about accuracy, for a network whose accuracy is
-    at least halfway from chance to 1; of one about a permutation, where images of each class get their own name at
-    least as often as any other.
+    False alarms have a probability of at most LEVEL for each kind of sentence. For accuracy this holds for a network
+    whose accuracy is at least halfway from chance to 1. For a permutation it holds if images of each class get their
+    own name at least as often as any other.
     """
     classes = len(inputs.dataset.class_names)
     chosen = choose(inputs.dataset, indices)
@@ -70,9 +72,9 @@ def first_look(inputs, indices: range, sigma: float | None) -> Iterator[str]:
 
 
 def choose(dataset, indices: range) -> list[int]:
-    """Images to look at, the first 50 first: of `indices` if these are 50 of half the classes at least, else of all.
+    """Images to look at, the first 50 first: from `indices` if these have 50 of at least half the classes, else any.
 
-    They are balanced over some classes: folders are in the order of classes, so that the first 50 are often of one.
+    They are balanced over some classes: folders are in the order of classes, and the first 50 are often of one class.
     """
     labels = np.asarray(dataset.labels)
     usable = np.ones(len(labels), bool)
@@ -93,7 +95,7 @@ def choose(dataset, indices: range) -> list[int]:
 
 
 def _read(inputs, indices):
-    """Images (m, h, w, c) and labels at `indices`, without those that cannot be read: the run comes to them."""
+    """Images (m, h, w, c) and labels at `indices`, without unreadable ones, which the run will report."""
     images, labels = [], []
     for index in indices:
         try:
@@ -106,9 +108,9 @@ def _read(inputs, indices):
 
 
 def predictions(inputs, images, sigma: float = 0.0):
-    """The class of each image (m, h, w, c): by its softmax or, with sigma, by the mean over two noisy copies.
+    """The class of each image (m, h, w, c): by its softmax or, with sigma, by the mean softmax of two noisy copies.
 
-    -1 where a logit is not finite.
+    -1 if a logit is not finite.
     """
     copies, level = COPIES if sigma else 1, np.float32(max(sigma, 1e-3))  # what one that knows the noise is told
     rng = np.random.default_rng(0)
@@ -131,10 +133,10 @@ def _shares():
 
 
 def near_chance(right: int, images: int, classes: int) -> bool:
-    """Whether so many right of so many images are what guessing gives, and hardly what a fair network gives.
+    """Whether a number of right images is typical of guessing, and hardly possible for a fair network.
 
-    Guessing gives as many or more with a probability above 10%; a network whose accuracy is halfway from chance to 1
-    gives as few with one of at most LEVEL.
+    Guessing gives as many or more with a probability above 10%. A network whose accuracy is halfway from chance to 1
+    gives as few with a probability of at most LEVEL.
     """
     chance = 1 / classes
     guessed = special.bdtrc(right - 1, images, chance) > 0.1
@@ -143,15 +145,15 @@ def near_chance(right: int, images: int, classes: int) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Evidence:
-    """What labels and predictions say for a permutation of the labels, image after image.
+    """The evidence in labels and predictions for a permutation of the labels, image after image.
 
-    It is a bet at even odds: a share of the stake is put on the best permutation of all images before, against the
+    It is a bet at even odds. A share of the stake is put on the best permutation of all images before, against the
     labels as they are, where one is right and the other wrong. If images of each class fall into it at least as often
-    as into any other, the stake is a supermartingale, and ever reaches 1 / LEVEL with probability at most LEVEL, by
-    Ville's inequality, however many images are looked at.
+    as into any other, the stake is a supermartingale. By Ville's inequality it ever reaches 1 / LEVEL with probability
+    at most LEVEL, however many images are looked at.
 
     pairs: (label, prediction) of each image.
-    stake: of the bet, 1 at first; `largest` that it ever was.
+    stake: present stake of the bet, 1 at first; `largest` is the largest so far.
     """
 
     pairs: tuple[tuple[int, int], ...] = ()
@@ -194,7 +196,7 @@ class Evidence:
         return self.far_better and self.largest < 1 / LEVEL
 
     def exchanges(self) -> dict[int, int]:
-        """{label: class that most of its images fall into}, where these differ and more than one image says so."""
+        """{label: class that most of its images fall into}, where these differ and more than one image supports it."""
         pairs = list(self.pairs)
         return {
             label: called
@@ -215,7 +217,7 @@ def _best(pairs) -> dict[int, int]:
 
 
 def _assignment(confusion):
-    """Which class each label is best exchanged for: most images explained, and of these the fewest exchanges."""
+    """The class for which each label is best exchanged: most images explained, and of these the fewest exchanges."""
     size = len(confusion)
     _, columns = linear_sum_assignment(confusion + np.eye(size) / (2 * size), maximize=True)
     return columns

@@ -1,4 +1,4 @@
-"""A device whose memory is full, or taken by somebody else: how JAX says it, and one line for the user."""
+"""Errors of a device whose memory is full, or used by others: JAX's words for them, and one line for the user."""
 
 import subprocess
 
@@ -24,12 +24,12 @@ REMEDY = (
 
 
 def memory_is_full(error: Exception) -> bool:
-    """Whether an error of JAX tells that a call did not fit into the device's memory; a smaller one may."""
+    """Whether an error of JAX means that a call did not fit into the device's memory. A smaller call may fit."""
     return any(sign in str(error) for sign in MEMORY_IS_FULL)
 
 
 def no_room(error: Exception) -> str | None:
-    """One line for an error of a device whose memory is full, or taken by others; None for other errors."""
+    """One line for an error of a device whose memory is full, or used by others; None for other errors."""
     text = str(error)
     if not isinstance(error, RuntimeError) or not any(
         sign.lower() in text.lower() for sign in (*MEMORY_IS_FULL, *_NO_ROOM_TO_START)
@@ -40,7 +40,7 @@ def no_room(error: Exception) -> str | None:
 
 
 def in_use() -> str:
-    """How much memory of each NVIDIA card is in use, in brackets; nothing where nobody tells."""
+    """The memory of each NVIDIA card that is in use, in brackets; empty if it is not known."""
     command = ["nvidia-smi", "--query-gpu=memory.used,memory.total", "--format=csv,noheader,nounits"]
     try:
         said = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout

@@ -1,4 +1,4 @@
-"""The classifier and the data set of a run, opened on its devices, and what a sidecar says of both."""
+"""The classifier and the data set of a run, opened on its devices, and the description of both in a sidecar."""
 
 import dataclasses
 import datetime
@@ -37,11 +37,11 @@ from .settings import Images, Network, Noise, Sweep
 class Inputs:
     """An opened classifier and data set, on the devices of the run.
 
-    name: what the classifier is called in messages.
+    name: name of the classifier in messages.
     batch: noisy copies per forward pass of a device.
-    circumstances: what decides the results beside a task's own numbers.
+    circumstances: everything that decides the results beside a task's own numbers.
     provenance: where and with what the run was started; a rerun may differ.
-    seed: of the noise, as a request records it; None until a committed one is known, see `seeded`.
+    seed: seed of the noise, as a request records it; None until a committed one is known, see `seeded`.
     """
 
     classifier: object
@@ -78,11 +78,11 @@ class Inputs:
 
     @property
     def program(self) -> dict:
-        """What `certify` is told of one image at a time."""
+        """The arguments of `certify` for one image at a time."""
         return {"batch_size": self.batch, "devices": self.devices}
 
     def read(self, index: int):
-        """Image and label at `index`. Raises UserError where it cannot be read or has another shape."""
+        """Image and label at `index`. Raises UserError if it cannot be read or has another shape."""
         image, label = self.dataset[index]
         return fit_image(self.classifier.spec, self.dataset, index, image, self.name), label
 
@@ -92,7 +92,7 @@ class Inputs:
         return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(root, np.asarray(indices, np.uint32))
 
     def request(self, of_task: dict, images: Images, whole: int) -> dict:
-        """All that decides the results of a task with this request, at these images of a run of `whole` in all."""
+        """Everything that decides the results of a task with this request, at these of the `whole` images of a run."""
         seed, draws = self.noise.seed, noise_of(of_task).draws(self.noise.prng)
         own = {"seed": seed, "skip": images.skip, "noise": draws}
         asked = {**of_task, **own, **self.circumstances, **images.recorded_shard(whole)}
@@ -103,14 +103,14 @@ class Inputs:
         return dataclasses.replace(self, seed=request["seed"])
 
     def warn_of_sigma(self, sigma: float | None) -> None:
-        """Says so where the classifier was trained at another sigma."""
+        """Prints a warning if the classifier was trained at another sigma."""
         trained = self.classifier.spec.source.get("sigma", sigma)
         if sigma is not None and trained != sigma:
             print(f"warning: it was trained at sigma {trained:g}, and --sigma is {sigma:g}")
 
 
 def root_key(seed: int | dict, implementation: str):
-    """The key of all noise of a seed that a request records: of a committed one, the first bits of its hash.
+    """The key of all noise for a seed that a request records. For a committed seed it is the first bits of its hash.
 
     Threefry's key takes 64 bits, rbg's 128. A chosen seed has 32.
     """
@@ -127,16 +127,12 @@ def digest(image) -> str:
 
 
 def digest_of_all(digests: dict[int, str]) -> str:
-    """One sum over the digests of images by their indices."""
+    """One hash over the digests of images by their indices."""
     return hashlib.sha256(repr(sorted(digests.items())).encode()).hexdigest()
 
 
 def open_inputs(sweep: Sweep) -> Inputs:
-    """The classifier and the data set of a sweep, opened; prints which classifier it is.
-
-    Raises:
-        UserError: one of them cannot be opened, or they do not fit.
-    """
+    """The classifier and the data set of a sweep, opened. Prints which classifier it is."""
     network, data, program = sweep.network, sweep.data, sweep.program
     if program.distributed:
         join_hosts(program.coordinator, program.process)
@@ -177,20 +173,20 @@ def opening_of(network: Network) -> Opening:
 
 
 def print_notes(path: str | Path, classifier) -> None:
-    """Prints what was assumed of the classifier when it was opened or converted."""
+    """Prints the assumptions made about the classifier when it was opened or converted."""
     for note in classifier.spec.source.get("notes", ()):
         print(printable(f"{path}: note: {note}"))
 
 
 def _shape_of(dataset, image_size) -> tuple[int, int, int]:
-    """The shape of the images that a classifier of one's own gets: of the first, or as image_size says."""
+    """The shape of the images for a classifier of your own: that of the first image, or the one in image_size."""
     shape = dataset[0][0].shape
     size = image_size or shape[:2]
     return (size[0], size[-1], shape[2])
 
 
 def open_devices(count: int | None = None, distributed: bool = False) -> list:
-    """What `choose_devices` gives; prints why there are fewer than the CPU's cores.
+    """The devices of `choose_devices`. Prints why there are fewer than the CPU's cores.
 
     Raises:
         UserError: this host has fewer than `count`, or a process of several finds no device of its own.
@@ -217,7 +213,7 @@ def open_devices(count: int | None = None, distributed: bool = False) -> list:
 
 
 def _circumstances(classifier, dataset, network):
-    """What decides the results beside the task's own numbers."""
+    """Everything that decides the results beside the task's own numbers."""
     spec = classifier.spec
     return {
         "platform": f"{jax.default_backend()}, matmul precision {jax.config.jax_default_matmul_precision}",

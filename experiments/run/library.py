@@ -1,4 +1,4 @@
-"""The whole program for a classifier in memory: results files that resume, and their verification."""
+"""The program for a classifier in memory: results files that resume, and their verification."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -47,31 +47,32 @@ def run(
     images: int | None = None,
     name: str = "classify",
 ) -> Run:
-    """Certifies a data set, and keeps the results in a file, as `qcrs-jax certify` does; returns what the file holds.
+    """Certifies a data set into a results file, as `qcrs-jax certify` does. Returns the content of the file.
 
-    A file that has some of the images already is continued; one of another request is refused. Beside it stands a
-    sidecar with all that decides the results, the weights' and the data's hashes among it. `qcrs-jax table`, `plot` and
-    `compare` read the file, and `verify` draws it again. Prints the cost beforehand, and the progress.
+    A file that already has some of the images is continued. A file of another request is refused. Beside it stands a
+    sidecar with everything that decides the results, including the hashes of the weights and of the data. `qcrs-jax
+    table`, `plot` and `compare` read the file, and `verify` draws it again. The cost is printed first, then the
+    progress.
 
-    Without `seed` the noise is committed to the run: its key is the first 64 bits of a hash of all that the sidecar's
-    request asks, and the sidecar records that hash as `request["seed"]["sha256"]`. A run with other images has another
-    one, and cannot be extended. With `seed` counts are those of `certify` with key
-    `fold_in(jax.random.key(seed), index)`, and tables say that the user chose it.
+    Without `seed` the noise is committed to the run: its key is the first 64 bits of a hash of everything that the
+    sidecar's request asks. The sidecar records that hash as `request["seed"]["sha256"]`. A run over other images has
+    another hash, so the run cannot be extended. With `seed` the counts are those of `certify` with key
+    `fold_in(jax.random.key(seed), index)`. Tables then state that the user chose the seed.
 
     Args:
-        classify: a jit-compatible function of images (batch, h, w, c) in [0, 1] to logits (batch, classes), its weights
-            bound by `jax.tree_util.Partial`; or what `load_classifier` returned.
-        dataset: what `load_dataset` returned, or images (m, h, w, c) in [0, 1] and labels (m,).
-        results: the file.
-        sigma, search, estimate, noise, n0, n, alpha: as of `certify`.
-        simultaneous: alpha is that of all certificates of the run together.
-        stop_when_wrong: no certification samples are drawn for an image whose selected class is not its label.
-        seed: of all noise, from 0 to 2**32 - 1; None for a committed one.
-        skip, stop: only images 0, skip, 2 skip, ..., before image `stop`; -1 is the end.
-        shard: (i, m): every mth of these images, from the ith.
-        batch_size, devices, images: noisy copies of a forward pass of a device, how many devices, images in step; they
-            change no count.
-        name: what the classifier is called in messages and in the sidecar.
+        classify: jit-compatible function of images (batch, h, w, c) in [0, 1] to logits (batch, classes), its weights
+            bound by `jax.tree_util.Partial`; or a classifier from `load_classifier`.
+        dataset: a data set from `load_dataset`, or a pair of images (m, h, w, c) in [0, 1] and integer labels (m,).
+        results: path of the results file.
+        sigma, search, estimate, noise, n0, n, alpha: as for `certify`.
+        simultaneous: whether alpha is the failure probability of all certificates of the run together.
+        stop_when_wrong: whether an image whose selected class is not its label draws no certification samples.
+        seed: seed of all noise, from 0 to 2**32 - 1; None commits the seed to the request.
+        skip, stop: only images 0, skip, 2 skip, ..., before image `stop`, are certified; stop = -1 is the end.
+        shard: (i, m): only every mth of these images, from the ith.
+        batch_size, devices, images: noisy copies per forward pass of a device, number of devices, and images in step.
+            They change no count.
+        name: name of the classifier in messages and in the sidecar.
 
     Raises:
         UserError: the request cannot be met, or the file, the classifier and the data set do not fit.
@@ -104,7 +105,7 @@ def run(
 
 
 def opened(classify: Callable | Classifier, dataset: Dataset | Pairs, sweep: Sweep) -> Inputs:
-    """A classifier and a data set in memory as the inputs of a run.
+    """A classifier and a data set in memory, as the inputs of a run.
 
     Raises:
         UserError: they do not fit.
@@ -143,16 +144,17 @@ def verify(
     recount: int | float = 2,
     recount_seed: int | None = None,
 ) -> list[str]:
-    """Checks a results file as `qcrs-jax verify` does; returns what was found, a line each.
+    """Checks a results file as `qcrs-jax verify` does. Returns the findings, one line each.
 
     Args:
-        results: the file.
-        classify, dataset: what the run was made of, where that was in memory; None opens what the sidecar names.
-        recount: how many images are drawn again; `math.inf` for all, 0 for none.
-        recount_seed: chooses them; None takes a fresh one.
+        results: path of the results file.
+        classify, dataset: classifier and data set of the run, if they were in memory; None opens those that the sidecar
+            names.
+        recount: number of images that are drawn again; `math.inf` for all, 0 for none.
+        recount_seed: seed that chooses these images; None takes a fresh one.
 
     Raises:
-        UserError: the file is not what was computed, or something that a check needs is not there.
+        UserError: the file is not what was computed, or an input that a check needs is missing.
     """
     from ..verification.check import Checks, Found
     from ..verification.choice import Choice
@@ -170,9 +172,12 @@ def verify(
 
 
 def read_results(path: str | Path) -> Run:
-    """A results file of ours, or a log of Cohen's, QCRS's or MACER's program; see `Run`.
+    """Reads a results file: one of ours, or a log of Cohen's, QCRS's or MACER's program. Returns a `Run`.
+
+    Args:
+        path: the file; its sidecar, if it has one, lies beside it.
 
     Raises:
-        UserError: names the file and the line.
+        UserError: the file cannot be read; the message names the file and the line.
     """
     return read_run(path)

@@ -1,7 +1,7 @@
-"""certify --budget: every image is searched and looked at first; then each gets the samples that it is worth.
+"""certify --budget: every image is first searched and sampled. Then each gets the samples that are worth most.
 
-What is found out first is kept in RESULTS.pilot, so that a run that is killed goes on there as in RESULTS. Once it is
-finished it stays as it is, and with it what each image gets: images that were left out of it are left out for good.
+The findings are kept in RESULTS.pilot, so a run that is killed resumes there as in RESULTS. Once RESULTS.pilot is
+finished, it and the samples of each image stay as they are. Images that were left out of it are left out for good.
 """
 
 import dataclasses
@@ -25,14 +25,14 @@ from .runner import Sweep, Task, run_over_images
 
 @dataclasses.dataclass(frozen=True)
 class Pilot(Row):
-    """What is known of an image before its certification samples are drawn; one line of RESULTS.pilot.
+    """The knowledge about an image before its certification samples are drawn; one line of RESULTS.pilot.
 
     Attributes:
-        selected: the class selected by its n0 samples.
-        sigma: the noise level of its certificate.
-        mean, deviation: of z = ndtri(p) there, as `budget.Outlook` has them.
-        search_samples, seconds: what the search took.
-        n: the certification samples that it gets; 0 before that is known.
+        selected: class selected by its n0 samples.
+        sigma: noise level of its certificate.
+        mean, deviation: those of z = ndtri(p) at sigma, as in `outlook.Outlook`.
+        search_samples, seconds: samples and time of the search.
+        n: number of certification samples that it gets; 0 before that is known.
     """
 
     idx: int
@@ -51,15 +51,15 @@ def pilot_path(results: Path) -> Path:
 
 
 def left_out(results: Path) -> list[int]:
-    """The images that have no share of the budget: those that could not be read for a finished RESULTS.pilot."""
+    """The images without a share of the budget: those that could not be read for a finished RESULTS.pilot."""
     return read_sidecar(pilot_path(results)).get("left_out", [])
 
 
 def plan(request: Request, sweep: Sweep, inputs: Inputs | None = None) -> Container:
-    """What is known of each image of the run, and the samples that it gets: Pilots by index, in a dry run stand-ins.
+    """The findings about each image of the run, and the samples that it gets: Pilots by index, in a dry run stand-ins.
 
     Raises:
-        UserError: several hosts share the run, or what `run_over_images` raises.
+        UserError: several hosts share the run, or an error of `run_over_images`.
     """
     if sweep.program.distributed:
         raise SettingError(
@@ -97,7 +97,7 @@ class Unplanned:
 def planned(request, path: Path) -> dict[int, Pilot]:
     """The images of a finished pilot, by index, with the samples that each gets.
 
-    They follow from the pilot alone, which is independent of the certification samples.
+    The numbers follow from the pilot alone, which is independent of the certification samples.
     """
     pilots, mean = read_pilots(path), request.budget["mean"]
     paying = [pilot for pilot in pilots if not request.stop_when_wrong or pilot.selected == pilot.label]
@@ -110,7 +110,7 @@ def planned(request, path: Path) -> dict[int, Pilot]:
 
 
 def pilot_task(request) -> Task:
-    """What is found out of each image first."""
+    """The first task at each image."""
 
     def start(classify, images, **program):
         nobody = np.int32(-1) if images.ndim == 3 else np.full(len(images), -1, np.int32)
@@ -141,5 +141,5 @@ def pilot_draws(request) -> Draws:
 
 
 def read_pilots(path) -> list[Pilot]:
-    """The lines of RESULTS.pilot; raises RecordsError for another file."""
+    """The lines of RESULTS.pilot. Raises RecordsError for another file."""
     return read_rows(Path(path), set(Pilot.columns()), Pilot.of, "pilot of a run with --budget")

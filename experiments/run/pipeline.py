@@ -1,4 +1,4 @@
-"""The loop of a run over images: the next are read, and the devices at work on them, while the last are waited for."""
+"""The loop of a run over images. The next images are read and launched while the results of the last are awaited."""
 
 import concurrent.futures
 import contextlib
@@ -19,7 +19,7 @@ _HOST_IS_GONE = ("Gloo", "UNAVAILABLE", "DEADLINE_EXCEEDED", "heartbeat")
 
 @contextlib.contextmanager
 def stopping():
-    """In its body SIGTERM and Ctrl-C raise Stopped, at once if the main thread does no more than wait for others."""
+    """A context in which SIGTERM and Ctrl-C raise Stopped, at once if the main thread only waits for others."""
 
     def stop(number, frame):
         raise Stopped({signal.SIGTERM: "stopped by SIGTERM", signal.SIGINT: "interrupted"}[number], 128 + number)
@@ -36,7 +36,7 @@ def stopping():
 
 
 def read_ahead(read: Callable, indices: Iterable[int], ahead: int = 1) -> Iterator:
-    """Yields (index, a function that returns what `read` gives there); the next `ahead` are read meanwhile."""
+    """Yields (index, a function that returns `read(index)`). The next `ahead` are read meanwhile."""
     reader = concurrent.futures.ThreadPoolExecutor(1)
     try:
         upcoming = []
@@ -49,9 +49,9 @@ def read_ahead(read: Callable, indices: Iterable[int], ahead: int = 1) -> Iterat
 
 
 def groups(reads: Iterable, size: int, left_out: Callable | None) -> Iterator[list]:
-    """Groups of `size` (index, image, label), the last perhaps smaller.
+    """Groups of `size` (index, image, label); the last may be smaller.
 
-    left_out: is told (index, error) of an image that cannot be read; None to stop there, behind those before it.
+    left_out: called with (index, error) for an unreadable image. None stops there, after the images before it.
 
     Raises:
         UserError: names the image that cannot be read.
@@ -76,12 +76,13 @@ def groups(reads: Iterable, size: int, left_out: Callable | None) -> Iterator[li
 
 
 def in_turn(calls: Iterable, launch: Callable) -> Iterator[tuple]:
-    """Yields (call, its result), in order; each is launched before the one before it is waited for.
+    """Yields (call, its result), in order. Each call is launched before the result of the one before it is awaited.
 
-    launch: call -> a function that waits for its result. Both run in a thread of their own, so that signals are heard.
+    launch: call -> a function that waits for its result. Both run in a thread of their own, so that signals are
+    handled.
 
     Raises:
-        Exception: what went wrong with a call, once all before it are yielded.
+        Exception: the error of a call, once all calls before it are yielded.
     """
     worker = concurrent.futures.ThreadPoolExecutor(1)
     try:
@@ -105,16 +106,16 @@ def in_turn(calls: Iterable, launch: Callable) -> Iterator[tuple]:
 
 
 def check_hosts(error: Exception) -> None:
-    """Raises Stopped where an error of JAX tells that another host of the run is gone."""
+    """Raises Stopped if an error of JAX means that another host of the run is gone."""
     if jax.process_count() > 1 and any(sign in str(error) for sign in _HOST_IS_GONE):
         raise Stopped(f"the hosts lost each other; start all of them again: {error}", 75) from error
 
 
 class Launcher:
-    """Launches calls for `in_turn`, with half the noisy copies in a forward pass once memory does not hold them.
+    """Launches calls for `in_turn`. It halves the noisy copies in a forward pass once memory does not hold them.
 
     start: (call, copies of each image in a forward pass of a device) -> a function that waits for the result.
-    say: is told when the copies are halved.
+    say: called with a sentence when the copies are halved.
     """
 
     def __init__(self, start: Callable, copies: int, say: Callable):
@@ -138,7 +139,7 @@ class Launcher:
         return conclude
 
     def _halve(self, copies, error):
-        """Halves the copies, if the error is that memory is full; a call launched before may have done so."""
+        """Halves the copies, if the error means that memory is full. An earlier call may already have done so."""
         if not isinstance(error, jax.errors.JaxRuntimeError):
             raise error
         check_hosts(error)

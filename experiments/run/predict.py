@@ -1,4 +1,4 @@
-"""A data set predicted: the smoothed classifier's class of every image, or an abstention (PREDICT of Cohen et al.)."""
+"""Predicts a data set: the smoothed classifier's class of every image, or an abstention (PREDICT of Cohen et al.)."""
 
 import dataclasses
 
@@ -14,7 +14,7 @@ from .runner import Task
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """What is asked of each image of a run of PREDICT: n samples at sigma, and alpha of its answer."""
+    """The request for each image of a run of PREDICT: n samples at sigma, and alpha of its answer."""
 
     sigma: float
     n: int
@@ -22,23 +22,23 @@ class Prediction:
     noise: Noise = GAUSSIAN
 
     def check(self) -> None:
-        """Raises SettingError for a request that cannot be met; says what would be possible."""
+        """Raises SettingError for a request that cannot be met; the message states what would be possible."""
         check_prediction(self.sigma, self.n, self.alpha)
         check_largest(self.noise, self.sigma)
 
     def recorded(self) -> dict:
-        """What a sidecar says of it."""
+        """Its record in a sidecar."""
         numbers = {name: getattr(self, name) for name in ("sigma", "n", "alpha")}
         return {"kind": "predictions", **numbers, **asked(self.noise)}
 
     @classmethod
     def of(cls, recorded: dict) -> "Prediction":
-        """The request that a sidecar tells of."""
+        """The request that a sidecar records."""
         return cls(*(recorded[name] for name in ("sigma", "n", "alpha")), noise_of(recorded))
 
 
 def task(request: Prediction) -> Task:
-    """What is done at each image."""
+    """The task at each image."""
 
     def start(classify, images, **program):
         counts = draw_counts(classify, images, request.sigma, n=request.n, noise=request.noise, **program)

@@ -1,14 +1,14 @@
-"""Classifiers of one's own: `python:FILE.py:FUNCTION` in place of a checkpoint.
+"""Classifiers of your own: `python:FILE.py:FUNCTION` in the place of a checkpoint.
 
-The function takes no arguments, and returns the classifier: a jit-compatible function of images (batch, h, w, c) in
-[0, 1] to logits (batch, classes), normalisation inside, its weights bound by `jax.tree_util.Partial`:
+The function takes no arguments, and returns the classifier. That is a jit-compatible function of images (batch, h, w,
+c) in [0, 1] to logits (batch, classes), with the normalisation inside and its weights bound by `jax.tree_util.Partial`:
 
     def load():
         weights = read_my_weights("weights.npz")
         return Partial(apply, weights)
 
-The prefix is what allows the file to be run. No other name of a checkpoint runs anything. A run records the sums of
-the file and of all arrays of the classifier; of other files that it imports there is no sum.
+Only the prefix allows the file to be run. No other name of a checkpoint runs anything. A run records the hashes of the
+file and of all arrays of the classifier. It records no hash of other files that this file imports.
 """
 
 import hashlib
@@ -28,19 +28,19 @@ PYTHON = "python:"  # before the name of a function in a file, in place of a che
 
 
 def is_python(checkpoint) -> bool:
-    """Whether the name of a checkpoint stands for a function in a file of Python."""
+    """Whether the name of a checkpoint stands for a function in a Python file."""
     return str(checkpoint).startswith(PYTHON)
 
 
 class PythonSpec(Spec):
-    """What a run records of such a classifier. Its `arch` is the file and the function."""
+    """The record of such a classifier in a run. Its `arch` is the file and the function."""
 
     def __post_init__(self):
         pass  # there is no architecture of ours to look for
 
 
 class PythonClassifier:
-    """A classifier that a Python function returned. It has what a run asks of `models.Classifier`."""
+    """A classifier that a Python function returned, with the attributes of `models.Classifier` that a run needs."""
 
     def __init__(self, spec: PythonSpec, classify):
         self.spec, self.classify = spec, classify
@@ -100,9 +100,9 @@ def given_classifier(
     """The classifier of a function of images to logits.
 
     Args:
-        image_shape: of the images that it gets.
-        name, source: what a run records of it.
-        called: what it is called in a message.
+        image_shape: shape of its images.
+        name, source: its record in a run.
+        called: its name in a message.
 
     Raises:
         UserError: it is no function of such images.
@@ -121,7 +121,7 @@ def given_classifier(
 
 
 def _module(path, checkpoint):
-    """The module that a file is; other files beside it can be imported from it."""
+    """The file as a module. It can import other files beside it."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     sys.modules.setdefault(path.stem, module)
@@ -136,7 +136,7 @@ def _module(path, checkpoint):
 
 
 def _constants(classify, image_shape):
-    """The arrays that are not leaves of `classify`, which its program has as constants."""
+    """The arrays that are not leaves of `classify`, which are constants of its program."""
     program = jax.make_jaxpr(apply)(
         classify, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32), jax.ShapeDtypeStruct((), jnp.float32)
     )

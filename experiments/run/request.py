@@ -1,4 +1,4 @@
-"""What is asked of a certification: its numbers, its search and its estimate, as its sidecar has them."""
+"""The request of a certification: its numbers, its search and its estimate, as its sidecar records them."""
 
 import dataclasses
 
@@ -13,16 +13,16 @@ from qcrs_jax.search import Search, search_of
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What is asked of each image of a run.
+    """The request for each image of a run.
 
-    sigma: the noise level that the classifier was trained at.
-    n0, n: samples that select the class, and that certify it, at most.
-    alpha: failure probability of each certificate; with `at_once`, of all of the run together.
-    search: what chooses sigma.
-    estimate: how many of the n samples an image gets, and what follows from them.
-    noise: what is added to images.
-    stop_when_wrong: whether images of another class than the selected one get no certification samples.
-    budget: the "mean" number of certification samples of an image, over the images up to "stop".
+    sigma: noise level that the classifier was trained at.
+    n0, n: number of samples that select the class; largest number of samples that certify it.
+    alpha: failure probability of each certificate; with `at_once`, of all certificates of the run together.
+    search: object that chooses sigma.
+    estimate: object that decides how many of the n samples an image gets, and what they certify.
+    noise: noise that is added to images.
+    stop_when_wrong: whether images whose selected class is not their label get no certification samples.
+    budget: the "mean" number of certification samples per image, over the images up to "stop".
     at_once: whether alpha is still to be shared among the images of the run.
     simultaneous: the "alpha" of all "images" together, of which each has its part.
     """
@@ -40,7 +40,7 @@ class Request:
     simultaneous: dict | None = None
 
     def check(self) -> None:
-        """Raises SettingError for a request that cannot be met; says what would be possible."""
+        """Raises SettingError for a request that cannot be met; the message states what would be possible."""
         try:
             check_request(self.sigma, self.n0, self.n, self.alpha, self.estimate, self.stop_when_wrong)
             if self.search.keeps_sigma:
@@ -68,7 +68,7 @@ class Request:
         """The request of each of a run's images.
 
         Raises:
-            UserError: with alpha shared among so many nothing could be certified.
+            UserError: with alpha shared among so many images nothing could be certified.
         """
         if not self.at_once:
             return self
@@ -85,7 +85,7 @@ class Request:
         return each
 
     def recorded(self) -> dict:
-        """What a sidecar says of it, without what was not asked."""
+        """Its record in a sidecar, without the parts that were not asked for."""
         numbers = {name: getattr(self, name) for name in ("sigma", "n0", "n", "alpha")}
         more = {name: getattr(self, name) for name in ("stop_when_wrong", "budget", "simultaneous")}
         found = {"kind": "certificates", "search": self.search.recorded(), "estimate": self.estimate.recorded()}
@@ -94,10 +94,10 @@ class Request:
 
     @classmethod
     def of(cls, recorded: dict) -> "Request":
-        """The request that a sidecar tells of.
+        """The request that a sidecar records.
 
         Raises:
-            UserError: none of this version is so.
+            UserError: no request of this version has this form.
         """
         names = ("sigma", "n0", "n", "alpha", "stop_when_wrong", "budget", "simultaneous")
         try:

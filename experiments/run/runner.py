@@ -1,4 +1,4 @@
-"""One task at every image of a data set, and results that a rerun continues."""
+"""One task at every image of a data set, with results that a rerun continues."""
 
 import contextlib
 import dataclasses
@@ -31,10 +31,10 @@ from .settings import Sweep
 
 
 def default_images(devices, image_shape) -> int:
-    """Images that share a forward pass when none is asked for.
+    """The default number of images that share a forward pass.
 
-    On a CPU one. Elsewhere so many that each has 128 copies of a pass on each device (`default_pass`): a query of 100
-    samples fills it. Never more than 32.
+    On a CPU it is one. Elsewhere each image has 128 copies of a pass on each device (`default_pass`), which a query of
+    100 samples fills. It is at most 32.
     """
     platform = devices[0].platform
     return 1 if platform == "cpu" else min(default_pass(image_shape, platform)[1] // 128 * len(devices), 32)
@@ -42,21 +42,21 @@ def default_images(devices, image_shape) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What is done at every image.
+    """The task at every image.
 
-    request: the numbers that decide the results, for the sidecar.
-    start: (classify, images, key=, batch_size=, devices=) -> a function that waits for what is found out about the
-        images, as arrays: of one image (h, w, c), or with an axis in front for several.
-    score: the name of the figure that the progress bar shows, and what each record adds to its mean.
-    records: (index, label, seconds, what was found out) -> the lines that an image gives.
-    draws: index -> the noisy copies that are drawn of the image, at most.
-    file: how `Writer` writes and reads these lines, where they are not those of results.
+    request: numbers that decide the results, for the sidecar. start: (classify, images, key=, batch_size=, devices=) ->
+    a function that waits for the findings about the images, as
+        arrays: for one image (h, w, c), or with an axis in front for several.
+    score: name of the figure that the progress bar shows, and the value that each record adds to its mean.
+    records: (index, label, seconds, findings) -> the lines of an image.
+    draws: index -> largest number of noisy copies drawn for the image.
+    file: how `Writer` writes and reads these lines, if they are not those of results.
     done: records -> indices of the images that need nothing more.
-    own: (indices, labels) -> further arguments of `start`, arrays of one value for each image.
+    own: (indices, labels) -> further arguments of `start`, arrays with one value for each image.
     knows: index -> whether `own` has what the image needs.
-    even: whether all images take equally many samples. Others are answered one at a time, unless asked: together they
-        take as long as the one that takes most.
-    leave: images that were left out before, and stay so.
+    even: whether every image needs the same number of samples. Otherwise images run one at a time by default, because a
+        group waits for its slowest image.
+    leave: images that were left out before, and stay left out.
     """
 
     request: dict
@@ -73,17 +73,17 @@ class Task:
 
 
 def run_over_images(task: Task | Callable[[int], Task], sweep: Sweep, inputs: Inputs | None = None) -> Path | None:
-    """Answers all images, some at a time, the lines of each flushed; returns the results file.
+    """Runs a task over all images, some at a time, and flushes the lines of each. Returns the results file.
 
-    Prints beforehand what that costs. With `sweep.dry_run` that is all: nothing is written, and None is returned.
-    `inputs` are opened as the sweep says where they are not given.
+    The cost is printed first. With `sweep.dry_run` that is all: nothing is written, and None is returned. If `inputs`
+    are not given, they are opened as the sweep describes.
 
-    Of several hosts all compute; the first one writes, and the others get None. A task that depends on the number of
+    With several hosts all compute; the first one writes, and the others get None. A task that depends on the number of
     images is given as a function of it.
 
     Raises:
-        UserError: the checkpoint, the data set or the results file do not fit; lines already written stay.
-        Stopped: by a signal; lines already written stay.
+        UserError: the checkpoint, the data set or the results file do not fit. Lines already written stay.
+        Stopped: a signal stopped the run. Lines already written stay.
     """
     check_installed()
     if inputs is None:
@@ -195,7 +195,7 @@ def run_over_images(task: Task | Callable[[int], Task], sweep: Sweep, inputs: In
 
 
 def _other_seeds(path, request) -> dict:
-    """What the sidecar says of results beside `path` that ask the same with other seeds; says so on stderr."""
+    """The record of results beside `path` with the same request and other seeds. Reports them on stderr."""
     if not (others := others_asking_the_same(path, request)):
         return {}
     names = ", ".join(f"{other['file']} ({text(other['seed'])})" for other in others)
@@ -208,7 +208,7 @@ def _other_seeds(path, request) -> dict:
 
 
 def starter(task, inputs, todo, together):
-    """How a group of images is launched: (group, copies) -> a function that waits for the answers of its images."""
+    """The launcher of a group of images: (group, copies) -> a function that waits for the answers of its images."""
     keys = inputs.keys(todo)
     data, impl = np.asarray(jax.random.key_data(keys)), jax.random.key_impl(keys)
     place_of = {index: place for place, index in enumerate(todo)}
@@ -244,13 +244,13 @@ def starter(task, inputs, todo, together):
 
 
 def blank(start, inputs, todo, copies):
-    """A function that launches a group as `start` does, of a black image in place of the first of `todo`."""
+    """A launcher of a group as `start` launches it, with a black image in the place of the first of `todo`."""
     image, label = np.zeros(inputs.classifier.spec.image_shape, np.float32), int(inputs.dataset.labels[todo[0]])
     return lambda: start([(todo[0], image, label)], copies)
 
 
 def _digests(inputs, records, whole=None, path=None) -> dict[int, str]:
-    """The digests of the images of `records` by index; raises UserError where `whole` is not what they sum up to."""
+    """The digests of the images of `records` by index. Raises UserError if `whole` is not their sum."""
     digests = {index: digest(inputs.read(index)[0]) for index in {record.idx for record in records}}
     if whole not in (None, digest_of_all(digests)):
         raise UserError(
@@ -261,7 +261,7 @@ def _digests(inputs, records, whole=None, path=None) -> dict[int, str]:
 
 
 def _check_records(records, indices, labels, path):
-    """Raises UserError for records that are not of the images at `indices`, which have these labels."""
+    """Raises UserError for records that do not belong to the images at `indices`, which have these labels."""
     for record in records:
         if record.idx not in indices or record.label != labels[record.idx]:
             raise UserError(

@@ -1,4 +1,4 @@
-"""What a run is asked: typed settings. Commands make their flags of these fields; sidecars record them.
+"""The request of a run: typed settings. Commands make their flags from these fields; sidecars record them.
 
 `Network`, `Data`, `Images` and `Noise` decide results. `Program` decides where and how fast they are computed.
 """
@@ -14,23 +14,23 @@ from qcrs_jax.data.sources import SOURCES
 from qcrs_jax.errors import SettingError
 from qcrs_jax.results.sidecar import LARGEST_BATCH
 
-IN_MEMORY = "memory:"  # before the name of a classifier that a program gave, in place of a checkpoint
+IN_MEMORY = "memory:"  # prefix of the name of a classifier in memory, in the place of a checkpoint
 
 
 def setting(default: Any = dataclasses.MISSING, help: str = "", **flag) -> Any:
-    """A field of settings, with what a command says of its flag.
+    """A field of settings, with the description of its flag.
 
     Args:
-        default: its default; a field without one has to be given.
-        help: what the flag's help says. A field without help has no flag.
-        flag: more of the flag: choices, metavar, nargs, type, action, `aliases`, its other names, and `positional`, of
-            one that is an argument without a name.
+        default: its default; a field without one is required.
+        help: help of the flag. A field without help has no flag.
+        flag: further properties of the flag: choices, metavar, nargs, type, action, `aliases` (its other names), and
+            `positional` (an argument without a name).
     """
     return dataclasses.field(default=default, metadata={"help": help, **flag})
 
 
 def share(text: str) -> float:
-    """The number that 1% or 0.01 stands for."""
+    """The number written as 1% or 0.01."""
     return float(text[:-1]) / 100 if text.endswith("%") else float(text)
 
 
@@ -47,10 +47,10 @@ def part(text: str) -> tuple[int, int]:
 
 
 def pixels(text: str) -> int:
-    """The number of pixels that `text` stands for.
+    """The number of pixels written in `text`.
 
     Raises:
-        SettingError: it is none.
+        SettingError: it is no number of pixels.
     """
     if not text.isdecimal() or not int(text):
         raise SettingError(f"{text!r} is no number of pixels; give other arguments before {{image_size}}")
@@ -58,7 +58,7 @@ def pixels(text: str) -> int:
 
 
 def number_or(word: str, meaning: Any):
-    """A function of texts: the whole number of one, or `meaning` of `word`."""
+    """A parser of texts: returns the whole number, or `meaning` for `word`."""
 
     def parse(text: str):
         return meaning if text == word else int(text)
@@ -68,47 +68,45 @@ def number_or(word: str, meaning: Any):
 
 
 NORMALIZATION = (
-    "how images are normalised after the noise: cifar10, cifar100, imagenet, none, or MEAN,.../STD,... per channel; by "
-    "default what the file's layout implies (Cohen: cifar10 or cifar100, or imagenet with its stem; MACER: none; DDRS "
-    "and ANCER: cifar10 for their networks of CIFAR-10; torchvision, timm and Idelbayev: imagenet) or the weights "
-    "bring along; where two are possible it is asked for"
+    "how images are normalised after the noise: cifar10, cifar100, imagenet, none, or MEAN,.../STD,... per channel "
+    "(default: the one stored with the weights, or implied by the file's layout. Cohen: cifar10 or cifar100, or "
+    "imagenet with its stem; MACER: none; DDRS and ANCER: cifar10 for their networks of CIFAR-10; torchvision, timm "
+    "and Idelbayev: imagenet). If two are possible, this flag is required"
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """A classifier: its file, what is said of a PyTorch file that does not tell it, and the numbers it computes in."""
+    """A classifier: its file, the answers to what a PyTorch file leaves open, and the number format of its passes."""
 
     checkpoint: Path = setting(
-        help="converted directory, PyTorch file, zoo:NAME, or python:FILE.py:FUNCTION, which runs that file: its "
-        "function takes no arguments and returns the classifier",
+        help="converted directory, PyTorch file, zoo:NAME, or python:FILE.py:FUNCTION. The last one runs that file; "
+        "its function takes no arguments and returns the classifier",
         positional=True,
     )
     normalization: str | None = setting(None, NORMALIZATION)
-    field: str | None = setting(
-        None, "the field of the file that holds the weights (default: the only one that can be meant)"
-    )
-    prefix: str | None = setting(None, "what the names of the network begin with; tensors without it are left out")
+    field: str | None = setting(None, "field of the file that holds the weights (default: the only possible one)")
+    prefix: str | None = setting(None, "beginning of the network's names; tensors without it are left out")
     leave_out: tuple[str, ...] = setting(
         (),
-        "leave out tensors whose names begin so, as they are not of the network; may be given again",
+        "leave out tensors whose names begin with PREFIX: they do not belong to the network. May be repeated",
         metavar="PREFIX",
         action="append",
     )
     image_size: tuple[int, ...] | None = setting(
         None,
-        "size of the images, H or H W, for a network that takes any (default: 32, or 224 with ImageNet's stem)",
+        "size of the images, H or H W, for a network that takes any size (default: 32, or 224 with ImageNet's stem)",
         metavar="PIXELS",
         nargs="+",
         type=pixels,
     )
     max_pool: bool | None = setting(
-        None, "whether a max pool follows the stem (default: a 7x7 stem alone has one)", action="boolean"
+        None, "whether a max pool follows the stem (default: only behind a 7x7 stem)", action="boolean"
     )
     macer: bool = setting(False, "the checkpoint is MACER's: images are not normalised")
     dtype: str = setting(
         "float32",
-        "in which the network computes; noise, sums and counts stay as they are",
+        "number format in which the network computes; noise, sums and counts keep theirs",
         choices=("float32", "bfloat16"),
     )
 
@@ -123,39 +121,40 @@ class Network:
 class Data:
     """A data set, and how its files are read.
 
-    tfds: what TensorFlow Datasets may do, as `load_dataset` has it.
+    tfds: what TensorFlow Datasets may do, as for `load_dataset`.
     """
 
     dataset: str | None = setting(
         None,
         "a known data set from its original files or TFDS, a folder of CLASS/IMAGE, or an .npz with x, y and perhaps "
-        "class_names (default: what DATA_DIR holds; else cifar10)",
+        "class_names (default: the one in DATA_DIR, else cifar10)",
         choices=SOURCES,
     )
-    data_dir: Path | None = setting(None, "where the data set is (default: ./data, ./dataset_cache, ., then TFDS)")
-    split: str = setting("test", "val where there is one", choices=("train", "test", "val"))
+    data_dir: Path | None = setting(None, "place of the data set (default: ./data, ./dataset_cache, ., then TFDS)")
+    split: str = setting("test", "part of the data set; val only if it has one", choices=("train", "test", "val"))
     class_order: str | Sequence[str] | None = setting(
         None,
-        "which class has label 0, 1, ...: by the numbers in the names of the class folders, by their text, or as in "
-        "FILE, with the name of a class on each line; needed where the names do not tell it (default: by text)",
+        "order of the classes, which have the labels 0, 1, ...: by the numbers in the names of the class folders, by "
+        "their text, or as in FILE, with the name of a class on each line. Required if the names do not determine it "
+        "(default: by text)",
         metavar="number|text|FILE",
         type=str,
     )
     resize: int | None = setting(
         None,
-        "resize the short side of each image to S and cut what the network takes from its centre, as is done with "
-        "ImageNet (S = 256 for 224); by default images have the right size already",
+        "resize the short side of each image to S and crop its centre to the network's size, as for ImageNet (S = 256 "
+        "for 224) (default: images must have the right size)",
         metavar="S",
     )
     memory_limit: float | None = setting(
         None,
-        "what the arrays of the data set, or one image, may take in memory; larger files are refused before they are "
-        "read (default: 4, or half of the memory that this process may use if that is less)",
+        "largest memory of the arrays of the data set, or of one image; larger files are refused before they are read "
+        "(default: 4, or half of the memory that this process may use if that is less)",
         metavar="GIB",
     )
     on_error: str = setting(
         "stop",
-        "what to do about an image or a label that does not fit: stop, or say so and go on without the image",
+        "what happens at an image or a label that does not fit: stop, or report it and continue without the image",
         choices=("stop", "skip"),
     )
     tfds: str = "prepare"
@@ -169,8 +168,8 @@ class Images:
     stop: int = setting(-1, "stop before image M (default: -1, the end)", metavar="M", aliases=("--max",))
     shard: tuple[int, int] | None = setting(
         None,
-        "only every Nth of the images, from the Ith: N machines certify a data set, 1/N to N/N, without knowing of "
-        "each other; tables and plots read their files as one run",
+        "only every Nth of the images, from the Ith. N independent machines, 1/N to N/N, together certify a data set; "
+        "tables and plots read their files as one run",
         metavar="I/N",
         type=part,
     )
@@ -180,10 +179,10 @@ class Images:
             raise SettingError(f"{{skip}} must be at least 1, not {self.skip}")
 
     def of(self, count: int) -> tuple[range, range]:
-        """The images of this shard, and of the whole run, of a data set of so many.
+        """The images of this shard, and of the whole run, for a data set of `count` images.
 
         Raises:
-            SettingError: there are none.
+            SettingError: no images are left.
         """
         whole = range(0, count if self.stop < 0 else min(self.stop, count), self.skip)
         if not whole:
@@ -194,29 +193,29 @@ class Images:
         return whole[part - 1 :: of], whole
 
     def recorded_shard(self, images: int) -> dict:
-        """What a request says of the shard, of a run over so many images; {} of a whole run."""
+        """The record of the shard in a request, for a run over so many images; {} for a whole run."""
         return {"shard": {"part": self.shard[0], "of": self.shard[1], "images": images}} if self.shard else {}
 
     def extended(self, count: int, indices: range) -> range:
-        """The images that the file of a run over `indices` may have: a run that is no shard may be extended."""
+        """The images that the file of a run over `indices` may have. A run that is no shard may be extended."""
         return indices if self.shard else range(0, count, self.skip)
 
 
 @dataclasses.dataclass(frozen=True)
 class Noise:
-    """What all noise is drawn from.
+    """The source of all noise.
 
-    seed: a number that the user chose. None commits the noise to the run: its seed is the hash of all that it asks.
+    seed: a number that the user chose. None commits the noise to the run: its seed is the hash of the whole request.
     """
 
     seed: int | None = setting(
         None,
-        "a seed of all noise that you choose, for tests; tables and verify say so (default: the hash of the request, "
-        "the weights, the data and the images)",
+        "seed of all noise, chosen by you, for tests; tables and verify report that you chose it (default: the hash of "
+        "the request, the weights, the data and the images)",
     )
     prng: str = setting(
         "threefry",
-        "generator of the noise: threefry, or rbg, XLA's own, whose numbers depend on the platform and on jaxlib's "
+        "generator of the noise: threefry, or XLA's own rbg, whose numbers depend on the platform and on jaxlib's "
         "version",
         choices=("threefry", "rbg"),
     )
@@ -232,35 +231,36 @@ class Program:
 
     batch_size: int | str | None = setting(
         None,
-        "noisy copies per forward pass of a device, or auto: the fastest of a few, measured in some seconds at the "
-        "start; changes no count (default: 16 on a CPU; on a GPU 2048, of large images 512; on a TPU 512 and 128)",
+        "noisy copies per forward pass of a device, or auto: the fastest of a few, measured for some seconds at the "
+        "start. It changes no count (default: 16 on a CPU; on a GPU 2048, or 512 for large images; on a TPU 512 or "
+        "128)",
         metavar="B",
         aliases=("--batch",),
         type=number_or("auto", "auto"),
     )
     devices: int | None = setting(
         None,
-        "how many devices of this machine, or of each host, share the work (default: all; a CPU gives one a core, in "
-        "a container no more than its quota of CPUs)",
+        "number of devices of this machine, or of each host, that share the work (default: all; each core of a CPU is "
+        "one device, in a container up to its quota of CPUs)",
         metavar="all|K",
         type=number_or("all", None),
     )
     images: int | None = setting(
         None,
-        "images that share each forward pass, so that the few samples of a selection or a search fill it as well "
-        "(default: 1 on a CPU; elsewhere by the number of devices and the size of the images)",
+        "images that share each forward pass: the few samples of a selection or a search then fill it too (default: 1 "
+        "on a CPU; elsewhere by the number of devices and the size of the images)",
         metavar="K",
     )
     distributed: bool = setting(
         False,
-        "share the noisy copies with all processes that were started alike: under Slurm, MPI, Kubernetes and on TPU "
-        "pods JAX finds them; the first one writes RESULTS",
+        "share the noisy copies with all processes that were started with the same command. JAX finds them under "
+        "Slurm, MPI, Kubernetes and on TPU pods. The first one writes RESULTS",
     )
     coordinator: str | None = setting(
-        None, "where JAX does not find them: the address of the first process", metavar="HOST:PORT"
+        None, "address of the first process, if JAX cannot find the others", metavar="HOST:PORT"
     )
     process: tuple[int, int] | None = setting(
-        None, "and which of how many this one is; the first is 1/N", metavar="I/N", type=part
+        None, "this is process I of N, counted from 1; goes with --coordinator", metavar="I/N", type=part
     )
 
     def __post_init__(self):
@@ -280,10 +280,10 @@ class Program:
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """One task at many images: the classifier, the data set, which of its images, their noise, and the program.
+    """One task over many images: the classifier, the data set, its images, their noise, and the program.
 
-    results: the results file, where there is one.
-    dry_run: whether only the cost is estimated, or what estimates it (`cost.Estimates`).
+    results: the results file, if there is one.
+    dry_run: whether only the cost is estimated, or the object that estimates it (`cost.Estimates`).
     """
 
     network: Network
@@ -295,32 +295,32 @@ class Sweep:
     dry_run: Any = False
 
     def recorded(self) -> dict:
-        """What a sidecar says of it: the settings that decide results, without defaults that are None."""
+        """Its record in a sidecar: the settings that decide results, without defaults that are None."""
         kinds = {"network": self.network, "data": self.data, "images": self.images, "noise": self.noise}
         return {name: _plain(settings) for name, settings in kinds.items()}
 
     @classmethod
     def of(cls, recorded: dict) -> "Sweep":
-        """The sweep that `recorded` tells of, on this machine.
+        """The sweep that `recorded` describes, on this machine.
 
         Raises:
-            SettingError: a setting of it has another type.
+            SettingError: one of its settings has another type.
         """
         kinds = {"network": Network, "data": Data, "images": Images, "noise": Noise}
         return cls(**{name: typed(kind, recorded.get(name, {})) for name, kind in kinds.items()})
 
 
 def _plain(settings) -> dict:
-    """Settings as JSON has them."""
+    """Settings in the types of JSON."""
     found = {name: value for name, value in vars(settings).items() if value is not None and name != "tfds"}
     return {name: str(value) if isinstance(value, Path) else value for name, value in found.items()}
 
 
 def typed(kind: type, recorded: dict) -> Any:
-    """Settings of `kind` from what JSON has of them; names that it does not have are of later versions.
+    """Settings of `kind` from their JSON record. Names that `kind` does not know are of later versions.
 
     Raises:
-        SettingError: a value that is of another type, or no choice.
+        SettingError: a value has another type, or is none of the choices.
     """
     hints, values = typing.get_type_hints(kind), {}
     for field in dataclasses.fields(kind):

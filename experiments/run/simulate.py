@@ -1,4 +1,4 @@
-"""Searches on measured curves, without the network: what each would find for its samples."""
+"""Searches on measured curves, without the network: the results of each for its samples."""
 
 import dataclasses
 import math
@@ -21,10 +21,10 @@ MOST_EVALUATIONS = 1000  # of a search on a curve
 
 @dataclasses.dataclass(frozen=True)
 class Simulation:
-    """What is compared: searches in a bracket, for certificates of n samples at alpha.
+    """The comparison: searches in a bracket, for certificates of n samples at alpha.
 
     sigma_lower, sigma_upper, epsilon: None for 0.25, 3.5 and 0.1 times the original sigma.
-    repeats: searches on each curve, with counts by `seed`.
+    repeats: number of searches on each curve, with counts by `seed`.
     """
 
     sigma_lower: float | None = None

@@ -4,8 +4,9 @@
 class Stopped(BaseException):
     """The run was ended from outside.
 
-    status: the exit status of the command: 143 for SIGTERM, with which machines are taken away, 130 for Ctrl-C, 75
-        where another host of the run is gone.
+    status: exit status of the command. 143: SIGTERM, which announces that a machine is taken away. 130: Ctrl-C. 75:
+    another
+        host of the run is gone.
     """
 
     def __init__(self, why: str, status: int):

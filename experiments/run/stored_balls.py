@@ -1,4 +1,4 @@
-"""Memory-based post-processing of a results file: radii trimmed so that no balls of two classes overlap."""
+"""Memory-based post-processing of a results file: radii are trimmed so that no balls of two classes overlap."""
 
 import dataclasses
 import functools
@@ -26,7 +26,7 @@ def postprocess(
     out: Path,
     data: Data,
 ) -> str:
-    """Writes the corrected results file `out`; returns a line on what changed.
+    """Writes the corrected results file `out`. Returns a line on the changes.
 
     Raises:
         UserError: a file cannot be read, the data set is not that of the results, or `out` exists.
@@ -75,10 +75,10 @@ def postprocess(
 
 @dataclasses.dataclass(frozen=True)
 class RunImages:
-    """The images of a run, float32, in the order of its lines, each read when it is asked for.
+    """The images of a run, float32, in the order of its lines. Each is read when it is needed.
 
     Raises:
-        UserError: one cannot be read, or has another shape than the first.
+        UserError: an image cannot be read, or has another shape than the first.
     """
 
     run: object

@@ -1,4 +1,4 @@
-"""A data set of TFDS made of image files: ArrayRecord files, with no network and no TensorFlow."""
+"""Makes a data set of TFDS from image files: ArrayRecord files, with no network and no TensorFlow."""
 
 import io
 import tarfile
@@ -23,7 +23,8 @@ def prepare(name: str, splits: dict[str, Listing], data_dir: Path) -> Path:
         splits: "train" or "test" -> the images of that split.
 
     Raises:
-        DataError: it is there already; a class that it does not have; an image that is damaged or of another shape.
+        DataError: the data set exists already, a class does not belong to it, or an image is damaged or has another
+            shape.
     """
 
     def generate(builder, manager):
@@ -39,7 +40,7 @@ def prepare(name: str, splits: dict[str, Listing], data_dir: Path) -> Path:
 
 
 def unpacked(path, scratch):
-    """The folder, or what is in the tar file, without the folders that hold nothing but one folder."""
+    """The folder, or the content of the tar file, without outer folders that hold only one folder."""
     if path.is_dir():
         return path
     try:
@@ -94,7 +95,7 @@ def _examples(builder, listing):
 
 
 def _encoded(file, shape):
-    """The content of an image file, as it is if it is a PNG or a JPEG of this shape, (h, w, c), else as a PNG."""
+    """The content of an image file: as it is if it is a PNG or a JPEG of this shape, (h, w, c), else as a PNG."""
     pixels = decode(file, str(file))
     if None in shape:
         shape = (*pixels.shape[:2], shape[-1])

@@ -1,4 +1,4 @@
-"""A training run: its settings and network, its images, and its folder, from which it resumes."""
+"""A training run: its settings and network, its images, and the folder from which it resumes."""
 
 import dataclasses
 import json
@@ -38,7 +38,7 @@ def method_of(training: Training) -> Gaussian | Macer:
     """The loss of a training.
 
     Raises:
-        UserError: a setting of it is out of its range.
+        UserError: one of its settings is out of its range.
     """
     try:
         if training.method == "gaussian":
@@ -49,7 +49,7 @@ def method_of(training: Training) -> Gaussian | Macer:
 
 
 def schedule_of(training: Training, steps: int):
-    """The learning rate by step, of so many steps in an epoch."""
+    """The learning rate by step, with so many steps in an epoch."""
     with needed_for("training"):
         import optax
 
@@ -60,12 +60,12 @@ def schedule_of(training: Training, steps: int):
 
 
 def start_of(training: Training, network: Network | None):
-    """The classifier that a training starts from, or None.
+    """The classifier from which a training starts, or None.
 
-    network: how its file is opened.
+    network: settings for opening its file.
 
     Raises:
-        UserError: it cannot be opened, or has another architecture than is asked for.
+        UserError: it cannot be opened, or has another architecture than requested.
     """
     if network is None:
         return None
@@ -77,7 +77,7 @@ def start_of(training: Training, network: Network | None):
 
 
 def spec_of(training: Training, normalization: str | None, dataset, start) -> Spec:
-    """What is trained.
+    """The Spec of the network to train.
 
     Raises:
         UserError: it does not fit the data set.
@@ -118,7 +118,7 @@ def described(training: Training, spec: Spec, train, test) -> dict:
 
 
 def reader(dataset, what):
-    """A function of indices that gives images (batch, h, w, c) in [0, 1] and labels; keeps the images if they fit."""
+    """A function of indices that returns images (batch, h, w, c) in [0, 1] and labels. Images are kept if they fit."""
     pool = ThreadPoolExecutor()
 
     def fetch(index):
@@ -148,7 +148,7 @@ def reader(dataset, what):
 
 
 def read_ahead(read, batches):
-    """Yields read(batch) for every batch; the next is read while this one is used."""
+    """Yields read(batch) for every batch. The next one is read while this one is used."""
     with ThreadPoolExecutor(1) as pool:
         upcoming = pool.submit(read, batches[0])
         for following in batches[1:]:
@@ -158,7 +158,7 @@ def read_ahead(read, batches):
 
 
 def accuracy(trainer, state, read, indices, sigma, key, sharding, batch=256):
-    """Share of the test images at `indices` that are classified right, one copy of each with noise of `sigma`."""
+    """The share of the test images at `indices` that are classified right, with one noisy copy of each at `sigma`."""
     batch = -(-batch // sharding.mesh.size) * sharding.mesh.size
     right = 0
     for i in range(0, len(indices), batch):
@@ -174,9 +174,9 @@ def accuracy(trainer, state, read, indices, sigma, key, sharding, batch=256):
 
 
 class TrainingFolder:
-    """The folder `training` of OUT_DIR: request.json, log.tsv, and Orbax's checkpoints, one an epoch.
+    """The folder `training` of OUT_DIR: request.json, log.tsv, and Orbax's checkpoints, one per epoch.
 
-    One process has it at a time: the file lock is locked until the run ends, however it does.
+    One process has it at a time: the file lock is locked until the run ends in any way.
     """
 
     def __init__(self, out_dir, request):
@@ -195,16 +195,16 @@ class TrainingFolder:
             raise
 
     def _is_free(self, out_dir):
-        """Whether OUT_DIR has nothing, or no more than a run has made that did not begin yet."""
+        """Whether OUT_DIR is empty, or holds only files of a run that has not begun yet."""
         here = {file for file in (out_dir, self.folder) if file.is_dir() for file in file.iterdir()}
         here = {file for file in here if not is_partial(file.name)}
         return here <= {self.folder, self.folder / "lock", self.folder / "request.json.tmp"}
 
     def _begin(self, out_dir, request):
-        """Compares `request` with that of the run that the folder holds, or notes it.
+        """Compares `request` with that of the run in the folder, or records it.
 
         Raises:
-            UserError: it is another.
+            UserError: the requests differ.
         """
         file = self.folder / "request.json"
         request = json.loads(json.dumps(request))
@@ -247,7 +247,7 @@ class TrainingFolder:
         return epoch, state, read_log(self.folder / "log.tsv")[:epoch]
 
     def save(self, state, rows):
-        """Saves the state after the last of `rows`; the log goes first, so that it never lacks an epoch."""
+        """Saves the state after the last of `rows`. The log is written first, so it never lacks an epoch."""
         with needed_for("the state of training"):
             import orbax.checkpoint as ocp
 
@@ -260,15 +260,15 @@ class TrainingFolder:
 
 
 def train(out_dir: Path, training: Training, data: Data, network: Network | None, normalization: str | None) -> None:
-    """Trains until the last epoch; every epoch is saved.
+    """Trains until the last epoch. Every epoch is saved.
 
     Args:
-        network: the classifier to start from, and how its file is opened; None for fresh weights.
-        normalization: of fresh weights; None for the method's own.
+        network: classifier to start from, and how its file is opened; None for fresh weights.
+        normalization: normalisation for fresh weights; None for the method's own.
 
     Raises:
-        UserError: impossible settings, a data set that does not fit, or OUT_DIR holds a run of other settings, or one
-            that is still going on.
+        UserError: the settings are impossible, the data set does not fit, or OUT_DIR holds a run with other settings,
+            or one that is still running.
     """
     with needed_for("training"):  # all of it, before hours of work
         import matplotlib  # noqa: F401

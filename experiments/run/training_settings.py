@@ -1,4 +1,4 @@
-"""What a training is asked: typed settings, of which the command makes its flags."""
+"""The request of a training: typed settings, from which the command makes its flags."""
 
 import dataclasses
 
@@ -6,7 +6,7 @@ from qcrs_jax.errors import SettingError
 
 from .settings import setting
 
-# (epochs, batch, learning rate, weight decay): of Cohen et al. and MACER on CIFAR-10, and of short runs.
+# (epochs, batch, learning rate, weight decay) of Cohen et al. and MACER on CIFAR-10, and of short runs
 DEFAULTS = {
     ("gaussian", "step"): (90, 256, 0.1, 1e-4),
     ("macer", "step"): (440, 64, 0.01, 5e-4),
@@ -17,42 +17,49 @@ DEFAULTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """A training: the network, the method with its noise, and the optimisation. `complete` fills in what is None."""
+    """A training: the network, the method with its noise, and the optimisation. `complete` replaces each None."""
 
     sigma: float = setting(help="standard deviation of the noise, pixels in [0, 1]")
     arch: str | None = setting(
-        None, "cifar_resnet20, ..., resnet50, lenet, ... (default: that of --init, else cifar_resnet20)"
+        None, "network: cifar_resnet20, ..., resnet50, lenet, ... (default: that of --init, else cifar_resnet20)"
     )
-    init: str | None = setting(None, "start from the weights of what certify opens", metavar="CHECKPOINT")
+    init: str | None = setting(
+        None, "start from the weights of this checkpoint, of any kind that certify opens", metavar="CHECKPOINT"
+    )
     method: str = setting("gaussian", "Cohen's augmentation, or MACER", choices=("gaussian", "macer"))
-    copies: int = setting(16, "MACER: noisy copies of an image, k")
+    copies: int = setting(16, "MACER: number k of noisy copies of each image")
     lbd: float | None = setting(None, "MACER: weight of the robustness loss (default: 12 below sigma 0.5, else 4)")
-    gamma: float = setting(8.0, "MACER: hinge on the gap")
-    beta: float = setting(16.0, "MACER: inverse temperature")
+    gamma: float = setting(8.0, "MACER: gap at which the hinge loss is zero")
+    beta: float = setting(16.0, "MACER: inverse temperature of the softmax")
     schedule: str = setting(
         "step",
-        "learning rate: divided by 10 at 1/3 and 2/3 of the epochs (MACER: 5/11 and 10/11), or one cycle",
+        "schedule of the learning rate: divided by 10 at 1/3 and 2/3 of the epochs (MACER: 5/11 and 10/11), or one "
+        "cycle",
         choices=("step", "onecycle"),
     )
-    epochs: int | None = setting(None, "default: 90, MACER 440; with onecycle 14, MACER 6")
+    epochs: int | None = setting(None, "number of epochs (default: 90, MACER 440; with onecycle 14, MACER 6)")
     batch: int | None = setting(
-        None, "images of a step, on all devices together (default: 256, MACER 64; onecycle 128, 64)"
+        None, "images in each step, on all devices together (default: 256, MACER 64; with onecycle 128, MACER 64)"
     )
-    lr: float | None = setting(None, "learning rate, or its peak (default: 0.1, MACER 0.01; onecycle 0.2, 0.05)")
+    lr: float | None = setting(
+        None, "learning rate, or its peak (default: 0.1, MACER 0.01; with onecycle 0.2, MACER 0.05)"
+    )
     momentum: float = setting(0.9, "momentum of the steps")
-    weight_decay: float | None = setting(None, "default: 1e-4, MACER and onecycle 5e-4")
+    weight_decay: float | None = setting(None, "weight decay (default: 1e-4, MACER and onecycle 5e-4)")
     augment: str | None = setting(
-        None, "default: crop_flip for images of 3 channels, else none", choices=("crop_flip", "none")
+        None,
+        "augmentation of the images (default: crop_flip for images of 3 channels, else none)",
+        choices=("crop_flip", "none"),
     )
-    dtype: str = setting("float32", "of the passes", choices=("float32", "bfloat16"))
-    seed: int = setting(0, "of weights, order, augmentation and noise")
+    dtype: str = setting("float32", "number format of the passes", choices=("float32", "bfloat16"))
+    seed: int = setting(0, "seed of weights, order, augmentation and noise")
     test_skip: int = setting(1, "test on images 0, K, 2K, ... (default: 1, all)", metavar="K")
 
     def complete(self) -> "Training":
-        """With the papers' defaults of its method and schedule, checked.
+        """The training with the papers' defaults for its method and schedule, checked.
 
         Raises:
-            SettingError: a setting out of its range.
+            SettingError: a setting is out of its range.
         """
         epochs, batch, rate, decay = DEFAULTS[self.method, self.schedule]
         defaults = {"epochs": epochs, "batch": batch, "lr": rate, "weight_decay": decay}

@@ -1,4 +1,4 @@
-"""What QCRS does to single images: the image under noise, R(sigma), the search, and both certificates."""
+"""The effect of QCRS on single images: the image under noise, R(sigma), the search, and both certificates."""
 
 import base64
 import dataclasses
@@ -26,7 +26,7 @@ STRIP = 7  # noisy copies above a curve
 
 
 def measure(request: Request, curve: Curve, sweep: Sweep, indices: list[int]) -> dict:
-    """All that the figure shows: counts, certificates, the search's trace and noisy copies of each image.
+    """Everything that the figure shows: counts, certificates, the search's trace and noisy copies of each image.
 
     Raises:
         UserError: the checkpoint or the data set do not fit, or there is no such image.
@@ -50,7 +50,7 @@ def measure(request: Request, curve: Curve, sweep: Sweep, indices: list[int]) ->
 
 
 def measure_image(request: Request, curve: Curve, inputs, index: int) -> dict:
-    """What the row of one image shows."""
+    """The content of the row of one image."""
     image, label = inputs.read(index)
     program = {"key": inputs.keys([index])[0], **inputs.program}
     fixed = dataclasses.replace(request, search=FixedSigma())

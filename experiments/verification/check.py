@@ -1,4 +1,4 @@
-"""The checks of results files: what each is compared with, and what may be said of it then."""
+"""The checks of results files: the order in which they run, and the verdict that follows."""
 
 import dataclasses
 import tempfile
@@ -21,7 +21,7 @@ from .uncounted import check_uncounted
 
 
 def results_files(paths):
-    """Yields the files of `paths`, and of a folder the results files below it; raises UserError where it has none."""
+    """Yields the files in `paths` and the results files below its folders. Raises UserError for an empty folder."""
     for path in paths:
         if not path.is_dir():
             yield path
@@ -38,14 +38,15 @@ def results_files(paths):
 
 @dataclasses.dataclass
 class Found:
-    """What the checks of one file came to.
+    """The findings of the checks of one file.
 
-    troubles: what is wrong.
-    lines, drawn: images of the file, and how many were drawn again; by_rule: how many of these had copies that moved.
-    agree: what all lines agree with.
-    one: what a line is called: of curves an image has several.
-    short: why the file is not called verified, even if all its lines were drawn again.
-    words: the verdict, where it is none about counts.
+    troubles: errors.
+    lines, drawn: number of images of the file, and of those that were drawn again.
+    by_rule: number of images drawn again in which copies moved.
+    agree: the things with which all lines agree.
+    one: name of a line; in a file of curves an image has several.
+    short: reason why the file is not called verified, even if all its lines were drawn again.
+    words: the verdict, if it is not about counts.
     """
 
     troubles: list = dataclasses.field(default_factory=list)
@@ -59,11 +60,11 @@ class Found:
 
     @property
     def whole(self) -> bool:
-        """Whether the file was drawn again whole, and nothing speaks against calling it verified."""
+        """Whether the file was drawn again as a whole, and nothing speaks against the verdict "verified"."""
         return 0 < self.drawn == self.lines and not self.short
 
     def verdict(self) -> str:
-        """What was done, in words; nothing is called verified that was not drawn again whole."""
+        """A description of what was done. Only a file that was drawn again as a whole is called verified."""
         if self.words:
             return self.words
         how = f", {self.by_rule} of them by the rule for near ties" if self.by_rule else ""
@@ -80,12 +81,12 @@ class Found:
 
 @dataclasses.dataclass
 class Checks:
-    """What is checked of each file.
+    """The settings of the checks of each file.
 
-    choice: the lines that are drawn again.
-    asked: whether the user asked for some. Then a log of which none can be drawn is refused.
-    where: where the inputs are now.
-    numbers: sigma, n and alpha of logs without a sidecar, None for what is not said.
+    choice: lines that are drawn again.
+    asked: whether the user asked for lines to be drawn again. A log from which none can be drawn is then refused.
+    where: present places of the inputs.
+    numbers: sigma, n and alpha of logs without a sidecar; None where not given.
     """
 
     choice: Choice
@@ -94,10 +95,10 @@ class Checks:
     numbers: dict = dataclasses.field(default_factory=dict)
 
     def check(self, path: Path) -> None:
-        """Prints what is found out of one file.
+        """Prints the findings about one file.
 
         Raises:
-            UserError: it is not what was computed, or something that a check needs is not there.
+            UserError: it is not what was computed, or an input that a check needs is missing.
         """
         found = Found()
         for said in self.verify(path, found):
@@ -108,10 +109,10 @@ class Checks:
         print(printable(f"{path}: {found.verdict()}"))
 
     def verify(self, path: Path, found: Found):
-        """Yields a line for each thing checked; what is wrong is appended to `found.troubles`.
+        """Yields a line for each check. Errors are appended to `found.troubles`.
 
         Raises:
-            UserError: the file cannot be read, or what is needed for a check is not there.
+            UserError: the file cannot be read, or an input that a check needs is missing.
         """
         sidecar = read_sidecar(path)
         request = sidecar.get("request", {})
@@ -145,7 +146,7 @@ class Checks:
         yield from self._draw_again(path, sidecar, found)
 
     def _draw_again(self, path, sidecar, found):
-        """Opens what the run opened and draws lines again, as many as are asked for; says so where none are."""
+        """Opens the inputs of the run and draws the chosen lines again. Reports it if there are none."""
         request, earlier = sidecar["request"], earlier_version(sidecar)
         found.short = why_not_verified(sidecar)
         if "budget" in request and request["kind"] != "pilot":
@@ -178,7 +179,7 @@ class Checks:
         yield from check_inputs(path, request, self, found)
 
     def _pilot(self, path, request, found):
-        """The checks of the pilot, which decides sigma and samples of each image."""
+        """The checks of the pilot, which decides sigma and the number of samples of each image."""
         pilot, of_pilot = pilot_path(path), Found()
         theirs = read_sidecar(pilot).get("request", {})
         if not self.choice.draws and not pilot.exists():
@@ -215,7 +216,7 @@ class Checks:
 
 
 def _stored_balls(path, made, checks, found):
-    """Checks the file that `path` was made of by memory, and makes it again."""
+    """Checks the source of the file `path`, which `memory` made, and makes the file again."""
     troubles, source = found.troubles, path.with_name(made["source"])
     if source == path:
         raise UserError(f"{path}: its sidecar says that it was made of itself")

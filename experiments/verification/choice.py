@@ -1,4 +1,4 @@
-"""Which lines of a results file are drawn again, and how surely that finds a forged one."""
+"""The choice of the lines of a results file that are drawn again, and how surely that finds a forged one."""
 
 import dataclasses
 import math
@@ -8,12 +8,12 @@ import secrets
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """How many lines are drawn again, and the seed that chooses them.
+    """The number of lines that are drawn again, and the seed that chooses them.
 
-    lines: how many; infinite for all.
-    confidence, forged: instead of `lines`, so many that with probability `confidence` one forged line is among them
-        where a share `forged` of the lines is forged.
-    seed: of the choice. None takes a fresh one for each file, which nobody can know who made the file.
+    lines: number of lines; infinite for all.
+    confidence, forged: used instead of `lines`. If a share `forged` of the lines is forged, as many lines are drawn as
+        contain one of them with probability `confidence`.
+    seed: seed of the choice. None takes a fresh one for each file, which the maker of the file cannot know.
     """
 
     lines: int | float
@@ -27,18 +27,18 @@ class Choice:
         return self.confidence is not None or self.lines > 0
 
     def number(self, of: int) -> int:
-        """How many of so many lines are drawn again."""
+        """The number of lines, out of so many, that are drawn again."""
         if self.confidence is None:
             return int(min(self.lines, of))
         return lines_needed(of, forged_lines(of, self.forged), self.confidence)
 
     def choose(self, indices) -> tuple[list, int]:
-        """The chosen of `indices`, in their order, and the seed that chose them."""
+        """The chosen lines among `indices`, in their order, and the seed that chose them."""
         seed = secrets.randbits(32) if self.seed is None else self.seed
         return sorted(random.Random(seed).sample(sorted(indices), self.number(len(indices)))), seed
 
     def power(self, of: int, one: str = "line") -> str:
-        """How surely a forged line is among those that are drawn again, in words; `one` is what a line is called."""
+        """A sentence on how surely a forged line is among those that are drawn again; `one` is the name of a line."""
         drawn = self.number(of)
         text = f"{drawn} of {of} {one}s drawn again: a single forged {one} would be found with probability "
         text += percent(found(of, drawn, 1))
@@ -49,7 +49,7 @@ class Choice:
 
 
 def forged_lines(of: int, share: int | float) -> int:
-    """How many of so many lines a share of them is, at least one."""
+    """The number of lines that make up a share of so many lines, at least one."""
     return max(1, math.ceil(share * of - 1e-9))
 
 
@@ -62,7 +62,7 @@ def found(of: int, drawn: int, forged: int) -> float:
 
 
 def lines_needed(of: int, forged: int, confidence: int | float) -> int:
-    """The fewest lines to draw, at random, so that one of `forged` is among them with probability `confidence`."""
+    """The smallest number of random lines that contain one of `forged` with probability `confidence`."""
     missed = 1.0
     for k in range(of):
         if missed <= 1 - confidence + 1e-12:

@@ -1,4 +1,4 @@
-"""`qcrs-jax verify`: opens what a run was made of, and draws some of its lines again."""
+"""`qcrs-jax verify`: opens the inputs of a run, and draws some of its lines again."""
 
 import dataclasses
 import json
@@ -31,10 +31,10 @@ MOST_TABLE = 10**7  # entries of the tables that selection and search look up
 
 
 def recorded_sweep(path: Path, where: Where) -> Sweep:
-    """How the run in the file `path` was started, for this machine, with paths that may be opened.
+    """The settings with which the run in the file `path` was started, for this machine, with paths that may be opened.
 
     Raises:
-        UserError: the sidecar does not tell it, or names a path that is not opened.
+        UserError: the sidecar does not record them, or names a path that is not opened.
     """
     sidecar = read_sidecar(path)
     recorded = sidecar["provenance"].get("settings")
@@ -56,7 +56,7 @@ def recorded_sweep(path: Path, where: Where) -> Sweep:
 
 
 def check_inputs(path, request, checks, found):
-    """Opens what the run opened, and does some images over."""
+    """Opens the inputs of the run, and computes some images again."""
     troubles = found.troubles
     _check_effort(path, request)
     sweep = recorded_sweep(path, checks.where)
@@ -113,7 +113,7 @@ def check_inputs(path, request, checks, found):
 
 
 def _check_effort(path, request):
-    """Raises UserError where to draw one image again would take hours, or more memory than there is."""
+    """Raises UserError if drawing one image again would take hours, or more memory than there is."""
     search = request.get("search", {})
     for name, number, most in (
         ("n", request["n"], MOST_SAMPLES),
@@ -129,9 +129,9 @@ def _check_effort(path, request):
 
 
 def _check_left_out(sidecar, inputs, lines, indices, possible, troubles):
-    """Reads again which images have no line: one that can be read was dropped.
+    """Reads the images without a line again: one that can be read was dropped.
 
-    The run was started for `indices`; it may have gone on to others of `possible`. One that is not finished ends
+    The run was started for `indices`. It may have continued to others of `possible`. An unfinished run may end
     anywhere.
     """
     left_out, last = set(sidecar.get("left_out", ())), max(lines, default=0)
@@ -155,7 +155,7 @@ def _check_left_out(sidecar, inputs, lines, indices, possible, troubles):
 
 
 def _other_programs(then, now):
-    """Says which versions and devices draw the lines again, where they are not those that wrote the file."""
+    """Reports the versions and devices that draw the lines again, if they differ from those that wrote the file."""
     parts = []
     for name in ("jax", "jaxlib"):
         before, here = (provenance.get("versions", {}).get(name) for provenance in (then, now))
@@ -218,7 +218,7 @@ def _drawn_again(path, request, task, asked, inputs, lines, checks, found):
 
 
 def whole_time(lines, seconds, recorded):
-    """What it takes to draw all lines again, in words: the first that is drawn has its program compiled."""
+    """The time, in words, that drawing all lines again would take. The first line includes the compilation."""
     if len(seconds) > 1:
         rest = seconds[1:]
         return (
@@ -257,7 +257,7 @@ def _compare(request, asked, inputs, index, image, label, written, records):
 
 
 def _plan_troubles(task, request, lines, indices):
-    """Where sigma and n are not those that the pilot gives an image."""
+    """The lines in which sigma and n differ from those that the pilot gives an image."""
     known = task.own(indices, [lines[index][0]["label"] for index in indices])
     for column, name in (("best_sigma", "sigma"), ("n", "n")):
         for index, value in zip(indices, known.get(name, ())):
@@ -269,7 +269,7 @@ def _plan_troubles(task, request, lines, indices):
 
 
 def _task(path, request, images, whole):
-    """What the run asked of an image, None for curves and predictions, and what it did at each."""
+    """The request of the run for an image (None for curves and predictions), and the task that it did at each."""
     if request["kind"] == "curves":
         return None, curve.task(curve.Curve.of(request))
     if request["kind"] == "predictions":

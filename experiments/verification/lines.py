@@ -1,4 +1,4 @@
-"""`qcrs-jax verify`: the lines of a results file, compared with what follows from their counts."""
+"""`qcrs-jax verify`: compares the lines of a results file with the fields that follow from their counts."""
 
 import math
 
@@ -35,7 +35,7 @@ def columns_due(request) -> tuple[str, ...]:
 
 
 def header_trouble(path, request) -> str | None:
-    """How the first line differs from that of this request, byte by byte: readers may go by names or by places."""
+    """The difference between the first line and that of this request, byte by byte: readers use names or places."""
     due = columns_due(request)
     first = read_regular(path).split(b"\n", 1)[0].rstrip(b"\r")
     also = [(*due, COLUMN)] if request["kind"] == "certificates" else []  # of images that are files
@@ -52,7 +52,7 @@ def header_trouble(path, request) -> str | None:
 
 
 def recorded_time(path, request) -> float:
-    """The seconds that all images took by the file's own times; 0 where it has none."""
+    """The seconds that all images took by the file's own times; 0 if it has none."""
     try:
         seconds = [parse_seconds(rows[0].get("time")) for rows in lines_of(path).values()]
     except ValueError:
@@ -61,7 +61,7 @@ def recorded_time(path, request) -> float:
 
 
 def curve_troubles(images, request):
-    """Where a line of a curve is not of the sigmas and the samples of the request."""
+    """The lines of a curve that do not have the sigmas and the samples of the request."""
     for index, rows in images.items():
         for row in rows:
             try:
@@ -74,7 +74,7 @@ def curve_troubles(images, request):
 
 
 def bound_troubles(record, request):
-    """Where the record is not what follows from its counts."""
+    """The fields of the record that do not follow from its counts."""
     if not record.counts:
         yield "has no counts"
         return
@@ -106,7 +106,7 @@ def concluded(record, request) -> dict:
 
 
 def differing_fields(index, records, rows):
-    """What differs, number by number, between what was drawn now and the lines of the file."""
+    """The differences, number by number, between the lines drawn now and the lines of the file."""
     for record, row in zip(records, rows):
         columns = tuple(name for name in row if name != "time")
         again = dict(zip(columns, record.line(columns).rstrip("\n").split("\t")))
@@ -135,7 +135,7 @@ def same(written, again, close):
 
 
 def lines_of(path):
-    """The rows of a results file by column, of each image; all but idx and label is text."""
+    """The rows of a results file by column, for each image. All but idx and label are texts."""
     images = {}
     rows = read_rows(path, set(KEYS), lambda row: {**row, **{name: whole_number(row[name]) for name in KEYS}})
     for row in rows:

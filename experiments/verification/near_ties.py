@@ -1,7 +1,7 @@
-"""How a line of a results file is compared with what is found when it is drawn again, where near ties may have moved.
+"""The rule by which a line of a results file is compared with the same line drawn again, if near ties may have moved.
 
-A noisy copy that is nearly a tie between two classes falls into the one or the other by the rounding of the device and
-of the program. So an honest file may have a copy or two of an image in another class than they fall into here.
+A noisy copy that is nearly a tie between two classes falls into one or the other by the rounding of the device and of
+the program. An honest file may therefore have a copy or two of an image in another class than they fall into here.
 """
 
 import dataclasses
@@ -26,14 +26,14 @@ RULE = (
 
 @dataclasses.dataclass
 class Comparison:
-    """What a line is, beside the same line drawn again.
+    """A line compared with the same line drawn again.
 
-    moved: copies of it that are in another class, of so many that were `drawn`.
-    troubles: why it is not the same by the rule.
-    gain: how many copies more the file has in the class that it certifies; where its sigma is another, 1 for a larger
-        radius, -1 for a smaller one.
-    missing: copies that have a class here and none in the file.
-    remark: what else there is to say.
+    moved: number of copies that are in another class, out of `drawn`. troubles: reasons why it is not the same by the
+    rule. gain: how many copies more the file has in the class that it certifies. If its sigma is another, 1 for a
+    larger radius,
+        -1 for a smaller one.
+    missing: number of copies that have a class here and none in the file.
+    remark: any other remark.
     """
 
     moved: int = 0
@@ -48,14 +48,14 @@ class Comparison:
 
 
 def moved(counts, others, n: int) -> int:
-    """The fewest of n copies that must have changed their class between two counts; no class counts as one."""
+    """The smallest number of n copies that changed their class between two counts. No class counts as a class."""
     less = sum(max(a - b, 0) for a, b in zip(counts, others))
     more = sum(max(b - a, 0) for a, b in zip(counts, others))
     return max(less, more) if len(counts) == len(others) else n
 
 
 def allowed(n: int) -> int:
-    """How many of n copies may have moved, whatever that does to the radius."""
+    """The number of n copies that may have moved, whatever the effect on the radius."""
     return min(COPIES, n // 100)
 
 
@@ -65,11 +65,11 @@ def close(a, b, share=RADIUS) -> bool:
 
 
 def compare_certificates(record, again, at_its_sigma, request: dict) -> Comparison:
-    """Compares the Record of a file with the one that is found now.
+    """Compares the Record of a file with the one drawn now.
 
     Args:
-        again: the Record that is found now, its sigma and its number of samples chosen anew.
-        at_its_sigma: a function: the Record that is drawn now at the sigma and with the samples of the file.
+        again: the Record drawn now, with its sigma and its number of samples chosen anew.
+        at_its_sigma: a function that returns the Record drawn now at the sigma and with the samples of the file.
     """
     result = Comparison()
     n0 = request.get("n0") or 0
@@ -112,7 +112,10 @@ def compare_certificates(record, again, at_its_sigma, request: dict) -> Comparis
 
 
 def _soft_troubles(record, there, again, n, n0):
-    """As for counts: each class's votes, and their squares, within the share of what all copies could give."""
+    """The soft votes that differ, by the rule for counts.
+
+    The votes of each class, and their squares, must agree within the share of the sum that all copies could give.
+    """
     for name, whole in (("sums0", n0 * SOFT_ONE), ("sums", n * SOFT_ONE), ("squares", n * SOFT_ONE**2)):
         ours, theirs = getattr(record, name), getattr(there, name)
         if ours and (len(ours) != len(theirs) or max(abs(a - b) for a, b in zip(ours, theirs)) > SHARE * whole):
@@ -148,7 +151,7 @@ def compare_pilots(pilot, again) -> Comparison:
 
 
 def leaning(gains) -> str | None:
-    """What is wrong where lines that differ all favour the class that the file certifies; None where nothing is."""
+    """The error if lines that differ all favour the class that the file certifies; None otherwise."""
     gains = [gain for gain in gains if gain]
     up = sum(gain > 0 for gain in gains)
     if gains and special.bdtrc(up - 1, len(gains), 0.5) < CHANCE:
@@ -160,7 +163,7 @@ def leaning(gains) -> str | None:
 
 
 def of_fewer_samples(missing) -> str | None:
-    """What is wrong where every line lacks copies that have a class here; `missing` has how many of each line."""
+    """The error if every line lacks copies that have a class here; `missing` has the number for each line."""
     if missing and min(missing) > 0:
         return (
             f"each of the {len(missing)} lines has fewer copies than here, by {min(missing)} at least: they are of "

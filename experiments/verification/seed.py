@@ -1,4 +1,4 @@
-"""`qcrs-jax verify`: the seed of a file. Whether it is the one that its request commits to, and of which images."""
+"""`qcrs-jax verify`: the seed of a file. Checks whether its request commits to it, and for which images."""
 
 from collections.abc import Iterable, Iterator
 
@@ -6,7 +6,7 @@ from qcrs_jax.results.seeds import committed, is_chosen, is_committed, text
 
 
 def check_seed(sidecar: dict, indices: Iterable[int], troubles: list) -> Iterator[str]:
-    """Yields what is known of the seed of a file with lines of `indices`; appends to `troubles` what is wrong."""
+    """Yields the findings about the seed of a file with lines of `indices`. Appends errors to `troubles`."""
     request = sidecar["request"]
     if is_chosen(request):
         yield f"{text(request['seed'])} was chosen by the user: nothing shows that no other was tried before"
@@ -23,7 +23,7 @@ def check_seed(sidecar: dict, indices: Iterable[int], troubles: list) -> Iterato
 
 
 def _image_troubles(sidecar, here, images):
-    """What is wrong with the images of a file, which its committed seed is of."""
+    """The errors in the images of a file, to which its committed seed belongs."""
     request = sidecar["request"]
     skip, shard = request["skip"], request.get("shard", {"part": 1, "of": 1})
     due = range(0, images * skip, skip)[shard["part"] - 1 :: shard["of"]]

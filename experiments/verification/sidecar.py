@@ -1,4 +1,4 @@
-"""`qcrs-jax verify`: a sidecar by itself. Of what run it is, and whether file and sidecar are whole."""
+"""`qcrs-jax verify`: a sidecar by itself. Describes its run, and checks whether file and sidecar are whole."""
 
 from qcrs_jax.errors import UserError, quoted
 from qcrs_jax.results.records import WHEN_FINISHED, checksum, read_sidecar, said_of, sidecar_checksum, whole_sidecar
@@ -18,7 +18,7 @@ LEARNT_SINCE = {"class_order", "field", "prefix", "leave_out", "image_size", "ma
 EVERY_RUN = ("kind", "sigma", "n", "seed", "skip", "noise", "classifier", "dataset")
 _CERTIFIED = ("search", "estimate", "n0", "alpha")
 OF_KIND = {"certificates": _CERTIFIED, "pilot": _CERTIFIED, "predictions": ("alpha",), "curves": ("sigmas",)}
-"""What every version records of a run, and of one of this kind."""
+"""The fields that every version records of a run, and of a run of this kind."""
 NOT_PROVED = (
     "not proved, as no sidecar can prove it: that alpha, the other settings, --skip and --max were chosen before the "
     "results were seen; the date, the devices, the versions and the times that it records"
@@ -26,7 +26,7 @@ NOT_PROVED = (
 
 
 def summary(sidecar: dict) -> str:
-    """What a file is of: method, sigma, samples, alpha, images, seed, network, and the program that wrote it."""
+    """A description of a file: method, sigma, samples, alpha, images, seed, network, and the program that wrote it."""
     try:
         return _summary(sidecar["request"], sidecar["provenance"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -67,9 +67,9 @@ def _summary(request, provenance):
 
 
 def earlier_version(sidecar) -> str | None:
-    """Why nothing of a file of the earliest version can be drawn again; None for a file of any other.
+    """The reason why nothing of a file of the earliest version can be drawn again; None for any other version.
 
-    Only a file that records what that version recorded, and no more, is taken for one.
+    Only a file that records what that version recorded, and no more, counts as one.
     """
     request = sidecar["request"]
     if "stored_balls" in request or _later_than_the_first(sidecar):
@@ -81,7 +81,7 @@ def earlier_version(sidecar) -> str | None:
 
 
 def _later_than_the_first(sidecar):
-    """What a sidecar records that the earliest version did not, by name; of a noise, that it is not that version's."""
+    """The names of records that the earliest version did not write; for a noise, whether it is not that version's."""
     said = [name for name in ("settings", "images") if name in sidecar["provenance"]]
     said += [name for name in (*WHEN_FINISHED, "account") if name in {*sidecar, *sidecar["said"]}]
     said += ["dtype"] * ("dtype" in sidecar["request"])
@@ -95,14 +95,14 @@ def sums_of_two_more_are_due(sidecar) -> bool:
 
 
 def check_request(path, sidecar) -> None:
-    """Raises UserError for a sidecar that lacks what every version records of a run."""
+    """Raises UserError for a sidecar without the records that every version writes."""
     request = sidecar["request"]
     if missing := [name for name in (*EVERY_RUN, *OF_KIND.get(request.get("kind"), ())) if name not in request]:
         raise UserError(f"{path}.json: not the sidecar of a run: its request does not have {', '.join(missing)}")
 
 
 def taken_out(path, sidecar):
-    """Yields what is missing in a sidecar of its version: a file without it is not finished, or was tampered with."""
+    """Yields the records that a sidecar of its version lacks. Such a file is unfinished, or was tampered with."""
     name, sums = f"{path.name}.json", SUMS & sidecar.keys()
     if "settings" not in sidecar["provenance"]:
         if later := _later_than_the_first(sidecar):
@@ -123,7 +123,7 @@ def taken_out(path, sidecar):
 
 
 def check_whole(path, troubles):
-    """Compares the file with its sum, and what the sidecar says of the guarantee with what it says of the run."""
+    """Compares the file with its hash, and the guarantee in the sidecar with its record of the run."""
     sidecar, name = read_sidecar(path), f"{path.name}.json"
     said, due = sidecar["said"], said_of(sidecar["request"])
     earlier = earlier_version(sidecar)
@@ -150,7 +150,7 @@ def check_whole(path, troubles):
 
 
 def why_not_verified(sidecar) -> list[str]:
-    """Why a file is not called verified, even if all its lines are the same when they are drawn again."""
+    """The reason why a file is not called verified, even if all its lines are the same when they are drawn again."""
     if not SUMS <= sidecar.keys():
         return ["the sums of its pixels and of its sidecar are not there, as in files of an earlier version"]
     return []

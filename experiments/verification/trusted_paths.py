@@ -1,4 +1,4 @@
-"""Which paths of a sidecar `qcrs-jax verify` opens: a stranger may have written them."""
+"""The paths of a sidecar that `qcrs-jax verify` opens. A stranger may have written them."""
 
 import dataclasses
 import os
@@ -17,11 +17,11 @@ SHIPPED = Path(__file__).parents[1] / "assets"
 
 @dataclasses.dataclass(frozen=True)
 class Where:
-    """What the user says of where the inputs of a run are now.
+    """The present places of the inputs of a run, as the user gives them.
 
-    checkpoint, data_dir: their paths; None for what the sidecar names.
-    trust_paths: whether any path that the sidecar names may be opened.
-    inputs: a function that opens them, of a run whose classifier and data set are in memory.
+    checkpoint, data_dir: their paths; None for those in the sidecar.
+    trust_paths: whether any path in the sidecar may be opened.
+    inputs: a function that opens them, for a run whose classifier and data set are in memory.
     """
 
     checkpoint: Path | None = None
@@ -33,9 +33,9 @@ class Where:
 def use_paths(sweep: Sweep, results: Path, where: Where) -> Sweep:
     """The recorded sweep of the run in `results`, with paths that may be opened.
 
-    A path that the user gives is opened, and so is each with `trust_paths`. A path of the sidecar is opened where it
-    lies below the current folder or that of the results, links followed, or comes with the package. Then nothing is
-    asked of TensorFlow Datasets below it; without such a path what the user has of it is read, and nothing is
+    A path from the user is opened, and with `trust_paths` every path. A path of the sidecar is opened if it lies below
+    the current folder or that of the results, links followed, or comes with the package. TensorFlow Datasets is then
+    not asked about anything below it. Without such a path the data that the user has is read, and nothing is
     downloaded.
 
     Raises:

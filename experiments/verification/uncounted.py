@@ -1,4 +1,4 @@
-"""What can be checked of a log that has no counts: other programs write such."""
+"""The checks that are possible for a log without counts, which other programs write."""
 
 import math
 
@@ -9,10 +9,10 @@ from qcrs_jax.results.records import read_texts
 
 
 def check_uncounted(path, run, numbers: dict, troubles: list):
-    """Yields a line for each thing checked, and for what cannot be; what is wrong is appended to `troubles`.
+    """Yields a line for each check, and for each check that is not possible. Errors are appended to `troubles`.
 
     Args:
-        numbers: "sigma", "n" and "alpha" of the run, None for those that are not known.
+        numbers: "sigma", "n" and "alpha" of the run; None for unknown ones.
     """
     texts = read_texts(path)
     yield f"{len(run.records)} lines: correct follows from predict and label, and abstentions have no radius"
@@ -55,7 +55,7 @@ def check_uncounted(path, run, numbers: dict, troubles: list):
 
 
 def _largest(numbers):
-    """The largest radius in units of sigma: all of n samples in one class."""
+    """The largest radius in units of sigma: all n samples in one class."""
     if not 0 < numbers["alpha"] < 1 or numbers["n"] < 1:
         raise UserError(
             f"--N {numbers['n']} and --alpha {numbers['alpha']}: N counts samples, and alpha lies in (0, 1)"
@@ -64,7 +64,7 @@ def _largest(numbers):
 
 
 def _bound_troubles(record, row, sigma):
-    """Where class, radius and pABar of a line do not fit, beyond the rounding of what is written."""
+    """The lines in which class, radius and pABar do not fit, beyond the rounding of the written numbers."""
     slack = _unit(row["pABar"])
     if not 0 <= record.pa_lower <= 1:
         yield f"pABar is {record.pa_lower:g}"

@@ -1,6 +1,6 @@
-"""What measured curves tell of searches and of samples.
+"""Analysis of measured curves, of searches and of numbers of samples.
 
 curves.py       R(sigma) with its confidence band
 simulation.py   searches on measured curves, without the network
-outlook.py      what more samples of an image can be expected to certify
+outlook.py      the radius that more samples of an image can be expected to certify
 """

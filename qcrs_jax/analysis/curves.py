@@ -1,10 +1,11 @@
 """R(sigma), curve by curve: files of class counts against sigma, confidence bands, and whether a curve is quasiconcave.
 
     CURVES         one line for each image and sigma: idx label sigma counts
-    CURVES.json    what was asked and where it ran, as beside a results file
+    CURVES.json    the request and where it ran, as beside a results file
 
-R(sigma) = sigma * ndtri(p(sigma)), 0 where p <= 1/2, is the radius in which the classifier smoothed with sigma keeps
-the class that it has at the original sigma; p(sigma) is the probability of that class under the noise.
+p(sigma) is the probability, under noise of standard deviation sigma, of the class that an image has at the original
+sigma. R(sigma) = sigma * ndtri(p(sigma)), 0 where p <= 1/2. Within this radius the classifier smoothed with sigma keeps
+that class.
 """
 
 import dataclasses
@@ -43,12 +44,12 @@ class Curves:
     """Class counts of m images at s sigmas.
 
     Attributes:
-        idx, labels: (m,), index in the data set and true class.
-        sigmas: (s,), ascending, the original one among them.
-        original: which of them is the sigma that the classifier was trained at.
-        counts: (m, s, num_classes), of n noisy copies each.
+        idx, labels: index in the data set, and true class, (m,).
+        sigmas: noise levels, (s,), ascending. The original one is among them.
+        original: position of the original sigma, at which the classifier was trained.
+        counts: class counts of n noisy copies each, (m, s, num_classes).
         n: number of copies.
-        request: what was asked, from the sidecar.
+        request: the request in the sidecar.
     """
 
     idx: Int[np.ndarray, "m"]
@@ -61,17 +62,17 @@ class Curves:
 
     @property
     def classes(self) -> Int[np.ndarray, "m"]:
-        """The class that each image has at the original sigma, whose radius its curve shows."""
+        """The class of each image at the original sigma, (m,). Its curve shows the radius of this class."""
         return self.counts[:, self.original].argmax(axis=-1)
 
     @property
     def noise(self) -> Noise:
-        """What was added to the images."""
+        """The noise that was added to the images."""
         return noise_of(self.request)
 
     @property
     def successes(self) -> Int[np.ndarray, "m s"]:
-        """How many copies fell into that class, at each sigma."""
+        """The number of copies that fell into that class at each sigma, (m, s)."""
         return np.take_along_axis(self.counts, self.classes[:, None, None], axis=-1)[..., 0]
 
 
@@ -96,7 +97,13 @@ def read_points(path: str | Path) -> list[Point]:
 
 
 def read_curves(path: str | Path) -> Curves:
-    """The curves in a file of `qcrs-jax curve`; an image that was not finished is left out.
+    """Reads the curves in a file of `qcrs-jax curve`. An unfinished image is left out.
+
+    Args:
+        path: the file; its sidecar lies beside it.
+
+    Returns:
+        `Curves`, with attributes idx and labels (m,), sigmas (s,), original, counts (m, s, num_classes), n and request.
 
     Raises:
         RecordsError: the file or its sidecar is missing, damaged or of another kind, or no image is finished.
@@ -105,10 +112,10 @@ def read_curves(path: str | Path) -> Curves:
 
 
 def read_all_curves(paths: Sequence[str | Path]) -> list[tuple[Path, Curves]]:
-    """The curves of each run in files of `qcrs-jax curve`, and its file; the shards of a run are put together.
+    """The curves of each run in files of `qcrs-jax curve`, with its file. The shards of a run are put together.
 
     Raises:
-        RecordsError: as `read_curves`, or shards overlap, are missing or not finished; names the files.
+        RecordsError: as for `read_curves`, or shards overlap, are missing or not finished; names the files.
     """
     return [(run.path, _curves(run)) for run in join([_finished(path) for path in paths])]
 
@@ -129,7 +136,7 @@ def _finished(path):
 
 
 def _trouble(request, points):
-    """What in a request and its points cannot be of measured curves; None where nothing is."""
+    """The reason why a request and its points cannot be measured curves; None if they can."""
     n, sigma, sigmas = (request[name] for name in ("n", "sigma", "sigmas"))
     if type(n) is not int or not 0 < n <= MOST_SAMPLES:
         return f"n is {str(n)[:40]}, not a number of samples"
@@ -184,10 +191,10 @@ def radius_band(
     alpha: float = 0.001,
     unit_radius: UnitRadius = ndtri,
 ) -> Band:
-    """A confidence band of each image's R(sigma): two-sided Clopper-Pearson at alpha / s for each of the s sigmas.
+    r"""A confidence band of each image's R(sigma): two-sided Clopper-Pearson at alpha / s for each of the s sigmas.
 
     With probability at least 1 - alpha the whole curve of an image lies in its band, whether or not the sigmas share
-    their noise. Where the class was chosen by the same counts, that holds for each class which had a chance.
+    their noise. If the class was chosen by the same counts, this holds for each class that could have been chosen.
     """
     sigmas = np.asarray(sigmas, float)
     side = alpha / len(sigmas) / 2
@@ -200,8 +207,8 @@ def radius_band(
 class Dips(NamedTuple):
     """The deepest dip of each curve: how far it certainly falls below both an earlier and a later sigma.
 
-    depth: lower bound of the dip; a curve is consistent with quasiconcavity where it is not positive.
-    triple: positions of the three sigmas: before, at, and behind the dip; of no meaning where there is none.
+    depth: lower bound of the dip. A curve is consistent with quasiconcavity where it is not positive.
+    triple: positions of the three sigmas: before, at, and behind the dip. Meaningless where there is no dip.
     """
 
     depth: Float[np.ndarray, "*m"] | np.floating
@@ -215,8 +222,8 @@ class Dips(NamedTuple):
 def dips(band: Band) -> Dips:
     """The deepest dip of each band: the largest min(lower(s1), lower(s3)) - upper(s2) over sigmas s1 <= s2 <= s3.
 
-    Some quasiconcave function fits into a band exactly when no dip is positive. "Consistent" therefore says that
-    these samples show no dip, not that there is none.
+    Some quasiconcave function fits into a band exactly when no dip is positive. "Consistent" therefore means that these
+    samples show no dip, not that there is none.
     """
     before = np.maximum.accumulate(band.lower, axis=-1)
     behind = np.maximum.accumulate(band.lower[..., ::-1], axis=-1)[..., ::-1]
@@ -244,7 +251,8 @@ def oracle(
 ) -> Oracle:
     """The sigma with the largest radius that n samples certify at alpha, among `sigmas`, and that radius.
 
-    The largest of several radii, so somewhat too large to be certified; of those with ties the smallest sigma.
+    It is the largest of several radii, so it is somewhat too large to be certified. Of ties the smallest sigma is
+    taken.
     """
     sigmas = np.asarray(sigmas, float)
     radii = certified_radius(clopper_pearson_lower(successes, n, alpha), sigmas, unit_radius)

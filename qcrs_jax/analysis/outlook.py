@@ -1,9 +1,9 @@
 """A budget of certification samples for a data set, spent where they can be expected to add most radius.
 
-What was seen, the outlook, are selection and search samples. They are independent of the samples that certify. So given
-the number of those, however it follows from outlooks of this image and of others, they are as many independent draws,
-and the certificate fails with probability at most alpha. What may not be done is to choose the number, or to draw
-again, by looks at the certification samples themselves.
+The outlook of an image comes from its selection and search samples. They are independent of the samples that certify.
+Given the numbers of certification samples, however they follow from outlooks of this image and of others, these are as
+many independent draws. The certificate therefore fails with probability at most alpha. It would not be valid to choose
+the number, or to draw again, by looking at the certification samples themselves.
 """
 
 import functools
@@ -28,10 +28,10 @@ PROBITS = np.linspace(-2, 7, 181)
 
 
 class Outlook(NamedTuple):
-    """What is known of an image before its certification samples are drawn. `*m` is () or (images,).
+    """The knowledge about an image before its certification samples are drawn. `*m` is () or (images,).
 
-    sigma: the noise level of the certificate.
-    mean, deviation: of z = ndtri(p) there, p the probability of the selected class.
+    sigma: noise level of the certificate.
+    mean, deviation: mean and deviation of z = ndtri(p) at sigma, where p is the probability of the selected class.
     """
 
     sigma: Float[np.ndarray, "*m"] | np.floating
@@ -48,11 +48,11 @@ def outlook(
 ) -> Outlook:
     """The outlook of one image at `sigma`, from `successes` of n samples at each of `sigmas`.
 
-    Counts that share noise, as a golden section's, are taken for independent: the outlook is then too sure of itself,
-    which costs radius and no guarantee.
+    Counts that share noise, as those of a golden section, are treated as independent. The outlook is then too certain,
+    which costs radius but no guarantee.
 
     Args:
-        sigma0: the noise of the training, for the prior.
+        sigma0: noise of the training, for the prior.
     """
     lower, upper = 0.25 * sigma0, 4 * sigma0
     grid = sigma_grid(lower, upper)[0]
@@ -93,18 +93,18 @@ def _table(n, alpha, unit_radius):
 
 
 def _numbers(mean, alpha):
-    """The numbers of samples that are considered, ascending, `mean` among them."""
+    """The numbers of samples that are considered, ascending; `mean` is among them."""
     below = int(np.log(mean / smallest_n(alpha)) / np.log(STEP))
     above = int(np.log(min(MOST, MAX_N / mean)) / np.log(STEP))
     return np.unique([round(mean * STEP**i) for i in range(-below, above + 1)])
 
 
 def allocate(outlook: Outlook, mean: int, alpha: float, unit_radius: UnitRadius = ndtri) -> Int[np.ndarray, "m"]:
-    """Samples for each of m images, `mean` an image at most, with the largest sum of expected radii.
+    """Numbers of samples for each of m images, on average at most `mean`, with the largest sum of expected radii.
 
-    At a price for a sample each image takes the number that is worth most to it, so that the allocation lies on the
-    concave hull of what can be had (Everett 1963). The price is the least that the budget can pay; what is left goes to
-    the first images that would take more for a little less.
+    At a given price for a sample each image takes the number that is worth most to it. The allocation then lies on the
+    concave hull of what is possible (Everett 1963). The price is the lowest that the budget can pay. The rest goes to
+    the first images that would take more at a slightly lower price.
     """
     ns = _numbers(mean, alpha)
     radii = expected_radii(outlook, ns, alpha, unit_radius)

@@ -1,11 +1,11 @@
-"""Searches for sigma on measured curves, without the network: what a search would have chosen, in seconds.
+"""Searches for sigma on measured curves, without the network: shows in seconds what a search would have chosen.
 
-The class shares of a curve (curves.py), interpolated in probits over log sigma, are taken for the truth, and a search
-draws its counts from them. Of a class that was always chosen the share is known up to 1 / n: measure with a large n.
+The class shares of a curve (curves.py), interpolated in probits over log sigma, are taken as the truth. A search draws
+its counts from them. The share of a class that was always chosen is known up to 1 / n: measure with a large n.
 
-A sample is a number u, uniform on [0, 1). The classes divide [0, 1) among them, each an interval as long as its share,
-the top class at the original sigma first; the sample falls into the class whose interval holds u. A search that reuses
-its noise at every sigma reuses u: the sample changes its class only where the shares move past u. For a class that lies
+A sample is a number u, uniform on [0, 1). The classes divide [0, 1) into intervals as long as their shares, the top
+class at the original sigma first. The sample falls into the class whose interval contains u. A search that reuses its
+noise at every sigma reuses u: the sample changes its class only where the shares move past u. For a class that lies
 within a slab around the image this is exactly what real noise does.
 """
 
@@ -28,10 +28,10 @@ from .curves import Curves
 class Simulation(NamedTuple):
     """Searches on m curves, each repeated with other samples.
 
-    sigma: what was chosen.
-    prediction: the class whose radius was maximised.
-    samples: what the search drew.
-    radius: what the certification can be expected to give there, in the mean over its samples.
+    sigma: chosen sigma.
+    prediction: class whose radius was maximised.
+    samples: number of samples that the search drew.
+    radius: radius that the certification can be expected to give there, on average over its samples.
     """
 
     sigma: Float[np.ndarray, "repeats m"]
@@ -50,7 +50,7 @@ def simulate(
     noise: Noise = GAUSSIAN,
     repeats: int = 10,
 ) -> Simulation:
-    """What `search` would find on `curves` for certificates of n samples at alpha, whose radii are those of `noise`.
+    """The results of `search` on `curves`, for certificates of n samples at alpha with the radii of `noise`.
 
     Beyond the ends of a curve its shares are those at the end, and so is its radius: a wider bracket gains nothing.
     """

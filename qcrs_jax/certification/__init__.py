@@ -1,10 +1,10 @@
-"""Counts to certificates.
+"""Certificates from counts.
 
 certificate.py   certify, draw, conclude, predict, search_sigma, sample_curve
-estimates.py     how many samples certify an image, and what follows: Fixed, Tolerance, Soft
-proportions.py   the lower bounds of a probability, by name, that Fixed and Tolerance take
-sequential.py    Sequential: stops when it knows, by a confidence sequence
+estimates.py     Fixed, Tolerance, Soft: how many samples certify an image, and what their counts certify
+proportions.py   the lower bounds of a probability, by name, which Fixed and Tolerance take
+sequential.py    Sequential: stops when the answer is known, by a confidence sequence
 procedure.py     search, selection and estimation as one compiled loop
-verdict.py       the certificates and answers that follow from counts, in float64
+verdict.py       certificates and predictions from counts, in float64
 export.py        a certification as a program that JAX runs without this package
 """

@@ -1,7 +1,7 @@
-"""Certify and predict with a smoothed classifier: Cohen's RS at one sigma, QCRS and DDRS at one found per input.
+"""Certify and predict with a smoothed classifier: Cohen's RS at one sigma, QCRS and DDRS at a sigma for each input.
 
-`certify` is `conclude(draw(...))`: `draw` runs on the devices and returns at once, as all of JAX does; `conclude` waits
-for the counts and computes in float64 on the host. `predict` is `decide(draw_counts(...))` in the same way.
+`certify` is `conclude(draw(...))`. `draw` runs on the devices and returns at once, as all of JAX does. `conclude` waits
+for the counts and computes on the host in float64. In the same way `predict` is `decide(draw_counts(...))`.
 """
 
 from collections.abc import Sequence
@@ -57,43 +57,53 @@ def certify(
     batch_size: int | None = None,
     devices: Sequence[Device] | None = None,
 ) -> Certificate:
-    """A certified radius for each image (CERTIFY of Cohen et al. 2019), at `sigma` or at one searched for the image.
+    r"""Returns a certified radius for each image, at `sigma` or at a sigma searched for each image.
 
-    Selection, estimation and search each draw noise of their own. Counts are exact integers; from them the
-    bound and the radius are computed in float64 on the host. Inside jit they are float32, rounded down.
+    This is CERTIFY of Cohen et al., ICML 2019. n0 samples select the class, and n other samples bound its probability:
+
+    $$R = \sigma \, \Phi^{-1}(\underline{p_A}) \quad \text{where} \quad \underline{p_A} > \tfrac{1}{2},$$
+
+    for normal noise; `Uniform` and the soft certificate have other radii. With probability at least 1 - alpha for each
+    image, over its certification samples, the certificate holds. `Certificate` states what it guarantees.
+
+    Search, selection and estimation each draw noise of their own. Counts are exact integers. Bound and radius are
+    computed from them in float64 on the host. Inside jit they are float32, rounded down.
 
     Args:
-        classify: images (batch, h, w, c) in [0, 1] to logits (batch, num_classes), jit-compatible, normalisation
-            inside; or a `NoiseConditional`, which is told sigma as well. Weights bound with `jax.tree_util.Partial` are
-            passed as arguments of the compiled program.
-        images: one image (h, w, c) of floats in `value_range`, or several (m, h, w, c), which are then certified
+        classify: jit-compatible function of images (batch, h, w, c) in [0, 1] to logits (batch, num_classes), with the
+            normalisation inside; or a `NoiseConditional`, which is told sigma as well. Weights bound by
+            `jax.tree_util.Partial` are arguments of the compiled program.
+        images: one image (h, w, c) of floats in `value_range`, or several (m, h, w, c). Several images are certified
             together under vmap.
-        sigma: the noise level, or one for each image; with `search`, the one the classifier was trained at, where the
-            search starts.
-        key: a PRNG key, `jax.random.key(seed)` or `jax.random.PRNGKey(seed)`. Several images draw from
-            `fold_in(key, position)`, or from m keys.
-        n0: samples that select the class.
-        n: samples that estimate its probability, at most; outside jit also a number for each image, which must not
-            depend on its certification samples.
-        alpha: failure probability of each image's certificate.
-        search: how sigma is chosen for each image: GoldenSection, Bisection, Shrinking, Grid, Bayesian (of QCRS), or
-            DDRS. None keeps sigma fixed. QCRS looks at hard counts, whatever the certificate.
-        estimate: how many of the n samples an image gets, and what follows from them: `Fixed`, `Tolerance`,
-            `Sequential` or `Soft`. Inside jit only `Fixed()` can be had.
-        labels: true classes. An image whose selected class is another abstains, and no certification samples are drawn
-            for it: for evaluations, which count it as wrong in any case.
-        noise: what is added: `Gaussian()`, `GridGaussian()`, which is exact for 8-bit images, or `Uniform()`, whose
-            radii are of L1.
-        value_range: lowest and highest value of an image, in whose units sigma and the radius are. Images outside it
-            are refused, outside jit. None takes any values and any layout.
-        batch_size: noisy copies per forward pass of an image on a device; changes no count.
-        devices: devices that share the noisy copies, `jax.devices()` for all; changes no count. None leaves the
-            choice to JAX: one device. Of several hosts, all have to make the same call.
+        sigma: noise level, or one for each image (m,), in the units of `value_range`. With `search` it is the level
+            that the classifier was trained at, where the search starts.
+        key: PRNG key, `jax.random.key(seed)` or `jax.random.PRNGKey(seed)`. Several images draw from
+            `fold_in(key, position)`, or from m keys that are given.
+        n0: number of samples that select the class.
+        n: largest number of samples that estimate its probability. Outside jit it may be a number for each image (m,),
+            which must not depend on that image's certification samples.
+        alpha: failure probability of each image's certificate, in (0, 1).
+        search: object that chooses sigma for each image: GoldenSection, Bisection, Shrinking, Grid or Bayesian (QCRS),
+            or DDRS. None keeps sigma fixed. QCRS uses hard counts, for every kind of certificate.
+        estimate: object that decides how many of the n samples an image gets, and what they certify: `Fixed`,
+            `Tolerance`, `Sequential` or `Soft`. Inside jit only `Fixed()` is possible.
+        labels: true classes, (m,). An image whose selected class differs from its label abstains, and draws no
+            certification samples. This saves time in evaluations, which count such an image as wrong in any case.
+        noise: noise that is added: `Gaussian()`, `GridGaussian()`, which is exact for 8-bit images, or `Uniform()`,
+            whose radii are in the L1 norm.
+        value_range: lowest and highest value of an image. sigma and the radius have the same units. Outside jit, images
+            beyond this range are refused. None accepts any values and any layout.
+        batch_size: noisy copies of an image per forward pass of a device. It changes no count.
+        devices: devices that share the noisy copies, `jax.devices()` for all. They change no count. None leaves the
+            choice to JAX, which takes one device. With several hosts, all must make the same call.
+
+    Returns:
+        A Certificate with fields of shape () for one image, or (m,) for several.
 
     Raises:
-        TypeError: an argument of another kind; the message says what to write.
-        ValueError: an argument out of its range, images of another layout or range, a sigma outside the bracket of its
-            search, or an n at which no count can certify.
+        TypeError: an argument has the wrong kind; the message says what to write.
+        ValueError: an argument is out of its range, images have another layout or range, sigma lies outside the bracket
+            of its search, or n is so small that no count can certify.
     """
     drawn = draw(
         classify,
@@ -131,9 +141,9 @@ def draw(
     batch_size: int | None = None,
     devices: Sequence[Device] | None = None,
 ) -> Drawn:
-    """What `certify` draws, as soon as the devices are at work; `conclude` makes the certificate of it.
+    """Returns what `certify` draws, as soon as the devices are at work. `conclude` makes the certificate of it.
 
-    Jit- and vmap-compatible. Arguments and errors as for `certify`.
+    Jit- and vmap-compatible. Arguments and errors are those of `certify`.
     """
     images = as_images(images, value_range)
     keys = as_image_keys(key, images)
@@ -169,10 +179,12 @@ def draw(
 
 
 def conclude(drawn: Drawn) -> Certificate:
-    """The certificate that follows from what `draw` drew; waits for it. Float64 on the host, or float32 inside jit.
+    """Returns the certificate for what `draw` drew, after waiting for it. Float64 on the host, or float32 inside jit.
+
+    The guarantee is that of `Certificate`.
 
     Raises:
-        ValueError: inside jit, of another estimate than `Fixed()`.
+        ValueError: inside jit, the estimate is not `Fixed()`, n is not one number, or labels were given.
     """
     inside = isinstance(drawn.estimation.counts, Tracer)
     if inside and (drawn.estimate.on_host or drawn.fixed is None):
@@ -197,13 +209,13 @@ def search_sigma(
     batch_size: int | None = None,
     devices: Sequence[Device] | None = None,
 ) -> SigmaSearch | SigmaAscent:
-    """The sigma that QCRS or DDRS chooses for each image, with the trace of the search; certifies nothing.
+    """Returns the sigma that QCRS or DDRS chooses for each image, with the trace of the search. It certifies nothing.
 
-    `certify(..., search=search)` with the same arguments chooses the same sigma; n and alpha are the ones of the
-    certification that sigma is for.
+    `certify(..., search=search)` with the same arguments chooses the same sigma. n and alpha are those of the
+    certification for which sigma is chosen. The other arguments are those of `certify`.
 
     Raises:
-        TypeError, ValueError: as `certify`.
+        TypeError, ValueError: as for `certify`.
     """
     images = as_images(images, value_range)
     keys = as_image_keys(key, images)
@@ -235,13 +247,20 @@ def sample_curve(
     batch_size: int | None = None,
     devices: Sequence[Device] | None = None,
 ) -> Int[Array, "*m s num_classes"]:
-    """Class counts of n noisy copies of each image at each of `sigmas`; `curves.radius_band` makes R(sigma) of them.
+    """Returns class counts of n noisy copies of each image at each of `sigmas`. It certifies nothing.
 
-    The noise is the same at all sigmas, and another than that of certificates with the same key. Arguments as for
-    `certify`; certifies nothing.
+    `analysis.curves.radius_band` computes R(sigma) from them. All sigmas share the same noise. Certificates with the
+    same key use other noise. The other arguments are those of `certify`.
+
+    Args:
+        sigmas: s noise levels, in the units of `value_range`.
+        n: number of copies at each sigma.
+
+    Returns:
+        Counts (s, num_classes) for one image, or (m, s, num_classes), int32.
 
     Raises:
-        TypeError, ValueError: as `certify`.
+        TypeError, ValueError: as for `certify`.
     """
     images = as_images(images, value_range)
     keys = as_image_keys(key, images)
@@ -276,14 +295,14 @@ def predict(
     batch_size: int | None = None,
     devices: Sequence[Device] | None = None,
 ) -> Prediction:
-    """The smoothed classifier's class for each image, or ABSTAIN (PREDICT of Cohen et al. 2019).
+    """Returns the smoothed classifier's class for each image, or ABSTAIN (PREDICT of Cohen et al. 2019).
 
-    With probability at least 1 - alpha for each image, the answer is ABSTAIN or the true top class of the
-    smoothed classifier. Arguments as for `certify`, whose n estimation samples it draws too: at one key and sigma
-    the samples of a smaller n are the first of a larger.
+    With probability at least 1 - alpha for each image, over the n samples, the answer is ABSTAIN or the true top class
+    of the smoothed classifier. Arguments are those of `certify`. The samples are the n estimation samples of `certify`:
+    at one key and sigma, the samples of a smaller n are the first of a larger n.
 
     Raises:
-        TypeError, ValueError: as `certify`.
+        TypeError, ValueError: as for `certify`.
     """
     check_prediction(sigma, n, alpha, value_range)
     execution = {"noise": noise, "value_range": value_range, "batch_size": batch_size, "devices": devices}
@@ -302,9 +321,12 @@ def draw_counts(
     batch_size: int | None = None,
     devices: Sequence[Device] | None = None,
 ) -> Int[Array, "*m num_classes"]:
-    """The class counts that `predict` draws, as soon as the devices are at work; `decide` answers from them.
+    """Returns the class counts that `predict` draws, as soon as the devices are at work. `decide` answers from them.
 
-    Jit- and vmap-compatible. Arguments and errors as for `certify`.
+    Jit- and vmap-compatible. Arguments and errors are those of `certify`.
+
+    Returns:
+        Counts (num_classes,) for one image, or (m, num_classes), int32.
     """
     images = as_images(images, value_range)
     keys = as_image_keys(key, images)
@@ -324,7 +346,13 @@ def draw_counts(
 
 
 def decide(counts: Int[Array | np.ndarray, "*m num_classes"], n: int, alpha: float = 0.001) -> Prediction:
-    """PREDICT's answer that follows from the counts of n samples; waits for them. Guarantee as for `predict`."""
+    """Returns PREDICT's answer for the counts of n samples, after waiting for them. The guarantee is that of `predict`.
+
+    Args:
+        counts: class counts, (num_classes,) or (m, num_classes).
+        n: number of samples. Counts sum to less where logits were not finite.
+        alpha: failure probability of each answer, in (0, 1).
+    """
     return make_prediction(counts, n, alpha)
 
 
@@ -352,12 +380,12 @@ def check_request(
 
 
 def check_search(search, sigma, value_range: ValueRange = UNIT, noise: Noise = GAUSSIAN) -> None:
-    """Raises unless `search` is a search that can start at `sigma`.
+    """Raises an error unless `search` is a search that can start at `sigma`.
 
     Raises:
-        TypeError: it is something else.
-        SettingError: `sigma` lies outside its bracket, its bracket reaches far beyond the range of the images or of the
-            noise, or it knows no radii of the noise.
+        TypeError: `search` is something else.
+        SettingError: `sigma` lies outside its bracket, the bracket reaches far beyond the range of the images or of the
+            noise, or the search has no radii for the noise.
     """
     check_sigma(sigma, value_range)
     instance_of("search", search, (Search,), _A_SEARCH)

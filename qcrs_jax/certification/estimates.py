@@ -1,7 +1,8 @@
-"""Estimates: how many certification samples an image gets, and what follows from their counts.
+"""Estimates: how many certification samples an image gets, and what their counts certify.
 
-An estimate is an object that `certify` asks and that nobody else has to know: what the compiled loop looks up, which
-certificate its counts give, and what a results file keeps beside the counts. A new one is one class here.
+Only `certify` asks an estimate; nothing else needs to know it. The estimate provides the tables of the compiled loop,
+the certificate that follows from counts, and the columns that a results file has beside the counts. A new one is one
+class here.
 """
 
 import dataclasses
@@ -24,7 +25,7 @@ from .sequential import Sequential, check_no_labels, check_one_number, check_sma
 from .verdict import Certificate, fields_of, make_certificate, make_soft_certificate
 
 VOTES = "softmax(beta logits) in units of 2**-15, logits in steps of 2**-10"
-"""What a soft vote is, as `sampling.soft_votes` defines it. Another definition needs another text."""
+"""The definition of a soft vote, as `sampling.soft_votes` has it. Another definition needs another text."""
 
 
 @functools.partial(
@@ -34,17 +35,17 @@ VOTES = "softmax(beta logits) in units of 2**-15, logits in steps of 2**-10"
 )
 @dataclasses.dataclass(frozen=True)
 class Drawn:
-    """What was drawn of one image, or of several, and at which sigma. `*m` is () or (images,). A pytree of arrays.
+    """The samples drawn for one image or several, at their sigma. `*m` is () or (images,). A pytree of arrays.
 
-    selection, estimation: the votes of the samples that select the class, and of those that certify it.
-    n: how many samples certify; counts sum to less where logits were not finite.
-    looks: how many looks at the counts there were.
-    sigma: the noise level.
-    words: the bits of the number that randomises a bound; None where none does.
-    search: how sigma was chosen; None at a fixed sigma.
-    estimate, noise, alpha: what was asked.
-    most: the most samples that an image could get.
-    fixed: how many each got where that is one number, known beforehand; else None.
+    selection, estimation: votes of the samples that select the class, and of those that certify it.
+    n: number of samples that certify; counts sum to less where logits were not finite.
+    looks: number of looks at the counts.
+    sigma: noise level.
+    words: bits of the number that randomises a bound; None where the bound is not randomised.
+    search: trace of the search that chose sigma; None at a fixed sigma.
+    estimate, noise, alpha: the arguments of the request.
+    most: largest number of samples that an image could get.
+    fixed: number of samples of each image where it is one number, known beforehand; else None.
     """
 
     selection: Votes
@@ -63,13 +64,13 @@ class Drawn:
 
 @runtime_checkable
 class Estimate(Protocol):
-    """How many of n samples certify an image, and what they certify.
+    """The protocol of estimates: how many of n samples certify an image, and what they certify.
 
-    name: of the kind of estimate, in results files.
-    columns: what a results file keeps beside the counts, by the names of Record.
+    name: name of this kind of estimate in results files.
+    columns: columns that a results file has beside the counts, by the names of Record.
     randomises: whether a uniform number is drawn for the bound.
-    votes_beta: inverse temperature of the soft votes that are summed; None for none.
-    on_host: whether the certificate needs counts that can be seen, that is, cannot be had inside jit.
+    votes_beta: inverse temperature of the soft votes that are summed; None where there are none.
+    on_host: whether the certificate needs concrete counts, which do not exist inside jit.
     may_end_early: whether an image may get fewer than n samples.
     """
 
@@ -94,7 +95,7 @@ class Estimate(Protocol):
     def check(self, n0: int, n, alpha: float, labels: bool) -> None:
         """Raises SettingError for numbers with which nothing can be certified, before anything is computed.
 
-        labels: whether images of another label than the selected class are left without samples.
+        labels: whether images draw no samples where the selected class differs from the label.
         """
         ...
 
@@ -103,15 +104,15 @@ class Estimate(Protocol):
         ...
 
     def tables(self, n0: int, n, alpha: float, noise: Noise) -> tuple[Any, Any]:
-        """What the compiled loop looks up: samples by the top count of the selection, and looks; None for neither."""
+        """The tables of the compiled loop: samples by the top count of the selection, and looks. Either may be None."""
         ...
 
     def queries(self, n: int) -> tuple[int, ...]:
-        """How many samples are drawn at a time, one after another, where all n are drawn."""
+        """The numbers of samples that are drawn at a time, one after another, where all n are drawn."""
         ...
 
     def conclude(self, drawn: Drawn) -> Certificate:
-        """The certificate of what was drawn; fails with probability at most alpha."""
+        """The certificate for what was drawn. It fails with probability at most alpha."""
         ...
 
     def again(self, line, n0: int, n: int, alpha: float, noise: Noise) -> dict:
@@ -122,16 +123,16 @@ class Estimate(Protocol):
         ...
 
     def fields(self, certificate: Certificate) -> dict:
-        """The `columns` of one image's certificate, in Python's own numbers."""
+        """The `columns` of one image's certificate, as Python numbers."""
         ...
 
     def recorded(self) -> dict:
-        """What a sidecar says of it; `estimate_of` reads it."""
+        """The description of the estimate in a sidecar; `estimate_of` reads it."""
         ...
 
 
 class _OneEstimation:
-    """Estimates that draw their samples in one go, and can reach some radius at every sigma."""
+    """Estimates that draw all their samples at once, and that can reach some radius at every sigma."""
 
     may_end_early = False
 
@@ -146,7 +147,7 @@ class _OneEstimation:
 
 
 class _Hard(_OneEstimation):
-    """Estimates of Cohen's classifier, whose number of samples does not depend on their counts."""
+    """Estimates of Cohen's classifier whose number of samples does not depend on the certification counts."""
 
     name: str
     bound: str
@@ -202,12 +203,19 @@ class _Hard(_OneEstimation):
 
 @dataclasses.dataclass(frozen=True)
 class Fixed(_Hard):
-    """All n samples, one number for all images or, outside jit, one for each.
+    r"""Draws all n samples: one number for all images or, outside jit, one for each image.
+
+    The usual bound is Clopper and Pearson's. For k >= 1 successes among n it is the p that solves
+
+    $$\sum_{i = k}^{n} \binom{n}{i} p^i (1 - p)^{n - i} = \alpha.$$
 
     Attributes:
-        bound: a name in BOUNDS: "clopper-pearson", or "randomised", `bounds.randomised_lower`: never below, and as
-            large as a bound can be that fails with probability alpha. Its uniform number is drawn from the image's key,
-            in a stream of its own. It cannot be had inside jit.
+        bound: lower bound of the probability: "clopper-pearson" or "randomised". The randomised bound is never below
+            the other, and is as large as a bound that fails with probability alpha can be. Its uniform number is drawn
+            from the image's key, in a stream of its own. It is not possible inside jit.
+
+    Raises:
+        SettingError: the bound is unknown.
     """
 
     bound: str = USUAL
@@ -216,15 +224,18 @@ class Fixed(_Hard):
 
 @dataclasses.dataclass(frozen=True)
 class Tolerance(_Hard):
-    """As few of the n samples as can be expected to keep an image's radius.
+    """Draws only as many of the n samples as can be expected to keep an image's radius.
 
-    The n0 selection samples decide how many it gets (`bounds.enough_table`). They are independent of the samples that
-    certify: whatever that number, these are as many independent draws, and the certificate fails with probability at
-    most alpha. It cannot be had inside jit.
+    The n0 selection samples decide the number (`bounds.enough_table`). They are independent of the samples that
+    certify. Given that number, the certification samples are as many independent draws, so the certificate fails with
+    probability at most alpha. It is not possible inside jit.
 
     Attributes:
         tolerance: expected relative loss of radius that is acceptable in exchange for fewer samples, in (0, 1).
-        bound: as of `Fixed`.
+        bound: lower bound of the probability: "clopper-pearson" or "randomised", as for `Fixed`.
+
+    Raises:
+        SettingError: tolerance is out of its range, or the bound is unknown.
     """
 
     tolerance: float
@@ -262,14 +273,21 @@ class Tolerance(_Hard):
 
 @dataclasses.dataclass(frozen=True)
 class Soft(_OneEstimation):
-    """All n samples, for the soft certificate (Soft-RS of Zhai et al. 2020).
+    r"""Draws all n samples, for the soft certificate (Soft-RS of Zhai et al. 2020).
 
-    It is about another smoothed classifier: the class with the largest mean of softmax(beta * logits) over the noise,
-    as `make_soft_certificate` defines it. The bounds of all classes share alpha (`bounds.soft_bounds`). It cannot be
-    had inside jit.
+    It certifies another smoothed classifier than Cohen's: the class with the largest mean of softmax(beta * logits)
+    over the noise. `certification.verdict.make_soft_certificate` defines it exactly. With bounds of the mean votes of
+    the selected class and of all others, the radius is
+
+    $$\frac{\sigma}{2} \left( \Phi^{-1}(\underline{p_A}) - \Phi^{-1}(\overline{p_B}) \right).$$
+
+    The bounds of all classes share alpha (`bounds.soft_bounds`). It is not possible inside jit.
 
     Attributes:
-        beta: inverse temperature; MACER's by default.
+        beta: inverse temperature of the softmax, positive; MACER takes 16.
+
+    Raises:
+        SettingError: beta is out of its range.
     """
 
     beta: float = 16.0
@@ -313,14 +331,14 @@ class Soft(_OneEstimation):
 
 
 ESTIMATES: dict[str, type] = {estimate.name: estimate for estimate in (Fixed, Tolerance, Sequential, Soft)}
-"""The estimates by the names that the program and results files have for them."""
+"""The estimates, by their names in the program and in results files."""
 
 
 def estimate_of(recorded: dict) -> Estimate:
-    """The estimate that a sidecar's request tells of, as `Estimate.recorded` wrote it.
+    """The estimate that a sidecar's request describes, as `Estimate.recorded` wrote it.
 
     Raises:
-        SettingError: there is none of that name, or it has no such settings.
+        SettingError: no estimate has that name, or the estimate does not have these settings.
     """
     settings = {name: value for name, value in recorded.items() if name not in ("name", "votes")}
     kind = ESTIMATES.get(recorded.get("name", ""))

@@ -1,4 +1,4 @@
-"""The whole certification of an image as one program in a file, which JAX runs without this package."""
+"""Exports the whole certification of an image as one program in a file, which JAX runs without this package."""
 
 from collections.abc import Sequence
 
@@ -29,23 +29,28 @@ def export_certification(
     batch_size: int | None = None,
     platforms: Sequence[str] = PLATFORMS,
 ) -> export.Exported:
-    """`certify` up to its counts, compiled for `platforms` when it is called there; the weights are inside.
+    """Returns `certify` up to its counts, compiled for `platforms` when it is called there. The weights are inside.
 
-    Its `serialize()` is the content of a file, and `jax.export.deserialize` gives it back. It is called with
-    (image, key, sigma, n0, n): float32 (h, w, c) in [0, 1]; uint32 (2,), `jax.random.key_data` of a threefry key;
-    float32; int32; int32. It returns a dict: "counts0" and "counts", the class counts of the n0 samples that select
-    the class and of the n that certify it, and their "sigma". They are those of `certify` with the same key.
+    Its `serialize()` is the content of a file, and `jax.export.deserialize` gives the program back. It is called with
+    (image, key, sigma, n0, n). image is float32 (h, w, c) in [0, 1]. key is uint32 (2,), the `jax.random.key_data` of a
+    threefry key. sigma is float32, n0 and n are int32.
+
+    It returns a dict. "counts0" are the class counts of the n0 samples that select the class, "counts" those of the n
+    that certify it, and "sigma" is their noise level. They are those of `certify` with the same key.
 
     Args:
-        search: what chooses sigma; None keeps it fixed.
-        noise: what is added, as of `certify`. On a grid the program rounds images to it.
-        n, alpha: of the certificate that a search is to look ahead to; another n may be asked of the program, and
+        classify: the classifier, as for `certify`.
+        image_shape: (h, w, c).
+        search: search that chooses sigma; None keeps it fixed.
+        noise: noise that is added, as for `certify`. With noise on a grid the program rounds images to the grid.
+        n, alpha: those of the certificate that a search looks ahead to. The program may be called with another n, and
             certifies as well.
-        batch_size: noisy copies per forward pass; changes no count.
+        batch_size: noisy copies per forward pass. It changes no count.
+        platforms: names of platforms, among `PLATFORMS`.
 
     Raises:
-        TypeError: a search, or a classifier, that is none.
-        ValueError: an n at which no count can certify, or an unknown platform.
+        TypeError: `search` is no search, or `classify` no classifier.
+        ValueError: no count can certify with this n, or a platform is unknown.
     """
     if unknown := set(platforms) - set(PLATFORMS):
         raise SettingError(f"unknown platform {sorted(unknown)[0]!r}; {{platforms}} takes {', '.join(PLATFORMS)}")

@@ -1,4 +1,4 @@
-"""Search, selection and estimation of an image as one loop, and what it draws: compiled programs over images."""
+"""Search, selection and estimation of an image as one loop, with its sampling: compiled programs over images."""
 
 import operator
 from typing import NamedTuple
@@ -20,23 +20,23 @@ from .sequential import Looks
 class _Stages(NamedTuple):
     stage: Int[Array, ""]
     policy: object
-    votes: Votes  # of each stage
-    turn: Int[Array, ""]  # of the estimation; the same for all images in step, as the stage is
-    looks: Int[Array, ""]  # at the counts of the estimation
+    votes: Votes  # one entry for each stage
+    turn: Int[Array, ""]  # turn of the estimation; like the stage, it is the same for all images in step
+    looks: Int[Array, ""]  # number of looks at the counts of the estimation
     going: Bool[Array, ""]  # whether the estimation takes more samples
 
 
 def _certification(
     policy: AskTell, ns: Int[Array, "stages"], wanted, enough, sequential: Looks | None, nothing: Votes
 ) -> AskTell:
-    """CERTIFY as a search over queries: the policy's own, then selection and estimation at the sigma it chose.
+    """CERTIFY as a search over queries: the queries of the policy, then selection and estimation at the sigma it chose.
 
-    `enough` tells how many samples the estimation takes after each top count of the selection; None for ns. Where
-    `wanted` is given, and is not the class selected, it takes none. With
-    `sequential` the estimation takes several turns, each of the samples between two looks, until that says stop.
+    `enough` has the number of samples of the estimation for each top count of the selection; None takes it from ns.
+    Where `wanted` is given, and differs from the selected class, the estimation draws nothing. With `sequential` the
+    estimation takes several turns. Each draws the samples between two looks, until `sequential` says stop.
 
-    All stages are turns of one loop, so that the network stands once in the compiled program. Images in step leave a
-    stage together: an image whose search or estimation ends first waits, and nothing more is counted for it.
+    All stages are turns of one loop, so the network stands once in the compiled program. Images in step leave a stage
+    together: an image whose search or estimation ends first waits, and nothing more is counted for it.
     """
     votes = jax.tree.map(lambda a: jnp.zeros((END, *a.shape), a.dtype), nothing)
     first_stage = jnp.where(any_image(~policy.done(policy.init)), SEARCH, SELECTION).astype(jnp.int32)
@@ -56,7 +56,7 @@ def _certification(
             estimating = state.stage == ESTIMATION
             first = jnp.where(estimating & (state.turn > 0), sequential.n[state.turn - 1], 0)
             n = jnp.where(estimating, sequential.n[state.turn] - first, n)
-            n = jnp.where(state.stage == END, 0, n)  # under a vmap of certify, of an image that waits for others
+            n = jnp.where(state.stage == END, 0, n)  # under a vmap of certify, an image that waits for others
         return Query(
             sigma=jnp.where(searching, query.sigma, policy.best(state.policy)),
             n=n,
@@ -67,7 +67,7 @@ def _certification(
 
     def tell(state, votes):
         searching = (state.stage == SEARCH) & ~policy.done(state.policy)
-        # All images in step are at one stage: outside the search a posterior is not even computed.
+        # All images in step are at one stage, so outside the search no posterior is computed.
         told = jax.lax.cond(state.stage == SEARCH, policy.tell, lambda before, _: before, state.policy, votes.counts)
         told = jax.tree.map(lambda new, old: jnp.where(searching, new, old), told, state.policy)
         stays = (state.stage == SEARCH) & any_image(~policy.done(told))
@@ -92,7 +92,7 @@ def _certification(
 
 
 def _oracle(classify, image, key, noise, batch_size, devices, beta=None):
-    """The oracle of one image: Query -> votes, the soft ones too where there is a `beta`."""
+    """The oracle of one image: Query -> votes, with soft votes if `beta` is given."""
 
     def answer(query):
         own = stream(key, query.stage, query.draw)
@@ -103,7 +103,7 @@ def _oracle(classify, image, key, noise, batch_size, devices, beta=None):
 
 
 def _count_oracle(*args):
-    """The oracle of one image that counts alone: Query -> class counts."""
+    """The oracle of one image that only counts: Query -> class counts."""
     oracle = _oracle(*args)
     return lambda query: oracle(query).counts
 
@@ -151,10 +151,10 @@ def draw_curve(classify, image, key, sigmas, n, noise, batch_size, devices):
 
 
 def with_samples(call: Call, n: int) -> tuple[Call, int]:
-    """The same compiled program with n samples in one query and none in the others, and how many queries have n.
+    """The same compiled program with n samples in one query and none in the others, and the number of queries with n.
 
-    For measurements: it runs as long as an image's search without its samples, and n samples more. Of a curve each
-    sigma has n. An ascent of DDRS keeps its copies.
+    It is for measurements: it runs as long as an image's search without its samples, plus n samples. A curve has n
+    samples at each sigma. An ascent of DDRS keeps its copies.
     """
     classify, images, own, *numbers = call.arguments
     if call.program is not draw_votes.program:

@@ -10,11 +10,11 @@ from .. import bounds
 
 @runtime_checkable
 class Bound(Protocol):
-    """A lower bound of a probability p, from how many of n independent samples fell into the class.
+    """A lower bound of a probability p, from the number of n independent samples that fell into the class.
 
-    name: as `Fixed(name)`, commands and results files have it.
-    randomises: whether it needs a uniform number. Then it is drawn from the image's key, and recorded, and the bound
-        cannot be had inside jit.
+    name: its name in `Fixed(name)`, in commands and in results files.
+    randomises: whether it needs a uniform number. That number is drawn from the image's key and recorded. The bound is
+        then not possible inside jit.
     """
 
     @property
@@ -24,16 +24,17 @@ class Bound(Protocol):
     def randomises(self) -> bool: ...
 
     def lower(self, successes, n, alpha: float, u) -> Any:
-        """A number below 1 that is at most p, with probability at least 1 - alpha over the samples and u. Float64.
+        """A number below 1 that is at most p with probability at least 1 - alpha over the samples and u. Float64.
 
         Args:
             successes, n: counts of any shape, 0 <= successes <= n; n broadcasts.
-            u: uniform on (0, 1] and independent of the samples, shaped as successes; None where nothing randomises.
+            alpha: failure probability in (0, 1).
+            u: uniform on (0, 1], independent of the samples, of the shape of successes; None if nothing is randomised.
         """
         ...
 
     def smallest_n(self, alpha: float) -> int:
-        """The smallest n at which any count can certify, that is, has a bound above 1/2."""
+        """The smallest n at which some count can certify, that is, has a bound above 1/2."""
         ...
 
 
@@ -51,10 +52,10 @@ class ClopperPearson:
 
 
 class Randomised:
-    """`bounds.randomised_lower`: never below Clopper and Pearson's, and fails with probability alpha exactly.
+    """`bounds.randomised_lower`: never below Clopper and Pearson's bound, and fails with probability alpha exactly.
 
-    Where u <= alpha and all samples agree it is 1 and tells nothing: Clopper and Pearson's stands in, so that no radius
-    is infinite. That only lowers bounds, and no p at most alpha ** (1 / n) notices.
+    Where u <= alpha and all samples agree, that bound is 1 and would give an infinite radius. Clopper and Pearson's
+    bound replaces it there. This only lowers bounds, and changes no coverage for p at most alpha ** (1 / n).
     """
 
     name = "randomised"
@@ -69,10 +70,10 @@ class Randomised:
 
 
 BOUNDS: dict[str, Bound] = {bound.name: bound for bound in (ClopperPearson(), Randomised())}
-"""The bounds by the names that `Fixed`, commands and results files have for them."""
+"""The bounds, by their names in `Fixed`, in commands and in results files."""
 
 USUAL = "clopper-pearson"
-"""The bound where none is named."""
+"""The default bound."""
 
 
 @functools.lru_cache(maxsize=16)

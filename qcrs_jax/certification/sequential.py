@@ -1,17 +1,19 @@
-"""Sequential estimation: bounds of a probability that may be looked at while the samples come, and when to stop.
+r"""Sequential estimation: bounds of a probability that hold while samples arrive, and rules for when to stop.
 
-At looks j = 0, 1, ... an image has n_j certification samples in all, k of them of the selected class. A confidence
-sequence gives a lower and an upper bound for every (j, k):
+At looks j = 0, 1, ... an image has n_j certification samples in all, of which k fell into the selected class. A
+confidence sequence gives a lower and an upper bound for every (j, k):
 
     P(some lower bound exceeds p) <= alpha  and  P(some upper bound is below p) <= beta,  each over all looks at once.
 
-Sampling may therefore stop by any rule that sees nothing but the samples so far, and the bounds of the look at which it
-stops hold: the certificate's lower bound fails with probability at most alpha, as one of a fixed n does. For a decision
-at radius r, with t = Phi(r / sigma): "robust", p > t, is claimed where the lower bound exceeds t, and so wrongly with
-probability at most alpha; "not robust", p <= t, where the upper bound is below t, wrongly with probability at most
-beta. Of the two claims the true p makes only one wrong, so that neither error is shared between them.
+Sampling may therefore stop by any rule that sees only the samples so far. The bounds of the look at which it stops
+hold: the certificate's lower bound fails with probability at most alpha, like that of a fixed n.
 
-`walk` computes exactly, by dynamic programming, with what probability the samples end at each look and count.
+A decision at radius r compares p with t = Phi(r / sigma). "Robust", p > t, is claimed where the lower bound exceeds t.
+That is wrong with probability at most alpha. "Not robust", p <= t, is claimed where the upper bound is below t. That is
+wrong with probability at most beta. For any p at most one of the two claims is false, so alpha and beta need not be
+split between them.
+
+`walk` computes exactly, by dynamic programming, the probability that the samples end at each look and count.
 
 Sources: V. Voracek, "Treatment of Statistical Estimation Problems in Randomized Smoothing for Adversarial Robustness",
 NeurIPS 2024 (both sequences); J. Ville 1939; R. Krichevsky and V. Trofimov 1981 (the mixture); M. Horvath et al.,
@@ -34,21 +36,21 @@ from ..sampling.smoothing import GAUSSIAN, Noise
 from .verdict import Certificate, fields_of, make_sequential_certificate
 
 SEQUENCES = ("union", "betting", "stages", "fixed")
-RATIO = 1.2  # between looks, once it makes a longer step than `step`
-MARGIN = 5e-5  # probits by which tables understate lower bounds and overstate upper ones: interpolation and float32
-LEAST_ALPHA = 1e-15  # down to which the margin was tried
-MAX_SEQUENTIAL_N = 2**22  # there are tables of all counts at all looks
+RATIO = 1.2  # ratio of the samples of two looks, once this is more than `look_every` samples
+MARGIN = 5e-5  # probits; tables understate lower bounds and overstate upper ones by it: interpolation and float32
+LEAST_ALPHA = 1e-15  # the smallest alpha for which the margin was tested
+MAX_SEQUENTIAL_N = 2**22  # the tables hold all counts at all looks
 
 
 class Looks(NamedTuple):
-    """What a sequential estimation looks up inside jit. J looks.
+    """The tables of a sequential estimation inside jit. There are J looks.
 
-    n: samples at each look, ascending.
-    start: the smallest count at each look whose upper bound exceeds 1/2. Below it the image abstains for certain.
-    offset: where the entries of each look begin in the tables; they are of the counts start..n.
-    lower, upper: bounds as radii at sigma = 1, that is in probits.
-    radius: (most, least) in float32 between which the radius asked about lies; NaN for none.
-    precision: the share of the radius within which it is to be known; NaN for none.
+    n: number of samples at each look, ascending.
+    start: smallest count at each look whose upper bound exceeds 1/2. Below it the image surely abstains.
+    offset: start of the entries of each look in the tables; they are for the counts start..n.
+    lower, upper: bounds as radii at sigma = 1, that is, in probits.
+    radius: (most, least) in float32, between which the radius asked about lies; NaN for none.
+    precision: share of the radius within which it is to be known; NaN for none.
     """
 
     n: Int[np.ndarray | Array, "J"]
@@ -71,24 +73,37 @@ class Looks(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Sequential:
-    """The settings of a sequential estimation: when to stop, and by which confidence sequence. Exactly one of the first
-    two is given.
+    r"""Stops sampling when the answer is known, by a confidence sequence.
+
+    Exactly one of `decide` and `precision` is given.
+
+    The bounds of all looks hold together. With p the probability of the selected class,
+
+    $$P(\exists j : L_j > p) \le \alpha, \qquad P(\exists j : U_j < p) \le \alpha_{\text{upper}}.$$
+
+    The certificate therefore fails with probability at most alpha, whenever sampling stops. It is not possible inside
+    jit.
+
+    Sources: Voracek, NeurIPS 2024 (union and betting); Horvath et al., ICLR 2022 (stages).
 
     Attributes:
-        decide: the radius r of the question whether the input is certifiably robust at r: sampling stops when it is
-            answered.
-        precision: sampling stops when the radius is known within this share: the certified radius is then at least
-            1 - precision times the upper bound, and so, with probability at least 1 - alpha - alpha_upper, the
-            certified and the true radius of the selected class are that close. It also stops where the upper bound is
-            0.
-        alpha_upper: failure probability of the upper bounds, for all looks together; alpha by default.
-        sequence: "union": Clopper-Pearson bounds of which the last look has half of alpha and the others equal parts of
-            the other half; where all n samples are needed nearly those of a fixed n. "betting": `betting_lower`; needs
-            the fewest samples where the answer is clear. "stages": as union, with alpha in equal parts on n / 100,
-            n / 10 and n samples; Horvath et al. draw each stage anew, here the samples are pooled. "fixed": one look at
-            all n.
-        look_every: samples between looks of the first two, at least; later each look has 1.2 times the samples of the
-            last.
+        decide: radius r, for the question whether the input is certifiably robust at r. Sampling stops when the
+            question is answered.
+        precision: share in (0, 1) within which the radius is to be known. Sampling stops when the certified radius is
+            at least 1 - precision times the upper bound. With probability at least 1 - alpha - alpha_upper, the
+            certified and the true radius of the selected class are then that close. Sampling also stops where the upper
+            bound is 0.
+        alpha_upper: failure probability of the upper bounds, for all looks together (default: alpha).
+        sequence: kind of bounds. "union": Clopper-Pearson bounds; the last look has half of alpha, and the other looks
+            share the other half equally. An image that needs all n samples gets nearly the bounds of a fixed n.
+            "betting": bounds of a betting strategy (`betting_lower`), which need the fewest samples where the answer is
+            clear. "stages": as union, with alpha in equal parts on n / 100, n / 10 and n samples; Horvath et al. draw
+            each stage anew, here the samples are pooled. "fixed": one look at all n samples.
+        look_every: smallest number of samples between looks of "union" and "betting". Later each look has 1.2 times the
+            samples of the last.
+
+    Raises:
+        SettingError: a setting is out of its range, or not exactly one of decide and precision is given.
     """
 
     decide: float | None = None
@@ -120,7 +135,7 @@ class Sequential:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """What a results file keeps beside the counts."""
+        """The columns that a results file has beside the counts."""
         return ("n", "radius_upper") + (() if self.decide is None else ("robust",))
 
     def check(self, n0: int, n, alpha: float, labels: bool) -> None:
@@ -131,21 +146,21 @@ class Sequential:
         check_smallest(n, alpha, bounds.smallest_n(alpha))
 
     def tables(self, n0: int, n: int, alpha: float, noise: Noise) -> tuple[None, "Looks"]:
-        """What the compiled loop looks up."""
+        """The tables of the compiled loop."""
         return None, tables(self, n, alpha, noise)
 
     def queries(self, n: int) -> tuple[int, ...]:
-        """How many samples are drawn at a time, one after another, where all n are drawn."""
+        """The numbers of samples that are drawn at a time, one after another, where all n are drawn."""
         return tuple(np.diff(self.looks(n), prepend=0).tolist())
 
     def conclude(self, drawn) -> Certificate:
-        """The certificate of an `estimates.Drawn`; fails with probability at most alpha."""
+        """The certificate for an `estimates.Drawn`. It fails with probability at most alpha."""
         counts = drawn.selection.counts, drawn.estimation.counts
         look = np.asarray(drawn.looks) - 1
         return make_sequential_certificate(*counts, drawn.sigma, look, self, drawn.most, drawn.alpha, drawn.noise)
 
     def again(self, line, n0: int, n: int, alpha: float, noise: Noise) -> dict:
-        """What follows from the counts of one line of a results file; that n is no look where it stopped at none."""
+        """The fields that follow from the counts of one line of a results file. n alone if the line's n is no look."""
         looks = self.looks(n)
         if line.n not in looks:
             return {"n": looks[-1]}
@@ -154,16 +169,16 @@ class Sequential:
         return {**fields_of(made), **self.fields(made), "n": line.n}
 
     def fields(self, certificate) -> dict:
-        """The `columns` of one image's certificate, in Python's own numbers."""
+        """The `columns` of one image's certificate, as Python numbers."""
         found = {"n": int(certificate.n), "radius_upper": float(certificate.radius_upper)}
         return found if self.decide is None else {**found, "robust": int(certificate.robust)}
 
     def recorded(self) -> dict:
-        """What a sidecar says of it."""
+        """The description of the estimate in a sidecar."""
         return {"name": self.name, **dataclasses.asdict(self)}
 
     def looks(self, n: int) -> tuple[int, ...]:
-        """How many samples there are at each look, the last n."""
+        """The number of samples at each look; the last is n."""
         if n > MAX_SEQUENTIAL_N:
             raise SettingError(f"{{n}} = {n}: a sequential estimation has at most {MAX_SEQUENTIAL_N} samples")
         if self.sequence == "fixed":
@@ -184,7 +199,7 @@ class Sequential:
         return bounds.clopper_pearson_lower(successes, looks[look], alpha * self._shares(len(looks))[look])
 
     def upper(self, look, successes, n: int, alpha: float):
-        """Upper bounds of the confidence sequence, as `lower`; alpha is what alpha_upper is by default."""
+        """Upper bounds of the confidence sequence, as `lower`. alpha is used where alpha_upper is None."""
         failures = np.asarray(self.looks(n))[look] - np.asarray(successes)
         return 1.0 - self.lower(look, failures, n, alpha if self.alpha_upper is None else self.alpha_upper)
 
@@ -210,32 +225,32 @@ class Sequential:
             )
 
     def _shares(self, looks):
-        """The shares of alpha that each look of a union bound has; 1 in all."""
+        """The shares of alpha of each look of a union bound; they sum to 1."""
         if self.sequence == "union" and looks > 1:
             return np.array([*[0.5 / (looks - 1)] * (looks - 1), 0.5])
         return np.full(looks, 1 / looks)
 
     def decision(self, radius, radius_upper):
-        """What is claimed of the radius asked about, from the bounds of the true one: 1 robust, 0 not, -1 undecided."""
+        """The answer about the radius `decide`, from the bounds of the true one: 1 robust, 0 not, -1 undecided."""
         if self.decide is None:
             raise ValueError("no radius to decide was asked about")
         return np.where(np.greater(radius, self.decide), 1, np.where(np.less(radius_upper, self.decide), 0, -1))[()]
 
 
 def check_one_number(n, what: str) -> None:
-    """Raises SettingError where `what` is asked of another number of samples for each image."""
+    """Raises SettingError where n is a number for each image, which `what` does not take."""
     if np.ndim(n) > 0:
         raise SettingError(f"{what} takes one {{n}} for all images; a number for each goes with Fixed")
 
 
 def check_no_labels(labels: bool, what: str) -> None:
-    """Raises SettingError where `what` is asked to stop where the class is wrong."""
+    """Raises SettingError where labels are given, by which `what` cannot stop."""
     if labels:
         raise SettingError(f"{what} does not stop where the class is wrong; give {{labels}} with Fixed or Tolerance")
 
 
 def check_smallest(n, alpha: float, smallest: int) -> None:
-    """Raises SettingError for fewer than the `smallest` number of samples that could certify."""
+    """Raises SettingError where n is less than `smallest`, the smallest number of samples that could certify."""
     if np.min(n) < smallest:
         raise SettingError(
             f"{{n}} = {n} samples can certify nothing at {{alpha}} = {alpha}: even if all agree the bound stays below "
@@ -245,9 +260,9 @@ def check_smallest(n, alpha: float, smallest: int) -> None:
 
 @functools.lru_cache(maxsize=8)
 def tables(sequential: Sequential, n: int, alpha: float, noise: Noise = GAUSSIAN) -> Looks:
-    """What the estimation looks up. Inside jit it stops only where the exact bounds say so too.
+    """The tables of the estimation. Inside jit it stops only where the exact bounds say so too.
 
-    Bounds are computed at all counts of up to 128 failures, at fewer of the others, and interpolated.
+    Bounds are computed at all counts of up to 128 failures and at some of the others, and interpolated between.
     """
     looks, unit = sequential.looks(n), noise.unit_radius
     starts, lowers, uppers = [], [], []
@@ -261,9 +276,9 @@ def tables(sequential: Sequential, n: int, alpha: float, noise: Noise = GAUSSIAN
         if m > 2:
             lower, upper = (_interpolated(x, y, at, beyond) for y, beyond in ((lower, -np.inf), (upper, np.inf)))
         else:
-            lower, upper = np.full((2, m), -np.inf)  # one or two samples tell nothing
+            lower, upper = np.full((2, m), -np.inf)  # one or two samples bound nothing
         lower[-1] = unit(max(sequential.lower(look, m, n, alpha) - noise.lost, 0.0))
-        upper[-1] = np.inf  # of counts 1..m, each
+        upper[-1] = np.inf  # the arrays are for the counts 1..m
         start = int(np.argmax(upper > 0))
         starts.append(start + 1)
         lowers.append(lower[start:] - MARGIN)
@@ -286,7 +301,7 @@ def tables(sequential: Sequential, n: int, alpha: float, noise: Noise = GAUSSIAN
 
 
 def _interpolated(x, y, at, beyond):
-    """y between its values at x, in the order of counts; `beyond` outside of those that are finite.
+    """y at the points between its values at x, in the order of counts; `beyond` outside of the finite values.
 
     Where alpha is very small and samples are few, a bound is 0 or 1 in float64, and infinite in probits.
     """
@@ -298,23 +313,28 @@ def _interpolated(x, y, at, beyond):
 
 
 def betting_lower(successes, n, alpha: float):
-    """Lower bounds of a proportion that hold with probability at least 1 - alpha at all n at once, float64.
+    r"""Lower bounds of a proportion that hold with probability at least 1 - alpha at all n at once, float64.
 
-    A gambler bets on more successes than p would give. Theirs is the mean, over thetas above p drawn from Jeffreys'
-    prior Beta(1/2, 1/2), of the likelihood ratio theta**k (1 - theta)**(n - k) / (p**k (1 - p)**(n - k)). Against the
-    true p this wealth is a martingale that starts at 1, and by Ville's inequality it ever reaches 1 / alpha with
-    probability at most alpha. The bound is the p against which it is 1 / alpha: the wealth falls in p up to k / n, and
-    is at most 1 beyond.
+    A gambler bets on more successes than p would give. The wealth is the mean of the likelihood ratio
 
-    Voracek bets the whole prior (Krichevsky and Trofimov 1981). The half below p only loses against what is tested, and
-    without it lower bounds of Phi(1) to Phi(2) need 15 to 25% fewer samples. His program lets 1 / (2 alpha) do, as if
-    half of the prior lay to each side of p. That is too little: at alpha = 0.05 and p = 0.84 it claims less than p with
+        theta**k (1 - theta)**(n - k) / (p**k (1 - p)**(n - k))
+
+    over thetas above p, drawn from Jeffreys' prior Beta(1/2, 1/2). Against the true p this wealth is a martingale that
+    starts at 1. By Ville's inequality it ever reaches 1 / alpha with probability at most alpha. The bound is the p
+    against which the wealth is 1 / alpha. The wealth falls in p up to k / n, and is at most 1 beyond.
+
+    Voracek bets the whole prior (Krichevsky and Trofimov 1981). The half below p only loses against the tested p.
+    Without it, lower bounds of Phi(1) to Phi(2) need 15 to 25% fewer samples. His program accepts 1 / (2 alpha), as if
+    half of the prior lay to each side of p. That is too little: at alpha = 0.05 and p = 0.84 it exceeds p with
     probability 0.053 within 6000 samples.
 
     Args:
         successes: counts k, any shape, 0 <= k <= n.
         n: numbers of draws, at least 1; broadcasts against successes.
         alpha: failure probability in (0, 1).
+
+    Raises:
+        ValueError: a number is out of its range.
     """
     bounds.check_alpha(alpha)
     k, n = np.broadcast_arrays(np.asarray(successes, np.float64), np.asarray(n, np.float64))
@@ -340,14 +360,15 @@ def _log_wealth(log_p, k, n):
 def walk(looks: Sequence[int], stops: Callable[[int, np.ndarray], np.ndarray], p: float) -> list[np.ndarray]:
     """The probability that samples of success probability p end at each look with each count; exact but for rounding.
 
-    Dynamic programming over the counts of the looks: the number of successes between two looks is binomial.
+    Dynamic programming over the counts at the looks: the number of successes between two looks is binomial.
 
     Args:
-        looks: samples at each look, ascending.
-        stops: (look, counts 0..n) -> whether to stop there. The last look stops everything.
+        looks: number of samples at each look, ascending.
+        stops: (look, counts 0..n) -> whether to stop there. The last look always stops.
+        p: success probability.
 
     Returns:
-        for each look an array over its counts, which together sum to 1.
+        For each look an array over its counts. All arrays together sum to 1.
     """
     ended, going, before = [], np.ones(1), 0
     for look, n in enumerate(looks):
@@ -369,12 +390,12 @@ def _add_samples(distribution, n, p):
 
 
 class Outcome(NamedTuple):
-    """What a sequential estimation at sigma = 1 comes to where the probability is p; exact.
+    """The outcome of a sequential estimation at sigma = 1 where the probability is p; exact.
 
     samples: mean number of samples.
     radius: mean certified radius.
     exceeds: probability that the certified lower bound exceeds p; at most alpha.
-    robust, not_robust: probabilities of the two claims about the radius asked about; 0 where none is.
+    robust, not_robust: probabilities of the two claims about the radius asked about; 0 if none was asked about.
     """
 
     samples: float
@@ -385,7 +406,7 @@ class Outcome(NamedTuple):
 
 
 def outcome(sequential: Sequential, n: int, alpha: float, p: float) -> Outcome:
-    """What `certify` with these settings comes to for an input of class probability p at sigma = 1."""
+    """The outcome of `certify` with these settings for an input of class probability p at sigma = 1."""
     looks = tables(sequential, n, alpha)
     stops = lambda look, counts: looks.stops(np, look, counts, np.float32(1))  # noqa: E731
     totals = np.zeros(5)

@@ -1,4 +1,4 @@
-"""What follows from raw counts: certificates, hard and soft, and predictions. Pure functions; nothing is drawn."""
+"""Certificates, hard and soft, and predictions from raw counts. Pure functions; nothing is drawn."""
 
 from typing import Any, NamedTuple
 
@@ -16,11 +16,11 @@ ABSTAIN = -1
 
 
 class SoftVotes(NamedTuple):
-    """What a soft certificate follows from. Votes are in units of 1 / SOFT_ONE, squares of its square; exact.
+    """The sums from which a soft certificate follows. Votes are in units of 1 / SOFT_ONE, squares of its square; exact.
 
-    sums0: each class's votes of the n0 samples that selected the class, (*m, num_classes).
-    sums, squares: each class's votes, and their squares, of the n certification samples, (*m, num_classes).
-    pb_upper: upper bound of every other class's mean vote.
+    sums0: each class's votes by the n0 samples that selected the class, (*m, num_classes).
+    sums, squares: each class's votes, and their squares, by the n certification samples, (*m, num_classes).
+    pb_upper: upper bound of the mean vote of every other class.
     """
 
     sums0: Int[np.ndarray, "*m num_classes"]
@@ -30,32 +30,34 @@ class SoftVotes(NamedTuple):
 
 
 class Certificate(NamedTuple):
-    """What CERTIFY returns; NumPy scalars and arrays, or traced arrays inside jit. `*m` is () or (images,).
+    """The result of `certify`: NumPy scalars and arrays, or traced arrays inside jit. `*m` is () or (images,).
 
-    With probability at least 1 - alpha over the certification samples, for each image: the classifier smoothed with
-    noise of this sigma, held fixed, predicts `prediction` everywhere within distance `radius` of the image, in the norm
-    of the noise: L2 for normal noise, L1 for uniform. A sigma that was searched belongs to this image: nothing is said
-    of a classifier that would search sigma again at the perturbed image.
+    The guarantee, for each image, with probability at least 1 - alpha over its certification samples: the classifier
+    smoothed with noise of this sigma, held fixed, predicts `prediction` everywhere within distance `radius` of the
+    image. The distance is in the norm of the noise: L2 for normal noise, L1 for uniform noise.
 
-    The smoothed classifier is Cohen's, which predicts the class that noisy copies most often fall into. That of a soft
-    certificate predicts the class with the largest mean soft vote; the two may differ.
+    A sigma that was searched belongs to this image. The certificate says nothing about a classifier that would search
+    sigma again at the perturbed image.
+
+    The smoothed classifier is Cohen's: it predicts the class that noisy copies most often fall into. The classifier of
+    a soft certificate predicts the class with the largest mean soft vote. The two may differ.
 
     Attributes:
-        prediction: the class, or ABSTAIN (-1).
-        radius: in units of pixels in [0, 1]; 0 where it abstains.
-        pa_lower: lower bound of the probability, or the mean soft vote, of the selected class.
-        sigma: the noise level of the certificate.
-        counts: class counts of the n certification samples, `(*m, num_classes)`.
-        counts0: class counts of the n0 samples that selected the class, `(*m, num_classes)`.
-        n: how many certification samples there were; counts sum to less where logits were not finite.
-        robust: of a decision at a radius: 1 for robust, that is a true radius sigma * ndtri(p) above it, p the
-            probability of the selected class, which is wrong with probability at most alpha; 0 for not, wrong with
-            probability at most beta; -1 where n samples could not decide. None where no radius was asked about.
-        radius_upper: of a sequential estimation, the upper bound of the true radius, inf where all samples agree; None
-            in others.
-        u: the number in (0, 1] that randomised the bound; None where none did.
-        search: how QCRS or DDRS chose sigma; None at a fixed sigma.
-        soft: the soft votes of a soft certificate; None for a hard one.
+        prediction: the class, or ABSTAIN (-1), (*m).
+        radius: certified radius, (*m), in the units of the image (`value_range`); 0 where it abstains.
+        pa_lower: lower bound of the probability of the selected class, (*m); of its mean soft vote if it is soft.
+        sigma: noise level of the certificate, (*m), in the units of the image.
+        counts: class counts of the n certification samples, (*m, num_classes).
+        counts0: class counts of the n0 samples that selected the class, (*m, num_classes).
+        n: number of certification samples, (*m). Counts sum to less where logits were not finite.
+        robust: answer to "is the true radius above `decide`?", (*m). The true radius is sigma * ndtri(p), where p is
+            the probability of the selected class. 1: yes, wrong with probability at most alpha. 0: no, wrong with
+            probability at most alpha_upper. -1: n samples could not decide. None if no radius was asked about.
+        radius_upper: upper bound of the true radius, (*m), from a sequential estimation; inf where all samples agree.
+            None for other estimates.
+        u: number in (0, 1] that randomised the bound, (*m); None where the bound is not randomised.
+        search: trace of the search by which QCRS or DDRS chose sigma; None at a fixed sigma.
+        soft: soft votes of a soft certificate; None for a hard one.
     """
 
     prediction: Int[Array | np.ndarray, "*m"] | np.integer
@@ -72,16 +74,16 @@ class Certificate(NamedTuple):
     u: Float[np.ndarray, "*m"] | np.floating | None = None
 
     def __repr__(self) -> str:
-        """The fields that are not None; of large arrays, and of what is inside others, the shape alone."""
+        """The fields that are not None. Large arrays, and those inside other objects, are shown by shape alone."""
         return _short(self)
 
 
 class Prediction(NamedTuple):
-    """What PREDICT returns; NumPy scalars and arrays, or traced arrays inside jit. `*m` is () or (images,).
+    """The result of `predict`: NumPy scalars and arrays, or traced arrays inside jit. `*m` is () or (images,).
 
     Attributes:
-        prediction: the class, or ABSTAIN (-1).
-        counts: class counts of the n samples, `(*m, num_classes)`.
+        prediction: the class, or ABSTAIN (-1), (*m).
+        counts: class counts of the n samples, (*m, num_classes).
     """
 
     prediction: Int[Array | np.ndarray, "*m"] | np.integer
@@ -89,10 +91,10 @@ class Prediction(NamedTuple):
 
 
 def make_certificate(counts0, counts, sigma, n, alpha: float, lower=None, noise: Noise = GAUSSIAN) -> Certificate:
-    """The certificate that follows from raw counts: selection counts0, estimation counts of n samples at sigma.
+    """The certificate that follows from raw counts: selection counts0, and estimation counts of n samples at sigma.
 
-    n is one number, or, outside jit, one for each image. `lower` gives the bound of pa after each count of successes,
-    an array of NumPy's; by default it is Clopper and Pearson's. What `noise` lost of its distribution is taken off it.
+    n is one number, or, outside jit, one for each image. `lower` maps counts of successes, a NumPy array, to lower
+    bounds of pa; the default is Clopper and Pearson's bound. `noise.lost` is subtracted from the bounds.
     """
     xp = _numpy_of(counts)
     counts0, counts, sigma = xp.asarray(counts0), xp.asarray(counts), xp.asarray(sigma)
@@ -135,7 +137,7 @@ def _inside(value):
 
 
 def fields_of(certificate: Certificate) -> dict:
-    """What every line of a results file says of one image's certificate, in Python's own numbers."""
+    """The fields of one image's certificate that every line of a results file has, as Python numbers."""
     return {
         "predict": int(certificate.prediction),
         "radius": float(certificate.radius),
@@ -146,9 +148,9 @@ def fields_of(certificate: Certificate) -> dict:
 def make_sequential_certificate(
     counts0, counts, sigma, look, sequential, n: int, alpha: float, noise: Noise = GAUSSIAN
 ) -> Certificate:
-    """The certificate of an estimation that stopped at `look`, counted from 0, with n samples at most.
+    """The certificate of an estimation that stopped at `look`, counted from 0, with at most n samples.
 
-    Its bounds are those of the confidence sequence at that look: exact, whatever made the estimation stop there.
+    Its bounds are those of the confidence sequence at that look. They hold whatever made the estimation stop there.
     """
     made = make_certificate(
         counts0,
@@ -170,11 +172,12 @@ def make_sequential_certificate(
 def make_soft_certificate(
     counts0, counts, sums0, sums, squares, sigma, n: int, alpha: float, noise: Noise = GAUSSIAN
 ) -> Certificate:
-    """The soft certificate that follows from what was counted; outside jit alone. Arguments as the fields' names tell.
+    """The soft certificate that follows from votes; only outside jit. The arguments have the names of the fields.
 
-    It says where the class with the largest mean vote stays the same. A vote is what `sampling.soft_votes` gives, a
-    function into [0, 1] in its own right, so that nothing has to be added for the softmax it was rounded from. Samples
-    that voted for no class are n less the counts; the certificate holds whatever they would have voted.
+    It says where the class with the largest mean vote stays the same. A vote is what `sampling.soft_votes` returns.
+    That is itself a function into [0, 1], so nothing has to be added for the softmax from which it was rounded. The
+    number of samples that voted for no class is n less the counts. The certificate holds whatever they would have
+    voted.
     """
     counts0, counts, sums0, sums, squares, sigma = map(np.asarray, (counts0, counts, sums0, sums, squares, sigma))
     selected = np.argmax(sums0, axis=-1)
@@ -196,8 +199,8 @@ def make_soft_certificate(
 def make_prediction(counts, n: int, alpha: float) -> Prediction:
     """PREDICT's answer that follows from the counts of n samples.
 
-    Samples that voted for no class are n less the counts. They count for the runner-up: the answer holds whatever they
-    would have voted.
+    The number of samples that voted for no class is n less the counts. They count for the runner-up, so the answer
+    holds whatever they would have voted.
     """
     xp = _numpy_of(counts)
     counts = xp.asarray(counts)

@@ -3,7 +3,7 @@
     sources.py   the sources by name
     load.py      `load_dataset`
     dataset.py   Dataset
-    limits.py    how much a data set may take
+    limits.py    the largest size of a data set
 
-The other files read one kind of source each.
+Each of the other files reads one kind of source.
 """

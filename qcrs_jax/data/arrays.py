@@ -238,10 +238,10 @@ def read_idx(file: Path, limit: Limit = _LIMIT) -> UInt8[np.ndarray, "..."]:
 
 
 def npz(path: Path, split: str, limit: Limit = _LIMIT) -> Dataset:
-    """The images and labels of a split in the .npz file `path`, or in that of the split in the folder `path`.
+    """The images and labels of a split in the .npz file `path`, or in the file of the split in the folder `path`.
 
     Raises:
-        DataError: not there, or not as `load_dataset` says.
+        DataError: it does not exist, or is not as `load_dataset` describes.
     """
     notes = ()
     if path.is_dir():

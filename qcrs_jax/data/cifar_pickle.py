@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 OPERATIONS = 2**21
-"""Of CIFAR-100's training file, the longest, there are a tenth."""
+"""Largest number of operations. CIFAR-100's training file, the longest, has a tenth."""
 
 _NAMES = {
     ("_codecs", "encode"),  # how Python 3 writes bytes in the protocol of Python 2

@@ -1,4 +1,4 @@
-"""The order of the classes, which decides the labels: where names do not tell it, it is asked for."""
+"""The order of the classes, which decides the labels. The user is asked for it if the names do not determine it."""
 
 import dataclasses
 import re
@@ -18,11 +18,11 @@ _ORDER = 2**24  # bytes of a file of names
 
 
 def in_class_order(dataset: Dataset, order: str | Path | Sequence[str] | None) -> Dataset:
-    """`dataset` with the labels that its classes have in another order. The images keep their indices.
+    """`dataset` with the labels of another order of its classes. The images keep their indices.
 
     Args:
         order: "number" or "text", by the names of the classes; a file with the name of a class on each line; or the
-            names themselves. A name that the data set has not is a class without images. None leaves the order.
+            names themselves. A name that is not in the data set is a class without images. None keeps the order.
 
     Raises:
         DataError: the order is not known and not given, or it does not fit the names of the classes.
@@ -59,10 +59,11 @@ def in_class_order(dataset: Dataset, order: str | Path | Sequence[str] | None) -
 
 
 def question_of(names: list[str], root: Path) -> DataError | None:
-    """The error that asks for the order of these class folders of `root`; None where it is known.
+    """The error that asks for the order of these class folders of `root`; None if it is known.
 
-    It is not known where the names are numbers, or begin alike and go on with a number, and the order of the numbers is
-    not that of text: programs of both kinds are in use, and their labels differ. Nor is it for 1 to 1000.
+    It is not known if the names are numbers, or begin alike and continue with a number, and the order of the numbers is
+    not that of the texts. Programs of both kinds are in use, and their labels differ. It is not known either for 1 to
+    1000.
     """
     numbers = _numbers(names)
     if numbers is None:

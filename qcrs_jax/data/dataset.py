@@ -1,4 +1,4 @@
-"""What a data set is: images and labels by index. Readers of all kinds give it, and stand in modules of their own."""
+"""Data sets: images and labels by index. Readers of all kinds return them, and stand in modules of their own."""
 
 import dataclasses
 import hashlib
@@ -12,7 +12,7 @@ from ..errors import UserError
 
 
 class DataError(UserError):
-    """A data set that is missing or damaged; the message names where it looked or the file, and the remedy."""
+    """A data set that is missing or damaged. The message names the file, or where it looked, and the remedy."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,18 +20,18 @@ class Dataset:
     """Images and labels by index: `image, label = dataset[i]`, image (h, w, c) float32 in [0, 1].
 
     Attributes:
-        name: the name it was asked by.
+        name: name by which it was asked for.
         split: "train", "test" or "val".
-        source: where it was found.
+        source: place where it was found.
         class_names: names of the classes, in the order of the labels.
-        labels: the label of every image.
+        labels: label of every image.
         read: index -> raw image, uint8 (h, w, c) or (h, w), or float in [0, 1].
         fingerprint: SHA-256 of what identifies the images and their order.
-        problems: index -> why that image or its label cannot be used; reading it raises DataError.
-        files: the file of each image, where they have files of their own.
-        notes: sentences on what was chosen where something else is possible, for the user to read.
-        question: the error that asks for the order of the classes; None where the order is known.
-        held: bytes of images that stay in memory; 0 where each is read when it is asked for.
+        problems: index -> why that image or its label cannot be used. Reading it raises DataError.
+        files: file of each image, if images have files of their own.
+        notes: sentences for the user on choices that could have been others.
+        question: error that asks for the order of the classes; None where the order is known.
+        held: bytes of images that stay in memory; 0 if each image is read when it is needed.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Dataset:
         return len(self.labels)
 
     def where(self, index: int) -> str:
-        """What to call an image in a message: its file, or where it is."""
+        """The name of an image in a message: its file, or its place."""
         return str(self.files[index]) if self.files else f"image {index} of {self.name} ({self.source})"
 
     def __getitem__(self, index: int) -> tuple[Float[np.ndarray, "h w c"], int]:

@@ -42,12 +42,12 @@ def imagenet(root: Path, split: str, limit: Limit = _LIMIT) -> Dataset | None:
 def decode(
     file: Path | io.BufferedIOBase, name: str, prepare=np.asarray, limit: Limit = _LIMIT
 ) -> UInt8[np.ndarray, "h w"] | UInt8[np.ndarray, "h w 3"]:
-    """The pixels of an encoded image, what `prepare` makes of them: (h, w) if it is grey, else RGB, (h, w, 3).
+    """The pixels of an encoded image after `prepare`: (h, w) if it is grey, else RGB, (h, w, 3).
 
-    Palettes are looked up, transparency is dropped, and of an animation the first frame is taken.
+    Palettes are looked up, transparency is dropped, and the first frame of an animation is taken.
 
     Raises:
-        DataError: not an image, or a damaged one, or larger than `limit`; calls it `name`.
+        DataError: not an image, or a damaged one, or larger than `limit`. The message calls it `name`.
     """
     try:
         with _opened(file) as stream, Image.open(stream, formats=FORMATS) as image:
@@ -67,7 +67,7 @@ def decode(
 
 
 def _opened(file) -> contextlib.AbstractContextManager[Any]:
-    """The file as a stream; one that is open already stays open for whoever opened it."""
+    """The file as a stream. One that is open already stays open for its owner."""
     return contextlib.nullcontext(file) if isinstance(file, io.IOBase) else open_regular(file)
 
 

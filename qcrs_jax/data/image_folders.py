@@ -138,7 +138,7 @@ def choose_split(root: Path, split: str) -> Place:
 
 
 def _notes_on(root, folder, wanted, split, present):
-    """Why this folder is the split, where it might be another."""
+    """The reason why this folder is the split, if it might be another."""
     if wanted != split:
         unlabelled = [path.name for path in _folders(root) if split_of(path.name) == split and path not in present]
         why = f"the images in {unlabelled[0]} have no labels" if unlabelled else f"there is no {split}"
@@ -156,7 +156,7 @@ def _notes_on(root, folder, wanted, split, present):
 
 
 def _inner(root, split):
-    """What `root` holds if that is a single folder of classes or of splits, else `root`."""
+    """The single folder of classes or of splits that `root` holds, if it holds nothing else; else `root`."""
     folders = _folders(root)
     if len(folders) != 1 or any(is_image(path.name) for path in root.iterdir()):
         return Place(root)

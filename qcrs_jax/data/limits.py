@@ -1,4 +1,4 @@
-"""How much a data set may take: sizes are compared with these before anything is read into memory."""
+"""Limits on the size of a data set. Sizes are compared with them before anything is read into memory."""
 
 import dataclasses
 import math
@@ -17,20 +17,20 @@ TEXT = 2**28  # bytes of a file of labels or of names
 
 
 def default_memory_limit() -> float:
-    """What a data set may take where nothing is said, in GiB: 4, or half of the memory that may be used if less."""
+    """The default limit of a data set in GiB: 4, or half of the usable memory if that is less."""
     memory = usable_memory()
     return 4.0 if memory is None else min(4.0, memory / GIB / 2)
 
 
 @dataclasses.dataclass(frozen=True)
 class Limit:
-    """What the arrays of a data set may take in memory, in bytes."""
+    """The largest memory of the arrays of a data set, in bytes."""
 
     size: int = dataclasses.field(default_factory=lambda: int(default_memory_limit() * GIB))
 
     @classmethod
     def of(cls, gib: float | int | None) -> "Limit":
-        """The limit of so many GiB, or the default.
+        """The limit of this number of GiB, or the default.
 
         Raises:
             DataError: not a positive number.
@@ -50,7 +50,7 @@ class Limit:
             )
 
     def read(self, file: Path) -> bytes:
-        """The content of a regular file. Raises DataError where it is beyond the limit, OSError where it cannot be."""
+        """The content of a regular file. Raises DataError if it exceeds the limit, OSError if it cannot be read."""
         with open_regular(file) as stream:
             self.check(os.fstat(stream.fileno()).st_size, file)
             return stream.read()

@@ -33,31 +33,35 @@ def load_dataset(
     tfds: str = "prepare",
     memory_limit: float | int | None = None,
 ) -> Dataset:
-    """The data set of this name, from files on disk or through TensorFlow Datasets.
+    """Opens the data set of this name, from files on disk or through TensorFlow Datasets (TFDS).
 
     Args:
-        dataset: "cifar10", "cifar100", "mnist", "fashion_mnist" or "svhn_cropped": their original files below
-            `data_dir`, else TFDS, which downloads what it lacks. "imagenet" or "imagenet2012": its validation images,
-            in folders of classes, or flat with a label file, or from TFDS, resized and cropped to (224, 224, 3).
-            "folder": `data_dir/[split/]CLASS/IMAGE`, classes and files in sorted order, or Tiny-ImageNet as it is
-            unpacked. "npz": the file `data_dir`, or `data_dir/SPLIT.npz`, with x (m, h, w[, c]), uint8 or in [0, 1], y
-            (m,) or (m, 1), and class_names where y lacks the last classes; or images and labels, or such a pair of
-            each split, as x_test and y_test. None: the one that `name_of` finds.
-        data_dir: where to look; by default ./data, ./dataset_cache and the current folder.
-        split: "train", "test", or "val" where there is one. For test, val is taken where test has no labels.
-        on_error: "stop" raises where a label, or an image of an array, does not fit; "skip" leaves that to the
-            image's turn, `dataset[i]`.
-        class_order: which class has label 0, 1, ...: "number" or "text", by the names of the classes; a file with the
-            name of a class on each line; or a list of the names. By default the data set's own order; it has to be
-            given where the names of the folders are numbers and do not tell it.
-        tfds: "prepare" has TFDS download what it lacks; "read" takes what TFDS has prepared, and writes nothing;
+        dataset: "cifar10", "cifar100", "mnist", "fashion_mnist" or "svhn_cropped": the original files below `data_dir`,
+            or else TFDS, which downloads what it lacks. "imagenet" or "imagenet2012": the validation images, in folders
+            of classes, or flat with a label file, or from TFDS, resized and cropped to (224, 224, 3). "folder":
+            `data_dir/[split/]CLASS/IMAGE`, with classes and files in sorted order, or Tiny-ImageNet as it is unpacked.
+            "npz": the file `data_dir`, or `data_dir/SPLIT.npz`. It has x (m, h, w[, c]), uint8 or in [0, 1], y (m,) or
+            (m, 1), and class_names if y lacks the last classes. The names may also be images and labels, or such a pair
+            for each split, as x_test and y_test. None: the data set that `name_of` finds.
+        data_dir: folder or file of the data set; by default ./data, ./dataset_cache and the current folder are
+            searched.
+        split: "train", "test", or "val" if it exists. Where test has no labels, val is taken for it.
+        on_error: "stop" raises an error if a label, or an image of an array, does not fit. "skip" raises it only when
+            that image is read, `dataset[i]`.
+        class_order: the classes with labels 0, 1, ...: "number" or "text", by the names of the classes; a file with the
+            name of a class on each line; or a list of the names. The default is the data set's own order. It must be
+            given where the names of the folders are numbers that do not determine the order.
+        tfds: "prepare" lets TFDS download what it lacks. "read" takes what TFDS has prepared, and writes nothing.
             "leave" does not ask TFDS.
-        memory_limit: what its arrays, or one image that is decoded, may take in memory, in GiB; by default 4, or half
-            of this machine's memory if that is less. Sizes are compared with it before anything is read.
+        memory_limit: largest memory of its arrays, or of one decoded image, in GiB. The default is 4, or half of this
+            machine's memory if that is less. Sizes are compared with it before anything is read.
+
+    Returns:
+        A Dataset: `dataset[i]` is (image, label), the image (h, w, c) in float32 in [0, 1].
 
     Raises:
-        DataError: missing, damaged or larger than memory_limit, or the order of the classes is not known; says where it
-            looked and what to do.
+        DataError: the data set is missing, damaged or larger than memory_limit, or the order of its classes is not
+            known. The message says where it looked and what to do.
     """
     if split not in SPLITS:
         raise DataError(f"{setting('split')} must be train or test, or val where there is one, not {split!r}")

@@ -1,4 +1,4 @@
-"""MATLAB files: how much they take once they are decompressed."""
+"""MATLAB files: their size once they are decompressed."""
 
 import struct
 import zlib
@@ -8,7 +8,7 @@ from .limits import Limit
 
 
 def check_mat(file: Path, limit: Limit) -> None:
-    """Raises DataError where a MATLAB file takes more than `limit` once it is decompressed; nothing is kept of it."""
+    """Raises DataError if a MATLAB file takes more than `limit` once it is decompressed. Nothing of it is kept."""
     content = limit.read(file)
     total, at = len(content), 128
     while at + 8 <= len(content) and content[126:128] in (b"IM", b"MI"):

@@ -1,4 +1,4 @@
-"""The arrays of numbers and of texts in an .npz file, whose sizes are known before an array is made."""
+"""The arrays of numbers and of texts in an .npz file. Their sizes are known before an array is made."""
 
 import math
 import zipfile
@@ -13,16 +13,16 @@ _DIRECTORY = 2**20  # bytes of the list of what is in the file
 
 
 class Archive:
-    """An .npz file, open to be read: `archive[name]` is the array `name`.
+    """An .npz file, open for reading: `archive[name]` is the array `name`.
 
-    Sizes are taken from the headers, and compared with what is there and with `limit`, before an array is made.
+    Sizes are taken from the headers, and compared with the content and with `limit`, before an array is made.
 
     Attributes:
-        files: the names of the arrays.
+        files: names of the arrays.
     """
 
     def __init__(self, stream: BinaryIO, path: Path, limit: Limit):
-        """Reads the list of the arrays. Raises ValueError where it is no zip file, or its list is too long."""
+        """Reads the list of the arrays. Raises ValueError if it is no zip file, or its list is too long."""
         directory = zipfile._EndRecData(stream)  # pyright: ignore[reportAttributeAccessIssue]  (not public)
         if directory is None or directory[5] > _DIRECTORY:
             raise ValueError("no zip file" if directory is None else "it lists too many arrays")
@@ -37,13 +37,13 @@ class Archive:
         self._zip.close()
 
     def size(self, key: str) -> int:
-        """The bytes that the array takes, as its header has it."""
+        """The bytes that the array takes, by its header."""
         with self._stream(key) as stream:
             shape, _, dtype = self._header(stream)
         return math.prod(shape) * max(dtype.itemsize, 1)
 
     def __getitem__(self, key: str) -> np.ndarray:
-        """The array `key`. Raises DataError where it is beyond the limit, and ValueError where it is damaged."""
+        """The array `key`. Raises DataError if it exceeds the limit, and ValueError if it is damaged."""
         size, info = self.size(key), self._infos[key]
         with self._stream(key) as stream:
             *_, dtype = self._header(stream)

@@ -1,4 +1,4 @@
-"""What a source of data is: a reader of files, and where it looks. Light to import."""
+"""The class of data sources: a reader of files, and the folders in which it looks. Light to import."""
 
 import dataclasses
 from collections.abc import Callable
@@ -15,13 +15,13 @@ class Source:
     """A data set by its original files.
 
     Attributes:
-        read: (folder, split, limit) -> the Dataset; None where its files are not in the folder.
-        folders: where it looks below each root: "" is the root itself.
-        knows: whether files in a folder are surely its own, so that nobody has to name the data set.
-        classes: the names of its classes in the order of the labels, where these are known beforehand.
-        splits: those that it has.
-        given: whether it has no place of its own and reads whatever `data_dir` names.
-        in_tfds: whether TensorFlow Datasets has it too, and is asked where no files are found.
+        read: (folder, split, limit) -> the Dataset; None if its files are not in the folder.
+        folders: folders below each root in which it looks; "" is the root itself.
+        knows: whether files in a folder surely belong to it, so that the data set need not be named.
+        classes: names of its classes in the order of the labels, if these are known beforehand.
+        splits: splits that it has.
+        given: whether it has no place of its own and reads the folder or file in `data_dir`.
+        in_tfds: whether TensorFlow Datasets has it too, and is asked if no files are found.
     """
 
     read: "Callable[[Path, str, Limit], Dataset | None]"

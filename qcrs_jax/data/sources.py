@@ -19,10 +19,10 @@ SOURCES: dict[str, str] = {
 
 
 def source_of(name: str) -> Source:
-    """The source `name`, its module imported. Raises KeyError for none."""
+    """The source `name`, with its module imported. Raises KeyError for an unknown name."""
     return pkgutil.resolve_name(SOURCES[name])
 
 
 def known_classes(name: str) -> tuple[str, ...] | None:
-    """The names of the classes of the data set `name`, by label, where they are known without its files; else None."""
+    """The names of the classes of the data set `name`, by label, if they are known without its files; else None."""
     return source_of(name).classes if name in SOURCES else None

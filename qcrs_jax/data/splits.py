@@ -1,4 +1,4 @@
-"""Which names of folders, files and arrays mean the splits train, test and val, and which names are not data at all."""
+"""Names of folders, files and arrays that mean the splits train, test and val, and names that are not data at all."""
 
 import re
 
@@ -28,7 +28,7 @@ def is_hidden(name: str) -> bool:
 
 
 def is_plain(name: str) -> bool:
-    """Whether a folder of this name is a split beyond doubt: train, Test, VALID; training_set needs a word."""
+    """Whether a folder of this name is certainly a split: train, Test, VALID. For training_set the user is asked."""
     return name.lower() in _WORDS
 
 

@@ -1,6 +1,6 @@
 """Data sets of TensorFlow Datasets, downloaded, written and read without TensorFlow.
 
-TFDS's own generators need the package tensorflow; ours take the same files, from the same addresses, with TFDS's
+TFDS's own generators need the package tensorflow. Ours take the same files, from the same addresses, with TFDS's
 checksums, and write ArrayRecord files. Files of either format, ArrayRecord or TFRecord, are read.
 """
 
@@ -37,14 +37,14 @@ def load(
     prepare: bool = True,
     limit: Limit = _LIMIT,
 ) -> Dataset:
-    """The data set `name` as TFDS keeps it below `data_dir`; downloaded and prepared if it is not there.
+    """The data set `name` as TFDS stores it below `data_dir`. It is downloaded and prepared if it is not there.
 
     Args:
-        looked: where else it was looked for, for the message.
-        prepare: whether what is not there may be downloaded, and the order of the images be kept on disk.
+        looked: other places where it was looked for, for the message.
+        prepare: whether missing files may be downloaded, and the order of the images stored on disk.
 
     Raises:
-        DataError: not there, and no way to get it; or there, but damaged.
+        DataError: it is missing and cannot be obtained, or it is damaged.
     """
     theirs = NAMES.get(name, name)
     part = "validation" if theirs == "imagenet2012" and split in ("test", "val") else split
@@ -113,7 +113,7 @@ def load(
 
 
 def _hint(data_dir, looked):
-    """What is where the data set was looked for, in another form."""
+    """A sentence on other forms of the data set in the places where it was looked for."""
     if data_dir is not None and image_folders.holds_images(Path(data_dir)):
         return (
             f" {data_dir} holds images in folders: read them with {setting('dataset')} folder, if their folders are "
@@ -132,7 +132,7 @@ def _tfds() -> Any:
 
 
 def _builder(name, data_dir):
-    """TFDS's builder of what is on disk, or else of what can be prepared there."""
+    """TFDS's builder for the files on disk, or else for a data set that can be prepared there."""
     tfds = _tfds()
     builder = tfds.builder(name, data_dir=data_dir)
     versions = sorted(Path(builder.data_dir).parent.glob("*/dataset_info.json"))
@@ -156,7 +156,7 @@ def _rows(builder, split):
 class _TFRecords(Sequence):
     """The records of TFRecord files by index: length (8 bytes), its checksum (4), content, its checksum (4).
 
-    Both checksums are compared, that of a content when it is read.
+    Both checksums are compared; that of a content when it is read.
     """
 
     def __init__(self, files, parse):
@@ -183,7 +183,7 @@ class _TFRecords(Sequence):
 
 
 def _checked(stream, length, file):
-    """The next bytes of a TFRecord file, which the checksum behind them confirms. Raises ValueError otherwise."""
+    """The next bytes of a TFRecord file, confirmed by the checksum behind them. Raises ValueError otherwise."""
     start = stream.tell()
     content, crc = stream.read(length), stream.read(4)
     if len(content) < length or len(crc) < 4:
@@ -197,8 +197,8 @@ def write(name: str, data_dir: str | Path | None, generate: Callable) -> Path:
     """Prepares TFDS's data set `name` below `data_dir` and returns its folder.
 
     Args:
-        generate: (TFDS's builder, its download manager) -> {split: iterable of examples}. An example has an encoded
-            or a PIL image, a label, and what else the data set has; ids are filled in.
+        generate: (TFDS's builder, its download manager) -> {split: iterable of examples}. An example has an encoded or
+            a PIL image, a label, and the other features of the data set; ids are filled in.
 
     Raises:
         DataError: it is there already.
@@ -232,7 +232,7 @@ def _first_line(error):
 
 
 def _require_connection(builder) -> None:
-    """Fails at once, and says why, where TFDS would fail after minutes."""
+    """Fails at once, with the reason, where TFDS would fail after minutes."""
     if builder.name == "imagenet2012" or _manual(builder).is_dir():  # TFDS takes what it finds there
         return
     host = urllib.parse.urlparse(next(iter(builder.url_infos))).hostname
@@ -249,7 +249,7 @@ def _manual(builder):
 
 
 def _download(builder, manager, *names) -> list[Path]:
-    """The downloaded files, verified; the data set's addresses and checksums are TFDS's."""
+    """The downloaded and verified files. Addresses and checksums of the data set are TFDS's."""
     urls = {info.filename: url for url, info in builder.url_infos.items()}
     return [Path(path) for path in manager.download([urls[name] for name in names])]
 
@@ -300,7 +300,7 @@ def _mnist(builder, manager):
 
 
 def _svhn(builder, manager):
-    """The splits train and test alone: the extra images of its authors are 1.3 GB that nobody certifies."""
+    """Only the splits train and test: the extra images of its authors are 1.3 GB that nobody certifies."""
     import scipy.io
 
     splits = {}

@@ -1,4 +1,4 @@
-"""The order and the labels of a split that TFDS keeps, remembered: else all of it is parsed before the first image."""
+"""Remembers the order and the labels of a split of TFDS. Otherwise all of it is parsed before the first image."""
 
 import contextlib
 import os
@@ -16,14 +16,15 @@ NAME = "qcrs_jax_order_{}.npz"
 def remembered(
     folder: Path, split: str, files: Sequence[str | os.PathLike], rows: Sequence, keep: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(rows in the original order, the labels in that order) of a split; parsed once for its files as they are.
+    """(rows in the original order, the labels in that order) of a split. It is parsed once for the present files.
 
-    They are kept in `folder` or, where that cannot be written, in the user's folder of caches.
+    They are stored in `folder` or, if that cannot be written, in the user's folder of caches.
 
     Args:
-        files: those of the split.
+        files: files of the split.
         keep: whether they may be written to disk.
-        rows: its examples by index. TFDS shuffles them, and keeps the original place as an id or a file name, or not.
+        rows: examples of the split by index. TFDS shuffles them, and may store the original place as an id or a file
+            name.
     """
     key = _key(split, files)
     places = [folder / NAME.format(split), _caches() / f"{key[:32]}.npz"] if key else []
@@ -41,7 +42,7 @@ def remembered(
 
 
 def _key(split, files):
-    """What changes when the files do: their names, sizes and times. None where they are not on a file system."""
+    """The names, sizes and times of the files, which change when they do. None if they are not on a file system."""
     try:
         stats = [(os.path.basename(file), os.stat(file)) for file in files]
     except OSError:
@@ -58,7 +59,7 @@ def _sum(key, order, labels):
 
 
 def _read(place, key, count):
-    """What `place` has for `key`; None where it has nothing, something else, or is damaged."""
+    """The content of `place` for `key`; None if it has nothing, something else, or is damaged."""
     if not place.is_file():
         return None
     try:
@@ -71,7 +72,7 @@ def _read(place, key, count):
 
 
 def _write(place, key, order, labels):
-    """Writes the file whole or not at all: several processes may do so at once."""
+    """Writes the file as a whole or not at all. Several processes may do so at once."""
     place.parent.mkdir(parents=True, exist_ok=True)
     with replacing(place) as file:
         np.savez(file, key=key, order=order, labels=labels, sum=_sum(key, order, labels))

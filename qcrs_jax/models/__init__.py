@@ -1,4 +1,4 @@
-"""Base classifiers, one file a family, and the registry of the families and their architectures."""
+"""Base classifiers, one file per family, and the registry of the families and their architectures."""
 
 from .classifier import Classifier, Spec, build
 from .registry import ARCHITECTURES, FAMILIES, architecture, family_of

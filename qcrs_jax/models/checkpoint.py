@@ -1,11 +1,11 @@
 """Classifiers on disk: a directory with one file, which opens on every kind of device and in every process.
 
-OUT_DIR/classifier.safetensors   every variable of the network, batch statistics included, in float32. The metadata of
-                                 its header have the Spec as JSON, with a format number and the weights' SHA-256.
+OUT_DIR/classifier.safetensors   every variable of the network, batch statistics included, in float32. The metadata in
+                                 its header hold the Spec as JSON, a format number and the SHA-256 of the weights.
 
 Of an exported PyTorch program it is OUT_DIR/classifier.pt2, which the converter reads and writes.
 
-Earlier versions wrote OUT_DIR/classifier.json and OUT_DIR/weights/ (Orbax); those directories are still read.
+Earlier versions wrote OUT_DIR/classifier.json and OUT_DIR/weights/ (Orbax). Those directories can still be read.
 """
 
 import dataclasses
@@ -43,12 +43,18 @@ class CheckpointError(UserError):
 
 
 def save_classifier(classifier: Classifier, path: str | Path, overwrite: bool = False) -> None:
-    """Writes `classifier` to the directory `path`; a write that is cut off is never taken for a classifier.
+    """Writes `classifier` to the directory `path`. An interrupted write is never taken for a classifier.
 
-    An earlier classifier is there until the new one takes its place, whole.
+    An earlier classifier stays until the new one replaces it as a whole.
+
+    Args:
+        classifier: a classifier, as `load_classifier` returns it.
+        path: the directory; it is made if it does not exist.
+        overwrite: whether a classifier that `path` already holds may be replaced.
 
     Raises:
-        CheckpointError: `path` exists and is not an empty directory, and `overwrite` is off.
+        CheckpointError: `path` exists and is not an empty directory, and `overwrite` is False; or it holds something
+            else than a classifier.
     """
     path = Path(path).absolute()
     if path.exists() and (not path.is_dir() or not all(map(_is_left, path.iterdir()))):
@@ -63,7 +69,7 @@ def save_classifier(classifier: Classifier, path: str | Path, overwrite: bool = 
 
 
 def write_classifier(classifier: Classifier, path: str | Path) -> None:
-    """Writes `classifier` into the directory `path`, beside whatever else that holds but an earlier classifier."""
+    """Writes `classifier` into the directory `path`. It replaces an earlier classifier and leaves all other files."""
     path = Path(path).absolute()
     written = _write(classifier, path)
     others = [path / name for name in (FILE, EXPORTED, *_OLD_FILES) if name != written]
@@ -94,7 +100,7 @@ def _packed(classifier):
 
 
 def _is_left(file):
-    """Whether a write that was cut off has left `file`."""
+    """Whether an interrupted write has left `file`."""
     return file.name == _OLD_PARTIAL or is_partial(file.name)
 
 
@@ -115,7 +121,7 @@ def _sum(text):
 
 
 def is_classifier(path: str | Path) -> bool:
-    """Whether `path` is a directory with a classifier, of the present form or of the earlier one, or the file in it."""
+    """Whether `path` is a directory with a classifier, of the present or the earlier form, or the file in it."""
     path = Path(path)
     if path.is_dir():
         return any((path / name).is_file() for name in (FILE, EXPORTED, _OLD_FILES[0]))
@@ -128,11 +134,11 @@ def is_classifier(path: str | Path) -> bool:
 
 
 def restore_classifier(path: str | Path) -> Classifier:
-    """The classifier in the directory `path`, or in the file of it, as `save_classifier` wrote it.
+    """The classifier in the directory `path`, or in its file, as `save_classifier` wrote it.
 
     Raises:
-        CheckpointError: not such a directory, or one that is incomplete or of another structure, or whose weights are
-            not those that were written.
+        CheckpointError: `path` is no such directory, or is incomplete or of another structure, or its weights are not
+            those that were written.
     """
     path = Path(path).absolute()
     if not path.is_dir():
@@ -262,9 +268,9 @@ def _restore_old(path):
 
 
 def _restore_arrays(folder, target):
-    """The arrays that Orbax wrote to `folder`, as those of NumPy: the devices that they were on are not looked for.
+    """The arrays that Orbax wrote to `folder`, as NumPy arrays; the devices that held them are not needed.
 
-    This process reads for itself and waits for no other, whether it is one of several or not.
+    This process reads alone and waits for no other, whether it is one of several or not.
     """
     with needed_for("a classifier in a directory of the earlier form"):
         import orbax.checkpoint as ocp
@@ -283,7 +289,7 @@ def _restore_arrays(folder, target):
 def fill(model: nnx.Module, weights: dict) -> nnx.Module:
     """`model`, made abstract by `nnx.eval_shape`, with the arrays of the nested dict `weights`, in float32.
 
-    They go through the host, so that no device is tied to them.
+    The arrays go through the host, so they are not bound to a device.
 
     Raises:
         ValueError: an array has another shape than the model's variable.

@@ -1,4 +1,4 @@
-"""A classifier: a network, the normalisation before it, and the metadata that say which they are."""
+"""A classifier: a network, the normalisation before it, and metadata that identify both."""
 
 import dataclasses
 import hashlib
@@ -17,16 +17,16 @@ from .registry import architecture
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """What a classifier is, but for its weights; written beside them as JSON.
+    """The description of a classifier without its weights; written beside them as JSON.
 
     Attributes:
-        arch: a name that `architecture` knows.
+        arch: name of the architecture, known to `architecture`.
         num_classes: length of the logits.
-        image_shape: (h, w, c) of the images it takes, in [0, 1].
+        image_shape: shape (h, w, c) of the images, which are in [0, 1].
         mean, std: normalisation per channel, (x - mean) / std, applied after the noise.
         options: further arguments of the architecture, such as {"shortcut": "option_a"}.
-        source: where the weights come from: file, SHA-256, layout; "notes" are sentences to be said at opening.
-        class_names: the classes in the order of the logits, or None where they are not known.
+        source: origin of the weights: file, SHA-256, layout. "notes" are sentences that are printed at opening.
+        class_names: names of the classes in the order of the logits; None if they are not known.
     """
 
     arch: str
@@ -58,7 +58,7 @@ class Spec:
 def build(spec: Spec, seed: int = 0) -> nnx.Module:
     """The network of `spec` with fresh weights, in evaluation mode.
 
-    `nnx.eval_shape(lambda: build(spec))` gives its structure and shapes at no cost.
+    `nnx.eval_shape(lambda: build(spec))` returns its structure and shapes at no cost.
     """
     make = architecture(spec.arch)
     model = make(spec.image_shape[-1], spec.num_classes, rngs=nnx.Rngs(seed), **spec.options)
@@ -67,7 +67,7 @@ def build(spec: Spec, seed: int = 0) -> nnx.Module:
 
 
 def normalise(spec: Spec, images: Float[Array, "batch h w c"]) -> Float[Array, "batch h w c"]:
-    """What the network of `spec` is given for `images` in [0, 1]."""
+    """The input of the network of `spec` for `images` in [0, 1]."""
     mean, std = (jnp.asarray(v, jnp.float32).reshape(1, 1, 1, -1) for v in (spec.mean, spec.std))
     return (images - mean) / std
 
@@ -77,8 +77,8 @@ class Classifier:
 
     Attributes:
         spec: the metadata.
-        model: the Flax network, batch normalisation and all; takes normalised images.
-        classify: `inference()`, in float32 and for JAX's default platform.
+        model: the Flax network, including batch normalisation; it takes normalised images.
+        classify: `inference()` in float32, for JAX's default platform.
     """
 
     def __init__(self, spec: Spec, model: nnx.Module):
@@ -87,13 +87,13 @@ class Classifier:
         self.classify = self.inference()
 
     def inference(self, platform: str | Form | None = None, dtype=jnp.float32) -> Partial:
-        """Images (batch, h, w, c) in [0, 1] to logits (batch, num_classes), both float32: normalisation and network.
+        """A function of images (batch, h, w, c) in [0, 1] to logits (batch, num_classes), both float32.
 
-        The network has its batch normalisation folded in, and the form that is fastest on `platform` ("cpu", "tpu", or
-        another of JAX's), by default the one JAX would run it on; or the form that is given. Jit-compatible; the
-        weights are leaves of the pytree.
+        It includes the normalisation. Batch normalisation is folded into the network. The network has the form that is
+        fastest on `platform` ("cpu", "tpu", or another of JAX's), by default the one on which JAX would run it; or it
+        has the form that is given. Jit-compatible; the weights are leaves of the pytree.
 
-        In another `dtype` ("bfloat16") images are normalised in float32 and rounded then, as the folded weights are.
+        In another `dtype` ("bfloat16") images are normalised in float32 and then rounded, as the folded weights are.
         """
         inference = nnx.clone(self.model)
         inference.eval()
@@ -115,7 +115,7 @@ class Classifier:
 
 
 class _Apply:
-    """The forward function of one network structure; equal for equal structures, so that programs are reused."""
+    """The forward function of one network structure. It is equal for equal structures, so programs are reused."""
 
     def __init__(self, graph, dtype):
         self.graph, self.dtype = graph, dtype

@@ -1,6 +1,7 @@
-"""A family of networks: all that the program knows of it. A new one is one file here, and one line in registry.py.
+"""A family of networks: everything that the program knows about it. A new one is one file here, and one line in
+registry.py.
 
-The tables of names say where a PyTorch file has each layer. They are data: this package reads no such file.
+The tables of names list where a PyTorch file has each layer. They are data: this package reads no such file.
 """
 
 from collections.abc import Callable, Mapping
@@ -38,7 +39,7 @@ class Part(NamedTuple):
     theirs: its name in PyTorch.
     leaves: its variables: CONV, LINEAR, NORM, or another such table.
 
-    A `*` in both names stands for each block of a `Stage`: theirs are numbered from 0; ours are `first` and, stacked
+    A `*` in both names stands for each block of a `Stage`. Theirs are numbered from 0. Ours are `first` and, stacked
     along a leading axis, `rest`.
     """
 
@@ -57,12 +58,12 @@ class Network(NamedTuple):
 
 
 class Wrapping(NamedTuple):
-    """How a PyTorch file holds a network.
+    """The place of a network in a PyTorch file.
 
-    field: the dictionary of its tensors, None for the file as a whole.
-    prefix: of their names.
-    entries: what the file holds, by name; {} where it is no dictionary.
-    tensors: those of the network, by name, without the prefix.
+    field: dictionary of its tensors; None for the file as a whole.
+    prefix: beginning of their names.
+    entries: content of the file, by name; {} if it is no dictionary.
+    tensors: tensors of the network, by name, without the prefix.
     """
 
     field: str | None
@@ -72,10 +73,10 @@ class Wrapping(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """Whose programs write such files.
+    """The layout of a file, by the programs that write it.
 
-    name: theirs.
-    normalization: how all of them normalise images, a name that `parse_normalization` knows; None where that is open.
+    name: name of these programs.
+    normalization: normalisation that all of them use, a name that `parse_normalization` knows; None if it is open.
     """
 
     name: str
@@ -83,18 +84,18 @@ class Layout(NamedTuple):
 
 
 class Family:
-    """Networks of one kind. `architectures`, `parts` and `recognise` are needed; the rest is for what is special.
+    """Networks of one kind. `architectures`, `parts` and `recognise` are required; the rest is for special cases.
 
     Attributes:
-        title: the networks in messages, in the plural.
-        architectures: name -> what makes a network of (channels, num_classes, *, rngs, **options).
-        others: which names `make` knows beside these, in words.
+        title: name of the networks in messages, in the plural.
+        architectures: name -> function of (channels, num_classes, *, rngs, **options) that makes a network.
+        others: description of the names that `make` knows beside these.
         parts: every layer, in PyTorch's order.
-        stem: the tensor in PyTorch by which a network is found among others: a weight of its first layer.
-        spellings: a word in PyTorch's names -> another that some programs have for it.
-        never_run: modules that some programs store and never run, and the module that each is a copy of.
+        stem: tensor in PyTorch by which a network is found among others: a weight of its first layer.
+        spellings: word in PyTorch's names -> another that some programs use for it.
+        never_run: modules that some programs store and never run, and for each the module that it copies.
         arch_names: regular expression of all names that programs have for architectures of this family.
-        one_size: why a network takes images of one size alone; None where it takes any.
+        one_size: reason why a network takes images of one size only; None if it takes any.
     """
 
     title: ClassVar[str]
@@ -108,16 +109,16 @@ class Family:
     one_size: ClassVar[str | None] = None
 
     def make(self, arch: str) -> Callable[..., nnx.Module] | None:
-        """What makes a network of the architecture `arch`; None where it is not of this family."""
+        """The function that makes a network of the architecture `arch`; None if `arch` is not of this family."""
         return self.architectures.get(arch)
 
     def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> Network | None:
-        """The network whose PyTorch tensors have these names and shapes; None where it is not of this family.
+        """The network whose PyTorch tensors have these names and shapes; None if it is not of this family.
 
-        Every tensor is compared later, so that a few tell enough.
+        Every tensor is compared later, so a few of them suffice here.
 
         Raises:
-            KeyError, ValueError: it looks like one of this family, but is none: says why.
+            KeyError, ValueError: it looks like one of this family, but is not; the message says why.
         """
         raise NotImplementedError
 
@@ -126,7 +127,7 @@ class Family:
         return (arch,)
 
     def max_pool(self, arch: str, options: Mapping) -> bool | None:
-        """Whether a max pool follows the stem; None where that is no choice."""
+        """Whether a max pool follows the stem; None if that is no choice."""
         return None
 
     def layout(self, file: Wrapping, network: Network) -> Layout | None:
@@ -134,9 +135,9 @@ class Family:
         return None
 
     def possible_normalizations(self, network: Network) -> dict[str, str]:
-        """Normalisations that such networks are known to need where the layout leaves it open, and who needs them."""
+        """The normalisations that such networks may need if the layout leaves it open, and who needs them."""
         return {}
 
     def exported(self, spec: "Spec") -> tuple[str, str]:
-        """The field and the prefix of the weights in an exported file: those of the programs for such networks."""
+        """The field and the prefix of the weights in an exported file, as the programs for such networks have them."""
         return "state_dict", "1."

@@ -18,7 +18,7 @@ FAMILIES: dict[str, Family] = {
 """Each family by a name of its own. A PyTorch file is of the first that recognises it."""
 
 ARCHITECTURES = {arch: make for family in FAMILIES.values() for arch, make in family.architectures.items()}
-"""What makes a network of each architecture that is listed; `architecture` knows more."""
+"""A function for each listed architecture that makes a network; `architecture` knows more."""
 
 
 def family_of(arch: str) -> Family:
@@ -37,7 +37,7 @@ def family_of(arch: str) -> Family:
 
 
 def architecture(name: str) -> Callable[..., nnx.Module]:
-    """What makes a network of the architecture `name`.
+    """The function that makes a network of the architecture `name`.
 
     Raises:
         SettingError: no such architecture.

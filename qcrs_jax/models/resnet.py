@@ -110,14 +110,14 @@ class ResNet(nnx.Module):
     """A ResNet of any of the family's shapes.
 
     Args:
-        channels, num_classes: of the images, and of the logits.
-        blocks: blocks of each stage, at least 2.
-        width: channels of the first stage; each later stage strides by 2 and has twice as many.
+        channels, num_classes: number of channels of the images, and length of the logits.
+        blocks: number of blocks in each stage, at least 2.
+        width: channels of the first stage. Each later stage strides by 2 and has twice as many.
         stem: "3x3" (stride 1; 32x32 images) or "7x7" (stride 2; ImageNet).
         stem_norm: whether batch normalisation follows the stem, as everywhere but in DDRS's ResNets.
-        max_pool: whether a 3x3 max pool of stride 2 follows it; by default behind a 7x7 stem alone.
-        bottleneck: None for basic blocks; else blocks of 4 times the width, whose 3x3 has `bottleneck` times it.
-        shortcut: of basic blocks, "projection" or "option_a".
+        max_pool: whether a 3x3 max pool of stride 2 follows the stem; by default only behind a 7x7 stem.
+        bottleneck: None for basic blocks; else blocks of 4 times the width, whose 3x3 has `bottleneck` times the width.
+        shortcut: shortcut of basic blocks, "projection" or "option_a".
     """
 
     def __init__(
@@ -155,8 +155,8 @@ class ResNet(nnx.Module):
     def prepare_inference(self, platform: str | Form, height: int = 32, width: int = 32) -> None:
         """Folds batch normalisation, and takes the form for `platform`, in place.
 
-        Columns are joined where the network has few channels, and the `width` of the images is a multiple of four;
-        images stand side by side where their `height` is one, too.
+        Columns are joined if the network has few channels, and the `width` of the images is a multiple of four. Images
+        stand side by side if their `height` is one, too.
         """
         form = Form.of(platform)
         fold_norms(self)
@@ -185,7 +185,7 @@ class ResNet(nnx.Module):
 
 
 class Shape(NamedTuple):
-    """What an architecture says of a ResNet, as the arguments of that name."""
+    """The shape of a ResNet that an architecture has, as the arguments of that name."""
 
     blocks: tuple[int, ...]
     width: int
@@ -210,7 +210,7 @@ SHAPES = {
 
 
 def _shape(arch):
-    """The shape of an architecture that is listed, or of cifar_resnetD; None of another."""
+    """The shape of an architecture that is listed, or of cifar_resnetD; None for another."""
     depth = re.fullmatch(r"cifar_resnet([1-9]\d{0,3})", arch)
     if arch not in SHAPES and depth and int(depth[1]) >= 8 and int(depth[1]) % 6 == 2:
         return _cifar(int(depth[1]))
@@ -237,7 +237,7 @@ _BLOCK = (
 
 
 class ResNetFamily(Family):
-    """ResNets with the names of torchvision, which those of CIFAR have too, or of Kuangliu's programs."""
+    """ResNets with the names of torchvision, which those of CIFAR have too, or with those of Kuangliu's programs."""
 
     title = "ResNets of CIFAR and of ImageNet"
     architectures = {arch: functools.partial(ResNet, **shape._asdict()) for arch, shape in SHAPES.items()}
@@ -311,7 +311,7 @@ class ResNetFamily(Family):
 
 
 def _arch(blocks, width, bottleneck):
-    """The architecture of these numbers of blocks, width of the stem and bottleneck. Raises ValueError for none."""
+    """The architecture with these numbers of blocks, width of the stem and bottleneck. Raises ValueError for none."""
     if width == 16 and bottleneck is None and blocks[3] == 0 and len({*blocks[:3]}) == 1 and blocks[0]:
         arch = f"cifar_resnet{6 * blocks[0] + 2}"
         if _shape(arch):

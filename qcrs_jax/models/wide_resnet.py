@@ -11,7 +11,8 @@ from .resnet import Stage
 class PreActivationBlock(nnx.Module):
     """Batch normalisation, ReLU and a 3x3 convolution, twice, and a shortcut.
 
-    The shortcut of a block that widens is a 1x1 convolution of the activations; of the others, the input as it came.
+    The shortcut of a block that widens is a 1x1 convolution of the activations. That of the others is the unchanged
+    input.
     """
 
     def __init__(self, features_in: int, features: int, stride: int, *, rngs: nnx.Rngs):
@@ -30,7 +31,7 @@ class WideResNet(nnx.Module):
     """A WideResNet-depth-widen: a stem of 16 channels and three stages of 16, 32 and 64 times `widen`.
 
     Args:
-        channels, num_classes: of the images, and of the logits.
+        channels, num_classes: number of channels of the images, and length of the logits.
         depth: 6 n + 4 for stages of n blocks; 40 in DDRS and ANCER.
         widen: factor of the channels; 2 in DDRS and ANCER.
     """

@@ -1,4 +1,4 @@
-"""What alpha amounts to over a data set, in words: per image, in expectation, and for all images at once."""
+"""The meaning of alpha over a data set, in words: per image, in expectation, and for all images at once."""
 
 import bisect
 import math
@@ -9,14 +9,16 @@ RHO = 0.001  # with which `most_wrong` may fail
 def most_wrong(m: int, alpha: float, rho: float = RHO) -> int:
     """The number k of m certificates that may be wrong: with probability at least 1 - rho no more are.
 
-    The smallest k with P(Binomial(m, alpha) > k) <= rho. A certificate fails with probability at most alpha, whatever
-    the others do, as the noise of an image is its own. Compare each failure with an event of probability exactly alpha
-    that contains it, the events of different images independent: their number is Binomial(m, alpha), and never less
-    than the number of failures. For certificates that all fail with probability alpha no smaller k holds.
+    It is the smallest k with P(Binomial(m, alpha) > k) <= rho. A certificate fails with probability at most alpha,
+    whatever the others do, because each image has its own noise. Compare each failure with an event of probability
+    exactly alpha that contains it, and let the events of different images be independent. Their number is Binomial(m,
+    alpha), and never less than the number of failures. For certificates that all fail with probability alpha no smaller
+    k holds.
 
     Args:
         m: number of certificates, of different images.
-        alpha: failure probability of each, at most.
+        alpha: largest failure probability of each.
+        rho: probability with which the number may be exceeded.
     """
     from scipy.special import bdtrc
 
@@ -29,10 +31,10 @@ def wrong_share(m: int, alpha: float, rho: float = RHO) -> float:
 
 
 def account(request: dict, images: int | None = None) -> str:
-    """What the failure probabilities of a run's request say, of the results of `images`; None where not yet known.
+    """The meaning of the failure probabilities of a run's request for the results of `images`; None if not yet known.
 
-    Certificates are meant, or, in a run of PREDICT, predictions. With "simultaneous" in the request, alpha is the
-    share that one of its "images" has.
+    It is about certificates or, in a run of PREDICT, about predictions. With "simultaneous" in the request, alpha is
+    the part of one of its "images".
     """
     what = "prediction" if request.get("kind") == "predictions" else "certificate"
     alpha, together = request["alpha"], request.get("simultaneous")
@@ -64,7 +66,7 @@ def account(request: dict, images: int | None = None) -> str:
 
 
 def _claims(request):
-    """What a decision's claims say."""
+    """The meaning of a decision's claims."""
     estimate = request.get("estimate") or {}
     if estimate.get("decide") is None:
         return ""

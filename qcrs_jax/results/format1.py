@@ -1,4 +1,4 @@
-"""Sidecars of format 1, told as those of format 2. Format 1 has no number, and recorded a command's parsed arguments.
+"""Sidecars of format 1, converted to format 2. Format 1 has no number, and recorded a command's parsed arguments.
 
 Its request named a method, with the settings of a search in "qcrs" or "ddrs", and those of an estimate beside them.
 """
@@ -25,11 +25,11 @@ SETTINGS = {
     "images": ("skip", "stop", "shard"),
     "noise": ("seed", "prng"),
 }
-"""What of the arguments decides the results, by the settings that they are now."""
+"""The arguments that decide the results, by the settings that they are now."""
 
 
 def upgraded(content: dict) -> dict:
-    """A sidecar of format 1 as format 2 has it. Its arguments stay beside the settings that they became."""
+    """A sidecar of format 1 in format 2. Its arguments are kept beside the settings that they became."""
     provenance = dict(content["provenance"])
     if "arguments" in provenance:
         provenance["settings"] = settings_of(provenance["arguments"])
@@ -39,7 +39,7 @@ def upgraded(content: dict) -> dict:
 
 
 def request_of(before: dict) -> dict:
-    """A request of format 1 as format 2 has it."""
+    """A request of format 1 in format 2."""
     request = dict(before)
     method = request.pop("method", None)
     pilot = request.pop("pilot", False)

@@ -1,7 +1,8 @@
-"""What runs over a data set amount to: ACR, certified accuracy, abstention, agreement.
+"""Figures of runs over a data set: ACR, certified accuracy, abstention, agreement.
 
-And what that says of more: a bound for the true certified accuracy of these images, and intervals for all images like
-these. The one is about alpha, the noise that was drawn; the others are about the images that were drawn.
+There are also statements beyond the sample: a bound for the true certified accuracy of these images, and intervals for
+all images like these. The bound concerns alpha, that is, the noise that was drawn. The intervals concern the images
+that were drawn.
 """
 
 import math
@@ -15,9 +16,9 @@ from .account import RHO, wrong_share
 from .records import RecordsError, Run, is_soft
 
 LEVEL = 0.95
-"""Of the intervals, over the images that were drawn."""
+"""Level of the intervals, over the images that were drawn."""
 RESAMPLES = 9999
-FEWEST = 20  # images of which a bootstrap of one run says anything
+FEWEST = 20  # smallest number of images for a bootstrap of one run
 
 
 class Summary(NamedTuple):
@@ -26,8 +27,8 @@ class Summary(NamedTuple):
     acr: average certified radius, mean of correct * radius (Zhai et al. 2020).
     accuracy: share of images predicted right and certified at radius 0.
     abstention: share of images on which it abstains.
-    samples: mean number of noisy copies an image that were counted, NaN where the file does not tell.
-    seconds: median wall-clock time an image, so that compilation does not count; NaN where the file does not tell.
+    samples: mean number of counted noisy copies per image; NaN if the file does not record it.
+    seconds: median wall-clock time per image, so that compilation does not count; NaN if the file does not record it.
     """
 
     images: int
@@ -39,13 +40,13 @@ class Summary(NamedTuple):
 
 
 class Agreement(NamedTuple):
-    """The answers of one run, beside those of a run with more samples. Shares are of all images, and
+    """The answers of one run, compared with those of a run with more samples. Shares are of all images, and
     correct + incorrect + abstention = agrees + differs + abstention = 1.
 
-    n: samples for each image, NaN where the file does not tell.
-    agrees, differs: answers that are, or are not, the class that most samples of the other run fall into. NaN for that
-        run itself.
-    seconds: median wall-clock time an image, NaN where the file does not tell.
+    n: samples for each image; NaN if the file does not record it. agrees, differs: shares of answers that are, or are
+    not, the class that most samples of the other run fall into. NaN for
+        that run itself.
+    seconds: median wall-clock time per image; NaN if the file does not record it.
     """
 
     images: int
@@ -61,7 +62,7 @@ class Agreement(NamedTuple):
 def certified_accuracy(
     correct: Bool[np.ndarray, "m"], radius: Float[np.ndarray, "m"], at: Float[np.ndarray, "r"]
 ) -> Float[np.ndarray, "r"]:
-    """Share of images that are predicted right with a certified radius of at least each of `at`."""
+    """The share of images that are predicted right with a certified radius of at least each of `at`."""
     return (correct[:, None] & (radius[:, None] >= at)).mean(axis=0)
 
 
@@ -71,9 +72,9 @@ def average_certified_radius(correct: Bool[np.ndarray, "m"], radius: Float[np.nd
 
 
 def certified_accuracy_lower(accuracy: float, m: int, alpha: float, rho: float = RHO) -> float:
-    """Lower bound of a data set's true certified accuracy, which fails with probability at most rho.
+    """A lower bound of a data set's true certified accuracy, which fails with probability at most rho.
 
-    It holds at all radii at once: what is subtracted is the share of the m certificates that may be wrong.
+    It holds at all radii at once. The share of the m certificates that may be wrong is subtracted.
     """
     return accuracy - wrong_share(m, alpha, rho)
 
@@ -81,10 +82,11 @@ def certified_accuracy_lower(accuracy: float, m: int, alpha: float, rho: float =
 def share_interval(
     successes: Int[np.ndarray, "*r"], m: int, level: float = LEVEL
 ) -> tuple[Float[np.ndarray, "*r"], Float[np.ndarray, "*r"]]:
-    """Interval of each probability of which m independent trials had so many successes: (low, high).
+    """An interval of each probability with which m independent trials had so many successes: (low, high).
 
-    Exact for every probability: low is too high with probability at most (1 - level) / 2, and high too low. Clopper and
-    Pearson 1934.
+    It is exact for every probability: low is too high with probability at most (1 - level) / 2, and high too low.
+
+    Source: Clopper and Pearson 1934.
     """
     from scipy.special import betaincinv
 
@@ -100,11 +102,11 @@ def certified_accuracy_interval(
     at: Float[np.ndarray, "r"],
     level: float = LEVEL,
 ) -> tuple[Float[np.ndarray, "r"], Float[np.ndarray, "r"]]:
-    """Interval of the certified accuracy at each of `at` over all images like these m: (low, high).
+    """An interval of the certified accuracy at each of `at`, over all images like these m: (low, high).
 
-    Of each radius by itself, with probability at least `level` over m images drawn independently from the population,
-    the share of the population that this classifier and its certification get right with at least that radius lies
-    within (`share_interval`). That some certificate may be wrong is not in it; see `certified_accuracy_lower`.
+    It holds for each radius by itself, with probability at least `level` over m images drawn independently from the
+    population. It contains the share of the population that this classifier and its certification get right with at
+    least that radius (`share_interval`). It does not account for wrong certificates; see `certified_accuracy_lower`.
     """
     return share_interval((correct[:, None] & (radius[:, None] >= at)).sum(axis=0), len(correct), level)
 
@@ -112,11 +114,12 @@ def certified_accuracy_interval(
 def acr_interval(
     correct: Bool[np.ndarray, "m"], radius: Float[np.ndarray, "m"], level: float = LEVEL, seed: int = 0
 ) -> tuple[float, float]:
-    """Interval of the ACR over all images like these m: (low, high), NaN where nothing can be said.
+    """An interval of the ACR over all images like these m: (low, high), NaN where nothing can be stated.
 
-    BCa bootstrap over the images (Efron 1987), which supposes that they were drawn independently from the population.
-    It holds at `level` in the limit of many images. Of twenty it may miss twice as often as it says, where few radii
-    are large. Of fewer than `FEWEST` images nothing is said, nor where correct * radius is the same for all of them.
+    It is a BCa bootstrap over the images (Efron 1987), which assumes that they were drawn independently from the
+    population. It holds at `level` in the limit of many images. With twenty images, of which few have large radii, it
+    may miss twice as often as stated. Nothing is stated for fewer than `FEWEST` images, or where correct * radius is
+    the same for all of them.
     """
     if len(correct) < FEWEST:
         return math.nan, math.nan
@@ -132,8 +135,9 @@ def paired_gain(
 ) -> tuple[float, float, float]:
     """The gain in ACR of one run over another on the same images, and its interval: (gain, low, high).
 
-    BCa bootstrap over the images (Efron 1987), which are resampled in pairs: what varies between images and not between
-    the runs cancels. Low and high are NaN where the gain is the same at all images, as in a run beside itself.
+    It is a BCa bootstrap over the images (Efron 1987), which are resampled in pairs. Variation between images that both
+    runs share cancels. Low and high are NaN where the gain is the same at all images, as for a run compared with
+    itself.
 
     Args:
         ours, theirs: the columns correct and radius of the two runs.
@@ -143,7 +147,7 @@ def paired_gain(
 
 
 def _bootstrap(samples, level, resamples, seed):
-    """The interval of the mean of one sample, or of the difference of two paired ones; NaN where all are the same."""
+    """The interval of the mean of one sample, or of the difference of two paired ones; NaN if all values are equal."""
     from scipy import stats
 
     def statistic(sample, other=0.0, axis=-1):
@@ -201,7 +205,7 @@ def summarise(run: Run) -> Summary:
 
 
 def largest_run(runs: Sequence[Run]) -> Run | None:
-    """The run with the most samples for each image, of those whose files have counts; None where none has."""
+    """The run with the most samples for each image, among those whose files have counts; None if there is none."""
     known = [run for run in runs if _n(run) and all(r.counts for r in run.records)]
     return max(known, key=_n, default=None)
 
@@ -210,7 +214,7 @@ def agreement(run: Run, reference: Run | None) -> Agreement:
     """How often a run of PREDICT, or of certificates, answers, and answers as `reference` does on the same images.
 
     Raises:
-        RecordsError: they are of different classifiers, sigmas or certificates, sigma was chosen per input, or there
+        RecordsError: the runs have different classifiers, sigmas or certificates, sigma was chosen per input, or there
             are no images.
     """
     if not run.records:

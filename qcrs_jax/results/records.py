@@ -1,15 +1,16 @@
-"""Results files: one tab-separated line an image, and beside it a sidecar with the configuration of the run.
+"""Results files: one tab-separated line per image, and beside it a sidecar with the configuration of the run.
 
-    RESULTS        the reference's columns first (idx label predict radius correct best_sigma pABar time; PREDICT's
+    RESULTS        first the reference's columns (idx label predict radius correct best_sigma pABar time; PREDICT's
                    are idx label predict correct time), then ours
-    RESULTS.json   what was asked (a rerun must ask the same to resume), and where it ran; the names of the classes,
-                   which `label` and `predict` count from 0, are its request.dataset.class_names; of a method that
-                   chooses sigma per input it says what the certificates hold for ("guarantee"), and of every run what
-                   alpha amounts to over a data set ("account"); once the run is finished, which images were left out
-                   ("left_out"), and sums of the file ("sha256") and of its images' pixels as they are then
-                   ("pixels_sha256"), and of the sidecar but for this sum ("sidecar_sha256")
+    RESULTS.json   the request, which a rerun must repeat to resume, and where it ran
 
-Files of Cohen's, QCRS's and MACER's programs can be read too, and those of their relatives: under other names of the
+The sidecar also has the names of the classes, which `label` and `predict` count from 0: request.dataset.class_names.
+"guarantee" states, for a method that chooses sigma per input, what the certificates hold for. "account" states, for
+every run, what alpha means for the whole data set. Once the run is finished, "left_out" lists the images that were left
+out, and there are hashes: "sha256" of the file, "pixels_sha256" of its images' pixels as they are then, and
+"sidecar_sha256" of the sidecar without this hash.
+
+Files of Cohen's, QCRS's and MACER's programs can be read too, and those of their relatives: with other names of the
 same columns, with padded fields, a byte order mark, or a header that is repeated where logs were joined.
 """
 
@@ -35,13 +36,13 @@ INPUT_SPECIFIC = (
     "fixed. It says nothing of a classifier that would search sigma again at the perturbed input. Runs of one "
     "sigma certify one and the same classifier at all inputs."
 )
-"""What an input-specific certificate says; sidecars and tables carry it."""
+"""The meaning of an input-specific certificate, for sidecars and tables."""
 
 EARLIER_VERSION = (
     "written by an earlier version, with its noise and its searches, and without sums. `qcrs-jax verify` computes "
     "bounds from these counts, but cannot draw the counts again."
 )
-"""What is said of results files whose counts cannot be verified."""
+"""The remark on results files whose counts cannot be verified."""
 
 MOST_COLUMNS, LONGEST_NAME = 1000, 500
 LONGEST_FIELD = 4 * 2**20  # characters; the counts of 100 000 classes have a million
@@ -74,27 +75,27 @@ _OTHER_NAMES = {
 
 
 class RecordsError(UserError):
-    """A results file that cannot be read or continued; the message names the file, the line and the remedy."""
+    """A results file that cannot be read or continued. The message names the file, the line and the remedy."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Record(Row):
-    """One image's result.
+    """The result of one image.
 
     Attributes:
         idx, label: index in the data set, and true class.
         predict: certified class, or PREDICT's; -1 for ABSTAIN.
-        radius: certified L2 radius, pixels in [0, 1]; None in PREDICT's files.
+        radius: certified radius, pixels in [0, 1]; None in PREDICT's files.
         correct: whether predict is label.
-        sigma: noise level of the certificate (column best_sigma), a float32 in full; None where there is no column.
-        pa_lower: lower bound of the selected class's probability (column pABar), None where there is no column.
+        sigma: noise level of the certificate (column best_sigma), a float32 in full; None if there is no column.
+        pa_lower: lower bound of the selected class's probability (column pABar); None if there is no column.
         seconds: wall-clock time (column time, h:mm:ss.ffffff).
-        search_samples: samples spent on the choice of sigma.
-        counts0, counts: class counts of selection and estimation; None where there is no column.
+        search_samples: number of samples spent on the choice of sigma.
+        counts0, counts: class counts of selection and estimation; None if there is no column.
         n: number of certification samples, in a run that chose it per image; None in other files.
-        robust, radius_upper: of a sequential estimation, as `verdict.Certificate` has them; None in other files.
-        u: what randomised the bound of pa_lower; None in other files.
-        pb_upper, sums0, sums, squares: of a soft certificate, as `verdict.SoftVotes` has them; None in other files.
+        robust, radius_upper: results of a sequential estimation, as in `verdict.Certificate`; None in other files.
+        u: number that randomised the bound of pa_lower; None in other files.
+        pb_upper, sums0, sums, squares: votes of a soft certificate, as in `verdict.SoftVotes`; None in other files.
         file: the name of the image's file below the folder of the data set; None where images are not files.
     """
 
@@ -121,21 +122,26 @@ class Record(Row):
 
     @property
     def samples(self) -> float:
-        """Noisy copies that were counted for the image, NaN where the file has no counts."""
+        """The number of noisy copies that were counted for the image; NaN if the file has no counts."""
         return float(self.search_samples + sum(self.counts0 or ()) + sum(self.counts)) if self.counts else math.nan
 
 
 COLUMNS = Record.columns()
-"""Of every run of certificates."""
+"""The columns of every run of certificates."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A results file: its records, and its sidecar ({} where there is none).
+    """The content of a results file: its records, and its sidecar ({} if there is none).
 
-    The sidecar has "request", everything that decides the results, and "provenance", where they were computed; of a
-    finished run also "left_out", the indices of images that could not be read, and sums of file and pixels.
-    `per_image` says of another program's log that its column of sigmas belongs to a search.
+    The sidecar has "request", everything that decides the results, and "provenance", where they were computed. That of
+    a finished run also has "left_out", the indices of images that could not be read, and hashes of file and pixels.
+
+    Attributes:
+        path: the file.
+        records: a Record for each line, or a `Point` for each line of a file of curves.
+        sidecar: the sidecar, as described above.
+        per_image: whether another program's log has a column of sigmas that belongs to a search.
     """
 
     path: Path
@@ -144,7 +150,7 @@ class Run:
     per_image: bool = False
 
     def to_pandas(self):
-        """A pandas.DataFrame with a row for each record, by the names of `Record`; counts are tuples.
+        """A pandas.DataFrame with a row for each record, by the names of `Record`. Counts are tuples.
 
         Raises:
             MissingPackage: pandas is not installed.
@@ -162,7 +168,7 @@ class Run:
         return self.sidecar.get("request", {})
 
     def class_name(self, label: int) -> str:
-        """The name of a class by the sidecar, or its number where that has none."""
+        """The name of a class in the sidecar, or its number if the sidecar has none."""
         names = self.request.get("dataset", {}).get("class_names") or []
         return names[label] if 0 <= label < len(names) else str(label)
 
@@ -173,7 +179,7 @@ class Run:
 
     @property
     def norm(self) -> str:
-        """That of its radii: L2, or L1."""
+        """The norm of its radii: L2 or L1."""
         return self.request.get("smoothing", {}).get("norm", "L2")
 
     @property
@@ -184,7 +190,7 @@ class Run:
 
     @property
     def left_out(self) -> list[int] | None:
-        """The images that could not be read; none of a log without a sidecar. None of a run that is not finished."""
+        """The images that could not be read. None for an unfinished run; empty for a log without a sidecar."""
         if self.request.get("stored_balls"):
             return self.request["stored_balls"].get("left_out", [])
         if "settings" in self.sidecar.get("provenance", {}):
@@ -198,15 +204,15 @@ class Run:
 
     @property
     def images(self) -> tuple:
-        """What tells whether two runs are over the same images: indices, labels, and the data set where it is known."""
+        """The images of the run, for comparison with another run: indices, labels, and the data set if it is known."""
         return tuple((r.idx, r.label) for r in self.records), self.request.get("dataset", {}).get("fingerprint")
 
 
 def without_class(records: Sequence, request: dict) -> tuple[int, int]:
-    """How many noisy copies of `records` fell into no class, for a logit that is not finite; and of how many.
+    """The number of noisy copies of `records` in no class, because a logit is not finite, and the number of all copies.
 
-    Copies of selection and certification in a run of this request; a search's are not in the file. Records whose counts
-    or their number are not known add nothing.
+    They are copies of selection and certification in a run of this request; those of a search are not in the file.
+    Records whose counts, or whose numbers of samples, are not known add nothing.
     """
     drawn = counted = 0
     for record in records:
@@ -217,7 +223,7 @@ def without_class(records: Sequence, request: dict) -> tuple[int, int]:
 
 
 def _asked(record, request):
-    """How many samples the counts of a record are of, by their name; None where that is not known."""
+    """The number of samples behind each of a record's counts, by name; None if it is not known."""
     n = getattr(record, "n", None)  # 0 where none were drawn
     return {"counts0": request.get("n0"), "counts": request.get("n") if n is None else n}
 
@@ -230,7 +236,7 @@ def read_run(path: str | Path) -> Run:
     """The run in a results file: ours, Cohen's (of certificates or of predictions), QCRS's or MACER's hard ones.
 
     Raises:
-        RecordsError: names the file and the line.
+        RecordsError: the file cannot be read; the message names the file and the line.
     """
     path = Path(path)
     header, rows = _read_table(path, "results file")
@@ -260,14 +266,14 @@ def read_run(path: str | Path) -> Run:
 
 
 def read_texts(path: str | Path) -> list[dict]:
-    """The lines of a results file as they are written, {column: text}, by our names of the columns."""
+    """The lines of a results file as they are written, {column: text}, with our names of the columns."""
     header, rows = _read_table(Path(path), "results file")
     columns = _columns(header, [row for _, row in rows])
     return [{ours: row[theirs] for ours, theirs in columns.items()} for _, row in rows]
 
 
 def is_results(path: Path) -> bool:
-    """Whether a file is of results or of curves, as far as its first line tells."""
+    """Whether a file looks like one of results or of curves, by its first line."""
     try:
         with open(path, "rb") as file:
             line = file.readline(4096).decode("utf-8-sig").strip("\r\n")
@@ -279,7 +285,7 @@ def is_results(path: Path) -> bool:
 
 
 def _columns(header, rows):
-    """Which name each of our columns has in this header. Of several columns of sigmas it is the first that varies."""
+    """The name of each of our columns in this header. Of several columns of sigmas it is the first that varies."""
     found = {name: name for name in header}
     plain = {_plain(name): name for name in reversed(header)}
     for ours, others in _OTHER_NAMES.items():
@@ -299,12 +305,12 @@ def _plain(name):
 
 
 def _of_a_search(name, records):
-    """Whether a column of this name, in a log that says no more, has the sigmas of a search; in doubt it has."""
+    """Whether a column of this name, in a log without further hints, has the sigmas of a search; True if in doubt."""
     return len(records) == 1 or name.lower() not in ("sigma", "best_sigma")
 
 
 def _check_prediction_columns(path, header, columns):
-    """Raises RecordsError for a file without a radius that has more than PREDICT writes: it is of certificates."""
+    """Raises RecordsError for a file without radii that has more columns than PREDICT writes: it is of certificates."""
     known = {columns.get(name) for name in PREDICT_COLUMNS}
     if others := [name for name in header if name not in known]:
         raise RecordsError(
@@ -315,7 +321,7 @@ def _check_prediction_columns(path, header, columns):
 
 
 def _counting_trouble(record, request):
-    """What is wrong with the counts of a record; None where nothing is. Fewer than n is right: of logits not finite."""
+    """The error in the counts of a record; None without one. A sum below n is right: some logits were not finite."""
     for name, n in _asked(record, request).items():
         counts = getattr(record, name)
         if counts and n is not None and not 0 <= min(counts) <= sum(counts) <= n:
@@ -324,10 +330,11 @@ def _counting_trouble(record, request):
 
 
 def read_rows(path: Path, needed: set[str], parse: Callable[[dict], Any], kind: str = "results file") -> list:
-    """What `parse` makes of each line of a tab-separated file, a dict by the columns that its first line names.
+    """The results of `parse` for each line of a tab-separated file, given as a dict by the columns of its first line.
 
     Raises:
-        RecordsError: it cannot be read, lacks a column of `needed`, or has a line that cannot be parsed; names it.
+        RecordsError: the file cannot be read, lacks a column of `needed`, or has a line that cannot be parsed. The
+            message names it.
     """
     header, lines = _read_table(path, kind)
     _check_columns(path, header, needed - set(header), kind)
@@ -349,7 +356,7 @@ def _check_columns(path, header, missing, kind):
 
 
 def _read_table(path, kind):
-    """The names in the first line of a tab-separated file, and (line number, {name: text}) of each line below it."""
+    """The names in the first line of a tab-separated file, and (line number, {name: text}) for each line below it."""
     try:
         content = read_regular(path, error=RecordsError, as_a=kind)
         encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8"
@@ -386,7 +393,7 @@ def _fields(line):
 
 
 def _line_trouble(header, fields, ended, ours):
-    """Why the fields are not those of a whole line under this header, with the remedy; None where they are."""
+    """The reason why the fields are not those of a whole line under this header, with the remedy; None if they are."""
     remedy = "delete it, " + (
         "and the same command computes that image again" if ours else "or put the whole line there"
     )
@@ -405,10 +412,10 @@ def _line_trouble(header, fields, ended, ours):
 
 
 def read_sidecar(path: Path) -> dict:
-    """The sidecar of the results file `path`: "request", "provenance", what is "said" of guarantees, and, of a run that
-    is finished, "left_out" and the sums "sha256", "pixels_sha256" and "sidecar_sha256"; {} where there is none.
+    """The sidecar of the results file `path`; {} if there is none.
 
-    Its fields have the types and ranges of `sidecar`.
+    It has "request", "provenance" and what is "said" of guarantees. That of a finished run also has "left_out" and the
+    hashes "sha256", "pixels_sha256" and "sidecar_sha256". Its fields have the types and ranges of `sidecar`.
 
     Raises:
         RecordsError: it is damaged, or no run has such a sidecar.
@@ -423,7 +430,7 @@ def read_sidecar(path: Path) -> dict:
 
 
 def whole_sidecar(path: Path) -> dict:
-    """All that the sidecar of the results file `path` says; {} where there is none. Errors as of `read_sidecar`."""
+    """The whole sidecar of the results file `path`; {} if there is none. Errors as for `read_sidecar`."""
     file = sidecar_path(path)
     try:
         if not is_there(file):
@@ -457,7 +464,7 @@ def _parse(row):
 
 
 def differences(before: dict, now: dict, where: tuple[str, str] = ("in the file", "now")) -> list[str]:
-    """A line for each setting in which two requests, as JSON has them, differ; `where` tells where each is."""
+    """A line for each setting in which two requests, in JSON's types, differ. `where` names their places."""
     before, now = flat(_seed_in_words(before)), flat(_seed_in_words(now))
     return [
         f"{key}: {before.get(key)!r} {where[0]}, {now.get(key)!r} {where[1]}"
@@ -467,7 +474,7 @@ def differences(before: dict, now: dict, where: tuple[str, str] = ("in the file"
 
 
 def _seed_in_words(request):
-    """A request whose seed, where it is a committed one, is told in one text."""
+    """A request in which a committed seed is written as one text."""
     seed = request.get("seed")
     if not isinstance(seed, dict):
         return request
@@ -480,13 +487,13 @@ def checksum(path: Path) -> str:
 
 
 def sidecar_checksum(content: dict) -> str:
-    """SHA-256 of all that a sidecar says but for this sum itself."""
+    """SHA-256 of everything in a sidecar but this hash itself."""
     rest = {name: value for name, value in content.items() if name != "sidecar_sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def said_of(request: dict) -> dict:
-    """What a sidecar says, in words, of the guarantees of a run with this request."""
+    """The sentences of a sidecar about the guarantees of a run with this request."""
     said = {}
     if chooses_sigma(request) and "stored_balls" not in request:
         said["guarantee"] = INPUT_SPECIFIC
@@ -496,12 +503,12 @@ def said_of(request: dict) -> dict:
 
 
 def is_soft(request: dict) -> bool:
-    """Whether the certificates of a run of this request are of the class with the largest mean soft vote."""
+    """Whether the certificates of a run of this request are for the class with the largest mean soft vote."""
     return request.get("estimate", {}).get("name") == "soft"
 
 
 def is_ddrs(request: dict) -> bool:
-    """Whether a run of this request chose sigma by gradient ascent, each sample of which is differentiated."""
+    """Whether a run of this request chose sigma by gradient ascent, which differentiates each of its samples."""
     return request.get("search", {}).get("method") == "ddrs"
 
 

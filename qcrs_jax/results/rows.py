@@ -1,4 +1,4 @@
-"""Lines of tab-separated files: header, writer and parser follow from the fields of a dataclass."""
+"""Lines of tab-separated files. Header, writer and parser follow from the fields of a dataclass."""
 
 import dataclasses
 import datetime
@@ -21,10 +21,10 @@ def column(
     """A field that is a column of the file.
 
     Args:
-        default: what a file without the column has, or an empty field; without it the column is needed.
-        name: of the column, where it is not that of the field.
-        parse: a function of a field's text, where it is not that of the field's type.
-        where: "always"; "asked", in files of runs that have it; or "never".
+        default: value in a file without the column, or with an empty field; without a default the column is required.
+        name: name of the column, if it differs from the field's.
+        parse: parser of a field's text, if it differs from the field's type.
+        where: "always"; "asked", only in files of runs that have it; or "never".
     """
     return dataclasses.field(default=default, metadata={"name": name, "parse": parse, "where": where})
 
@@ -37,7 +37,7 @@ class Row:
 
     @classmethod
     def columns(cls, asked: Collection[str] = ()) -> tuple[str, ...]:
-        """The header of a file; `asked` names the fields that are not in every file."""
+        """The header of a file; `asked` names those fields that are not in every file."""
         found = _columns_of(cls).values()
         return tuple(c.name for c in found if c.where == "always" or c.where == "asked" and c.field in asked)
 
@@ -49,10 +49,10 @@ class Row:
 
     @classmethod
     def of(cls: type[R], row: dict[str, str]) -> R:
-        """The object of a line, {column: text}.
+        """The object for a line, {column: text}.
 
         Raises:
-            ValueError, KeyError: a column that is needed is not there, or cannot be parsed.
+            ValueError, KeyError: a required column is missing, or cannot be parsed.
         """
         values = {}
         for name, each in _columns_of(cls).items():
@@ -106,7 +106,7 @@ def _text(value, column):
 
 
 def whole_number(text: str) -> int:
-    """The whole number that 3 or 3.0 stands for."""
+    """The whole number written as 3 or 3.0."""
     try:
         number = int(text)
     except ValueError:
@@ -119,7 +119,7 @@ def whole_number(text: str) -> int:
 
 
 def parse_counts(text: str) -> tuple[int, ...]:
-    """The class counts that a field holds: 1,2,3."""
+    """The class counts in a field: 1,2,3."""
     counts = tuple(int(value) for value in text.split(","))
     if not -LARGEST <= min(counts) <= max(counts) < LARGEST:
         raise ValueError("a count of more than 63 bits")
@@ -127,7 +127,7 @@ def parse_counts(text: str) -> tuple[int, ...]:
 
 
 def parse_seconds(text: str | None) -> float:
-    """The seconds of h:mm:ss.ffffff, or of "1 day, 2:03:04.5"; NaN for nothing."""
+    """The seconds written as h:mm:ss.ffffff or as "1 day, 2:03:04.5"; NaN for an empty text."""
     if not text:
         return math.nan
     days, _, clock = text.rpartition(", ")
@@ -136,7 +136,7 @@ def parse_seconds(text: str | None) -> float:
 
 
 def parse_truth(text: str) -> bool:
-    """Whether 0 or 1, 0.0 or 1.0, false or true is meant."""
+    """The truth value written as 0 or 1, 0.0 or 1.0, false or true."""
     truth = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
     if text.lower() not in truth:
         raise ValueError(f"{text!r} is neither 0 nor 1")

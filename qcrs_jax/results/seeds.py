@@ -1,8 +1,8 @@
-"""Where the noise of a run comes from: a seed that the user chose, or one that follows from all that the run asks.
+"""The source of a run's noise: a seed that the user chose, or one that follows from the whole request of the run.
 
-A request records a chosen seed as a number from 0 to 2**32 - 1. A committed seed is an object: "images", how many the
-whole run has, and "sha256", the hash of the request and of that number. Nobody chooses it: another sigma, another
-alpha, other weights, other data or fewer images have other noise.
+A request records a chosen seed as a number from 0 to 2**32 - 1. A committed seed is an object. Its "images" is the
+number of images of the whole run, and its "sha256" the hash of the request and of that number. Nobody chooses it:
+another sigma, another alpha, other weights, other data or fewer images have other noise.
 """
 
 import hashlib
@@ -20,9 +20,9 @@ LARGEST = 2**20  # bytes of a sidecar that is looked at
 
 
 def canonical(request: dict) -> dict:
-    """What a request asks, without what changes no noise: the seed, which shard, the platform.
+    """The request without the parts that change no noise: the seed, the shard, the platform.
 
-    A pilot asks what its run asks. Numbers that are equal have one form.
+    A pilot has the same canonical request as its run. Numbers that are equal have one form.
     """
     asked = {name: value for name, value in request.items() if name not in ("seed", "shard", "platform")}
     if asked.get("kind") == "pilot":
@@ -31,10 +31,10 @@ def canonical(request: dict) -> dict:
 
 
 def committed(request: dict, images: int) -> dict[str, Any]:
-    """The committed seed of a run with this request over so many images in all, as its request records it.
+    """The committed seed of a run with this request over this number of images, as its request records it.
 
     Its hash is SHA-256 of the JSON of `canonical(request)` and of the images, with sorted names and without blanks, in
-    ASCII. With "skip" the number of images tells which they are. A key takes as many of its first bits as it has.
+    ASCII. With "skip" the number of images determines which they are. A key takes as many of its first bits as it has.
     """
     asked = {"request": canonical(request), "images": images}
     text = json.dumps(asked, sort_keys=True, separators=(",", ":"))
@@ -42,24 +42,24 @@ def committed(request: dict, images: int) -> dict[str, Any]:
 
 
 def is_committed(request: dict) -> bool:
-    """Whether the seed of a request is a committed one, as far as the request tells."""
+    """Whether the seed of a request is a committed one, by what the request records."""
     return isinstance(request.get("seed"), dict)
 
 
 def is_chosen(request: dict) -> bool:
-    """Whether the user chose the seed of a request. A log without a request tells nothing."""
+    """Whether the user chose the seed of a request. False for a log without a request, which records no seed."""
     return isinstance(request.get("seed"), int)
 
 
 def text(seed: int | dict) -> str:
-    """What a seed is called."""
+    """The name of a seed in messages."""
     return f"committed seed {seed['sha256'][:12]}" if isinstance(seed, dict) else f"seed {seed}"
 
 
 def others_asking_the_same(path: Path, request: dict) -> list[dict]:
-    """Results files beside `path` that ask the same with another seed: "file" and "seed" of each.
+    """Results files beside `path` with the same request and another seed: "file" and "seed" of each.
 
-    At most 200 files are looked at, the newest ones. What cannot be read is passed over.
+    At most 200 files are looked at, the newest ones. Files that cannot be read are passed over.
     """
     found, asked, request = [], canonical(request), json.loads(json.dumps(request))
     for file in _sidecars_beside(path):
@@ -77,7 +77,7 @@ def others_asking_the_same(path: Path, request: dict) -> list[dict]:
 
 
 def asking_the_same(requests: Sequence[dict]) -> list[list[int]]:
-    """Places of the requests that ask the same with different seeds, of which the user chose one at least."""
+    """Positions of the requests that are the same but for their seeds, of which the user chose at least one."""
     groups: dict[str, list[int]] = {}
     for place, request in enumerate(requests):
         if "seed" in request:
@@ -92,7 +92,7 @@ def asking_the_same(requests: Sequence[dict]) -> list[list[int]]:
 
 
 def _sidecars_beside(path):
-    """The newest files in the folder of `path` that are called as sidecars are, but for its own."""
+    """The newest files in the folder of `path` that have names of sidecars, without its own."""
     try:
         files = [file for file in path.parent.glob("*.json") if file.is_file() and file.name != sidecar_path(path).name]
         return sorted(files, key=lambda file: (-file.stat().st_mtime, file.name))[:MOST_FILES]

@@ -1,7 +1,7 @@
 """Results files of one run that was split over machines (shard I/N), read as the one run that they are.
 
-The sidecar of such a file tells which part it is, of how many, and how many images the whole run has: its images are
-every `of`th of the run's, from the `part`th. Everything else that was asked is the same in all of them.
+The sidecar of such a file records its part, the number of parts, and the number of images of the whole run. Its images
+are every `of`th of the run's, from the `part`th. Everything else in the request is the same in all of them.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ def read_runs(paths: Sequence[str | Path]) -> list[Run]:
 
 
 def join(runs: Sequence[Run]) -> list[Run]:
-    """`runs` with the shards of each put together, in the order of their first ones; raises as `read_runs`."""
+    """`runs` with the shards of each run put together, in the order of their first files. Raises as `read_runs`."""
     return [merge(group) if "shard" in group[0].request else group[0] for group in gather(runs)]
 
 
@@ -76,7 +76,7 @@ def merge(group: Sequence[Run]) -> Run:
     """The run whose shards are `group`, in the order of its images.
 
     Raises:
-        RecordsError: a shard lacks images, or has some that are not its own.
+        RecordsError: a shard lacks images, or has some that belong to another shard.
     """
     for run in group:
         shard, skip = run.request["shard"], run.request.get("skip", 1)
@@ -102,7 +102,7 @@ def merge(group: Sequence[Run]) -> Run:
 
 
 def _pattern(names):
-    """What file names have in common, with * for the rest: run-1.tsv and run-2.tsv are run-*.tsv."""
+    """The common part of file names, with * for the rest: run-1.tsv and run-2.tsv become run-*.tsv."""
     if len(names) == 1:
         return names[0]
     start = os.path.commonprefix(names)

@@ -1,8 +1,7 @@
-"""Sidecars as a stranger may have written them: how large they may be, and of which types and ranges.
+"""Checks of sidecars, which a stranger may have written: their size, and the types and ranges of their fields.
 
-`parse` is called before anything that a sidecar names is opened, and before anything is allocated by its numbers. What
-it lets pass, every reader may rely on. Names that it does not know are of later versions; for them the general limits
-hold.
+`parse` is called before anything that a sidecar names is opened, and before anything is allocated by its numbers. Every
+reader may rely on what it accepts. Unknown names belong to later versions; the general limits hold for them.
 """
 
 import json
@@ -25,14 +24,14 @@ _ABSENT = object()
 
 
 class Unfit(ValueError):
-    """A sidecar that is not one; the message names the field."""
+    """An invalid sidecar. The message names the field."""
 
 
 def parse(text: bytes) -> dict:
     """The content of a sidecar.
 
     Raises:
-        Unfit: not JSON, larger or deeper than a sidecar is, or a field has another type or range.
+        Unfit: it is not JSON, is larger or deeper than a sidecar, or a field has another type or range.
     """
     if len(text) > LARGEST:
         raise Unfit(f"it has {len(text):,} bytes, and a sidecar at most {LARGEST:,}")
@@ -58,12 +57,12 @@ def parse(text: bytes) -> dict:
 
 
 def present(content: dict) -> dict:
-    """A sidecar as the present format has it, whichever it was written in."""
+    """A sidecar in the present format, whatever the format in which it was written."""
     return content if content.get("format") == FORMAT else format1.upgraded(content)
 
 
 def _once(pairs):
-    """An object, each of whose names is there once: readers differ in which of two they take."""
+    """An object in which each name occurs once. Readers differ in which of two they take."""
     content = dict(pairs)
     if len(content) < len(pairs):
         names = [name for name, _ in pairs]
@@ -72,7 +71,7 @@ def _once(pairs):
 
 
 def _check_limits(content):
-    """What holds for every value, whatever its name."""
+    """Checks the limits that hold for every value, whatever its name."""
     waiting = [(content, "", 1)]
     while waiting:
         value, name, depth = waiting.pop()
@@ -126,7 +125,7 @@ def _kind(value):
 
 
 class Needed:
-    """A field that has to be there."""
+    """A required field."""
 
     def __init__(self, rule):
         self.rule = rule
@@ -140,14 +139,14 @@ class Nullable:
 
 
 class Several:
-    """A list of at most so many."""
+    """A list of at most a given length."""
 
     def __init__(self, rule, most):
         self.rule, self.most = rule, most
 
 
 class Either:
-    """A value of one of two kinds: an object has the one rule, anything else the other."""
+    """A value of one of two kinds: the one rule is for objects, the other for anything else."""
 
     def __init__(self, of_objects, of_others):
         self.of_objects, self.of_others = of_objects, of_others
@@ -164,7 +163,7 @@ def whole(least: int, most: int) -> Callable[[Any], bool]:
 
 
 def number(above: int | float = -math.inf, below: int | float = math.inf) -> Callable[[Any], bool]:
-    """A rule: a finite number between the two."""
+    """A rule: a finite number between `least` and `most`."""
 
     def fits(value):
         return isinstance(value, int | float) and not isinstance(value, bool) and above < value < below
@@ -174,7 +173,7 @@ def number(above: int | float = -math.inf, below: int | float = math.inf) -> Cal
 
 
 def text(most: int = 500) -> Callable[[Any], bool]:
-    """A rule: a text of at most so many characters."""
+    """A rule: a text of at most a given number of characters."""
 
     def fits(value):
         return isinstance(value, str) and len(value) <= most
@@ -340,7 +339,7 @@ _SETTINGS = {
     },
     "noise": {"seed": Nullable(_CHOSEN), "prng": one_of("threefry", "rbg")},
 }
-"""What a run was started with, as far as it decides the results; `verify` opens it so."""
+"""The settings of a run that decide its results. `verify` opens the inputs by them."""
 
 _PROVENANCE = {
     "batch": whole(1, LARGEST_BATCH),
@@ -445,4 +444,4 @@ _SIDECAR_1 = {
     "request": Needed(_REQUEST_1),
     "provenance": Needed({**_PROVENANCE, "arguments": _ARGUMENTS_1, "memory": {}}),
 }
-"""Of format 1, which has no number."""
+"""The rules for a sidecar of format 1, which has no number."""

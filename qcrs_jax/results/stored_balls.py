@@ -1,7 +1,7 @@
-"""Memory-based post-processing: certificates trimmed so that none contradicts an earlier one (Alfarra et al. 2022).
+"""Memory-based post-processing: certificates are trimmed so that none contradicts an earlier one (Alfarra et al. 2022).
 
-A classifier that chooses sigma for each input may have certified two classes where the balls of two inputs overlap.
-One that stores its certified balls, and inside a stored ball answers that ball's class, has not.
+A classifier that chooses sigma for each input can certify two classes on the overlap of the balls of two inputs. A
+classifier that stores its certified balls, and answers a stored ball's class inside it, cannot.
 """
 
 import functools
@@ -23,10 +23,10 @@ LIMITS = (
 
 
 class Corrected(NamedTuple):
-    """What the memory-based classifier answers, in the order of the inputs.
+    """The answers of the memory-based classifier, in the order of the inputs.
 
     predictions: classes; -1 where it abstains.
-    radii: L2 radii, none larger than it was.
+    radii: L2 radii, none larger than before.
     """
 
     predictions: Int[np.ndarray, "m"]
@@ -51,23 +51,23 @@ def correct(
     ball that reaches into stored balls of other classes is trimmed to touch the first of them. Then it is stored.
     Abstentions (-1) are answered as they are; they are not stored, and trim nothing.
 
-    Up to float64 rounding, of the balls returned, taken open, no two of different classes overlap, and no centre lies
-    in a ball of another class. By induction: a trimmed ball ends where the others begin, and one within a stored ball
-    of its class is as far from the others as that one is.
+    Take the returned balls as open. Up to float64 rounding, no two balls of different classes overlap, and no centre
+    lies in a ball of another class. The proof is by induction: a trimmed ball ends where the others begin, and a ball
+    within a stored ball of its class is as far from the others as that one is.
 
     Source: Alfarra et al., UAI 2022, algorithm 2. There an input that changes its class may get a larger radius than
     was certified for it; here it does not.
 
-    Each image is read once and has its sketch kept, of GRID x GRID cells; the images themselves are read again only for
-    pairs whose sketches are near enough. No more than KEPT bytes of them are in memory.
+    Each image is read once, and its sketch of GRID x GRID cells is kept. Images are read again only for pairs whose
+    sketches are near enough. At most KEPT bytes of images are in memory.
 
     Args:
-        images: images of one shape, in the order in which they come: an array, or what reads them one at a time.
+        images: images of one shape, in the order in which they come: an array, or a reader of one image at a time.
         predictions: certified classes, -1 for ABSTAIN.
         radii: certified L2 radii, in units of the images.
 
     Raises:
-        ValueError: images of different shapes.
+        ValueError: the images have different shapes.
     """
     predictions, radii = predictions.copy(), radii.astype(np.float64)
     if not len(images):
@@ -107,9 +107,10 @@ def correct(
 
 
 def sketch(image: Float[np.ndarray, "..."]) -> Float[np.ndarray, "d"]:
-    """The sums of GRID x GRID cells of an image, or of its pixels where those are fewer, float64.
+    """The sums of GRID x GRID cells of an image, or its pixels if those are fewer, float64.
 
-    Each divided by the root of its number of pixels: an orthogonal projection, under which no distance grows.
+    Each sum is divided by the root of its number of pixels. This is an orthogonal projection, under which no distance
+    grows.
     """
     cells = np.float64(image)
     for axis in range(min(2, cells.ndim)):

@@ -33,15 +33,15 @@ from .seeds import is_chosen, is_committed
 class Writer:
     """Appends records to a results file, and resumes one that was cut short.
 
-    A rerun with the same request goes on behind the last whole line; a torn last line is cut off and computed
-    again. Every line is flushed to the disk.
+    A rerun with the same request continues after the last whole line. A torn last line is removed and computed again.
+    Every line is flushed to the disk.
 
-    Two runs cannot write to one file: it is locked. Some file systems of a network have locks that do nothing; there
-    the sidecar of a file that is not finished names the run that writes to it, and one that finds another there stops.
+    Two runs cannot write to one file, because it is locked. The locks of some network file systems have no effect.
+    There the sidecar of an unfinished file names the run that writes to it, and a run that finds another name stops.
 
     Attributes:
         done: records that the file already had.
-        finished: what the sidecar says of a file that was finished before, until more is appended; else {}.
+        finished: content of the sidecar if the file was finished before, until more is appended; else {}.
     """
 
     def __init__(
@@ -52,10 +52,10 @@ class Writer:
         columns: tuple[str, ...] = COLUMNS,
         read: Callable[[Path], list] = lambda path: read_run(path).records,
     ):
-        """Opens `path` to append lines of `columns`; `read` tells the records that it has already.
+        """Opens `path` to append lines of `columns`; `read` returns the records that it already has.
 
         Raises:
-            RecordsError: the file is of another request, is not one of ours, or is being written by another run.
+            RecordsError: the file has another request, is not one of ours, or is being written by another run.
         """
         path = Path(path)
         self._path, self._columns = path, columns
@@ -79,7 +79,7 @@ class Writer:
                 raise
 
     def _begin(self, read):
-        """Readies the file for more lines; the records it has already."""
+        """Prepares the file for more lines. Returns the records that it already has."""
         path = self._path
         if _is_new(path, self._header):
             self._file.truncate(0)
@@ -136,7 +136,7 @@ class Writer:
                 )
 
     def write(self, *records) -> None:
-        """Appends records, whatever has a `line(columns)`, and flushes them to the disk."""
+        """Appends records, any objects with a `line(columns)`, and flushes them to the disk."""
         if self.finished:  # no longer
             self.finished = {}
             with _writing(self._path):
@@ -144,11 +144,11 @@ class Writer:
         self._write("".join(record.line(self._columns) for record in records))
 
     def finish(self, left_out: Sequence[int], pixels_sha256: str) -> None:
-        """Notes in the sidecar that nothing is to come.
+        """Marks the run as finished.
 
         Args:
             left_out: indices of images that could not be read.
-            pixels_sha256: a sum over the pixels of the images that the file is of.
+            pixels_sha256: hash of the pixels of the file's images.
         """
         with _writing(self._path):
             self._check_owner()
@@ -158,7 +158,7 @@ class Writer:
             self.finished = notes
 
     def _write(self, text):
-        """Appends all of `text` or, when that fails, none of it."""
+        """Appends all of `text` or, if that fails, nothing."""
         self._check_owner()
         rest = memoryview(text.encode())
         with _writing(self._path):
@@ -187,14 +187,14 @@ class Writer:
 
 
 def _with_setting(difference):
-    """A line of `differences` whose name is that of a setting."""
+    """A line of `differences` with its name marked as that of a setting."""
     name, _, rest = difference.partition(": ")
     own = "." not in name or name.startswith(("search.", "estimate."))
     return f"{setting(name)}: {rest}" if own else difference
 
 
 def _about_the_seed(before, now):
-    """Yields how a run goes on with the seed of its file, where that is of another kind or of other images."""
+    """Yields how a run can continue with the seed of its file, if that seed is of another kind or for other images."""
     if is_chosen(before) and is_committed(now):
         yield f"The run was begun with a chosen seed; {setting('seed')} {before['seed']} goes on with it"
     elif is_committed(before) and is_committed(now) and before["seed"]["images"] != now["seed"]["images"]:
@@ -205,12 +205,12 @@ def _about_the_seed(before, now):
 
 
 class Preview:
-    """What `Writer` would find at a path, with the same refusals; nothing is written, made or locked.
+    """The view of a file that `Writer` would get, with the same errors. Nothing is written, made or locked.
 
     A torn last line is not counted. A file that another run is writing to is read as it is.
 
     Attributes:
-        done, finished: as of `Writer`.
+        done, finished: as for `Writer`.
     """
 
     def __init__(
@@ -221,7 +221,7 @@ class Preview:
         columns: tuple[str, ...] = COLUMNS,
         read: Callable[[Path], list] = lambda path: read_run(path).records,
     ):
-        """Looks at `path`. Arguments and errors as of `Writer`, but for the lock."""
+        """Looks at `path`. Arguments and errors are those of `Writer`, but for the lock."""
         path, header = Path(path), "\t".join(columns) + "\n"
         request = json.loads(json.dumps(request))
         self.done, self.finished = [], {}
@@ -253,7 +253,7 @@ def _when_finished(sidecar):
 
 
 def _check_writable(path):
-    """Raises the OSError that writing `path` would."""
+    """Raises the OSError that writing `path` would raise."""
     there = next(place for place in (path, *path.absolute().parents) if place.exists())
     if there != path and not there.is_dir():
         wrong = errno.EEXIST if there == path.absolute().parent else errno.ENOTDIR
@@ -265,7 +265,7 @@ def _check_writable(path):
 
 
 def _read_whole_lines(path, read):
-    """What `read` makes of a file without a torn last line, which is read from a copy elsewhere."""
+    """The result of `read` for a file without its torn last line, read from a copy elsewhere."""
     content = path.read_bytes()
     if content.endswith(b"\n"):
         return read(path)
@@ -282,7 +282,7 @@ def _read_whole_lines(path, read):
 def check_new(path: str | Path, request: dict | None = None) -> None:
     """Raises RecordsError if `path` or its sidecar exists.
 
-    A sidecar without its file is left of a write of the same `request` that was cut off; it is excused.
+    A sidecar without its file may be left by an interrupted write of the same `request`. It is accepted.
     """
     path = Path(path)
     for file in (path, sidecar_path(path)):
@@ -301,9 +301,9 @@ def _asks(path, request):
 
 
 def write_run(path: str | Path, records: list[Record], request: dict, provenance: dict) -> None:
-    """Writes a whole run, and its sidecar, to a file that is not there yet.
+    """Writes a whole run, and its sidecar, to a new file.
 
-    The sidecar comes first: a file without one would be read as one of another program.
+    The sidecar is written first: a file without a sidecar would be read as one of another program.
 
     Raises:
         RecordsError: `path` or its sidecar exists; neither is touched.
@@ -327,7 +327,7 @@ def _write_sidecar(path, request, provenance, more=None, owner=None):
 
 
 def _sidecar_text(path, request, provenance, more=None, owner=None):
-    """The content of the sidecar; raises RecordsError where no reader would take it."""
+    """The content of the sidecar. Raises RecordsError if no reader would accept it."""
     content = {
         "format": sidecar.FORMAT,
         **said_of(request),

@@ -1,7 +1,7 @@
-"""Class counts and soft votes of noisy copies of an image: the one hot loop, the only place that draws their noise.
+"""Class counts and soft votes of noisy copies of an image: the one hot loop, and the only place that draws their noise.
 
-The noise of a sample is a function of (key, sample index) alone. Counts therefore do not depend on the batch
-size, up to floating-point ties of the network itself, nor do the sums of soft votes, up to its rounding.
+The noise of a sample is a function of (key, sample index) alone. Counts therefore do not depend on the batch size, up
+to floating-point ties of the network itself. The sums of soft votes do not depend on it up to the network's rounding.
 """
 
 import math
@@ -20,15 +20,15 @@ from .smoothing import GAUSSIAN, Noise, check_noise
 
 _DIGIT = 15
 SOFT_ONE = 2**_DIGIT  # a whole soft vote, in the units that are counted
-_STEPS = 2**10  # to each unit of a scaled logit
+_STEPS = 2**10  # steps in each unit of a scaled logit
 _WEIGHTS = np.floor(SOFT_ONE * np.exp(-np.arange(math.ceil(math.log(SOFT_ONE) * _STEPS) + 1) / _STEPS)).astype(np.int32)
 
 
 class Votes(NamedTuple):
-    """What noisy copies voted for, summed over the copies; exact.
+    """The votes of noisy copies, summed over the copies; exact.
 
-    counts: how many fell into each class.
-    digits: the sums of their soft votes and of the squares, for `soft_sums`; None where none were asked for.
+    counts: number of copies that fell into each class.
+    digits: sums of their soft votes and of the squares, for `soft_sums`; None if soft votes were not asked for.
     """
 
     counts: Int[Array, "... num_classes"]
@@ -36,22 +36,22 @@ class Votes(NamedTuple):
 
 
 def default_batch_size(image_shape: tuple[int, ...], platform: str | None = None) -> int:
-    """Noisy copies of each image per forward pass of a device when no number is asked for.
+    """The default number of noisy copies of each image per forward pass of a device.
 
-    Small on a CPU, for its cache. Large elsewhere; less so for large images, which leave a chip's own memory otherwise.
-    A number of copies that is no multiple of it costs a whole batch more, and those of a search are 500 or so: images
-    in step fill a larger pass together.
+    It is small on a CPU, for its cache, and large elsewhere. It is smaller for large images, which otherwise leave a
+    chip's own memory. A number of copies that is no multiple of it costs one more whole batch. A search has 500 copies
+    or so; images in step together fill a larger pass.
 
     Args:
         image_shape: (..., h, w, c); with an axis in front for images in step.
-        platform: a name of JAX's; by default the one it would run on.
+        platform: a platform of JAX; by default the one on which it would run.
     """
     most, together = default_pass(image_shape[-3:], platform or jax.default_backend())
     return max(1, min(most, together // max(1, math.prod(image_shape[:-3]))))
 
 
 def default_pass(image_shape: tuple[int, ...], platform: str) -> tuple[int, int]:
-    """Noisy copies in a forward pass of a device: of one image at most, and of all images in step together."""
+    """The noisy copies in a forward pass of a device: the most of one image, and of all images in step together."""
     small = image_shape[0] * image_shape[1] <= 64 * 64
     if platform == "cpu":
         return 16, 16
@@ -70,9 +70,23 @@ def sample_counts(
     value_range: ValueRange = UNIT,
     **options,
 ) -> Int[Array, "num_classes"]:
-    """Counts of the classes that `classify` gives to n noisy copies of `image`: `sample_votes` without soft ones.
+    """Counts of the classes that `classify` gives to n noisy copies of `image`, (num_classes,), int32.
 
-    Arguments are refused as by `certify`: TypeError or ValueError for an image, a key or a sigma that cannot be meant.
+    The counts sum to n, less the copies with a logit that is not finite. jit- and vmap-compatible.
+
+    Args:
+        classify: jit-compatible function of images (batch, h, w, c) in [0, 1], with noise added and not clipped, to
+            logits (batch, num_classes).
+        image: one image (h, w, c) in `value_range`.
+        sigma: standard deviation of the noise, in the image's units.
+        key: PRNG key. The same key gives the same random numbers at every sigma.
+        n: number of copies, at most 2**30.
+        value_range: lowest and highest value of an image; None accepts any.
+        options: `first` (index of the first copy), `noise`, `batch_size` and `axis_name`, as for
+            `sampling.counts.sample_votes`.
+
+    Raises:
+        TypeError, ValueError: an image, a key or a sigma that `certify` would refuse.
     """
     image = as_images(image, value_range)
     if image.ndim != 3:
@@ -95,22 +109,23 @@ def sample_votes(
     batch_size: int | None = None,
     axis_name: str | None = None,
 ) -> Votes:
-    """What `classify` makes of n noisy copies of `image`.
+    """The votes of `classify` for n noisy copies of `image`.
 
-    Jit- and vmap-compatible; n is a traced loop bound, so that one compilation serves every n. The counts sum
-    to n, less the copies with a logit that is not finite: those belong to no class and help no certificate.
+    Jit- and vmap-compatible; n is a traced loop bound, so one compilation serves every n. The counts sum to n, less the
+    copies with a logit that is not finite. Those belong to no class and support no certificate.
 
     Args:
-        classify: images in [0, 1] with noise added, not clipped, to logits; a `NoiseConditional` is told sigma.
-        image: one image in [0, 1].
+        classify: function of images in [0, 1], with noise added and not clipped, to logits; a `NoiseConditional` is
+            told sigma.
+        image: one image (h, w, c) in [0, 1].
         sigma: standard deviation of the noise, in the image's units.
-        key: a threefry key, JAX's default, or one of rbg; the same key gives the same random numbers at every sigma.
+        key: a threefry key, JAX's default, or one of rbg. The same key gives the same random numbers at every sigma.
         n: number of copies, at most 2**30.
-        first: index of the first of them; those before are another call's, with the same key.
-        beta: inverse temperature of `soft_votes`, which are summed as well; None for none.
-        noise: what is added. At a sigma beyond its `largest_sigma` no copy belongs to a class.
+        first: index of the first copy. Another call with the same key draws those before it.
+        beta: inverse temperature of `soft_votes`, which are summed as well; None sums none.
+        noise: noise that is added. At a sigma beyond its `largest_sigma` no copy belongs to a class.
         batch_size: copies per forward pass of a device; the default depends on the kind of device.
-        axis_name: inside `jax.shard_map`, the axis of devices that share the copies; each gets the sum.
+        axis_name: inside `jax.shard_map`, the axis of devices that share the copies. Each gets the sum.
     """
     batch_size = batch_size or default_batch_size(image.shape)
     if beta is not None and batch_size > SOFT_ONE:
@@ -138,33 +153,33 @@ def sample_votes(
 
 
 _votes = jax.jit(sample_votes, static_argnames=("beta", "noise", "batch_size", "axis_name"))
-"""`sample_votes`, compiled once for each classifier and shape, with images and keys that are no constants of it."""
+"""`sample_votes`, compiled once for each classifier and shape. Images and keys are its arguments, not constants."""
 
 
 def soft_votes(logits: Float[Array, "batch num_classes"], beta: float) -> Int[Array, "batch num_classes"]:
-    """softmax(beta * logits) in whole numbers of 1 / SOFT_ONE, at most SOFT_ONE in all.
+    """softmax(beta * logits) in whole numbers of 1 / SOFT_ONE, which sum to at most SOFT_ONE.
 
-    Differences of beta * logits go down to a multiple of 1 / 1024, weights and shares to whole numbers. So it is one
-    function of the logits on every device and in every batch, which a floating-point softmax is not; for ten classes
-    the two differ by less than 0.001. Logits must be finite.
+    Differences of beta * logits are rounded down to a multiple of 1 / 1024, weights and shares to whole numbers. The
+    result is therefore one function of the logits on every device and in every batch, which a floating-point softmax is
+    not. For ten classes the two differ by less than 0.001. Logits must be finite.
     """
     logits = logits.astype(jnp.float32)
     steps = _STEPS * (beta * (logits.max(axis=-1, keepdims=True) - logits))
     steps = jnp.minimum(steps, 2 * len(_WEIGHTS)).astype(jnp.int32)
-    steps -= steps.min(axis=-1, keepdims=True)  # which is not 0 where the subtraction is fused with a product
+    steps -= steps.min(axis=-1, keepdims=True)  # the minimum is not 0 where the subtraction is fused with a product
     weights = jnp.take(jnp.asarray(_WEIGHTS), steps, mode="clip")
     return weights * SOFT_ONE // weights.sum(axis=-1, keepdims=True, dtype=jnp.int32)
 
 
 def no_votes(classes: int, beta: float | None) -> Votes:
-    """The sums over no copy."""
+    """The sums over no copies."""
     digits = None if beta is None else jnp.zeros((2, 3, classes), jnp.int32)
     return Votes(jnp.zeros(classes, jnp.int32), digits)
 
 
 def _add(digits, soft):
-    """`digits` (high or low, summand, class) and the soft votes of a batch (copy, class), with the carry."""
-    squares = soft * soft  # up to 2**30: in two digits, so that 2**30 of them have sums of two digits each
+    """`digits` (high or low, summand, class) plus the soft votes of a batch (copy, class), with the carry."""
+    squares = soft * soft  # up to 2**30; two digits each, so that sums of 2**30 of them fit into two digits
     batch = jnp.stack([soft, squares & (SOFT_ONE - 1), squares >> _DIGIT]).sum(axis=1, dtype=jnp.int32)
     high, low = digits[0], digits[1] + batch
     return jnp.stack([high + (low >> _DIGIT), low & (SOFT_ONE - 1)])

@@ -1,4 +1,4 @@
-"""One program on many devices of many hosts, each with its share of the noisy copies; several images in step."""
+"""Runs one program on many devices of many hosts, each with its share of the noisy copies; several images in step."""
 
 import contextvars
 import dataclasses
@@ -33,12 +33,12 @@ IMAGES = "images"
 def join_hosts(coordinator: str | None = None, process: tuple[int, int] | None = None) -> None:
     """Makes this process one of those that share the run, before anything touches a device.
 
-    Args:
-        coordinator: HOST:PORT of the first process. JAX finds it, and the process's place, by itself under Slurm, MPI,
-            Kubernetes and on TPU pods.
-        process: which of how many it is, from 1: (1, n) is the first.
+    Several processes on a host with GPUs each take their own cards (`machine.own_cards`).
 
-    Of several processes on a host with GPUs each takes the cards that are its own (`machine.own_cards`).
+    Args:
+        coordinator: HOST:PORT of the first process. JAX finds it, and the place of this process, by itself under Slurm,
+            MPI, Kubernetes and on TPU pods.
+        process: (i, n), this is process i of n, counted from 1.
 
     Raises:
         UserError: the others are not found, or there is no card for this process.
@@ -58,11 +58,11 @@ def join_hosts(coordinator: str | None = None, process: tuple[int, int] | None =
 def choose_devices(count: int | None = None) -> list[Device]:
     """All devices of all hosts of the run, or the first `count` of each host.
 
-    A CPU gives one for each core that may be used all the time (`machine.usable_cpus`), which is faster than one of
-    many threads, or `count`.
+    A CPU gives `count` devices, or one for each core that may be used all the time (`machine.usable_cpus`). That is
+    faster than one device with many threads.
 
     Raises:
-        UserError: this host has fewer.
+        UserError: this host has fewer devices.
     """
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         try:
@@ -86,9 +86,9 @@ def replicated(devices: Sequence[Device]) -> NamedSharding:
 
 
 def place(tree, devices: Sequence[Device]):
-    """`tree` with its arrays on each of `devices`. What is placed beforehand, as weights, is not copied at every call.
+    """`tree` with its arrays on each of `devices`. Weights that are placed beforehand are not copied at every call.
 
-    Devices of several hosts: each host brings its own copies, and nothing is compared (`all_agree` does that).
+    With devices of several hosts each host brings its own copies, and nothing is compared (`all_agree` does that).
     """
     sharding = replicated(devices)
     if sharding.is_fully_addressable:
@@ -129,9 +129,9 @@ def _on_each(function, devices):
 
 @jax.custom_batching.custom_vmap
 def _one_batch(function, inputs):
-    """`function(*inputs)`; under vmap over several images their copies become one batch.
+    """`function(*inputs)`. Under vmap over several images their copies become one batch.
 
-    A TPU's compiler would keep them apart in all but the convolutions, which takes more than twice the time.
+    A TPU's compiler would keep them apart in everything but the convolutions, which takes more than twice the time.
     """
     return function(*inputs)
 
@@ -159,7 +159,7 @@ def one_batch_of_all(classify):
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """A call of a program over images that is not made yet, as `first_call` gives it.
+    """A prepared call of a program over images, as `first_call` returns it. It is not made yet.
 
     Attributes:
         program: the jitted function.
@@ -180,9 +180,9 @@ class Call:
         return dataclasses.replace(self, arguments=place(arguments, devices) if devices else arguments)
 
     def memory(self) -> int | None:
-        """Bytes that the program needs on each device: arguments, results, and what lies between; None: not known.
+        """The bytes that the program needs on each device: arguments, results and intermediate values. None if unknown.
 
-        It is compiled for that, once for this and for all calls with such arguments.
+        The program is compiled for this, once for this and for all calls with such arguments.
         """
         analysis = self.program.lower(*self.arguments, **self.static).compile().memory_analysis()
         if analysis is None:
@@ -191,14 +191,14 @@ class Call:
 
 
 class _NotMade(BaseException):
-    """Carries a call out of what would have made it."""
+    """Carries a call out of the code that would have made it."""
 
 
 _not_made = contextvars.ContextVar("not made", default=False)
 
 
 def first_call(start: Callable[[], object]) -> Call:
-    """The call of a program over images that `start()` would make first; it is not made, and `start` ends there."""
+    """The first call of a program over images that `start()` would make. It is not made, and `start` ends there."""
     token = _not_made.set(True)
     try:
         start()
@@ -212,9 +212,9 @@ def first_call(start: Callable[[], object]) -> Call:
 def over_images(one_image: Callable) -> Callable:
     """Jits a function of (classify, image, *own, *numbers), for one image or under vmap over several.
 
-    What is returned is called with (classify, images, own, *numbers): own is a tuple of what each image has for itself,
-    stacked where there are several. With `devices` it runs on all of them in step, each with its share of the noisy
-    copies. The jitted function is the attribute `program` of what is returned.
+    The returned function is called with (classify, images, own, *numbers). own is a tuple of the arguments that each
+    image has for itself, stacked if there are several images. With `devices` it runs on all of them in step, each with
+    its share of the noisy copies. Its attribute `program` is the jitted function.
     """
 
     @functools.partial(jax.jit, static_argnames=("noise", "beta", "batch_size", "devices"))
@@ -245,14 +245,14 @@ def over_images(one_image: Callable) -> Callable:
 
 
 def any_image(flag: Bool[Array, ""]) -> Bool[Array, ""]:
-    """Whether `flag` holds for any of the images that `over_images` has in step; one answer for all of them."""
+    """Whether `flag` holds for any of the images that `over_images` has in step: one answer for all of them."""
     return jax.lax.pmax(flag.astype(jnp.int32), IMAGES) > 0
 
 
 def agreement(arrays, devices: Sequence[Device]) -> Callable[[], None]:
-    """Starts to compare what the hosts of `devices` were given; returns a function that raises UserError if it differs.
+    """Starts to compare the arguments of the hosts of `devices`. Returns a check that raises UserError if they differ.
 
-    Devices of one host were given the same by one hand, and nothing is compared.
+    Devices of one host have one set of arguments, and nothing is compared.
     """
     if replicated(devices).is_fully_addressable:
         return lambda: None
@@ -269,13 +269,13 @@ def agreement(arrays, devices: Sequence[Device]) -> Callable[[], None]:
 
 
 def hosts_agree(settings, devices: Sequence[Device]) -> None:
-    """Raises UserError if the hosts of `devices` have other `settings`, whatever has a faithful `repr`."""
+    """Raises UserError if the hosts of `devices` have different `settings`, any object with a faithful `repr`."""
     digest = hashlib.sha256(repr(settings).encode()).digest()
     agreement(np.frombuffer(digest, np.uint32), devices)()
 
 
 def word_of_the_first(flags: Sequence[bool]) -> list[bool]:
-    """The `flags` that the first process has; all processes call it, each with as many of its own."""
+    """The `flags` of the first process. All processes call it, each with as many flags of its own."""
     if jax.process_count() == 1:
         return list(flags)
     from jax.experimental.multihost_utils import broadcast_one_to_all

@@ -1,24 +1,26 @@
-"""Random bits of a counter, and standard normal numbers with right tails, made of them by the quantile function.
+"""Random bits of a counter, and standard normal numbers with correct tails, made from them by the quantile function.
 
-The normal numbers of `jax.random` have 23 random bits in float32 and end at 5.42 deviations: 0.9% of the true noise
-vectors of 224 x 224 x 3 images have a coordinate beyond. Here a number has 63 bits: a sign, and a magnitude that is the
-quantile of (k + 1/2) / 2**62 for a whole k, uniform on 0 to 2**62 - 1. It reaches 9.08 deviations.
+The normal numbers of `jax.random` have 23 random bits in float32 and end at 5.42 deviations. Of the true noise vectors
+of 224 x 224 x 3 images 0.9% have a coordinate beyond that. Here a number has 63 bits: a sign, and a magnitude. The
+magnitude is the quantile of (k + 1/2) / 2**62 for a whole k, uniform on 0 to 2**62 - 1. It reaches 9.08 deviations.
 
-How far that is from a normal number. Let the bits be uniform and independent, which Threefry is trusted for, and let Z
-be the quantile of (k + V) / 2**62 with V uniform on [0, 1): exactly normal, and independent between coordinates. What
-is drawn is T(Z), where T is one fixed, odd function, and
+The distance to a normal number. Let the bits be uniform and independent, as Threefry is trusted to make them. Let Z be
+the quantile of (k + V) / 2**62 with V uniform on [0, 1). Z is exactly normal, and independent between coordinates. The
+number that is drawn is T(Z), where T is one fixed, odd function, and
 
     |T(Z) - Z| <= 5e-7 |Z| + 1e-9    wherever |Z| <= 7.5    (1.5e-5 wherever |Z| <= 8),
 
-rounding included, as the tests measure. A coordinate lies beyond 7.5 with probability 2e-10 in a 32 x 32 x 3 image and
-1e-8 in one of 224 x 224 x 3. Where none does, T moves the noise vector by at most 3e-5 or 2e-4 in L2. In total
-variation any law on floating-point numbers is at distance 1 from a continuous one. What remains of it once points so
-near to each other are taken for one is that probability.
+rounding included, as the tests measure.
 
-What it means for a certificate. The classes of x + sigma T(Z) are those that another classifier gives to x + sigma Z:
-the one that first moves its input by sigma (T(Z) - Z), by less than 3e-5 sigma or 2e-4 sigma in L2, as the rounding of
-pixels to float32 does too. For that classifier smoothed with true normal noise, radius and 1 - alpha hold as they are.
-For the network without that step they hold with pa_lower less the share of noisy images that lie as near to a boundary.
+A coordinate lies beyond 7.5 with probability 2e-10 in a 32 x 32 x 3 image, and 1e-8 in one of 224 x 224 x 3. Where none
+does, T moves the noise vector by at most 3e-5 or 2e-4 in L2. In total variation any law on floating-point numbers is at
+distance 1 from a continuous one. If points so near to each other are identified, what remains is that probability.
+
+The consequence for a certificate. The classes of x + sigma T(Z) are those that another classifier gives to x + sigma Z.
+That classifier first moves its input by sigma (T(Z) - Z), by less than 3e-5 sigma or 2e-4 sigma in L2, as the rounding
+of pixels to float32 does too. For that classifier, smoothed with true normal noise, radius and 1 - alpha hold as they
+are. For the network without that step they hold with pa_lower less the share of noisy images that lie as near to a
+boundary.
 """
 
 import functools
@@ -56,14 +58,14 @@ _LOG2 = (
 
 @functools.partial(jax.jit, static_argnames="shape")
 def gaussian_noise(key, index: Int[Array, "batch"], shape: tuple[int, ...]) -> Float[Array, "batch ..."]:
-    """Standard normal noise of the samples `index`, float32, of `shape` each.
+    """Standard normal noise of the samples `index`, float32, (batch, *shape).
 
-    The noise of a sample is a function of (key, index) alone, whatever the batch and the other keys under vmap.
+    The noise of a sample is a function of (key, index) alone. The batch and the other keys under vmap do not change it.
 
     Args:
         key: a threefry key, or one of rbg, whose numbers depend on the platform and on XLA's version.
         index: numbers of the samples, each below 2**32.
-        shape: of one sample.
+        shape: shape of one sample.
     """
     return numbers_of(normal_numbers, key, index, shape)
 
@@ -75,8 +77,8 @@ def numbers_of(
 
     Args:
         make: an elementwise function of two arrays of uint32 of one shape.
-        key, index, shape: as of `gaussian_noise`.
-        more: arrays that `make` takes as well.
+        key, index, shape: as for `gaussian_noise`.
+        more: further arrays that `make` takes.
         tpu: (words of a threefry key, index, *more, shape=) -> the same numbers, for a TPU.
     """
     implementation = str(jax.random.key_impl(key))
@@ -92,7 +94,7 @@ def numbers_of(
 
 
 def _together(words, index, *more, make, shape):
-    """The numbers of all samples at once, in the shape of images: XLA computes them where they are added to them."""
+    """The numbers of all samples at once, in the shape of images. XLA computes them where they are added."""
     return jax.vmap(lambda i: make(*threefry2x32(words[0], words[1], i, places(shape)), *more))(index)
 
 
@@ -106,7 +108,7 @@ def places(shape: tuple[int, ...]) -> UInt32[Array, "..."]:
 def _one_by_one(words, index, *more, make, shape):
     """The same numbers sample by sample, flat: on a CPU in less than half the time.
 
-    There the last axis of images, of three channels, would leave vector units idle.
+    In the shape of images the last axis, of three channels, would leave vector units idle.
     """
     place = jax.lax.iota(jnp.uint32, math.prod(shape))
     flat = jax.lax.map(lambda i: make(*threefry2x32(words[0], words[1], i, place), *more), index)
@@ -114,7 +116,7 @@ def _one_by_one(words, index, *more, make, shape):
 
 
 def bits(prng: str) -> str:
-    """Where the random words of `numbers_of` come from under keys of `prng`, for the record of a run."""
+    """The source of the random words of `numbers_of` under keys of `prng`, for the record of a run."""
     words = {
         "threefry": "threefry2x32 at (sample, coordinate)",
         "rbg": f"rbg of fold_in(sample), jaxlib {version('jaxlib')}",
@@ -125,7 +127,7 @@ def bits(prng: str) -> str:
 def threefry2x32(k0, k1, x0, x1) -> tuple[UInt32[Array, "..."], UInt32[Array, "..."]]:
     """The two words of Threefry-2x32 with 20 rounds (Salmon et al. 2011) for the key (k0, k1) and the counter (x0, x1).
 
-    Written out, so that XLA computes it together with what becomes of it, and both words are had for the price of one.
+    It is written out: XLA then fuses it with the code that uses its words, and both words cost as much as one.
     """
     keys = (k0, k1, k0 ^ k1 ^ np.uint32(0x1BD11BDA))
     x0, x1 = x0 + k0, x1 + k1
@@ -139,7 +141,7 @@ def threefry2x32(k0, k1, x0, x1) -> tuple[UInt32[Array, "..."], UInt32[Array, ".
 
 
 def _rbg_words(key, shape):
-    """Two arrays of random words. Under vmap one key after another: JAX would draw for all from the first."""
+    """Two arrays of random words. Under vmap it takes one key after another: JAX would draw for all from the first."""
     draw = jax.custom_batching.sequential_vmap(lambda key: jax.lax.rng_bit_generator(key, (2, *shape), jnp.uint32)[1])
     return draw(jax.random.key_data(key))
 
@@ -147,8 +149,8 @@ def _rbg_words(key, shape):
 def normal_numbers(first: UInt32[_Array, "..."], second: UInt32[_Array, "..."]) -> Float[Array, "..."]:
     """The normal number of each pair of words, float32.
 
-    The first bit of `first` is the sign; its other 31 and the first 31 of `second` are a whole number k. The magnitude
-    is the z that a normal number exceeds, to both sides, with probability (k + 1/2) / 2**62.
+    The first bit of `first` is the sign. Its other 31 bits and the first 31 of `second` are a whole number k. The
+    magnitude is the z that a normal number exceeds, to both sides, with probability (k + 1/2) / 2**62.
     """
     magnitude = jax.lax.bitcast_convert_type(normal_magnitude(*magnitude_words(first, second)), jnp.uint32)
     return jax.lax.bitcast_convert_type(magnitude | first & _HALF, jnp.float32)
@@ -174,8 +176,8 @@ def normal_magnitude(k0, k1) -> Float[Array, "..."]:
 def _quantile(tail, body):
     """The z >= 0 with P(|Z| > z) = tail = 1 - body, to a relative error of 4e-7.
 
-    z / body is smooth in w = -log2(1 - body**2) (Giles 2012): a polynomial in w up to 9.375, where z is 3.37, and from
-    there one in the root of w.
+    z / body is smooth in w = -log2(1 - body**2) (Giles 2012). It is a polynomial in w up to 9.375, where z is 3.37, and
+    beyond that a polynomial in the root of w.
     """
     w = -_log2(tail * (1 + body))
     root = jnp.sqrt(jnp.maximum(w, 9.375) - 2.25)

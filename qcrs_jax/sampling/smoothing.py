@@ -1,7 +1,7 @@
-"""What noise is added to an image, in which norm it certifies, and what radius a probability certifies.
+"""Noises: what is added to an image, the norm in which it certifies, and the radius that a probability certifies.
 
-A noise is an object that `certify` is given. Whoever samples asks it for noisy images, and whoever concludes asks it
-for radii; nobody asks for its name. A new one is one class, and one line in NOISES.
+`certify` is given a noise as an object. Sampling asks it for noisy images, and conclusions ask it for radii. Nobody
+asks for its name. A new one is one class, and one line in NOISES.
 """
 
 import dataclasses
@@ -31,20 +31,19 @@ from .noise import (
 )
 
 LARGEST_IMAGE = 2**20
-"""Numbers that an image may have whose noise is on a grid."""
-_ERROR, _EXACT_UP_TO = 2e-6, 7.0  # of the quantile in float32: four times what is measured, and how far out that is
-_OFF_GRID = 2e-3  # steps by which a value may miss its point of the grid: far more than float32 rounds it by
+"""Most numbers of an image whose noise is on a grid."""
+_ERROR, _EXACT_UP_TO = 2e-6, 7.0  # error of the float32 quantile, four times the measured one, and its range
+_OFF_GRID = 2e-3  # steps by which a value may miss its grid point; rounding to float32 is far smaller
 
 
 @runtime_checkable
 class Noise(Protocol):
-    """A distribution of noise, at every sigma, its standard deviation in the image's units.
+    """A distribution of noise, at every sigma, which is its standard deviation in the units of the image.
 
-    name: as commands and results files have it.
-    norm: of the radii that it certifies: "L2" or "L1".
-    lost: how far the distribution that is drawn may be from the one whose radii are certified, in total variation.
-        Bounds of probabilities are moved by it.
-    largest_sigma: the largest sigma at which it can be drawn.
+    name: its name in commands and results files. norm: norm of the radii that it certifies: "L2" or "L1". lost: largest
+    total variation between the distribution that is drawn and the one whose radii are certified. Bounds of
+        probabilities are moved by it.
+    largest_sigma: largest sigma at which it can be drawn.
     """
 
     @property
@@ -64,35 +63,37 @@ class Noise(Protocol):
         ...
 
     def level(self, sigma: Float[ArrayLike, ""]) -> Any:
-        """What all samples at one sigma have in common, for `add`; jit-compatible."""
+        """The values that all samples at one sigma share, for `add`; jit-compatible."""
         ...
 
     def add(
         self, image: Float[Array | np.ndarray, "h w c"], level, key, index: Int[Array, "batch"]
     ) -> Float[Array, "batch h w c"]:
-        """Noisy copies of `image`: a function of (image, sigma, key, number of the sample) alone, at any sigma.
+        """Noisy copies of `image`, (batch, h, w, c): a function of (image, sigma, key, number of the sample) alone.
 
         Args:
+            image: one image (h, w, c).
             level: `level(sigma)`.
-            key, index: as of `noise.gaussian_noise`.
+            key, index: the key and the numbers of the samples, as for `noise.gaussian_noise`.
         """
         ...
 
     def unit_radius(self, p) -> Any:
         """The radius at sigma = 1 within which a mean of p stays above 1/2; negative below 1/2. Float64.
 
-        An increasing function with unit_radius(1 - p) = -unit_radius(p). Let p(x) be the mean, under noise of standard
-        deviation sigma, of a function into [0, 1]. Where x moves by d, unit_radius(p(x)) moves by at most d / sigma. So
-        a class of mean pa stays above one of mean pb within sigma / 2 * (unit_radius(pa) - unit_radius(pb)).
+        It is an increasing function with unit_radius(1 - p) = -unit_radius(p). Let p(x) be the mean, under noise of
+        standard deviation sigma, of a function into [0, 1]. Where x moves by d, unit_radius(p(x)) moves by at most d /
+        sigma. A class of mean pa therefore stays above one of mean pb within sigma / 2 * (unit_radius(pa) -
+        unit_radius(pb)).
         """
         ...
 
     def draws(self, prng: str) -> str:
-        """What a sidecar says of the numbers drawn. Other numbers need other words."""
+        """The description of the numbers drawn, for a sidecar. Other numbers need another description."""
         ...
 
     def recorded(self) -> dict:
-        """What a request says of it; `noise_of` reads it."""
+        """The description of the noise in a request; `noise_of` reads it."""
         ...
 
 
@@ -123,9 +124,13 @@ class _L2(_Noise):
 
 @dataclasses.dataclass(frozen=True)
 class Gaussian(_L2):
-    """Normal noise in float32, for images of any values (Cohen et al. 2019).
+    r"""Normal noise in float32, for images of any values (Cohen et al. 2019).
 
-    What float32 leaves of a normal number, and of the sum, is in the head of `sampling/noise.py`.
+    The radius of a probability p is, in L2,
+
+    $$\sigma \, \Phi^{-1}(p).$$
+
+    The head of `sampling/noise.py` states the effect of float32 on the normal number and on the sum.
     """
 
     name = "gaussian"
@@ -138,26 +143,32 @@ class Gaussian(_L2):
 
 
 GAUSSIAN = Gaussian()
-"""The noise where none is named."""
+"""The default noise."""
 
 
 @dataclasses.dataclass(frozen=True)
 class GridGaussian(_L2):
-    """Normal noise rounded to the grid of the pixels: exact, and the same on every device.
+    r"""Normal noise rounded to the grid of the pixels: exact, and the same on every device.
 
-    An image whose values are whole multiples of 1 / steps, as 8-bit images divided by 255 are, gets a whole number K of
-    steps added to each: P(K = i) = Phi((2i + 1) / (2 steps sigma)) - Phi((2i - 1) / (2 steps sigma)). That is normal
-    noise, and then rounding to the grid. So radii hold, at every point of the ball, for the classifier that rounds its
-    input to the grid before it looks at it: no image and no noise is rounded otherwise, and the law of the noisy image
-    tells nothing else of the image.
+    It is for images whose values are whole multiples of 1 / steps, as 8-bit images divided by 255 are. A whole number
+    K of steps is added to each value. With s = steps,
 
-    K is exact: the random magnitude is compared with thresholds of 62 bits (`thresholds.py`). What separates their law
-    from the true one, in total variation over all numbers of the image, is at most `lost`, and bounds are moved by it.
-    The standard deviation is not smaller than sigma, and larger by a share of at most 2**-33.
+    $$P(K = i) = \Phi\left(\frac{2i + 1}{2 s \sigma}\right) - \Phi\left(\frac{2i - 1}{2 s \sigma}\right).$$
+
+    This equals normal noise that is then rounded to the grid. Radii are in L2. They therefore hold, at every point of
+    the ball, for the classifier that first rounds its input to the grid. Nothing else is rounded: the law of the noisy
+    image depends on the image in no other way.
+
+    K is exact: the random magnitude is compared with thresholds of 62 bits (`thresholds.py`). The law of the thresholds
+    differs from the true one, in total variation over all numbers of the image, by at most `lost`, and bounds are moved
+    by it. The standard deviation is not smaller than sigma, and larger by a share of at most 2**-33.
 
     Attributes:
-        steps: of the grid to a unit of the image's values, 1 to 255: 255 for 8-bit images in [0, 1], 1 for those in
-            [0, 255].
+        steps: number of steps of the grid in one unit of the image's values, 1 to 255: 255 for 8-bit images in [0, 1],
+            1 for those in [0, 255].
+
+    Raises:
+        SettingError: steps is out of its range.
     """
 
     steps: int = 255
@@ -207,8 +218,8 @@ class GridGaussian(_L2):
 def _rounded(first, second, scale, upper, lower):
     """scale * Z rounded to a whole number, int32, from two words for each Z.
 
-    The quantile in float32 is right to less than half a step. So the step it falls into is known up to one threshold.
-    Of magnitudes k < 2**12 a threshold may be further off than the next one is: they are part of what is lost.
+    The float32 quantile is right to less than half a step. The step into which it falls is therefore known up to one
+    threshold. For magnitudes k < 2**12 a threshold may be further off than the next one; they are part of `lost`.
     """
     k0, k1 = magnitude_words(first, second)
     below = jnp.clip((scale * normal_magnitude(k0, k1)).astype(jnp.int32), 0, thresholds.COUNT - 1)
@@ -218,10 +229,11 @@ def _rounded(first, second, scale, upper, lower):
 
 
 def _rounded_by_rows(words, index, scale, upper, lower, *, shape):
-    """`_rounded` of the words of threefry, (batch, *shape), without a look into a table for each number.
+    """`_rounded` of the words of threefry, (batch, *shape), without a table look-up for each number.
 
-    A TPU is slow at that. Here all are rounded by the quantile in float32. Those so near to a threshold that its error
-    might decide, one of 10 000 or so, are drawn again, one of each row at a time, and compared with it.
+    A TPU is slow at such look-ups. Here the float32 quantile rounds all numbers. About one in 10 000 lies so near to a
+    threshold that the quantile's error might decide. Those are drawn again, one of each row at a time, and compared
+    with the threshold.
     """
 
     def numbers(i):
@@ -254,10 +266,13 @@ def _rounded_by_rows(words, index, scale, upper, lower, *, shape):
 
 @dataclasses.dataclass(frozen=True)
 class Uniform(_Noise):
-    """Noise uniform on [-h, h], h = sqrt(3) sigma, whose radii are of L1 (Yang et al., ICML 2020).
+    r"""Noise uniform on [-h, h], h = sqrt(3) sigma, whose radii are in the L1 norm (Yang et al., ICML 2020).
 
-    A mean of p stays above 1/2 within an L1 distance of h (2p - 1). sigma is the standard deviation, as of other
-    noises. Numbers are rounded to float32.
+    A mean of p stays above 1/2 within an L1 distance of
+
+    $$h \, (2p - 1), \qquad h = \sqrt{3} \, \sigma.$$
+
+    As for other noises, sigma is the standard deviation. Numbers are rounded to float32.
     """
 
     name = "uniform"
@@ -280,11 +295,11 @@ def _uniform(first, second):
 
 
 def check_noise(noise, images, sigma, name: str = "sigma") -> None:
-    """Raises unless `noise` is one that can be added to `images` at `sigma`; inside jit their values are not seen.
+    """Raises an error unless `noise` can be added to `images` at `sigma`. Inside jit their values are not seen.
 
     Raises:
-        TypeError: it is no noise.
-        SettingError: the images, or sigma, called `name`, are none for it.
+        TypeError: `noise` is no noise.
+        SettingError: the noise cannot be added to these images, or at this sigma, which the message calls `name`.
     """
     instance_of("noise", noise, (Noise,), "noise=Gaussian(), GridGaussian() or Uniform()")
     if not isinstance(images, Tracer) and getattr(images, "is_fully_addressable", True):
@@ -301,11 +316,11 @@ def check_largest(noise: Noise, sigma, name: str = "sigma") -> None:
 
 
 NOISES: dict[str, type] = {noise.name: noise for noise in (Gaussian, GridGaussian, Uniform)}
-"""The noises by the names that commands and results files have for them."""
+"""The noises, by their names in commands and in results files."""
 
 
 def asked(noise: Noise) -> dict:
-    """What a request says of `noise`: its `smoothing`, and nothing of `Gaussian()`, the noise of earlier versions."""
+    """The part of a request that describes `noise`: `smoothing`; {} for `Gaussian()`, the noise of earlier versions."""
     return {} if noise == GAUSSIAN else {"smoothing": noise.recorded()}
 
 
@@ -313,7 +328,7 @@ def noise_of(request: dict) -> Noise:
     """The noise of a request, as `asked` wrote it.
 
     Raises:
-        SettingError: there is none of that name, or it has no such settings.
+        SettingError: no noise has that name, or the noise does not have these settings.
     """
     recorded = request.get("smoothing", GAUSSIAN.recorded())
     settings = {name: value for name, value in recorded.items() if name not in ("name", "norm")}

@@ -1,10 +1,10 @@
-"""Where a rounded normal number changes: thresholds of 62-bit random magnitudes, from whole numbers alone.
+"""Thresholds of 62-bit random magnitudes: the places where a rounded normal number changes, from whole numbers alone.
 
 A standard normal Z has a magnitude above t with probability Q(t) = erfc(t / sqrt(2)). A magnitude drawn as a whole
-number k, uniform on 0 to 2**62 - 1, lies above t where k < 2**62 Q(t). `thresholds` gives these numbers for the t at
+number k, uniform on 0 to 2**62 - 1, lies above t where k < 2**62 Q(t). `thresholds` computes these numbers for the t at
 which scale * |Z|, rounded to a whole number, changes: t = (i - 1/2) / scale, i = 1, 2, ... They are computed for any
-scale inside jit, in whole numbers of 64 bits, each two words of 32: the same on every platform, and right to `UNITS`
-units of 2**-62.
+scale inside jit, in whole numbers of 64 bits, each two words of 32 bits. They are the same on every platform, and right
+to `UNITS` units of 2**-62.
 
 Q is a polynomial of degree 8 on each of 592 pieces of [0, 9.25). Beyond, 2**62 Q is less than 1/4: a threshold of 0.
 """
@@ -37,14 +37,14 @@ _QUOTIENT = 48  # bits that a division gives
 
 
 def largest_sigma(steps: int) -> float:
-    """The largest sigma at which the thresholds tell all magnitudes apart, for `steps` to a unit."""
+    """The largest sigma at which the thresholds separate all magnitudes, for `steps` steps in one unit."""
     return (COUNT - 1) / (FARTHEST * steps)
 
 
 def thresholds(sigma: Float[Array, ""], steps: int) -> tuple[UInt32[Array, "8192"], UInt32[Array, "8192"]]:
-    """The upper and the lower 31 bits of 2**62 Q((i - 1/2) / (sigma * steps)), i = 1, 2, ...; in descending order.
+    """The upper and the lower 31 bits of 2**62 Q((i - 1/2) / (sigma * steps)), i = 1, 2, ..., in descending order.
 
-    They belong to a sigma that is larger by a share of at most 2**-33, where sigma is at most `largest_sigma(steps)`.
+    They belong to a sigma that is larger by a share of at most 2**-33, if sigma is at most `largest_sigma(steps)`.
 
     Args:
         sigma: float32, positive.
@@ -70,8 +70,8 @@ def thresholds(sigma: Float[Array, ""], steps: int) -> tuple[UInt32[Array, "8192
 def _pieces_to_a_step(sigma, steps):
     """_PIECE / (2 sigma steps), two words with _FRACTION bits behind the point; rounded down, and at most 2**10.
 
-    So many pieces lie between the middle and the end of the numbers that are rounded to one. Where it is 2**10, no
-    magnitude reaches the first threshold.
+    This is the number of pieces between the middle and the end of the numbers that are rounded to one. Where it is
+    2**10, no magnitude reaches the first threshold.
     """
     bits = jax.lax.bitcast_convert_type(jnp.asarray(sigma, jnp.float32), jnp.uint32)
     exponent = (bits >> 23).astype(jnp.int32) - 150  # sigma = significand * 2**exponent
@@ -98,9 +98,10 @@ def _pieces_to_a_step(sigma, steps):
 
 @functools.cache
 def _coefficients():
-    """Those of Q on each piece, lowest power of u first, in units of 2**-62: short, and words of the long, rounded.
+    """The coefficients of Q on each piece, lowest power of u first, in units of 2**-62: short ones and long ones.
 
-    Short are the higher ones, int32 (_SHORT, _PIECES). From the Taylor series at the left end, in 50 digits.
+    Short are the higher ones, int32 (_SHORT, _PIECES). Long ones are two words each. All come, rounded, from the Taylor
+    series at the left end, in 50 digits.
     """
     with decimal.localcontext() as context:
         context.prec = 50
@@ -126,7 +127,7 @@ def _coefficients():
 
 
 def _pi():
-    """In the digits of the context, by Machin's formula."""
+    """Pi in the digits of the context, by Machin's formula."""
 
     def arctan_of_inverse(x):
         power, total, n = decimal.Decimal(1) / x, decimal.Decimal(0), 0
@@ -162,7 +163,7 @@ def _times(a, b):
 
 
 def _shifted_left(a, by):
-    """By 0 to 32 bits, or more where that is known beforehand."""
+    """A pair shifted by 0 to 32 bits, or by more if that is known beforehand."""
     if isinstance(by, int) and by >= 32:
         return a[1] << np.uint32(by - 32), jnp.zeros_like(a[1])
     by = jnp.asarray(by, jnp.uint32)
@@ -170,7 +171,7 @@ def _shifted_left(a, by):
 
 
 def _shifted_right(a, by):
-    """By 0 to 63 bits."""
+    """A pair shifted by 0 to 63 bits."""
     few = jnp.minimum(by, 31)
     near = a[0] >> few, a[1] >> few | (a[0] << 1) << (31 - few)
     far = jnp.zeros_like(a[0]), a[0] >> jnp.where(by >= 32, by - 32, 0)

@@ -1,8 +1,10 @@
-"""Which sigma an input gets. A search is one class; a new one is one file here, and one line in SEARCHES.
+"""Searches for sigma, the noise level of an image. A search is one class.
+
+A new one is one file here and one line in SEARCHES.
 
 maximisers.py   maximise a costly, noisy function over a bracket; they know nothing of smoothing
-protocol.py     what a search has to give, and FixedSigma, which keeps sigma as it is
-qcrs.py         QCRS: the sigma of the largest radius, by one of the maximisers
+protocol.py     what every search has to define, and FixedSigma, which keeps sigma as it is
+qcrs.py         QCRS: finds the sigma with the largest radius, by one of the maximisers
 bayesian.py     QCRS by a posterior of the whole curve (posterior.py)
 ddrs.py         DDRS: gradient ascent on a surrogate of the radius
 """
@@ -16,14 +18,14 @@ from .qcrs import QCRS, Bisection, GoldenSection, Grid, Shrinking, SigmaSearch
 SEARCHES: dict[str, type[Search]] = {
     search.name: search for search in (FixedSigma, GoldenSection, Bisection, Shrinking, Grid, Bayesian, DDRS)
 }
-"""The searches by the names that the program and results files have for them."""
+"""The searches, by their names in the program and in results files."""
 
 
 def search_of(recorded: dict) -> Search:
-    """The search that a sidecar's request tells of, as `Search.recorded` wrote it.
+    """The search that a sidecar's request describes, as `Search.recorded` wrote it.
 
     Raises:
-        SettingError: there is none of that name, or it has no such settings.
+        SettingError: no search has that name, or the search does not have these settings.
     """
     settings = {name: value for name, value in recorded.items() if name not in ("method", "name")}
     kind = SEARCHES.get(recorded.get("name", ""))

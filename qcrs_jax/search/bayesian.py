@@ -1,8 +1,8 @@
-"""Bayesian optimisation of the certified radius over sigma, on class counts: every count speaks for the whole curve.
+"""Bayesian optimisation of the certified radius over sigma, from class counts. Each count informs the whole curve.
 
-The posterior of z(sigma) = ndtri(p(sigma)) given all counts so far (posterior.py) tells for each sigma the radius that
-the certification can be expected to give, with its n and alpha, and how much more it might be. A search by comparisons
-of lower bounds looks at each pair of evaluations once, and compares what saturates at its own small n.
+The curve is z(sigma) = ndtri(p(sigma)). Its posterior given all counts so far (posterior.py) gives for each sigma the
+radius that the certification, with its n and alpha, can be expected to give, and how uncertain that is. A search that
+compares lower bounds uses each pair of evaluations once, and compares values that saturate at its own small n.
 """
 
 import dataclasses
@@ -20,12 +20,12 @@ from .posterior import Departures, Prior, information, posterior
 from .qcrs import QCRS, Tables
 
 PRIOR = Prior()
-RATIO = 1.04  # of neighbouring sigmas on the grid; between them a radius hardly changes
-REACH = 4.0  # how far beyond an end the bracket may widen
-COARSE = 3  # evaluations spread over the bracket, after the first, at the original sigma
-WIDENING = 6  # grid points by which the bracket grows when its end, evaluated, is best
-CLASS_SAMPLES = 500  # at the original sigma, at most, to tell its two top classes apart: those of the published search
-WORTH = 1e-4  # a search ends where no evaluation can be expected to gain more than this share of the radius or sigma0
+RATIO = 1.04  # ratio of neighbouring sigmas on the grid; between them a radius hardly changes
+REACH = 4.0  # largest factor by which the bracket may widen beyond an end
+COARSE = 3  # evaluations spread over the bracket, after the first one at the original sigma
+WIDENING = 6  # grid points by which the bracket grows when its end is best and was evaluated
+CLASS_SAMPLES = 500  # most samples at the original sigma to separate its two top classes, as in the published search
+WORTH = 1e-4  # the search ends where the expected gain is at most this share of the radius or of sigma0
 
 
 def _normal(count):
@@ -53,10 +53,10 @@ class _State(NamedTuple):
 class SigmaGrid(NamedTuple):
     """The sigmas that a search may answer, beside the original one.
 
-    sigmas: at most `RATIO` apart, and from `REACH` times below the bracket to `REACH` times above.
-    departures: of the prior at these.
-    design: the first to be asked for; the original sigma is the point behind the grid.
-    first, last: the ends of the bracket.
+    sigmas: at most `RATIO` apart; they reach from `REACH` times below the bracket to `REACH` times above it.
+    departures: departures of the prior at these sigmas.
+    design: the first points to ask for. The original sigma is the point behind the grid.
+    first, last: positions of the ends of the bracket.
     """
 
     sigmas: Float[Array | np.ndarray, "points"]
@@ -67,7 +67,7 @@ class SigmaGrid(NamedTuple):
 
     @classmethod
     def over(cls, lower: float, upper: float) -> "SigmaGrid":
-        """The grid of a bracket; made on the host, in float64."""
+        """The grid of a bracket, made on the host in float64."""
         grid, first, last = sigma_grid(lower, upper)
         coarse = first + np.round((last - first) * (np.arange(COARSE) + 0.5) / COARSE).astype(int)
         design = np.array([len(grid), *coarse], np.int32)
@@ -78,13 +78,18 @@ class SigmaGrid(NamedTuple):
 class Bayesian(QCRS):
     """Bayesian optimisation: a posterior of the whole curve R(sigma) from all counts. It may widen the bracket.
 
-    Draws anew for each evaluation, and stops where no further one can be expected to gain anything.
+    Each evaluation draws new samples. The search stops when no further evaluation can be expected to gain anything.
+
+    Source: the knowledge gradient of Frazier, Powell and Dayanik 2009.
 
     Attributes:
-        sigma_lower, sigma_upper: the bracket, 0 < sigma_lower < sigma_upper. Where its end is best it is
-            widened, by up to four times.
-        search_n: samples for each evaluation.
-        max_evaluations: the most that it makes.
+        sigma_lower, sigma_upper: ends of the bracket of sigmas, 0 < sigma_lower < sigma_upper. Where an end is best,
+            the bracket is widened there, by a factor of up to four.
+        search_n: samples for each evaluation, at least 1.
+        max_evaluations: largest number of evaluations, at least 2.
+
+    Raises:
+        SettingError: a setting is out of its range.
     """
 
     max_evaluations: int = dataclasses.field(default=15, kw_only=True)
@@ -126,20 +131,22 @@ def bayesian(
     radii: Float[Array, "probits"],
     num_classes: int,
 ) -> AskTell:
-    """A search that asks for a sigma, is told the class counts of n samples there, and answers a sigma.
+    """A search that asks for a sigma, receives the class counts of n samples there, and in the end answers a sigma.
 
-    It asks for sigma0 first, where the class is chosen whose radius it maximises, and again as long as the two top
-    classes could be level there; then for three sigmas spread over the bracket, then for the one after which the
-    largest expected radius will be largest in the mean: the knowledge gradient (Frazier, Powell and Dayanik 2009). The
-    answer is the sigma of the largest expected radius, evaluated or not. A bracket whose end is best, and evaluated, is
-    widened, by up to `REACH` times.
+    It first asks for sigma0, where it selects the class whose radius it maximises. It asks for sigma0 again while the
+    two top classes could be level there. Then it asks for three sigmas spread over the bracket. After that it asks for
+    the sigma after which the largest expected radius will on average be largest: the knowledge gradient (Frazier,
+    Powell and Dayanik 2009). The answer is the sigma with the largest expected radius, evaluated or not. Where an end
+    of the bracket is best and was evaluated, the bracket is widened, by up to `REACH` times.
 
     Args:
-        grid: what may be answered.
-        evaluations: how many, at most; fewer where no further one can be expected to gain more than `WORTH`.
+        grid: the sigmas that may be answered.
+        evaluations: largest number of evaluations. There are fewer where no further one can be expected to gain more
+            than `WORTH`.
         n: samples for each evaluation.
-        sigma0: the noise of the training, the original sigma.
+        sigma0: the original sigma, the noise of the training.
         radii: `bounds.expected_radius_table` at the n and alpha of the certification.
+        num_classes: number of classes.
     """
     sigma0 = jnp.asarray(sigma0, jnp.float32)
     original, design, n = len(grid.sigmas), jnp.asarray(grid.design), jnp.asarray(n, jnp.float32)
@@ -156,9 +163,10 @@ def bayesian(
         return sigmas.reshape((1,) * (mean.ndim - 1) + (-1,)) * means
 
     def knowledge_gradient(z, allowed, best):
-        """How much larger than that at `best` the largest expected radius will be after n more samples at a candidate.
+        """The expected gain of n more samples at a candidate: largest expected radius after them, less that at `best`.
 
-        In the mean over what they may tell. Both are of one quadrature, so that nothing to learn is a gain of 0.
+        It is the mean over the possible counts. Both terms use one quadrature, so that the gain is 0 where there is
+        nothing to learn.
         """
         covariance = jnp.matmul(z.spread[:, candidates].T, z.spread, precision="highest")
         variance = z.deviation**2
@@ -171,7 +179,7 @@ def bayesian(
         return jnp.where(allowed[candidates], weights @ gain, -1)
 
     def class_is_open(counts):
-        """Whether the two top classes lie within two standard deviations, with samples left to tell them apart."""
+        """Whether the two top classes lie within two standard deviations, and samples are left to separate them."""
         first, second = jax.lax.top_k(counts, 2)[0]
         return ((first - second) ** 2 < 4 * (first + second)) & (counts.sum() + n <= CLASS_SAMPLES)
 
@@ -227,7 +235,7 @@ def sigma_grid(lower: float, upper: float):
 
 
 def _interpolate(radii, z):
-    """`radii`, tabulated at `PROBITS`, at any z."""
+    """`radii`, tabulated at `PROBITS`, interpolated at any z."""
     place = jnp.clip((z - PROBITS[0]) / (PROBITS[1] - PROBITS[0]), 0, len(PROBITS) - 1.001)
     index = place.astype(jnp.int32)
     return radii[index] + (place - index.astype(jnp.float32)) * (radii[index + 1] - radii[index])

@@ -17,23 +17,29 @@ from .protocol import Search, check_bracket
 
 @dataclasses.dataclass(frozen=True)
 class DDRS(Search):
-    """The settings of DDRS: gradient ascent on sigma (Alfarra et al., UAI 2022).
+    r"""The settings of DDRS: gradient ascent on sigma for each input (Alfarra et al., UAI 2022).
 
-    The surrogate radius is sigma / 2 * (ndtri(p1) - ndtri(p2)), where p1 and p2 are the two largest entries of the mean
-    softmax of noisy copies. Every step draws its copies afresh and differentiates through their noise. They choose
-    sigma and nothing else: the certificate is drawn afresh. The defaults are ours; PRESETS has the published settings.
+    It ascends the surrogate radius
+
+    $$\frac{\sigma}{2} \left( \Phi^{-1}(p_1) - \Phi^{-1}(p_2) \right),$$
+
+    where p1 and p2 are the two largest entries of the mean softmax of noisy copies. Every step draws new copies, and
+    differentiates through their noise. The copies only choose sigma: the certificate draws its own samples.
+
+    p1 is no lower bound, so the surrogate does not account for the cost of sampling. Like the search of QCRS, it
+    chooses somewhat large sigmas. The defaults are ours; PRESETS has the published settings.
 
     Attributes:
-        sigma_lower, sigma_upper: sigma is kept within these, 0 < sigma_lower < sigma_upper.
-        steps: steps of the ascent.
-        draws: noisy copies for each step.
+        sigma_lower, sigma_upper: sigma is kept between these, 0 < sigma_lower < sigma_upper.
+        steps: number of steps of the ascent, at least 1.
+        draws: noisy copies for each step, at least 1.
         step_size: sigma moves by step_size times the gradient.
-        decay: whether the step size falls to zero along half a cosine; the published one is constant.
-        start: the sigma to start from; None starts from the one the classifier was trained at.
-        clamp: p1 and p2 are kept within [clamp, 1 - clamp], beyond which they pass on no gradient.
+        decay: whether the step size falls to zero along half a cosine. The published one is constant.
+        start: sigma at which the ascent starts; by default the one the classifier was trained at.
+        clamp: p1 and p2 are kept within [clamp, 1 - clamp]; beyond it they have no gradient. From 1e-6 to below 0.5.
 
-    p1 is no lower bound, so that the surrogate never pays for sampling: like QCRS's search, it chooses sigmas somewhat
-    large.
+    Raises:
+        SettingError: a setting is out of its range.
     """
 
     sigma_lower: float
@@ -70,7 +76,7 @@ class DDRS(Search):
 
     @property
     def samples(self) -> int:
-        """Noisy copies that one ascent draws; each costs about twice what a counted one does, for its derivative."""
+        """The number of noisy copies that one ascent draws. Each costs about twice a counted one."""
         return self.steps * self.draws
 
     def check_start(self, sigma):
@@ -95,17 +101,17 @@ PRESETS = {
     "package": {"steps": 900, "draws": 100, "step_size": 0.04, "decay": False, "clamp": 0.001},
     "qcrs": {"steps": 100, "draws": 1, "step_size": 1e-4, "decay": False, "clamp": 0.02, "start": 0.5},
 }
-"""Settings of DDRS by name: ours; the paper's; of the script of the authors' package; and the baseline of QCRS's
-repository, where sigma barely moves from 0.5. Their programs keep sigma within no bounds."""
+"""Settings of DDRS by name: ours ("tuned"), the paper's, those of the script of the authors' package, and those of the
+baseline in QCRS's repository ("qcrs"), where sigma barely moves from 0.5. These programs do not bound sigma."""
 
 
 class SigmaAscent(NamedTuple):
-    """What an ascent of DDRS did.
+    """The result of an ascent of DDRS. `*m` is () for one image, or (images,).
 
     Attributes:
-        sigma: the sigma chosen, the last one.
-        sigmas: the sigma after each step; the same as before where the gradient was not finite.
-        surrogates: the surrogate radius that each step estimated, at the sigma before it.
+        sigma: the chosen sigma, the last one, (*m).
+        sigmas: sigma after each step, (*m, steps). It is unchanged where the gradient was not finite.
+        surrogates: the surrogate radius that each step estimated, at the sigma before that step, (*m, steps).
     """
 
     sigma: Float[Array, "*m"]
@@ -123,20 +129,20 @@ def ascend(
     batch_size: int,
     axis_name: str | None = None,
 ) -> SigmaAscent:
-    """The sigma that DDRS chooses for one image; jit- and vmap-compatible.
+    """The ascent by which DDRS chooses a sigma for one image; jit- and vmap-compatible.
 
-    The derivative is taken in forward mode. For the one parameter sigma that costs as much as a second forward pass
-    and stores no activations; the reverse mode of a convolution is many times slower on a CPU. `classify` must not
-    have a custom VJP in it.
+    The derivative is taken in forward mode. For the one parameter sigma this costs as much as a second forward pass and
+    stores no activations. The reverse mode of a convolution is many times slower on a CPU. `classify` must not contain
+    a custom VJP.
 
     Args:
-        settings: the settings of the ascent.
-        classify: images in [0, 1] with noise added, not clipped, to logits.
-        image: one image in [0, 1].
-        sigma: where the ascent starts unless the settings tell, moved into their bracket.
-        key: the image's key; step i draws from `fold_in(fold_in(key, SEARCH), i)`.
+        settings: settings of the ascent.
+        classify: function of noisy images, which are not clipped, to logits. The images are those in [0, 1] with noise.
+        image: one image (h, w, c) in [0, 1].
+        sigma: start of the ascent unless the settings have one; it is moved into their bracket.
+        key: the image's key. Step i draws from `fold_in(fold_in(key, SEARCH), i)`.
         batch_size: copies per forward pass of a device.
-        axis_name: inside `jax.shard_map`, the axis of devices that share the copies; each gets the same sigma.
+        axis_name: inside `jax.shard_map`, the axis of devices that share the copies. All get the same sigma.
     """
     lower, upper = (jnp.asarray(end, jnp.float32) for end in (settings.sigma_lower, settings.sigma_upper))
     stream = jax.random.fold_in(key, SEARCH)
@@ -180,15 +186,15 @@ def mean_softmax(
     batch_size: int,
     axis_name: str | None = None,
 ) -> Float[Array, "num_classes"]:
-    """The mean softmax of noisy copies of `image`, differentiable by sigma in forward mode.
+    """The mean softmax of noisy copies of `image`, (num_classes,), differentiable by sigma in forward mode.
 
-    The noise of a copy is a function of (key, its number) alone, so that the mean is the same, up to rounding, for
-    every batch size and number of devices. Copies with a logit that is not finite add nothing to any class.
+    The noise of a copy is a function of (key, its number) alone. The mean is therefore the same, up to rounding, for
+    every batch size and number of devices. A copy with a logit that is not finite adds nothing to any class.
     """
     device = jax.lax.axis_index(axis_name) if axis_name else 0
     devices = jax.lax.axis_size(axis_name) if axis_name else 1
     turns = math.ceil(draws / (batch_size * devices))
-    size = math.ceil(draws / (turns * devices))  # as few as the turns need: draws may be one
+    size = math.ceil(draws / (turns * devices))  # the smallest batch that the turns need: draws may be one
     classes = num_classes(classify, image.shape)
 
     def add_batch(i, total):

@@ -1,8 +1,8 @@
 """One-dimensional maximisers over a bracket, for functions that are costly and noisy. They know nothing of smoothing.
 
-A search is a state machine of pure functions: it asks for a point, is told the value there, and in the end
-names the best point. `run` drives one under `lax.while_loop` with a single call of the function in the loop's
-body, so that a function that holds a whole network is compiled once.
+A search is a state machine of pure functions. It asks for a point, receives the value there, and in the end names the
+best point. `run` drives a search under `lax.while_loop`. The body of that loop calls the function only once, so a
+function that holds a whole network is compiled once.
 
 Every search asks for `start` first: the point that is used when there is nothing better.
 """
@@ -21,15 +21,15 @@ Scalar = Real[ArrayLike, ""]
 
 GOLDEN = (math.sqrt(5) - 1) / 2
 SHRINK = 0.75
-SLACK = 1 + 1e-4  # so that rounding to float32 does not decide how often a stride shrinks
+SLACK = 1 + 1e-4  # keeps rounding to float32 from deciding how often a stride shrinks
 
 
 class AskTell(NamedTuple):
     """A search in ask-and-tell form; `state` is any pytree of arrays.
 
     init: the first state.
-    ask: state -> what to evaluate next.
-    tell: (state, what the evaluation gave) -> state.
+    ask: state -> the point to evaluate next.
+    tell: (state, result of the evaluation) -> state.
     done: state -> whether to stop.
     best: state -> the answer, once done.
     """
@@ -42,7 +42,7 @@ class AskTell(NamedTuple):
 
 
 def run(search: AskTell, evaluate: Callable[[Any], Any]) -> Any:
-    """The final state of `search` when each thing it asks is answered by `evaluate`; jit- and vmap-compatible."""
+    """The final state of `search`, where `evaluate` answers everything that it asks; jit- and vmap-compatible."""
     return jax.lax.while_loop(
         lambda state: ~search.done(state),
         lambda state: search.tell(state, evaluate(search.ask(state))),
@@ -71,14 +71,17 @@ class _Golden(NamedTuple):
 def golden_section(
     lower: Scalar, upper: Scalar, tolerance: Scalar, start: Scalar, interior: tuple[Scalar, Scalar] | None = None
 ) -> AskTell:
-    """Golden-section search (Kiefer 1953): one evaluation narrows the bracket by 0.618.
+    """Golden-section search (Kiefer 1953): one evaluation narrows the bracket by the factor 0.618.
 
-    Stops when the bracket is at most `tolerance` wide, and answers the best point it evaluated, `start`
+    It stops when the bracket is at most `tolerance` wide. It answers the best point that it evaluated, `start`
     included. Where the two interior values tie, as on a plateau, it goes towards the best point so far.
 
     Args:
-        interior: the first two points inside, as `interior_points` gives them on the host. A compiler may round them
-            in another way, by the context that it finds them in.
+        lower, upper: ends of the bracket.
+        tolerance: width of the bracket at which it stops.
+        start: the first point to evaluate.
+        interior: the first two points inside, as `interior_points` computes them on the host. A compiler may round them
+            differently, depending on the code around them.
     """
     lower, upper, tolerance, start = _bracket(lower, upper, tolerance, start)
     left, right = (jnp.asarray(point, jnp.float32) for point in interior or _interior(lower, upper))
@@ -135,15 +138,17 @@ _PILOT, _BELOW, _ABOVE, _START, _FOUND, _END = range(6)
 def bisection(lower: Scalar, upper: Scalar, tolerance: Scalar, start: Scalar, step: Scalar, floor: Scalar) -> AskTell:
     """Bisection on the sign of the central difference f(m + step) - f(m - step), as QCRS published it.
 
-    A positive difference moves the lower end to the midpoint m, a negative one the upper end. A zero (a
-    plateau) moves the upper end first and then always the other end than the last move. When the bracket is at
-    most `tolerance` wide, `start` and the midpoint are evaluated afresh, and the midpoint has to be strictly
-    better. Two departures: points below `floor` are raised to it, where the published program evaluates a
-    negative sigma; and the value at `start` that every search asks first is not used.
+    A positive difference moves the lower end of the bracket to the midpoint m, a negative one the upper end. A zero
+    difference (a plateau) first moves the upper end, and then always the end that did not move last. When the bracket
+    is at most `tolerance` wide, `start` and the midpoint are evaluated afresh. The midpoint is the answer only if it is
+    strictly better.
 
-    An older loop of that program, which it does not call, is this bisection up to details: the step is half the
-    tolerance, the differences at both ends are taken first, and where they have one sign an end is the answer.
-    Where they differ its moves go downhill. It is not repeated here.
+    There are two departures from the published program. Points below `floor` are raised to it; the program evaluates a
+    negative sigma. The value at `start`, for which every search asks first, is not used.
+
+    The program also has an older loop, which it does not call. That loop is this bisection up to details: the step is
+    half the tolerance, it takes the differences at both ends first, and it answers an end where both have one sign.
+    Where they differ, its moves go downhill. It is not repeated here.
 
     Source: Kung and Chen, AAAI 2024, algorithm 1, and the program published with it.
     """
@@ -162,15 +167,16 @@ def bisection(lower: Scalar, upper: Scalar, tolerance: Scalar, start: Scalar, st
 
 
 def shrinking(lower: Scalar, upper: Scalar, tolerance: Scalar, start: Scalar, step: Scalar, floor: Scalar) -> AskTell:
-    """Ascent from `start` by strides that shrink by 0.75, up or down by the sign of f(s + step) - f(s - step).
+    """Ascent from `start` by strides that shrink by 0.75. The sign of f(s + step) - f(s - step) decides up or down.
 
-    A zero difference goes up first and then always the other way than the last move. When the stride is at most
-    `tolerance`, `start` and the point reached are evaluated afresh, and the latter has to be strictly better. The
-    maximum of a quasiconcave function, wherever in the bracket, is then at most 4/3 of `tolerance` and a step away.
+    A zero difference first goes up, and then always the other way than the last move. When the stride is at most
+    `tolerance`, `start` and the point reached are evaluated afresh. The point reached is the answer only if it is
+    strictly better. The maximum of a quasiconcave function, wherever in the bracket it is, is then at most 4/3 of
+    `tolerance` and a step away.
 
-    The published program has this ascent, but calls it nowhere: its first stride is given, it knows no bracket and
-    may leave the positive sigmas, and its step is half the tolerance. Here the first stride is half the bracket,
-    and no move leaves the bracket.
+    The published program contains this ascent but never calls it. There the first stride is given, no bracket keeps
+    sigma positive, and the step is half the tolerance. Here the first stride is half the bracket, and no move leaves
+    the bracket.
 
     Source: the program published with Kung and Chen, AAAI 2024.
     """
@@ -188,14 +194,14 @@ def shrinking(lower: Scalar, upper: Scalar, tolerance: Scalar, start: Scalar, st
 
 
 def _climb(place, point, move, ends, start, step, floor, moved_up) -> AskTell:
-    """A search that moves a place by the sign of a central difference at its point, until it `ends`.
+    """A search that moves a place by the sign of a central difference at its point, until `ends` holds.
 
     Args:
-        place: two numbers: the first place.
+        place: the first place, two numbers.
         point: place -> the point that it stands for.
         move: (place, whether upwards) -> place.
         ends: place -> whether to compare its point with `start`, and stop.
-        moved_up: which way the last move is taken to have gone where the first difference is zero.
+        moved_up: assumed direction of the (non-existent) previous move; breaks a tie at the first step.
     """
     step, floor = jnp.asarray(step, jnp.float32), jnp.asarray(floor, jnp.float32)
     zero = jnp.float32(0)
@@ -235,7 +241,7 @@ class _Grid(NamedTuple):
 def grid(lower: Scalar, upper: Scalar, tolerance: Scalar, start: Scalar) -> AskTell:
     """Exhaustive search of evenly spaced points, both ends included, at most `tolerance` apart."""
     lower, upper, tolerance, start = _bracket(lower, upper, tolerance, start)
-    # A quotient such as 0.82 / 0.02 may come out just above the whole number that it is.
+    # A quotient such as 0.82 / 0.02 may be rounded to just above the whole number that it is.
     steps = jnp.maximum(jnp.ceil((upper - lower) / tolerance - 1e-4), 1)
     init = _Grid(start, jnp.float32(-jnp.inf), jnp.int32(0))
 
@@ -251,25 +257,25 @@ def grid(lower: Scalar, upper: Scalar, tolerance: Scalar, start: Scalar) -> AskT
 
 
 def golden_evaluations(lower: float, upper: float, tolerance: float) -> int:
-    """How many points `golden_section` evaluates, `start` included."""
+    """The number of points that `golden_section` evaluates, `start` included."""
     ratio = (upper - lower) / tolerance
     return 2 + max(1, math.ceil(math.log(ratio, 1 / GOLDEN) - 1e-4)) if ratio > 1 else 3
 
 
 def bisection_evaluations(lower: float, upper: float, tolerance: float) -> int:
-    """How many points `bisection` evaluates, `start` included."""
+    """The number of points that `bisection` evaluates, `start` included."""
     ratio = (upper - lower) / tolerance
     return 3 + 2 * max(1, math.ceil(math.log2(ratio) - 1e-4)) if ratio > 1 else 5
 
 
 def shrinking_evaluations(lower: float, upper: float, tolerance: float) -> int:
-    """How many points `shrinking` evaluates, `start` included."""
+    """The number of points that `shrinking` evaluates, `start` included."""
     ratio = (upper - lower) / tolerance
     return 3 + 2 * max(1, math.ceil(math.log(ratio / 2 / SLACK, 1 / SHRINK))) if ratio > 2 else 5
 
 
 def grid_evaluations(lower: float, upper: float, tolerance: float) -> int:
-    """How many points `grid` evaluates, `start` included."""
+    """The number of points that `grid` evaluates, `start` included."""
     return 2 + max(1, math.ceil((upper - lower) / tolerance - 1e-4))
 
 
@@ -285,7 +291,7 @@ def _interior(lower, upper):
 
 
 def _bracket(lower, upper, tolerance, start):
-    """The four as float32, the tolerance raised to what float32 can still tell apart, so that every search ends."""
+    """The four numbers as float32. The tolerance is at least what float32 can resolve, so that every search ends."""
     lower, upper, tolerance, start = (jnp.asarray(v, jnp.float32) for v in (lower, upper, tolerance, start))
     finest = 1e-6 * jnp.maximum(jnp.abs(lower), jnp.abs(upper))
     return lower, upper, jnp.maximum(tolerance, finest), start

@@ -1,12 +1,13 @@
-"""What binomial counts at some sigmas tell of the curve z(sigma) = ndtri(p(sigma)): a Gaussian-process posterior.
+r"""A Gaussian-process posterior of the curve z(sigma) = ndtri(p(sigma)), given binomial counts at some sigmas.
 
-p(sigma) is the probability of one class under noise of standard deviation sigma. The prior is over log sigma: a
-straight line, whose height and slope are themselves uncertain, and smooth departures from it. Counts are binomial in
-Phi(z): the posterior is log-concave, and approximated at its mode by Laplace's method (Rasmussen and Williams 2006,
-chapter 3).
+p(sigma) is the probability of one class under noise of standard deviation sigma. The prior is over log sigma. It is
+the sum of a straight line, whose height and slope are uncertain, and of smooth departures from that line.
 
-The curve lives on a grid of sigmas, as mean + basis @ x with x standard normal, its departures as the principal
-components of their covariance on the grid. What is fitted to all counts is thus a probit regression on a few numbers.
+Counts are binomial with probability Phi(z). The posterior is therefore log-concave. Laplace's method approximates it
+at its mode (Rasmussen and Williams 2006, chapter 3).
+
+The curve is represented on a grid of sigmas as mean + basis @ x, with x standard normal. The departures are the
+principal components of their covariance on the grid. Fitting all counts is thus a probit regression on a few numbers.
 """
 
 import dataclasses
@@ -21,17 +22,17 @@ from jaxtyping import Array, Float, Real
 
 NEWTON_STEPS = 10
 STEP_SIZES = (0.0, 1.0, 0.5, 0.25, 0.1, 0.03, 0.01)
-MOST = 20_000  # more samples of one sigma count as that many, which float32 can weigh against the prior
+MOST = 20_000  # more samples at one sigma count as this many: float32 cannot weigh more against the prior
 
 
 @dataclasses.dataclass(frozen=True)
 class Prior:
-    """A prior of z over v = log(sigma / sigma0), sigma0 the noise of the training, in probits.
+    """A prior of z over v = log(sigma / sigma0), in probits. sigma0 is the noise of the training.
 
     Attributes:
         height, slope: means of z(sigma0) and of dz/dv.
         height_sd, slope_sd: their standard deviations.
-        amplitude, length: of the departures from the line, of covariance amplitude**2 exp(-(v - v')**2 / 2 length**2).
+        amplitude, length: scales of the departures, whose covariance is amplitude**2 exp(-(v - v')**2 / 2 length**2).
     """
 
     height: float = 1.5
@@ -42,14 +43,14 @@ class Prior:
     length: float = 0.45
 
     def on(self, sigmas: Float[np.ndarray, "points"]) -> "Departures":
-        """The departures from the line at `sigmas`, ascending; computed on the host, in float64."""
+        """The departures from the line at `sigmas`, which ascend. Computed on the host in float64."""
         u = np.log(sigmas)
         values, vectors = np.linalg.eigh(self.amplitude**2 * np.exp(-0.5 * ((u[:, None] - u) / self.length) ** 2))
-        kept = values > 1e-4  # less is not to be seen
+        kept = values > 1e-4  # smaller components make no visible difference
         return Departures(np.asarray(u, np.float32), np.asarray(vectors[:, kept] * np.sqrt(values[kept]), np.float32))
 
     def curve(self, departures: "Departures", sigma0: Float[Array, ""]) -> "Curve":
-        """The prior at the sigmas of `departures`, and at sigma0 behind them; jit-compatible."""
+        """The prior at the sigmas of `departures`, followed by sigma0; jit-compatible."""
         u, components = map(jnp.asarray, departures)
         u0 = jnp.log(sigma0)
         at_sigma0 = jax.vmap(lambda component: jnp.interp(u0, u, component), in_axes=1)(components)
@@ -60,10 +61,10 @@ class Prior:
 
 
 class Departures(NamedTuple):
-    """The principal components of what departs from the line, at some sigmas.
+    """The principal components of the departures from the line, at some sigmas.
 
     u: logarithms of the sigmas.
-    components: the departure at each sigma, of each component.
+    components: departure of each component at each sigma.
     """
 
     u: Float[Array | np.ndarray, "points"]
@@ -90,12 +91,12 @@ class Posterior(NamedTuple):
 
 
 def posterior(prior: Curve, successes: Real[Array, "points"], n: Real[Array, "points"]) -> Posterior:
-    """The posterior of z given `successes` of n samples at each point of the grid; n may be 0.
+    """The posterior of z, given `successes` among n samples at each point of the grid. n may be 0.
 
     jit- and vmap-compatible.
     """
     mean, basis = prior
-    matmul = functools.partial(jnp.matmul, precision="highest")  # a TPU's default would be felt
+    matmul = functools.partial(jnp.matmul, precision="highest")  # a TPU's default is too coarse
     weight = jnp.minimum(1.0, MOST / jnp.maximum(n, 1))
     successes, failures = weight * successes, weight * (n - successes)
 
@@ -104,7 +105,7 @@ def posterior(prior: Curve, successes: Real[Array, "points"], n: Real[Array, "po
         return (successes * log_ndtr(z) + failures * log_ndtr(-z)).sum() - 0.5 * (x**2).sum()
 
     def slope_and_factor(x):
-        """Of the log posterior at x: the gradient, and the Cholesky factor of minus the second derivative."""
+        """The gradient of the log posterior at x, and the Cholesky factor of minus its second derivative."""
         z = mean + matmul(basis, x)
         (up, bent_up), (down, bent_down) = _hazard(z), _hazard(-z)
         curvature = successes * bent_up + failures * bent_down
@@ -125,11 +126,11 @@ def posterior(prior: Curve, successes: Real[Array, "points"], n: Real[Array, "po
 
 
 def information(z: Float[Array, "points"]) -> Float[Array, "points"]:
-    """Fisher's information of one sample about z where its probability is Phi(z)."""
+    """Fisher information of one sample about z, where the sample succeeds with probability Phi(z)."""
     return _hazard(z)[0] * _hazard(-z)[0]
 
 
 def _hazard(z):
-    """First derivative, and minus the second, of log Phi(z)."""
+    """The first derivative of log Phi(z), and minus its second derivative."""
     hazard = jnp.exp(-0.5 * z**2 - 0.5 * jnp.log(2 * jnp.pi) - log_ndtr(z))
     return hazard, jnp.maximum(hazard * (z + hazard), 0)

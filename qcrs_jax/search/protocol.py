@@ -1,4 +1,4 @@
-"""What a search for sigma has to give. It sees the classifier through class counts, or else begins with `begin`."""
+"""The protocol of searches for sigma. A search sees the classifier through class counts, or begins with `begin`."""
 
 import dataclasses
 from typing import Any, ClassVar, NamedTuple
@@ -16,7 +16,7 @@ from .maximisers import AskTell
 
 
 class Query(NamedTuple):
-    """Asks for the class counts of n noisy copies at sigma; (stage, draw) names the noise, from sample `first` on."""
+    """Asks for the class counts of n noisy copies at sigma, from sample `first` on. (stage, draw) names the noise."""
 
     sigma: Float[Array, ""]
     n: Int[Array, ""]
@@ -44,7 +44,7 @@ def _unflatten(cls, static, leaves):
 
 
 def _number(value):
-    """A number of the host as a program takes it; what is traced, or no number, as it is."""
+    """A number of the host in the type that a program takes. A traced value, or no number, stays as it is."""
     if isinstance(value, float | np.floating):
         return np.float32(value)
     return np.int32(value) if isinstance(value, int | np.integer) else value
@@ -53,14 +53,15 @@ def _number(value):
 class Search:
     """How an input gets its sigma: a frozen dataclass, and a pytree whose numbers are leaves.
 
-    So another bracket or epsilon compiles nothing anew. What decides the shapes of a program is `static`.
+    Another bracket or epsilon therefore compiles nothing anew. The attributes that decide the shapes of a program are
+    named in `static`.
 
-    method: the family that it belongs to, in results files: "cohen", "qcrs" or "ddrs".
-    name: its own name there.
+    method: name of its family in results files: "cohen", "qcrs" or "ddrs".
+    name: its own name in results files.
     search_n: noisy copies that it counts in each evaluation.
-    static: attributes that are no leaves.
-    sigma_upper: the upper end of its bracket; None where it has none.
-    evaluations: sigmas at which it counts classes, at most; 0 where it counts none.
+    static: names of the attributes that are no leaves.
+    sigma_upper: upper end of its bracket; None where it has no bracket.
+    evaluations: largest number of sigmas at which it counts classes; 0 where it counts none.
     may_end_early: whether it may draw fewer than `samples`.
     widens: whether it may answer a sigma outside its bracket.
     keeps_sigma: whether it keeps sigma as it is.
@@ -81,38 +82,38 @@ class Search:
         jax.tree_util.register_pytree_node(cls, _flatten, lambda static, leaves: _unflatten(cls, static, leaves))
 
     def check_start(self, sigma) -> None:
-        """Raises ValueError where it cannot start at `sigma`."""
+        """Raises SettingError where the search cannot start at `sigma`."""
 
     @property
     def samples(self) -> int:
-        """Noisy copies that it draws for an image, at most."""
+        """The largest number of noisy copies that it draws for an image."""
         return 0
 
     def check_noise(self, noise: Noise) -> None:
-        """Raises SettingError where it knows no radii of `noise`."""
+        """Raises SettingError where the search has no radii for `noise`."""
 
     def tables(self, n: int, alpha: float, noise: Noise) -> Any:
-        """What it looks up for certificates of n samples at alpha: a pytree of arrays, made on the host."""
+        """The tables for certificates of n samples at alpha: a pytree of arrays, made on the host."""
         return ()
 
     def begin(self, classify, image, sigma, key, *, batch_size, axis_name) -> tuple[Float[Array, ""], Any]:
-        """The sigma that follows from the classifier itself, gradients and all, and what led to it."""
+        """The sigma that follows from the classifier itself, for example from gradients, and its trace."""
         return sigma, None
 
     def policy(self, sigma: Float[Array, ""], tables, num_classes: int) -> AskTell:
-        """What asks for counts (`Query`), is told them, and answers a sigma; begins at `sigma`."""
+        """The policy that asks for counts (`Query`), receives them, and answers a sigma. It begins at `sigma`."""
         return fixed_policy(sigma)
 
     def trace(self, state, begun) -> Any:
-        """What it did: from the last state of the policy, and what `begin` gave."""
+        """The trace of the search, from the last state of its policy and the trace that `begin` returned."""
         return begun
 
     def spent(self, trace) -> int:
-        """Noisy copies that were drawn for one image, by its trace."""
+        """The number of noisy copies that were drawn for one image, by its trace."""
         return self.samples
 
     def recorded(self) -> dict:
-        """What a sidecar says of it; `search_of` reads it."""
+        """The description of the search in a sidecar; `search_of` reads it."""
         fields = dataclasses.fields(self)  # pyright: ignore[reportArgumentType]  (its subclasses are dataclasses)
         own = {field.name: getattr(self, field.name) for field in fields}
         return {"method": self.method, "name": self.name, **own}
@@ -128,13 +129,13 @@ class FixedSigma(Search):
 
 
 def fixed_policy(sigma: Float[Array, ""]) -> AskTell:
-    """A policy that asks nothing, and answers `sigma`."""
+    """A policy that asks for nothing and answers `sigma`."""
     init = jnp.asarray(sigma, jnp.float32)
     return AskTell(init, lambda s: query(s, 0, 0), lambda s, counts: s, lambda s: jnp.bool_(True), lambda s: s)
 
 
 def check_bracket(sigma, sigma_lower: float, sigma_upper: float) -> None:
-    """Raises SettingError if `sigma`, where a search starts, lies outside its bracket."""
+    """Raises SettingError if `sigma`, at which a search starts, lies outside its bracket."""
     if isinstance(sigma, Tracer):
         return
     values, slack = np.asarray(sigma, np.float64), 1e-6 * sigma_upper

@@ -1,10 +1,11 @@
-"""QCRS: the sigma with the largest radius, found for each input by class counts (Kung and Chen, AAAI 2024).
+r"""QCRS: finds for each input the sigma with the largest radius, from class counts (Kung and Chen, AAAI 2024).
 
-R(sigma) = sigma * ndtri(p(sigma)) is quasiconcave in sigma for most inputs, p the probability of the class. The
-samples of the search choose sigma and nothing else: the certificate is drawn afresh.
+Let p(sigma) be the probability of the class under noise of standard deviation sigma. For most inputs the radius
+R(sigma) = sigma * ndtri(p(sigma)) is quasiconcave in sigma. The samples of the search only choose sigma: the
+certificate is drawn afresh.
 
-A search asks for class counts at a sigma, is told them, and answers a sigma. It sees the classifier in no other way,
-so that it runs as well on a closed form or on a simulated curve.
+A search asks for class counts at a sigma, receives them, and in the end answers a sigma. It sees the classifier in no
+other way. It therefore also runs on a closed form or on a simulated curve.
 """
 
 import abc
@@ -23,20 +24,23 @@ from .maximisers import AskTell
 from .protocol import Search, check_bracket, query
 
 OBJECTIVES = ("predictive", "lcb")
-DIFFERENCE_FLOOR = 1e-3  # where the central difference of the published settings reaches a negative sigma
-CAPACITY = 32  # evaluations that a trace has room for, at least: so most brackets give one program
+DIFFERENCE_FLOOR = 1e-3  # used where the central difference of the published settings reaches a negative sigma
+CAPACITY = 32  # least room of a trace, in evaluations: most brackets then share one compiled program
 
 
 class SigmaSearch(NamedTuple):
-    """What a search for sigma did. Entries of the trace beyond `evaluations` are 0.
+    """The result of a search for sigma, with its trace. Entries of the trace beyond `evaluations` are 0.
+
+    `*m` is () for one image, or (images,). `capacity` is the room of the trace, at least `evaluations`.
 
     Attributes:
-        sigma: the sigma chosen.
-        prediction: the class whose radius was maximised, the top class at the original sigma.
-        evaluations: how many there were; search_n samples each.
-        sigmas: the sigmas in the order of their evaluation, the original one first.
-        counts: class counts of the search_n samples at each.
-        radii: what the search compared: their lower bounds of the radius, or expected ones, by the objective.
+        sigma: the chosen sigma, (*m).
+        prediction: the class whose radius was maximised, (*m): the top class at the original sigma.
+        evaluations: number of evaluations, (*m). Each took search_n samples.
+        sigmas: the evaluated sigmas in order, (*m, capacity). The original sigma is the first.
+        counts: class counts of the search_n samples at each of these sigmas, (*m, capacity, num_classes).
+        radii: the radii that the search compared, (*m, capacity). They are lower bounds or expected radii, by the
+            search's objective.
     """
 
     sigma: Float[Array, "*m"]
@@ -53,10 +57,10 @@ class SigmaSearch(NamedTuple):
 
 
 class Tables(NamedTuple):
-    """What a search looks up, at sigma = 1.
+    """The tables in which a search looks up radii, at sigma = 1.
 
-    values: of what it compares, for each count of successes among search_n.
-    more: what the kind of search looks up beside.
+    values: the value that is compared, for each count of successes among search_n.
+    more: further tables that a kind of search needs.
     """
 
     values: Float[np.ndarray | Array, "counts"]
@@ -69,11 +73,11 @@ class _State(NamedTuple):
 
 
 class _Derived:
-    """What a search computes of its own numbers when it is made. No fields of the dataclass.
+    """Numbers that a search computes from its settings when it is made. They are no fields of the dataclass.
 
-    capacity: evaluations that a trace has room for.
+    capacity: number of evaluations that a trace has room for.
     interior: the first two points inside the bracket.
-    step: of the central difference.
+    step: step of the central difference.
     """
 
     capacity: int
@@ -83,22 +87,34 @@ class _Derived:
 
 @dataclasses.dataclass(frozen=True)
 class QCRS(_Derived, Search, abc.ABC):
-    """The family of searches of QCRS, by class counts. Choose one: GoldenSection, Bisection, Shrinking, Grid, Bayesian.
+    r"""The family of QCRS searches: GoldenSection, Bisection, Shrinking, Grid and Bayesian. They use class counts.
+
+    A search looks for the sigma with the largest radius,
+
+    $$\max_{\sigma} R(\sigma), \qquad R(\sigma) = \sigma \, \Phi^{-1}(p(\sigma)),$$
+
+    where p(sigma) is the probability of the class under normal noise of standard deviation sigma. Other noises have
+    other radii (`unit_radius`). The samples of a search only choose sigma: the certificate draws its own.
+
+    Source: Kung and Chen, AAAI 2024.
 
     Attributes:
-        sigma_lower, sigma_upper: the bracket, 0 < sigma_lower < sigma_upper.
-        search_n: samples for each evaluation (the published program's gradient_n).
+        sigma_lower, sigma_upper: ends of the bracket of sigmas, 0 < sigma_lower < sigma_upper.
+        search_n: samples for each evaluation, at least 1 (gradient_n in the published program).
+
+    Raises:
+        SettingError: a setting is out of its range.
     """
 
     sigma_lower: float
-    sigma_upper: float = dataclasses.field()  # needed; the default of Search is of those without a bracket
+    sigma_upper: float = dataclasses.field()  # required; the default of Search is for searches without a bracket
     _: dataclasses.KW_ONLY
     search_n: int = 500
 
     method: ClassVar[str] = "qcrs"
     name: ClassVar[str]
     static: ClassVar[tuple[str, ...]] = ("capacity",)
-    common_noise: ClassVar[bool] = False  # the same noise at every sigma; else drawn anew for each evaluation
+    common_noise: ClassVar[bool] = False  # whether all sigmas share their noise; else each evaluation draws new noise
 
     def __new__(cls, *args, **options):
         if cls is QCRS:
@@ -122,11 +138,11 @@ class QCRS(_Derived, Search, abc.ABC):
     @property
     @abc.abstractmethod
     def evaluations(self) -> int:
-        """How many sigmas one search evaluates, the original one included, at most."""
+        """The largest number of sigmas that one search evaluates, the original one included."""
 
     @property
     def samples(self) -> int:
-        """Samples that one search draws, at most."""
+        """The largest number of samples that one search draws."""
         return self.evaluations * self.search_n
 
     def spent(self, trace: SigmaSearch) -> int:
@@ -137,14 +153,14 @@ class QCRS(_Derived, Search, abc.ABC):
 
     @abc.abstractmethod
     def maximiser(self, sigma: Float[Array, ""], tables: Tables, num_classes: int) -> AskTell:
-        """What asks for sigmas, and is told `told`."""
+        """The maximiser, which asks for sigmas and receives the values that `told` returns."""
 
     def told(self, point, counts, prediction, values):
-        """What the maximiser is told of the counts at a sigma: the radius of `prediction`."""
+        """The value that the maximiser receives for the counts at a sigma: the radius of `prediction`."""
         return point * values[counts[prediction]]
 
     def predicted(self, inner, prediction):
-        """The class whose radius is maximised; `prediction` is the top class of the first evaluation."""
+        """The class whose radius is maximised. `prediction` is the top class of the first evaluation."""
         return prediction
 
     def policy(self, sigma, tables, num_classes):
@@ -187,12 +203,12 @@ class QCRS(_Derived, Search, abc.ABC):
 class _ByValues(QCRS):
     """A search that compares numbers at two sigmas.
 
-    Attributes, beside those of QCRS:
-        epsilon: width of the bracket, or length of the stride, at which it ends.
-        objective: what is compared. "lcb", the published one: the radius of a lower confidence bound from the search_n
-            samples. It saturates, at 2.21 sigma with 500 samples where a certificate of 100 000 reaches 3.81, so that
-            sigmas are chosen too large. "predictive": the radius that the certification can be expected to give, with
-            its own n and alpha, after these samples.
+    Attributes:
+        epsilon: the search stops when the bracket is this narrow, or its stride this short.
+        objective: the value that is compared. "lcb", the published one, is the radius of a lower confidence bound from
+            the search_n samples. It saturates: at 2.21 sigma with 500 samples, where a certificate of 100 000 samples
+            reaches 3.81 sigma. So it chooses too large sigmas. "predictive" is the radius that the certification, with
+            its own n and alpha, can be expected to give after these samples.
         alpha: failure probability of the lower bounds that "lcb" compares.
     """
 
@@ -236,15 +252,21 @@ class _ByValues(QCRS):
 
 @dataclasses.dataclass(frozen=True)
 class GoldenSection(_ByValues):
-    """Golden-section search of the largest radius, with the same noise at every sigma (Kiefer 1953).
+    """Golden-section search for the sigma with the largest radius (Kiefer 1953). The same noise is used at every sigma.
+
+    Each evaluation narrows the bracket by the factor 0.618. The answer is the best sigma that was evaluated.
 
     Attributes:
-        sigma_lower, sigma_upper: the bracket, 0 < sigma_lower < sigma_upper.
-        search_n: samples for each evaluation (the published program's gradient_n).
-        epsilon: width of the bracket at which it stops.
-        objective: what it compares: "predictive", the radius that the certification can be expected to give, or "lcb",
-            that of a lower confidence bound from the search_n samples.
+        sigma_lower, sigma_upper: ends of the bracket of sigmas, 0 < sigma_lower < sigma_upper.
+        search_n: samples for each evaluation, at least 1 (gradient_n in the published program).
+        epsilon: width of the bracket at which the search stops. It is less than the bracket.
+        objective: value that is compared. "predictive" is the radius that the certification can be expected to give;
+            "lcb" is the radius of a lower confidence bound from the search_n samples (default: predictive; lcb for
+            bisection and shrinking).
         alpha: failure probability of the lower bounds that "lcb" compares.
+
+    Raises:
+        SettingError: a setting is out of its range.
     """
 
     name: ClassVar[str] = "golden"
@@ -264,9 +286,17 @@ class GoldenSection(_ByValues):
 
 @dataclasses.dataclass(frozen=True)
 class Grid(_ByValues):
-    """Exhaustive search: all sigmas of a grid, `epsilon` apart, with the same noise at each.
+    """Exhaustive search: evaluates all sigmas of an even grid, with the same noise at each.
 
-    Attributes as of GoldenSection.
+    Attributes:
+        sigma_lower, sigma_upper: ends of the bracket of sigmas, 0 < sigma_lower < sigma_upper. Both are on the grid.
+        search_n: samples for each evaluation, at least 1.
+        epsilon: largest distance between neighbouring sigmas. It is less than the bracket.
+        objective: value that is compared: "predictive" (default) or "lcb", as for `GoldenSection`.
+        alpha: failure probability of the lower bounds that "lcb" compares.
+
+    Raises:
+        SettingError: a setting is out of its range.
     """
 
     name: ClassVar[str] = "grid"
@@ -282,10 +312,28 @@ class Grid(_ByValues):
 
 @dataclasses.dataclass(frozen=True)
 class Bisection(_ByValues):
-    """Bisection on the sign of a central difference of lower bounds: the search that QCRS published.
+    r"""Bisection on the sign of a central difference of lower bounds: the search that QCRS published.
 
-    Draws anew for each evaluation. Attributes as of GoldenSection (objective "lcb" by default), and:
-        epsilon_step: the central difference steps epsilon / epsilon_step to either side.
+    At the midpoint m of the bracket it takes the difference of the compared values at two sigmas,
+
+    $$R(m + h) - R(m - h),$$
+
+    with h = epsilon / epsilon_step. It moves one end of the bracket to m: the lower end where the difference is
+    positive, the upper end where it is negative. Every evaluation draws new samples. At the end it evaluates the
+    original sigma and the midpoint once more. It answers the midpoint only where that is strictly better.
+
+    Source: Kung and Chen, AAAI 2024, algorithm 1, and the program published with it.
+
+    Attributes:
+        sigma_lower, sigma_upper: ends of the bracket of sigmas, 0 < sigma_lower < sigma_upper.
+        search_n: samples for each evaluation, at least 1 (gradient_n in the published program).
+        epsilon: width of the bracket at which the search stops. It is less than the bracket.
+        objective: value that is compared: "lcb" (default) or "predictive", as for `GoldenSection`.
+        alpha: failure probability of the lower bounds that "lcb" compares.
+        epsilon_step: the central difference takes a step of epsilon / epsilon_step to either side.
+
+    Raises:
+        SettingError: a setting is out of its range.
     """
 
     objective: str = dataclasses.field(default="lcb", kw_only=True)
@@ -308,9 +356,23 @@ class Bisection(_ByValues):
 
 @dataclasses.dataclass(frozen=True)
 class Shrinking(Bisection):
-    """Ascent by strides that shrink by 0.75, as in the published program. Attributes as of Bisection.
+    """Ascent by strides that shrink by the factor 0.75, an option of the published program.
 
-    epsilon is the length of the stride at which it stops.
+    The first stride is half the bracket. Each stride goes up or down by the sign of a central difference, as for
+    `Bisection`, and never leaves the bracket. Every evaluation draws new samples.
+
+    Source: the program published with Kung and Chen, AAAI 2024.
+
+    Attributes:
+        sigma_lower, sigma_upper: ends of the bracket of sigmas, 0 < sigma_lower < sigma_upper.
+        search_n: samples for each evaluation, at least 1 (gradient_n in the published program).
+        epsilon: length of the stride at which the search stops. It is less than the bracket.
+        objective: value that is compared: "lcb" (default) or "predictive", as for `GoldenSection`.
+        alpha: failure probability of the lower bounds that "lcb" compares.
+        epsilon_step: the central difference takes a step of epsilon / epsilon_step to either side.
+
+    Raises:
+        SettingError: a setting is out of its range.
     """
 
     name: ClassVar[str] = "shrinking"
@@ -324,7 +386,7 @@ class Shrinking(Bisection):
 
 
 def check_positive(search, *names) -> None:
-    """Raises ValueError unless these attributes are positive and finite."""
+    """Raises SettingError unless these attributes are positive and finite."""
     for name in names:
         if not 0 < getattr(search, name) < math.inf:
             raise SettingError(f"{{{name}}} must be positive and finite, not {getattr(search, name)}")
