@@ -210,7 +210,7 @@ def test_convert_imports_neither_experiments_nor_torch():
 
 PROGRAMS = {
     "qcrs_jax.convert": {"files", "pt2"},
-    "qcrs_jax": {"convert", "errors", "files", "models", "printable"},
+    "qcrs_jax": {"convert", "errors", "files", "models", "printable", "sampling"},
 }
 """What the wing of exported programs may import: the readers of files, and of the library the ground and the models."""
 

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from pt2_files import FORMS, Read, export, numbers
+from pt2_files import FORMS, Read, export, numbers, save
 from pt2_networks import MAKERS, denoiser, network
 from with_torch import torch
 
@@ -120,12 +120,14 @@ def test_what_is_no_classifier_of_images_and_sigma_is_refused(denoising, tmp_pat
         def forward(self, x, sigma):
             return x.mean((2, 3)) * sigma
 
-    path = export(Scalar(), (torch.rand(2, 3, 8, 8), torch.tensor(0.5)), tmp_path / "scalar.pt2")
+    examples, batch = (torch.rand(2, 3, 8, 8), torch.tensor(0.5)), torch.export.Dim("batch")
+    program = torch.export.export(Scalar().eval(), examples, dynamic_shapes=({0: batch}, None))
+    path = save(program, tmp_path / "scalar.pt2")
     with pytest.raises(CheckpointError, match="its second input sigma is no batch of noise levels"):
         load_classifier(path)
 
 
-@pytest.mark.parametrize("batch", [2, 1])
+@pytest.mark.parametrize("batch", ["any", None])
 def test_a_classifier_of_images_and_sigma_is_told_each_sigma(tmp_path, batch):
     class Knowing(torch.nn.Module):
         def __init__(self):
@@ -137,7 +139,8 @@ def test_a_classifier_of_images_and_sigma_is_told_each_sigma(tmp_path, batch):
 
     torch.manual_seed(0)
     model = Knowing().eval()
-    path = export(model, (torch.rand(batch, 3, 8, 8), torch.rand(batch) + 0.1), tmp_path / "knowing.pt2")
+    examples = torch.rand(2 if batch else 1, 3, 8, 8), torch.rand(2 if batch else 1) + 0.1
+    path = export(model, examples, tmp_path / "knowing.pt2", batch=batch)
     classify = load_classifier(path).classify
     assert isinstance(classify, NoiseConditional)
     x, sigma = torch.rand(5, 3, 8, 8), torch.linspace(0.1, 1, 5)

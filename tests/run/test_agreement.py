@@ -111,7 +111,7 @@ def test_a_thousand_classes_need_no_more_than_their_number():
     (found,) = pairs(network, network, image=np.zeros(SHAPE), sigma=1.0, n=64)
     assert found.nbytes == 64 * 2 * 4 and len(np.unique(found[:, 0])) > 30
     assert told_by([found], classes)[2] == 64
-    both = jax.tree_util.Partial(copies._both, copies._as_pytree(network), copies._as_pytree(network))
+    both = jax.tree_util.Partial(copies._both, copies.as_pytree(network), copies.as_pytree(network))
     places = np.arange(64, dtype=np.int32).reshape(4, 1, 16)
     jaxpr = str(
         jax.make_jaxpr(
