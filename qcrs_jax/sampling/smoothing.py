@@ -5,6 +5,7 @@ asks for its name. A new one is one class, and one line in NOISES.
 """
 
 import dataclasses
+import functools
 import math
 from typing import Any, Protocol, runtime_checkable
 
@@ -78,6 +79,7 @@ class Noise(Protocol):
         """
         ...
 
+    # Tables are kept by this function: a static method is one for all noises of a class, a method one for each object.
     def unit_radius(self, p) -> Any:
         """The radius at sigma = 1 within which a mean of p stays above 1/2; negative below 1/2. Float64.
 
@@ -118,7 +120,8 @@ class _L2(_Noise):
 
     norm = "L2"
 
-    def unit_radius(self, p):
+    @staticmethod
+    def unit_radius(p):
         return special.ndtri(p)
 
 
@@ -278,7 +281,8 @@ class Uniform(_Noise):
     name = "uniform"
     norm = "L1"
 
-    def unit_radius(self, p):
+    @staticmethod
+    def unit_radius(p):
         return np.sqrt(3) * (2 * np.asarray(p, np.float64) - 1)
 
     def add(self, image, level, key, index):
@@ -330,7 +334,9 @@ def noise_of(request: dict) -> Noise:
     Raises:
         SettingError: no noise has that name, or the noise does not have these settings.
     """
-    recorded = request.get("smoothing", GAUSSIAN.recorded())
+    if "smoothing" not in request:
+        return GAUSSIAN
+    recorded = request["smoothing"]
     settings = {name: value for name, value in recorded.items() if name not in ("name", "norm")}
     kind = NOISES.get(recorded.get("name", ""))
     if kind is None:
@@ -338,6 +344,12 @@ def noise_of(request: dict) -> Noise:
     if recorded.get("norm", kind.norm) != kind.norm:
         raise SettingError(f"the {{noise}} {kind.name!r} has radii of {kind.norm}, not of {recorded['norm']}")
     try:
-        return kind(**settings)
+        return _made(kind, tuple(sorted(settings.items())))
     except TypeError as error:
         raise SettingError(f"the {{noise}} {kind.name!r} has other settings: {error}") from error
+
+
+@functools.lru_cache(maxsize=64)
+def _made(kind, settings):
+    """One object for equal settings, by which tables are kept."""
+    return kind(**dict(settings))

@@ -254,3 +254,10 @@ def test_the_quantile_is_near_enough_for_every_grid():
             tail = (k0.astype(np.float64) * 2.0**31 + k1 + 0.5) / 2.0**62
             ours = np.asarray(jax.jit(normal_magnitude)(k0, k1), float)
             assert np.abs(scale * (ours + special.ndtri(tail / 2))).max() < 0.4
+
+
+def test_tables_are_made_once_for_all_objects_of_a_noise():
+    for kind in (Gaussian, GridGaussian, Uniform):
+        assert kind().unit_radius is kind().unit_radius
+    request = asked(GridGaussian(100))
+    assert noise_of(request) is noise_of(request) and noise_of({}) is GAUSSIAN
