@@ -21,6 +21,7 @@ from qcrs_jax.experiments.run.answers import one_record
 from qcrs_jax.experiments.run.inputs import digest, digest_of_all
 from qcrs_jax.results.records import Record, checksum, read_run, said_of, sidecar_checksum
 from qcrs_jax.results.seeds import committed
+from qcrs_jax.sampling.smoothing import noise_of
 
 SHAPE, NUMBERS = (4, 4, 1), {"n0": 20, "n": 2000, "alpha": 0.01}
 IMAGES = np.linspace(0.42, 0.58, 4, dtype=np.float32)[:, None, None, None] * np.ones((1, *SHAPE), np.float32)
@@ -72,7 +73,8 @@ def write(path, lines, content, seal=True):
 
 def follows(request, record):
     """A record whose bounds, class and radius are those of its counts."""
-    again = estimate_of(request["estimate"]).again(record, request["n0"], request["n"], request["alpha"])
+    numbers = (request[name] for name in ("n0", "n", "alpha"))
+    again = estimate_of(request["estimate"]).again(record, *numbers, noise_of(request))
     known = {name: value for name, value in vars(record).items() if name in Record.columns()} | vars(record)
     fields = {**known, **again}
     return one_record(record.idx, record.label, record.seconds, {k: fields[k] for k in fields if k not in SKIPPED})[0]
