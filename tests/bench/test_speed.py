@@ -24,8 +24,10 @@ def test_the_benchmark_prints_rates_ratios_and_one_compilation():
     command += "--depths 20 --batches 16 --seconds 0.1 --turns 1".split()
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+    own, program = (line.strip() for line in result.stdout.splitlines()[-2:])
+    assert own.startswith("ResNet-20 ") and program.startswith("as .pt2 ")
     version, eager, onnx, ours, to_eager, to_onnx, first, unit, compilations = re.split(
-        r" +(?!@)", result.stdout.splitlines()[-1].strip().removeprefix("ResNet-20").strip()
+        r" +(?!@)", own.removeprefix("ResNet-20").strip()
     )
     assert version == jax.__version__
     assert (onnx == "-") == (to_onnx == "-") == any(find_spec(name) is None for name in ("onnxruntime", "onnxscript"))
