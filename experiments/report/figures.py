@@ -43,7 +43,9 @@ def pyplot():
 class Look:
     """How large a figure is drawn, and with which letters.
 
-    width: in inches; height: as a share of it. font: size of all letters in points; None leaves them as they are.
+    width: in inches.
+    height: as a share of the width.
+    font: size of all letters in points; None leaves them as they are.
     titled: whether the figure has a title where none is given.
     """
 

@@ -18,9 +18,7 @@ def state(part):
     if part.verified is None:
         sums = _sums(part)
         mark = "bad" if any(kind == "bad" for kind, _ in sums) else "open"
-        told = (
-            " ".join(e(text) for kind, text in sums if kind != "good") or "Its file has the sum that its sidecar says."
-        )
+        told = " ".join(e(text) for kind, text in sums if kind != "good") or "File and sidecar agree with their sums."
         return f"<span class={mark}>not verified by this report</span> {name}{told}"
     if part.verified.troubles:
         return f"<span class=bad>not what was computed</span> {name}{e(part.verified.troubles[0])}"

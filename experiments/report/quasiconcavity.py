@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from qcrs_jax.analysis.curves import dips, oracle, radius_band
+from qcrs_jax.errors import UserError
 
 from .figures import QCRS, SIGMA, draw_band, literal, log_sigma, pyplot, radius_label, save, tidy
 
@@ -53,6 +54,9 @@ def report(path, curves, alpha: float) -> str:
 
 def draw_exceptions(several, alpha: float, out: Path) -> int:
     """Draws the deepest dips among the curves to the file `out`; returns how many, and writes nothing for none."""
+    norms = {curves.noise.norm for curves in several}
+    if len(norms) > 1:
+        raise UserError(f"{out}: the curves are of radii in {' and '.join(sorted(norms))}; draw those of one norm")
     exceptions = []
     for curves in several:
         band = radius_band(curves.successes, curves.n, curves.sigmas, alpha, curves.noise.unit_radius)

@@ -18,9 +18,14 @@ def probits(path: Path) -> list[float]:
     """Of each image of a results file the z that its certification samples tell.
 
     Raises:
-        UserError: the file cannot be read, or has no counts.
+        UserError: the file cannot be read, has no counts, or its radii are not of L2.
     """
-    records = read_run(path).records
+    run = read_run(path)
+    records = run.records
+    if run.norm != "L2":
+        raise UserError(
+            f"{path}: has radii of {run.norm}, and the tables are of normal noise; give a run with radii of L2"
+        )
     if not records or not all(record.counts and record.counts0 for record in records):
         raise UserError(f"{path}: has no class counts of selection and certification")
     selected = [max(range(len(record.counts0)), key=record.counts0.__getitem__) for record in records]

@@ -78,8 +78,9 @@ def groups(reads: Iterable, size: int, left_out: Callable | None) -> Iterator[li
 def in_turn(calls: Iterable, launch: Callable) -> Iterator[tuple]:
     """Yields (call, its result), in order. Each call is launched before the result of the one before it is awaited.
 
-    launch: call -> a function that waits for its result. Both run in a thread of their own, so that signals are
-    handled.
+    Args:
+        launch: call -> a function that waits for its result. Both run in a thread of their own, so that signals are
+            handled.
 
     Raises:
         Exception: the error of a call, once all calls before it are yielded.

@@ -44,9 +44,9 @@ def default_images(devices, image_shape) -> int:
 class Task:
     """The task at every image.
 
-    request: numbers that decide the results, for the sidecar. start: (classify, images, key=, batch_size=, devices=) ->
-    a function that waits for the findings about the images, as
-        arrays: for one image (h, w, c), or with an axis in front for several.
+    request: numbers that decide the results, for the sidecar.
+    start: (classify, images, key=, batch_size=, devices=) -> a function that waits for the findings about the images,
+        as arrays: for one image (h, w, c), or with an axis in front for several.
     score: name of the figure that the progress bar shows, and the value that each record adds to its mean.
     records: (index, label, seconds, findings) -> the lines of an image.
     draws: index -> largest number of noisy copies drawn for the image.

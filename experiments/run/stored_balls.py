@@ -38,6 +38,10 @@ def postprocess(
         raise UserError(f"{results}: holds no results yet")
     if "stored_balls" in run.request:
         raise UserError(f"{results}: is memory-based already")
+    if run.norm != "L2":
+        raise UserError(
+            f"{results}: has radii of {run.norm}, and balls are compared in L2; give a run with radii of L2"
+        )
     _, radii = columns(run)
     dataset = open_dataset(data)
     theirs = run.request.get("dataset", {}).get("class_names")

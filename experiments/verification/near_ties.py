@@ -28,10 +28,10 @@ RULE = (
 class Comparison:
     """A line compared with the same line drawn again.
 
-    moved: number of copies that are in another class, out of `drawn`. troubles: reasons why it is not the same by the
-    rule. gain: how many copies more the file has in the class that it certifies. If its sigma is another, 1 for a
-    larger radius,
-        -1 for a smaller one.
+    moved: number of copies that are in another class, out of `drawn`.
+    troubles: reasons why it is not the same by the rule.
+    gain: how many copies more the file has in the class that it certifies. If its sigma is another, 1 for a larger
+        radius, -1 for a smaller one.
     missing: number of copies that have a class here and none in the file.
     remark: any other remark.
     """

@@ -43,9 +43,9 @@ class Agreement(NamedTuple):
     """The answers of one run, compared with those of a run with more samples. Shares are of all images, and
     correct + incorrect + abstention = agrees + differs + abstention = 1.
 
-    n: samples for each image; NaN if the file does not record it. agrees, differs: shares of answers that are, or are
-    not, the class that most samples of the other run fall into. NaN for
-        that run itself.
+    n: samples for each image; NaN if the file does not record it.
+    agrees, differs: shares of answers that are, or are not, the class that most samples of the other run fall into. NaN
+        for that run itself.
     seconds: median wall-clock time per image; NaN if the file does not record it.
     """
 

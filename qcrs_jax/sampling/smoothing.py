@@ -34,16 +34,17 @@ from .noise import (
 LARGEST_IMAGE = 2**20
 """Most numbers of an image whose noise is on a grid."""
 _ERROR, _EXACT_UP_TO = 2e-6, 7.0  # error of the float32 quantile, four times the measured one, and its range
-_OFF_GRID = 2e-3  # steps by which a value may miss its grid point; rounding to float32 is far smaller
+_OFF_GRID = 1e-4  # steps by which a value may miss its grid point; rounding to float32 is 3e-5 at most
 
 
 @runtime_checkable
 class Noise(Protocol):
     """A distribution of noise, at every sigma, which is its standard deviation in the units of the image.
 
-    name: its name in commands and results files. norm: norm of the radii that it certifies: "L2" or "L1". lost: largest
-    total variation between the distribution that is drawn and the one whose radii are certified. Bounds of
-        probabilities are moved by it.
+    name: its name in commands and results files.
+    norm: norm of the radii that it certifies: "L2" or "L1".
+    lost: largest total variation between the distribution that is drawn and the one whose radii are certified. Bounds
+        of probabilities are moved by it.
     largest_sigma: largest sigma at which it can be drawn.
     """
 
@@ -164,7 +165,8 @@ class GridGaussian(_L2):
 
     K is exact: the random magnitude is compared with thresholds of 62 bits (`thresholds.py`). The law of the thresholds
     differs from the true one, in total variation over all numbers of the image, by at most `lost`, and bounds are moved
-    by it. The standard deviation is not smaller than sigma, and larger by a share of at most 2**-33.
+    by it. The standard deviation is not smaller than sigma, and larger by a share of at most 2**-33. PREDICT tests the
+    classes under the law that is drawn, and is not moved.
 
     Attributes:
         steps: number of steps of the grid in one unit of the image's values, 1 to 255: 255 for 8-bit images in [0, 1],

@@ -72,6 +72,16 @@ def test_tables_and_plots_keep_norms_apart(runs, tmp_path, capsys):
     assert (tmp_path / "p.svg").exists()
 
 
+def test_what_is_meant_for_l2_refuses_radii_of_l1(runs, tmp_path):
+    results = runs["uniform"].path
+    np.savez(tmp_path / "data.npz", x=IMAGES, y=LABELS)
+    words = ["memory", results, "--dataset", "npz", "--data_dir", "data.npz", "--out", "out.tsv"]
+    assert "has radii of L1, and balls are compared in L2" in refused(*words, cwd=tmp_path)
+    assert not (tmp_path / "out.tsv").exists()
+    words = ["sequential", "--decide", "0.5", "--n", "1000", "--results", results]
+    assert "has radii of L1, and the tables are of normal noise" in refused(*words, cwd=tmp_path)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -212,6 +212,10 @@ def test_grid_noise_refuses_what_it_cannot_do():
         certify(classify, IMAGE, 1.0, key=KEY, n=100, search=GoldenSection(0.5, 5.0), noise=GridGaussian())
     with pytest.raises(SettingError, match="at most 1048576 numbers"):
         GridGaussian().check_images(np.zeros((1024, 1024, 3), np.float32))
+    for scale in (np.float32(1 / 255), np.float64(1) / 255):  # both ways to make floats of 8-bit images
+        GridGaussian().check_images((np.arange(256).reshape(16, 16, 1) * scale).astype(np.float32))
+    with pytest.raises(SettingError, match="whole multiples"):
+        GridGaussian().check_images(np.full((2, 2, 1), 0.4 + 1e-3 / 255, np.float32))
     for steps in (0, 256):
         with pytest.raises(SettingError, match="steps"):
             GridGaussian(steps)
