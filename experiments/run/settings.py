@@ -80,8 +80,8 @@ class Network:
     """A classifier: its file, the answers to what a PyTorch file leaves open, and the number format of its passes."""
 
     checkpoint: Path = setting(
-        help="converted directory, PyTorch file, zoo:NAME, or python:FILE.py:FUNCTION. The last one runs that file; "
-        "its function takes no arguments and returns the classifier",
+        help="converted directory, PyTorch file, program of torch.export (.pt2), zoo:NAME, or python:FILE.py:FUNCTION. "
+        "The last one runs that file; its function takes no arguments and returns the classifier",
         positional=True,
     )
     normalization: str | None = setting(None, NORMALIZATION)
