@@ -142,6 +142,9 @@ def radius_table(n: int, alpha: float, unit_radius: UnitRadius = special.ndtri) 
     return table
 
 
+LEAST_BOUND = 1e-9
+"""Bounds below it count as this one in means of radii: that of a bound of 0 is infinite."""
+
 PROBITS = np.linspace(-2, 7, 901)
 """The z = ndtri(p) at which `expected_radius_table` is tabulated, from below p = 1/2 to beyond what samples show."""
 
@@ -199,16 +202,33 @@ def expected_radius_table(n: int, alpha: float, unit_radius: UnitRadius = specia
 
 
 @functools.lru_cache(maxsize=16)
+def expected_half_table(n: int, alpha: float, unit_radius: UnitRadius = special.ndtri) -> np.ndarray:
+    """Half the mean of unit_radius(`clopper_pearson_lower`) over n samples, at the z of `PROBITS`; (901,), float64.
+
+    Unlike a radius it is negative where the bound is below 1/2. Half a gap between two bounds is a sum of two of these.
+    """
+    counts = binomial_quantiles(_equally_likely(200), n, PROBITS)
+    table = unit_radius(np.maximum(clopper_pearson_lower(counts, n, alpha), LEAST_BOUND)).mean(axis=-1) / 2
+    table.setflags(write=False)
+    return table
+
+
+@functools.lru_cache(maxsize=16)
 def predictive_table(m: int, n: int, alpha: float, unit_radius: UnitRadius = special.ndtri) -> np.ndarray:
     """The radius at sigma = 1 that n samples can be expected to certify after k of m samples; shape (m + 1,), float64.
 
-    It is the mean of `expected_radius_table(n, alpha)` over p given k = 0..m successes, under Jeffreys' prior.
+    It is `predictive(expected_radius_table(n, alpha), m)`.
     """
-    k = np.arange(m + 1)[:, None]
-    z = special.ndtri(special.betaincinv(k + 0.5, m - k + 0.5, _equally_likely(200)))
-    table = np.interp(z, PROBITS, expected_radius_table(n, alpha, unit_radius)).mean(axis=1)
+    table = predictive(expected_radius_table(n, alpha, unit_radius), m)
     table.setflags(write=False)
     return table
+
+
+def predictive(table: Float[np.ndarray, "probits"], m: int) -> Float[np.ndarray, "counts"]:
+    """The mean of a table at `PROBITS` over p given k = 0..m successes of m, under Jeffreys' prior: (m + 1,)."""
+    k = np.arange(m + 1)[:, None]
+    z = special.ndtri(special.betaincinv(k + 0.5, m - k + 0.5, _equally_likely(200)))
+    return np.interp(z, PROBITS, table).mean(axis=1)
 
 
 @functools.lru_cache(maxsize=16)

@@ -235,9 +235,6 @@ SEARCH = '''
 
     import dataclasses
 
-    import numpy as np
-
-    from qcrs_jax.bounds import predictive_table
     from qcrs_jax.search.maximisers import grid
     from qcrs_jax.search.qcrs import QCRS, Tables
 
@@ -251,8 +248,8 @@ SEARCH = '''
         def maximiser(self, sigma, tables, num_classes):
             return grid(self.sigma_lower, self.sigma_upper, self.sigma_upper - self.sigma_lower, sigma)
 
-        def tables(self, n, alpha, noise):
-            return Tables(np.float32(predictive_table(self.search_n, n, alpha)))
+        def tables(self, aim):
+            return Tables(aim.predictive(self.search_n))
 '''
 
 
@@ -280,10 +277,11 @@ BOUND = '''
 
     import numpy as np
 
+    from qcrs_jax.certification.proportions import Bound
 
-    class Hoeffding:
+
+    class Hoeffding(Bound):
         name = "hoeffding"
-        randomises = False
 
         def lower(self, successes, n, alpha, u):
             return np.maximum(np.asarray(successes) / n - np.sqrt(-math.log(alpha) / (2 * np.asarray(n))), 0.0)
@@ -295,7 +293,7 @@ BOUND = '''
 
 def test_a_bound(written, monkeypatch):
     module = written("hoeffding", BOUND)
-    with pytest.raises(ValueError, match="unknown bound 'hoeffding'; known are clopper-pearson, randomised"):
+    with pytest.raises(ValueError, match="unknown bound 'hoeffding'; known are clopper-pearson, randomised, classes"):
         Fixed("hoeffding")
     monkeypatch.setitem(BOUNDS, "hoeffding", module.Hoeffding())
     arguments = {"key": KEY, "n0": 50, "n": 500, "alpha": 0.01}

@@ -185,6 +185,7 @@ def compiled_certifier(job: Job, step: Step, chips):
     from qcrs_jax import GoldenSection
     from qcrs_jax.certification.procedure import draw_votes
     from qcrs_jax.sampling.smoothing import NOISES
+    from qcrs_jax.search import Aim
 
     from ..run.runner import default_images
 
@@ -192,7 +193,7 @@ def compiled_certifier(job: Job, step: Step, chips):
     numbers = [jax.ShapeDtypeStruct((m, *job.shape), jnp.float32), jax.ShapeDtypeStruct((m,), jnp.float32)]
     numbers += [jax.ShapeDtypeStruct((m,), jax.random.key(0).dtype), jax.ShapeDtypeStruct((m, 3), jnp.int32)]
     noise = NOISES[step.noise]()
-    tables = settings.tables(100_000, 0.001, noise)
+    tables = settings.tables(Aim(100_000, 0.001, noise))
     arguments = (classify(job, step), numbers[0], (*numbers[1:], None), settings, tables)
     with jax.default_matmul_precision(step.precision):
         lowered = draw_votes.program.lower(

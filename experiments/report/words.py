@@ -18,6 +18,10 @@ SOFT = (
     "A soft certificate is about the class with the largest mean softmax under noise, a hard one about the class that "
     "noisy copies most often fall into: two smoothed classifiers, which may differ."
 )
+REBOUND = (
+    "A file of `qcrs-jax rebound` has another bound for the counts of a finished run. Its certificates hold where the "
+    "bound was chosen before anyone looked at these counts."
+)
 INTERVALS = (
     "For images like these: 95% confidence intervals of the figures over the population, if these images were drawn "
     "from it at random; every 20th image of a test set is close to that. Accuracies have the exact interval "
@@ -104,6 +108,8 @@ def method(run) -> str:
         parts.append(f"{request['smoothing']['name']} noise")
     if is_soft(request):
         parts.append(f"soft, beta {request['estimate']['beta']:g}")
+    if request.get("estimate", {}).get("bound") == "classes":
+        parts.append("bound over classes")
     if "stored_balls" in request:
         parts.append("memory-based")
     if "shard" in request:
@@ -230,6 +236,8 @@ def _notes(runs):
         notes.append(DDRS_SAMPLES)
     if any("stored_balls" in run.request for run in runs):
         notes.append(memory.LIMITS)
+    if any("rebound" in run.request for run in runs):
+        notes.append(REBOUND)
     if any(is_soft(run.request) for run in runs):
         notes.append(SOFT)
     if len(runs) > 1 and any(run.predicts for run in runs):

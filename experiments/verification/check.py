@@ -4,12 +4,14 @@ import dataclasses
 import tempfile
 from pathlib import Path
 
+from qcrs_jax.certification.proportions import BOUNDS
 from qcrs_jax.errors import UserError
 from qcrs_jax.files import read_regular, reading
 from qcrs_jax.printable import printable
 from qcrs_jax.results.records import checksum, differences, is_results, read_run, read_sidecar, sidecar_path
 
 from ..run.pilot import pilot_path
+from ..run.rebound import rebound
 from ..run.stored_balls import postprocess
 from .choice import Choice, missed
 from .inputs import check_inputs, recorded_sweep, whole_time
@@ -119,6 +121,9 @@ class Checks:
         if "stored_balls" in request:
             yield from _stored_balls(path, request["stored_balls"], self, found)
             return
+        if "rebound" in request:
+            yield from _rebound(path, request["rebound"], self, found)
+            return
         if not sidecar:
             yield from self._of_another_program(path, found)
             return
@@ -217,13 +222,8 @@ class Checks:
 
 def _stored_balls(path, made, checks, found):
     """Checks the source of the file `path`, which `memory` made, and makes the file again."""
-    troubles, source = found.troubles, path.with_name(made["source"])
-    if source == path:
-        raise UserError(f"{path}: its sidecar says that it was made of itself")
-    if not source.exists():
-        raise UserError(f"{path}: was made of {source.name}; put that beside it")
-    if checksum(source) != made["source_sha256"]:
-        troubles.append(f"{source.name} is not the file that it was made of: its sum is another")
+    troubles, source = found.troubles, _source(path, made, found)
+    if troubles:
         return
     of_source, theirs = Found(), read_sidecar(source)
     if "stored_balls" in theirs.get("request", {}):
@@ -238,10 +238,49 @@ def _stored_balls(path, made, checks, found):
     if not of_source.whole:
         found.words = f"it is what `qcrs-jax memory` makes of {source.name}, which is {of_source.verdict()}"
     data = recorded_sweep(source, checks.where).data
+    _compare_with(path, source, "memory", lambda again: postprocess(source, again, data), troubles)
+    yield f"compared with what `qcrs-jax memory` makes of {source.name}"
+
+
+def _rebound(path, made, checks, found):
+    """Checks the source of the file `path`, which `rebound` made, and makes the file again."""
+    source = _source(path, made, found)
+    if found.troubles:
+        return
+    request = read_sidecar(source).get("request", {})
+    if "rebound" in request or "stored_balls" in request:
+        raise UserError(f"{path}: was made of {source.name}, which was made of another file itself")
+    of_source, bound = Found(), read_sidecar(path)["request"].get("estimate", {}).get("bound")
+    yield from (f"{source.name}: {said}" for said in checks.verify(source, of_source))
+    found.troubles += [f"{source.name}: {trouble}" for trouble in of_source.troubles]
+    if found.troubles:
+        return
+    if bound not in BOUNDS:
+        raise UserError(f"{path}: has the bound {bound!r}, which is not known")
+    _compare_with(path, source, "rebound", lambda again: rebound(source, bound, again), found.troubles)
+    yield f"compared with what `qcrs-jax rebound` makes of {source.name}"
+    found.words = f"it is what `qcrs-jax rebound` makes of {source.name}, of which {of_source.verdict()}"
+    if not of_source.whole:
+        found.words = f"it is what `qcrs-jax rebound` makes of {source.name}, which is {of_source.verdict()}"
+
+
+def _source(path, made, found):
+    """The file that `path` was made of, as its request says. Another sum of it is a trouble."""
+    source = path.with_name(made["source"])
+    if source == path:
+        raise UserError(f"{path}: its sidecar says that it was made of itself")
+    if not source.exists():
+        raise UserError(f"{path}: was made of {source.name}; put that beside it")
+    if checksum(source) != made["source_sha256"]:
+        found.troubles.append(f"{source.name} is not the file that it was made of: its sum is another")
+    return source
+
+
+def _compare_with(path, source, command, make, troubles):
+    """Makes the file at `path` again, and compares it."""
     with tempfile.TemporaryDirectory() as folder:
         again = Path(folder) / path.name
-        postprocess(source, again, data)
+        make(again)
         sidecars = [{name: read_sidecar(file)[name] for name in ("request", "said")} for file in (again, path)]
         if again.read_bytes() != read_regular(path) or sidecars[0] != sidecars[1]:
-            troubles.append(f"it is not what `qcrs-jax memory` makes of {source.name}")
-    yield f"compared with what `qcrs-jax memory` makes of {source.name}"
+            troubles.append(f"it is not what `qcrs-jax {command}` makes of {source.name}")

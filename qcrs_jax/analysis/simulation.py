@@ -19,10 +19,14 @@ from jaxtyping import Float, Int
 from scipy import special
 
 from ..bounds import PROBITS, expected_radius_table
+from ..certification.estimates import Fixed
+from ..certification.proportions import BOUNDS
 from ..sampling.smoothing import GAUSSIAN, Noise
 from ..search import QCRS
 from ..search.maximisers import run
 from .curves import Curves
+
+CERTIFICATIONS = 8  # of one search, where radii have to be drawn
 
 
 class Simulation(NamedTuple):
@@ -48,14 +52,19 @@ def simulate(
     n: int = 100_000,
     alpha: float = 0.001,
     noise: Noise = GAUSSIAN,
+    estimate: Fixed = Fixed(),  # noqa: B008
+    n0: int = 100,
     repeats: int = 10,
 ) -> Simulation:
     """The results of `search` on `curves`, for certificates of n samples at alpha with the radii of `noise`.
 
     Beyond the ends of a curve its shares are those at the end, and so is its radius: a wider bracket gains nothing.
+
+    A bound over classes has no table of radii to be expected: what it certifies depends on all classes, and on the n0
+    samples that select. Its radius is the mean of `CERTIFICATIONS` certificates, with counts of their own.
     """
     log_sigmas = jnp.asarray(np.log(curves.sigmas), jnp.float32)
-    tables = search.tables(n, alpha, noise)
+    tables = search.tables(estimate.aim(n, alpha, noise))
 
     def simulated(key, probits):
         order = jnp.argsort(-probits[curves.original])  # of the classes, the top one first
@@ -75,7 +84,35 @@ def simulate(
     over_all = jax.jit(jax.vmap(jax.vmap(simulated), in_axes=(0, None)))
     found = over_all(keys, jnp.asarray(_probits(curves), jnp.float32))
     sigma, prediction, samples = (np.asarray(a) for a in found)
-    return Simulation(sigma.astype(float), prediction, samples, radius_at(curves, sigma, prediction, n, alpha, noise))
+    if estimate.aim(n, alpha, noise).buckets is None:
+        radius = radius_at(curves, sigma, prediction, n, alpha, noise)
+    else:
+        at = Drawer(curves, sigma, prediction, np.random.default_rng(np.asarray(jax.random.key_data(key))))
+        radius = np.mean([at.radius(estimate, n0, n, alpha, noise) for _ in range(CERTIFICATIONS)], axis=0)
+    return Simulation(sigma.astype(float), prediction, samples, radius)
+
+
+class Drawer:
+    """Draws counts of selection and estimation at one sigma of each curve, for the class that a search chose.
+
+    Args:
+        sigma, prediction: sigma and class of each image, (*repeats, m).
+    """
+
+    def __init__(self, curves: Curves, sigma, prediction, rng: np.random.Generator):
+        probits, log_sigmas = _probits(curves), np.log(curves.sigmas)
+        self._sigma, self._prediction, self._rng = np.asarray(sigma, float), prediction, rng
+        self._shares = np.empty((*self._sigma.shape, probits.shape[-1]))
+        for at in np.ndindex(self._sigma.shape):
+            z = [np.interp(np.log(self._sigma[at]), log_sigmas, row) for row in probits[at[-1]].T]
+            self._shares[at] = special.ndtr(z)
+        self._shares /= self._shares.sum(axis=-1, keepdims=True)
+
+    def radius(self, estimate: Fixed, n0: int, n: int, alpha: float, noise: Noise) -> Float[np.ndarray, "*repeats m"]:
+        """The certified radius of one draw; 0 where another class than the search's was selected."""
+        counts0, counts = (self._rng.multinomial(number, self._shares) for number in (n0, n))
+        made = BOUNDS[estimate.bound].certificate(counts0, counts, self._sigma, n, alpha, noise)
+        return np.where(made.prediction == self._prediction, made.radius, 0.0)
 
 
 def radius_at(

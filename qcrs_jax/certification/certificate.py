@@ -165,7 +165,7 @@ def draw(
         images,
         (for_each(images, "sigma", sigma, jnp.float32), keys, for_each(images, "n", ns, jnp.int32, axes=1), wanted),
         search,
-        search.tables(int(np.max(n)), alpha, noise),
+        search.tables(estimate.aim(int(np.max(n)), float(alpha), noise)),
         None if enough is None else jnp.asarray(enough, jnp.int32),
         looks,
         noise=noise,
@@ -204,6 +204,7 @@ def search_sigma(
     key,
     n: int = 100_000,
     alpha: float = 0.001,
+    estimate: Estimate = Fixed(),  # noqa: B008
     noise: Noise = GAUSSIAN,
     value_range: ValueRange = UNIT,
     batch_size: int | None = None,
@@ -211,7 +212,7 @@ def search_sigma(
 ) -> SigmaSearch | SigmaAscent:
     """Returns the sigma that QCRS or DDRS chooses for each image, with the trace of the search. It certifies nothing.
 
-    `certify(..., search=search)` with the same arguments chooses the same sigma. n and alpha are those of the
+    `certify(..., search=search)` with the same arguments chooses the same sigma. n, alpha and estimate are those of the
     certification for which sigma is chosen. The other arguments are those of `certify`.
 
     Raises:
@@ -223,12 +224,13 @@ def search_sigma(
     check_execution(classify, batch_size, devices)
     check_search(search, sigma, value_range, noise)
     check_noise(noise, images, sigma)
+    instance_of("estimate", estimate, (Estimate,), _AN_ESTIMATE)
     return draw_search(
         as_pytree(classify),
         images,
         (for_each(images, "sigma", sigma, jnp.float32), keys),
         search,
-        search.tables(n, alpha, noise),
+        search.tables(estimate.aim(n, float(alpha), noise)),
         noise=noise,
         batch_size=batch_size or default_batch_size(images.shape),
         devices=devices and tuple(devices),

@@ -19,10 +19,10 @@ from ..errors import SettingError
 from ..sampling.counts import Votes, soft_sums
 from ..sampling.smoothing import Noise
 from ..sampling.streams import uniform
-from ..search import SigmaAscent, SigmaSearch
-from .proportions import BOUNDS, USUAL, Bound, lower_table
+from ..search import Aim, SigmaAscent, SigmaSearch
+from .proportions import BOUNDS, USUAL, Bound
 from .sequential import Sequential, check_no_labels, check_one_number, check_smallest
-from .verdict import Certificate, fields_of, make_certificate, make_soft_certificate
+from .verdict import Certificate, fields_of, make_soft_certificate
 
 VOTES = "softmax(beta logits) in units of 2**-15, logits in steps of 2**-10"
 """The definition of a soft vote, as `sampling.soft_votes` has it. Another definition needs another text."""
@@ -107,6 +107,10 @@ class Estimate(Protocol):
         """The tables of the compiled loop: samples by the top count of the selection, and looks. Either may be None."""
         ...
 
+    def aim(self, n: int, alpha: float, noise: Noise) -> Aim:
+        """The certificate of n samples for which a search chooses sigma."""
+        ...
+
     def queries(self, n: int) -> tuple[int, ...]:
         """The numbers of samples that are drawn at a time, one after another, where all n are drawn."""
         ...
@@ -142,6 +146,9 @@ class _OneEstimation:
     def tables(self, n0, n, alpha, noise):
         return None, None
 
+    def aim(self, n, alpha, noise):
+        return Aim(n, alpha, noise)
+
     def queries(self, n):
         return (n,)
 
@@ -171,31 +178,31 @@ class _Hard(_OneEstimation):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        return ("u",) if self.randomises else ()
+        return self._bound.columns
 
     def check(self, n0, n, alpha, labels):
         check_smallest(n, alpha, self._bound.smallest_n(alpha))
 
+    def aim(self, n, alpha, noise):
+        return Aim(n, alpha, noise, self._bound.buckets)
+
     def conclude(self, drawn):
         counts = drawn.selection.counts, drawn.estimation.counts
-        if isinstance(counts[1], Tracer):
-            table = lower_table(self._bound, drawn.fixed, drawn.alpha)
-            return make_certificate(*counts, drawn.sigma, drawn.fixed, drawn.alpha, table.__getitem__, drawn.noise)
-        n = np.asarray(drawn.n, np.int64)[()]
+        inside = isinstance(counts[1], Tracer)
+        n = drawn.fixed if inside else np.asarray(drawn.n, np.int64)[()]
         u = uniform(drawn.words) if self.randomises else None
-        return self._made(*counts, drawn.sigma, n, drawn.alpha, drawn.noise, u)
+        return self._bound.certificate(*counts, drawn.sigma, n, drawn.alpha, drawn.noise, u)
 
     def again(self, line, n0, n, alpha, noise):
         counts, n = (np.array(line.counts0), np.array(line.counts)), n if line.n is None else line.n
-        return fields_of(self._made(*counts, line.sigma, n, alpha, noise, line.u))
-
-    def _made(self, counts0, counts, sigma, n, alpha, noise, u):
-        lower = lambda k: self._bound.lower(k, n, alpha, u)  # noqa: E731
-        made = make_certificate(counts0, counts, sigma, n, alpha, lower, noise)
-        return made._replace(u=u)
+        made = self._bound.certificate(*counts, line.sigma, n, alpha, noise, line.u)
+        return fields_of(made) | self._bound_fields(made)
 
     def fields(self, certificate):
-        return {} if certificate.u is None else {"u": float(certificate.u)}
+        return self._bound_fields(certificate)
+
+    def _bound_fields(self, certificate):
+        return {name: float(getattr(certificate, name)) for name in self._bound.columns}
 
     def recorded(self):
         return {"name": self.name, **vars(self)}
@@ -210,9 +217,10 @@ class Fixed(_Hard):
     $$\sum_{i = k}^{n} \binom{n}{i} p^i (1 - p)^{n - i} = \alpha.$$
 
     Attributes:
-        bound: lower bound of the probability: "clopper-pearson" or "randomised". The randomised bound is never below
-            the other, and is as large as a bound that fails with probability alpha can be. Its uniform number is drawn
-            from the image's key, in a stream of its own. It is not possible inside jit.
+        bound: "clopper-pearson", "randomised" or "classes". The randomised bound is never below Clopper and Pearson's,
+            and is as large as a bound that fails with probability alpha can be. Its uniform number is drawn from the
+            image's key, in a stream of its own. It is not possible inside jit. The bound over classes bounds the other
+            classes as well: its radius is larger where the mistakes are spread over several classes.
 
     Raises:
         SettingError: the bound is unknown.
@@ -232,7 +240,7 @@ class Tolerance(_Hard):
 
     Attributes:
         tolerance: expected relative loss of radius that is acceptable in exchange for fewer samples, in (0, 1).
-        bound: lower bound of the probability: "clopper-pearson" or "randomised", as for `Fixed`.
+        bound: "clopper-pearson", "randomised" or "classes", as for `Fixed`.
 
     Raises:
         SettingError: tolerance is out of its range, or the bound is unknown.
@@ -268,7 +276,7 @@ class Tolerance(_Hard):
         return {**super().again(line, n0, n, alpha, noise), "n": enough}
 
     def fields(self, certificate):
-        return {"n": int(certificate.n), **super().fields(certificate)}
+        return {"n": int(certificate.n), **self._bound_fields(certificate)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -318,13 +326,13 @@ class Soft(_OneEstimation):
         counts = np.array(line.counts0), np.array(line.counts)
         sums = np.array(line.sums0), np.array(line.sums), np.array(line.squares)
         made = make_soft_certificate(*counts, *sums, line.sigma, n, alpha, noise)
-        assert made.soft is not None
-        return {**fields_of(made), "pb_upper": float(made.soft.pb_upper)}
+        assert made.pb_upper is not None
+        return {**fields_of(made), "pb_upper": float(made.pb_upper)}
 
     def fields(self, certificate):
         votes = certificate.soft
         sums = {name: tuple(getattr(votes, name).tolist()) for name in ("sums0", "sums", "squares")}
-        return {"pb_upper": float(votes.pb_upper), **sums}
+        return {"pb_upper": float(certificate.pb_upper), **sums}
 
     def recorded(self):
         return {"name": self.name, **dataclasses.asdict(self), "votes": VOTES}

@@ -13,6 +13,7 @@ from ..sampling.counts import default_batch_size
 from ..sampling.smoothing import GAUSSIAN, Noise
 from ..search import FixedSigma, Search
 from .certificate import check_request
+from .estimates import Fixed
 from .procedure import draw_votes
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
@@ -26,6 +27,7 @@ def export_certification(
     noise: Noise = GAUSSIAN,
     n: int = 100_000,
     alpha: float = 0.001,
+    estimate: Fixed = Fixed(),  # noqa: B008
     batch_size: int | None = None,
     platforms: Sequence[str] = PLATFORMS,
 ) -> export.Exported:
@@ -43,8 +45,8 @@ def export_certification(
         image_shape: (h, w, c).
         search: search that chooses sigma; None keeps it fixed.
         noise: noise that is added, as for `certify`. With noise on a grid the program rounds images to the grid.
-        n, alpha: those of the certificate that a search looks ahead to. The program may be called with another n, and
-            certifies as well.
+        n, alpha, estimate: those of the certificate that a search looks ahead to. The program may be called with
+            another n, and certifies as well.
         batch_size: noisy copies per forward pass. It changes no count.
         platforms: names of platforms, among `PLATFORMS`.
 
@@ -58,9 +60,9 @@ def export_certification(
     search = FixedSigma() if search is None else search
     instance_of("search", search, (Search,), "search=GoldenSection(0.08, 0.9)")
     n = whole_number("n", n, least=None)
-    check_request(1.0, 1, n, alpha)
+    check_request(1.0, 1, n, alpha, estimate)
     search.check_noise(noise)
-    tables = search.tables(n, alpha, noise)
+    tables = search.tables(estimate.aim(n, float(alpha), noise))
 
     def certification(image, key, sigma, n0, n):
         votes0, votes, _, _, sigma, _ = draw_votes(

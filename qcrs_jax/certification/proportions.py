@@ -1,27 +1,31 @@
-"""Lower bounds of the selected class's probability. A new one is one class, and one line in BOUNDS."""
+"""Bounds of the selected class's probability, by name. A new one is one class, and one line in BOUNDS."""
 
 import functools
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
+from jax.core import Tracer
 
 from .. import bounds
+from ..sampling.smoothing import Noise
+from .classes import TYPICAL_BUCKETS, certificate_over_classes
+from .verdict import Certificate, make_certificate
 
 
-@runtime_checkable
-class Bound(Protocol):
-    """A lower bound of a probability p, from the number of n independent samples that fell into the class.
+class Bound:
+    """A bound of the certificate: a lower bound of the selected class's probability p.
 
     name: its name in `Fixed(name)`, in commands and in results files.
     randomises: whether it needs a uniform number. That number is drawn from the image's key and recorded. The bound is
         then not possible inside jit.
+    columns: columns that a results file has beside the counts, by the names of Certificate and Record.
+    buckets: the number of upper bounds of other classes that a search assumes; None where it bounds p alone.
     """
 
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def randomises(self) -> bool: ...
+    name: str
+    randomises = False
+    columns: tuple[str, ...] = ()
+    buckets: int | None = None
 
     def lower(self, successes, n, alpha: float, u) -> Any:
         """A number below 1 that is at most p with probability at least 1 - alpha over the samples and u. Float64.
@@ -31,27 +35,45 @@ class Bound(Protocol):
             alpha: failure probability in (0, 1).
             u: uniform on (0, 1], independent of the samples, of the shape of successes; None if nothing is randomised.
         """
-        ...
+        raise NotImplementedError
 
     def smallest_n(self, alpha: float) -> int:
         """The smallest n at which some count can certify, that is, has a bound above 1/2."""
-        ...
+        return int(bounds.smallest_n(alpha))
+
+    def certificate(self, counts0, counts, sigma, n, alpha: float, noise: Noise, u=None) -> Certificate:
+        """The certificate that follows from selection counts0, and estimation counts of n samples at sigma."""
+        if isinstance(counts, Tracer):
+            lower = lower_table(self, n, alpha).__getitem__
+        else:
+            lower = lambda successes: self.lower(successes, n, alpha, u)  # noqa: E731
+        return make_certificate(counts0, counts, sigma, n, alpha, lower, noise)._replace(u=u)
 
 
-class ClopperPearson:
+class ClopperPearson(Bound):
     """The exact bound (Clopper and Pearson 1934), as LOWERCONFBOUND of Cohen et al. 2019."""
 
     name = "clopper-pearson"
-    randomises = False
 
-    def lower(self, successes, n, alpha: float, u):
+    def lower(self, successes, n, alpha, u):
         return bounds.clopper_pearson_lower(successes, n, alpha)
 
-    def smallest_n(self, alpha: float) -> int:
-        return int(bounds.smallest_n(alpha))
+
+class OverClasses(ClopperPearson):
+    """Upper bounds of the other classes beside the lower bound of the selected one; the radius is larger (`classes`).
+
+    Where the selection samples let expect less of it, it is Clopper and Pearson's bound.
+    """
+
+    name = "classes"
+    columns = ("pb_upper",)
+    buckets = TYPICAL_BUCKETS
+
+    def certificate(self, counts0, counts, sigma, n, alpha, noise, u=None):
+        return certificate_over_classes(counts0, counts, sigma, n, alpha, noise)
 
 
-class Randomised:
+class Randomised(Bound):
     """`bounds.randomised_lower`: never below Clopper and Pearson's bound, and fails with probability alpha exactly.
 
     Where u <= alpha and all samples agree, that bound is 1 and would give an infinite radius. Clopper and Pearson's
@@ -60,16 +82,14 @@ class Randomised:
 
     name = "randomised"
     randomises = True
+    columns = ("u",)
 
-    def lower(self, successes, n, alpha: float, u):
+    def lower(self, successes, n, alpha, u):
         bound = bounds.randomised_lower(successes, n, alpha, u)
         return np.where(bound < 1, bound, bounds.clopper_pearson_lower(successes, n, alpha))[()]
 
-    def smallest_n(self, alpha: float) -> int:
-        return int(bounds.smallest_n(alpha))
 
-
-BOUNDS: dict[str, Bound] = {bound.name: bound for bound in (ClopperPearson(), Randomised())}
+BOUNDS: dict[str, Bound] = {bound.name: bound for bound in (ClopperPearson(), Randomised(), OverClasses())}
 """The bounds, by their names in `Fixed`, in commands and in results files."""
 
 USUAL = "clopper-pearson"

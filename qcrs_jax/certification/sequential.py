@@ -33,6 +33,7 @@ from scipy import interpolate, special
 from .. import bounds
 from ..errors import SettingError
 from ..sampling.smoothing import GAUSSIAN, Noise
+from ..search import Aim
 from .verdict import Certificate, fields_of, make_sequential_certificate
 
 SEQUENCES = ("union", "betting", "stages", "fixed")
@@ -210,6 +211,10 @@ class Sequential:
                 raise SettingError(
                     f"{{{name}}} of a sequential estimation must be at least {LEAST_ALPHA:g}, not {value}"
                 )
+
+    def aim(self, n: int, alpha: float, noise: Noise) -> Aim:
+        """The certificate for which a search chooses sigma: that of all n samples."""
+        return Aim(n, alpha, noise)
 
     def check_reach(self, sigma, n: int, alpha: float, noise: Noise) -> None:
         """Raises SettingError where no count of n samples at sigma could certify the radius asked about, or any."""

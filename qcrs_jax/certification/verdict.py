@@ -20,13 +20,11 @@ class SoftVotes(NamedTuple):
 
     sums0: each class's votes by the n0 samples that selected the class, (*m, num_classes).
     sums, squares: each class's votes, and their squares, by the n certification samples, (*m, num_classes).
-    pb_upper: upper bound of the mean vote of every other class.
     """
 
     sums0: Int[np.ndarray, "*m num_classes"]
     sums: Int[np.ndarray, "*m num_classes"]
     squares: Int[np.ndarray, "*m num_classes"]
-    pb_upper: Float[np.ndarray, "*m"] | np.floating
 
 
 class Certificate(NamedTuple):
@@ -56,6 +54,8 @@ class Certificate(NamedTuple):
         radius_upper: upper bound of the true radius, (*m), from a sequential estimation; inf where all samples agree.
             None for other estimates.
         u: number in (0, 1] that randomised the bound, (*m); None where the bound is not randomised.
+        pb_upper: upper bound of the probability of every other class, (*m), from a bound over classes; of its mean soft
+            vote if it is soft. None for other bounds.
         search: trace of the search by which QCRS or DDRS chose sigma; None at a fixed sigma.
         soft: soft votes of a soft certificate; None for a hard one.
     """
@@ -72,6 +72,7 @@ class Certificate(NamedTuple):
     robust: Int[np.ndarray, "*m"] | np.integer | None = None
     radius_upper: Float[np.ndarray, "*m"] | np.floating | None = None
     u: Float[np.ndarray, "*m"] | np.floating | None = None
+    pb_upper: Float[Array | np.ndarray, "*m"] | np.floating | None = None
 
     def __repr__(self) -> str:
         """The fields that are not None. Large arrays, and those inside other objects, are shown by shape alone."""
@@ -192,7 +193,8 @@ def make_soft_certificate(
         counts=counts,
         counts0=counts0,
         n=np.full(selected.shape, n)[()],
-        soft=SoftVotes(sums0, sums, squares, pb_upper),
+        soft=SoftVotes(sums0, sums, squares),
+        pb_upper=pb_upper,
     )
 
 

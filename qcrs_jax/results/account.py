@@ -43,12 +43,12 @@ def account(request: dict, images: int | None = None) -> str:
         return (
             f"{text}, that is {together['alpha']:g} / {together['images']}: all {what}s of these {together['images']} "
             f"images hold at once with probability at least {_probability(1 - together['alpha'])}, and so do all "
-            "shares counted from them." + _claims(request)
+            "shares counted from them." + _bounds(request) + _claims(request)
         )
     if images is None:
         return (
             f"{text}. Of M images expect up to {alpha:g} M wrong ones; all M hold at once with probability at least "
-            f"1 - {alpha:g} M." + _claims(request)
+            f"1 - {alpha:g} M." + _bounds(request) + _claims(request)
         )
     at_once = f"all hold at once with probability at least {_probability(1 - images * alpha)}"
     if images * alpha >= 0.5:
@@ -62,7 +62,18 @@ def account(request: dict, images: int | None = None) -> str:
             less = f" less {_share_rounded_up(most, images)}" if most else ""
             text += f": at all radii the true certified accuracy of these images is at least what is shown{less}"
         text += "."
-    return text + _claims(request)
+    return text + _bounds(request) + _claims(request)
+
+
+def _bounds(request):
+    """How the bounds of a certificate share its alpha, where there are several."""
+    if (request.get("estimate") or {}).get("bound") != "classes":
+        return ""
+    return (
+        " Within a certificate one half of alpha is for the bound of its own class, and the bounds of the other classes "
+        "have equal parts of the other half. Where the selection samples chose Clopper and Pearson's bound alone, that "
+        "has all of it."
+    )
 
 
 def _claims(request):

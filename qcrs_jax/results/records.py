@@ -95,7 +95,8 @@ class Record(Row):
         n: number of certification samples, in a run that chose it per image; None in other files.
         robust, radius_upper: results of a sequential estimation, as in `verdict.Certificate`; None in other files.
         u: number that randomised the bound of pa_lower; None in other files.
-        pb_upper, sums0, sums, squares: votes of a soft certificate, as in `verdict.SoftVotes`; None in other files.
+        pb_upper: upper bound of every other class's probability or mean soft vote; None in other files.
+        sums0, sums, squares: votes of a soft certificate, as in `verdict.SoftVotes`; None in other files.
         file: the name of the image's file below the folder of the data set; None where images are not files.
     """
 
@@ -191,8 +192,9 @@ class Run:
     @property
     def left_out(self) -> list[int] | None:
         """The images that could not be read. None for an unfinished run; empty for a log without a sidecar."""
-        if self.request.get("stored_balls"):
-            return self.request["stored_balls"].get("left_out", [])
+        for made in ("stored_balls", "rebound"):
+            if self.request.get(made):
+                return self.request[made].get("left_out", [])
         if "settings" in self.sidecar.get("provenance", {}):
             return self.sidecar.get("left_out")
         return self.sidecar.get("left_out", [])

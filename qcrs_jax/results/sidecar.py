@@ -300,12 +300,15 @@ _NUMBERS = {
 
 _STORED_BALLS = {"procedure": _NOTE, "source": file_name, "source_sha256": text(64), "left_out": _LEFT_OUT}
 
+_REBOUND = {"source": file_name, "source_sha256": text(64), "bound": text(50), "left_out": _LEFT_OUT}
+
 _REQUEST = {
     "kind": one_of("certificates", "pilot", "predictions", "curves"),
     "search": _SEARCH,
     "estimate": _ESTIMATE,
     "budget": Nullable({"mean": Needed(_COUNT), "stop": whole(-IMAGES, IMAGES)}),
     "stored_balls": _STORED_BALLS,
+    "rebound": _REBOUND,
     **_NUMBERS,
     **_INPUTS,
     "seed": _SEED,

@@ -3,6 +3,7 @@
 A new one is one file here and one line in SEARCHES.
 
 maximisers.py   maximise a costly, noisy function over a bracket; they know nothing of smoothing
+aim.py          the certificate for which sigma is chosen, and the radii that counts let expect
 protocol.py     what every search has to define, and FixedSigma, which keeps sigma as it is
 qcrs.py         QCRS: finds the sigma with the largest radius, by one of the maximisers
 bayesian.py     QCRS by a posterior of the whole curve (posterior.py)
@@ -10,6 +11,7 @@ ddrs.py         DDRS: gradient ascent on a surrogate of the radius
 """
 
 from ..errors import SettingError
+from .aim import Aim, Radii
 from .bayesian import Bayesian
 from .ddrs import DDRS, SigmaAscent
 from .protocol import FixedSigma, Query, Search
@@ -42,12 +44,14 @@ __all__ = [
     "DDRS",
     "QCRS",
     "SEARCHES",
+    "Aim",
     "Bayesian",
     "Bisection",
     "FixedSigma",
     "GoldenSection",
     "Grid",
     "Query",
+    "Radii",
     "Search",
     "Shrinking",
     "SigmaAscent",

@@ -6,6 +6,7 @@ compares lower bounds uses each pair of evaluations once, and compares values th
 """
 
 import dataclasses
+import operator
 from typing import ClassVar, NamedTuple
 
 import jax
@@ -13,13 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ..bounds import PROBITS, expected_radius_table, predictive_table
+from ..bounds import PROBITS
 from ..errors import SettingError
+from .aim import Radii, largest_rival
 from .maximisers import AskTell
 from .posterior import Departures, Prior, information, posterior
 from .qcrs import QCRS, Tables
 
 PRIOR = Prior()
+OUTSIDE_RIVAL = Prior(slope=-1.0)  # of the share outside the largest rival; its departures are those of PRIOR
 RATIO = 1.04  # ratio of neighbouring sigmas on the grid; between them a radius hardly changes
 REACH = 4.0  # largest factor by which the bracket may widen beyond an end
 COARSE = 3  # evaluations spread over the bracket, after the first one at the original sigma
@@ -107,14 +110,13 @@ class Bayesian(QCRS):
     def evaluations(self):
         return self.max_evaluations
 
-    def tables(self, n, alpha, noise):
-        radii = np.asarray(expected_radius_table(n, alpha, noise.unit_radius), np.float32)
-        values = np.asarray(predictive_table(self.search_n, n, alpha, noise.unit_radius), np.float32)
-        return Tables(values, (radii, SigmaGrid.over(self.sigma_lower, self.sigma_upper)))
+    def tables(self, aim):
+        grid = SigmaGrid.over(self.sigma_lower, self.sigma_upper)
+        return Tables(aim.predictive(self.search_n), (aim.expected(), grid))
 
     def maximiser(self, sigma, tables, num_classes):
         radii, grid = tables.more
-        return bayesian(grid, self.max_evaluations, self.search_n, sigma, jnp.asarray(radii), num_classes)
+        return bayesian(grid, self.max_evaluations, self.search_n, sigma, radii, num_classes)
 
     def told(self, point, counts, prediction, values):
         return counts
@@ -128,7 +130,7 @@ def bayesian(
     evaluations: int | Int[Array, ""],
     n: int | Int[Array, ""],
     sigma0: Float[Array, ""],
-    radii: Float[Array, "probits"],
+    radii: Radii,
     num_classes: int,
 ) -> AskTell:
     """A search that asks for a sigma, receives the class counts of n samples there, and in the end answers a sigma.
@@ -145,24 +147,42 @@ def bayesian(
             than `WORTH`.
         n: samples for each evaluation.
         sigma0: the original sigma, the noise of the training.
-        radii: `bounds.expected_radius_table` at the n and alpha of the certification.
+        radii: the radii that the certification can be expected to give, by probit (`Aim.expected`).
         num_classes: number of classes.
     """
     sigma0 = jnp.asarray(sigma0, jnp.float32)
     original, design, n = len(grid.sigmas), jnp.asarray(grid.design), jnp.asarray(n, jnp.float32)
     sigmas = jnp.append(jnp.asarray(grid.sigmas), sigma0)
     points = jnp.arange(sigmas.size)
-    curve = PRIOR.curve(grid.departures, sigma0)
+    curve, outside_rival = (prior.curve(grid.departures, sigma0) for prior in (PRIOR, OUTSIDE_RIVAL))
+    priors = jax.tree.map(lambda *of_both: jnp.stack(of_both), curve, outside_rival)
     candidates = jnp.append(points[:-1:2], points[-1])
 
-    def expected_radii(mean, deviation, rule):
+    def expected_radii(mean, deviation, rule, others):
         """Mean radius at each sigma (the last axis) where z is normal."""
         nodes, weights = rule
-        nodes = nodes.reshape((1,) * mean.ndim + (-1,))
-        means = _interpolate(radii, mean[..., None] + deviation[..., None] * nodes) @ weights
-        return sigmas.reshape((1,) * (mean.ndim - 1) + (-1,)) * means
+        z = mean[..., None] + deviation[..., None] * nodes.reshape((1,) * mean.ndim + (-1,))
+        values = _interpolate(radii.alone, z)
+        if others is not None:
+            values = jnp.maximum(values, _interpolate(radii.own, z) + others[:, None])
+        return sigmas.reshape((1,) * (mean.ndim - 1) + (-1,)) * (values @ weights)
 
-    def knowledge_gradient(z, allowed, best):
+    def fitted(counts, n, prediction):
+        """The posterior of z, and the part of the radius at each sigma that the largest rival leaves.
+
+        The latter is the mean over the posterior of the share of samples outside the largest rival, and None where the
+        bound looks at no rival. What further samples would show about the rival is not part of the knowledge gradient.
+        """
+        if radii.others is None:
+            return posterior(curve, counts[:, prediction], n), None
+        # One fit of both: two loops that do not depend on each other could wait for each other's threads for ever.
+        successes = jnp.stack([counts[:, prediction], counts.sum(axis=-1) - largest_rival(counts, prediction)])
+        both = jax.vmap(posterior, in_axes=(0, 0, None))(priors, successes, n)
+        z, outside = (jax.tree.map(operator.itemgetter(place), both) for place in (0, 1))
+        nodes, weights = INNER
+        return z, _interpolate(radii.others, outside.mean[:, None] + outside.deviation[:, None] * nodes) @ weights
+
+    def knowledge_gradient(z, allowed, best, others):
         """The expected gain of n more samples at a candidate: largest expected radius after them, less that at `best`.
 
         It is the mean over the possible counts. Both terms use one quadrature, so that the gain is 0 where there is
@@ -174,7 +194,7 @@ def bayesian(
         shift = covariance / jnp.sqrt(variance[candidates] + noise)[:, None]  # candidates, points
         left = jnp.sqrt(jnp.maximum(variance[None] - shift**2, 0))
         nodes, weights = OUTER
-        after = expected_radii(z.mean[None, None] + nodes[:, None, None] * shift[None], left[None], INNER)
+        after = expected_radii(z.mean[None, None] + nodes[:, None, None] * shift[None], left[None], INNER, others)
         gain = jnp.where(allowed[None, None], after, -1).max(axis=-1) - after[..., best]
         return jnp.where(allowed[candidates], weights @ gain, -1)
 
@@ -190,8 +210,8 @@ def bayesian(
         prediction = jnp.argmax(at_sigma0).astype(jnp.int32)
         step = jnp.where((s.step == 0) & class_is_open(at_sigma0), 0, s.step + 1)
         allowed = ((points >= s.lower) & (points <= s.upper)) | (points == original)
-        z = posterior(curve, s.counts[:, prediction], s.n)
-        expected = jnp.where(allowed, expected_radii(z.mean, z.deviation, INNER), -1)
+        z, others = fitted(s.counts, s.n, prediction)
+        expected = jnp.where(allowed, expected_radii(z.mean, z.deviation, INNER, others), -1)
         best = jnp.argmax(expected).astype(jnp.int32)
         least = WORTH * jnp.maximum(expected[best], sigma0)
         at_end = ((best == s.lower) | (best == s.upper)) & (expected[best] > least)  # not where all are hopeless
@@ -199,7 +219,7 @@ def bayesian(
         unsure_end = at_end & ~evaluated
         wider_below = at_end & evaluated & (best == s.lower) & (best > 0)
         wider_above = at_end & evaluated & (best == s.upper) & (best < original - 1)
-        gain = knowledge_gradient(z, allowed, best)
+        gain = knowledge_gradient(z, allowed, best, others)
         following = jnp.where(unsure_end, best, candidates[jnp.argmax(gain)])
         worthwhile = unsure_end | wider_below | wider_above | (gain.max() > least)
         return s._replace(
@@ -234,8 +254,9 @@ def sigma_grid(lower: float, upper: float):
     return np.concatenate([lower / beyond[::-1], inside, upper * beyond]), len(beyond), len(beyond) + len(inside) - 1
 
 
-def _interpolate(radii, z):
-    """`radii`, tabulated at `PROBITS`, interpolated at any z."""
+def _interpolate(table, z):
+    """`table`, whose values are those at `PROBITS`, interpolated at any z."""
+    table = jnp.asarray(table)
     place = jnp.clip((z - PROBITS[0]) / (PROBITS[1] - PROBITS[0]), 0, len(PROBITS) - 1.001)
     index = place.astype(jnp.int32)
-    return radii[index] + (place - index.astype(jnp.float32)) * (radii[index + 1] - radii[index])
+    return table[index] + (place - index.astype(jnp.float32)) * (table[index + 1] - table[index])

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 from ..errors import SettingError
 from ..sampling.smoothing import Noise
 from ..sampling.streams import SEARCH
+from .aim import Aim
 from .maximisers import AskTell
 
 
@@ -92,8 +93,8 @@ class Search:
     def check_noise(self, noise: Noise) -> None:
         """Raises SettingError where the search has no radii for `noise`."""
 
-    def tables(self, n: int, alpha: float, noise: Noise) -> Any:
-        """The tables for certificates of n samples at alpha: a pytree of arrays, made on the host."""
+    def tables(self, aim: Aim) -> Any:
+        """The tables for the certificates that it aims at: a pytree of arrays, made on the host."""
         return ()
 
     def begin(self, classify, image, sigma, key, *, batch_size, axis_name) -> tuple[Float[Array, ""], Any]:

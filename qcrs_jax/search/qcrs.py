@@ -13,13 +13,15 @@ import dataclasses
 import math
 from typing import Any, ClassVar, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ..bounds import check_alpha, predictive_table, radius_table, smallest_n
+from ..bounds import check_alpha, radius_table, smallest_n
 from ..errors import SettingError
 from . import maximisers
+from .aim import Radii
 from .maximisers import AskTell
 from .protocol import Search, check_bracket, query
 
@@ -59,11 +61,11 @@ class SigmaSearch(NamedTuple):
 class Tables(NamedTuple):
     """The tables in which a search looks up radii, at sigma = 1.
 
-    values: the value that is compared, for each count of successes among search_n.
+    values: the radii that are compared, by counts among search_n.
     more: further tables that a kind of search needs.
     """
 
-    values: Float[np.ndarray | Array, "counts"]
+    values: Radii
     more: Any = ()
 
 
@@ -157,7 +159,7 @@ class QCRS(_Derived, Search, abc.ABC):
 
     def told(self, point, counts, prediction, values):
         """The value that the maximiser receives for the counts at a sigma: the radius of `prediction`."""
-        return point * values[counts[prediction]]
+        return point * values.of_counts(counts, prediction)
 
     def predicted(self, inner, prediction):
         """The class whose radius is maximised. `prediction` is the top class of the first evaluation."""
@@ -165,7 +167,8 @@ class QCRS(_Derived, Search, abc.ABC):
 
     def policy(self, sigma, tables, num_classes):
         inner = self.maximiser(sigma, tables, num_classes)
-        values = jnp.asarray(tables.values)
+        values = tables.values
+        radii = jax.vmap(values.of_counts, in_axes=(0, None))
         zero = jnp.int32(0)
         trace = SigmaSearch(
             sigma=jnp.asarray(sigma, jnp.float32),
@@ -191,7 +194,7 @@ class QCRS(_Derived, Search, abc.ABC):
                 sigmas=t.sigmas.at[t.evaluations].set(point, mode="drop"),
                 counts=t.counts.at[t.evaluations].set(counts, mode="drop"),
             )
-            return _State(told, trace._replace(radii=trace.sigmas * values[trace.successes]))
+            return _State(told, trace._replace(radii=trace.sigmas * radii(trace.counts, trace.prediction)))
 
         return AskTell(_State(inner.init, trace), ask, tell, lambda s: inner.done(s.inner), lambda s: s.trace.sigma)
 
@@ -244,10 +247,11 @@ class _ByValues(QCRS):
         """The ends of the bracket, and epsilon."""
         return self.sigma_lower, self.sigma_upper, self.epsilon
 
-    def tables(self, n, alpha, noise):
+    def tables(self, aim):
         if self.objective == "lcb":
-            return Tables(np.asarray(radius_table(self.search_n, self.alpha, noise.unit_radius), np.float32))
-        return Tables(np.asarray(predictive_table(self.search_n, n, alpha, noise.unit_radius), np.float32))
+            lower_bounds = radius_table(self.search_n, self.alpha, aim.noise.unit_radius)
+            return Tables(Radii(np.asarray(lower_bounds, np.float32)))
+        return Tables(aim.predictive(self.search_n))
 
 
 @dataclasses.dataclass(frozen=True)

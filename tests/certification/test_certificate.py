@@ -340,7 +340,7 @@ def test_soft_certificates_follow_from_votes_on_the_documented_noise():
     np.testing.assert_array_equal(ours.soft.sums0, soft0.sum(0))
     np.testing.assert_array_equal(ours.soft.sums, soft.sum(0))
     np.testing.assert_array_equal(ours.soft.squares, (soft**2).sum(0))
-    assert (ours.pa_lower, ours.soft.pb_upper) == (pa_lower, pb_upper)
+    assert (ours.pa_lower, ours.pb_upper) == (pa_lower, pb_upper)
     assert ours.prediction == (selected if pa_lower > pb_upper else ABSTAIN)
     assert ours.radius == gap_radius(pa_lower, pb_upper, sigma)
     hard = certify(by_sign, image, 0.25, key=KEY, n0=n0, n=n, alpha=alpha)
@@ -387,10 +387,10 @@ def test_copies_without_a_vote_help_no_soft_certificate():
     whole, ours = (certify_soft(f, at_distance(0.5), n=2000) for f in (lambda x: 1e6 * linear(x), spoilt))
     lost = 1 - ours.counts.sum() / 2000
     assert 0.01 < lost < 0.3
-    assert ours.soft.pb_upper > whole.soft.pb_upper + lost / 2 and ours.pa_lower < whole.pa_lower
+    assert ours.pb_upper > whole.pb_upper + lost / 2 and ours.pa_lower < whole.pa_lower
     assert 0 < ours.radius < whole.radius
     nothing = certify_soft(lambda x: jnp.full((x.shape[0], 3), jnp.nan), jnp.zeros(SHAPE), n=100)
-    assert nothing.prediction == ABSTAIN and nothing.radius == 0 and nothing.soft.pb_upper == 1
+    assert nothing.prediction == ABSTAIN and nothing.radius == 0 and nothing.pb_upper == 1
 
 
 def test_soft_is_refused_inside_jit():

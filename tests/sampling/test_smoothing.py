@@ -186,7 +186,7 @@ def test_every_estimate_concludes_by_the_radius_of_the_noise(noise, estimate):
 
     image = jnp.full((2, 2, 1), 128 / 255)
     made = certify(classify, image, 0.1, key=KEY, n=2_000, estimate=estimate, noise=noise)
-    pb = made.soft.pb_upper if made.soft is not None else 1 - made.pa_lower
+    pb = made.pb_upper if made.pb_upper is not None else 1 - made.pa_lower
     radius = 0.1 / 2 * (noise.unit_radius(made.pa_lower) - noise.unit_radius(pb))
     assert made.radius == pytest.approx(radius, rel=1e-6) and made.radius > 0
 

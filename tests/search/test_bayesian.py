@@ -9,7 +9,7 @@ import pytest
 from scipy import special
 
 from qcrs_jax.bounds import PROBITS, expected_radius_table
-from qcrs_jax.search import bayesian
+from qcrs_jax.search import Radii, bayesian
 from qcrs_jax.search.bayesian import REACH, SigmaGrid
 from qcrs_jax.search.maximisers import run
 
@@ -32,7 +32,7 @@ class Fall(NamedTuple):
 
 @jax.jit
 def searches(probability, evaluations, n, sigma0):
-    machine = bayesian.bayesian(SigmaGrid.over(*BRACKET), evaluations, n, sigma0, jnp.float32(RADII), CLASSES)
+    machine = bayesian.bayesian(SigmaGrid.over(*BRACKET), evaluations, n, sigma0, Radii(jnp.float32(RADII)), CLASSES)
 
     def one(seed):
         def evaluate(sigma):
@@ -105,7 +105,7 @@ def test_many_samples_do_no_harm():
 
 
 def test_level_classes_are_sampled_again_before_one_is_chosen():
-    machine = bayesian.bayesian(SigmaGrid.over(*BRACKET), 20, 100, jnp.float32(0.25), jnp.float32(RADII), 3)
+    machine = bayesian.bayesian(SigmaGrid.over(*BRACKET), 20, 100, jnp.float32(0.25), Radii(jnp.float32(RADII)), 3)
     tell = jax.jit(machine.tell)
     state, asked, chosen = machine.init, [], []
     for counts in ([46, 52, 2], [60, 38, 2], [55, 43, 2], [50, 50, 0], [44, 56, 0], [90, 10, 0]):

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from jax.tree_util import Partial
 
 from qcrs_jax import certify
-from qcrs_jax.bounds import predictive_table
 from qcrs_jax.errors import SettingError
 from qcrs_jax.search import QCRS, SEARCHES, GoldenSection, maximisers, search_of
 from qcrs_jax.search.maximisers import bisection, golden_section, grid, maximise, run, shrinking
@@ -223,8 +222,8 @@ class Middle(QCRS):
     def maximiser(self, sigma, tables, num_classes):
         return grid(sigma, jnp.sqrt(self.sigma_lower * self.sigma_upper), 10.0, sigma)
 
-    def tables(self, n, alpha, noise):
-        return Tables(np.float32(predictive_table(self.search_n, n, alpha)))
+    def tables(self, aim):
+        return Tables(aim.predictive(self.search_n))
 
 
 def test_a_search_of_one_s_own_is_one_class():

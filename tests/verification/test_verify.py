@@ -20,6 +20,7 @@ KINDS = {
     "budget": "certify --method cohen --budget 200 --stop_when_wrong",
     "tolerance": "certify --method cohen --tolerance 5% --simultaneous",
     "randomised": "certify --method cohen --bound randomised",
+    "classes": "certify --search golden --left 0.1 --right 0.6 --epsilon 0.2 --gradient_n 60 --bound classes",
     "decide": "certify --method cohen --decide 0.3 --alpha 0.01",
     "soft": "certify --method cohen --certificate soft",
     "ddrs": "certify --method ddrs --ddrs_steps 2 --ddrs_draws 20",
