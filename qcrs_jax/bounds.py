@@ -39,7 +39,9 @@ def clopper_pearson_lower(successes, n, alpha):
     With probability at least 1 - alpha over the n draws the bound is at most the true proportion. For k >= 1 it is the
     p with
 
-    $$P(K \ge k \mid p) = \alpha, \qquad K \sim \text{Binomial}(n, p).$$
+    $$P(K \ge k \mid p) = \alpha, \qquad K \sim \text{Binomial}(n, p),$$
+
+    rounded down: the probability at the bound, computed again, does not exceed alpha.
 
     Source: Clopper and Pearson 1934; LOWERCONFBOUND of Cohen et al. 2019.
 
@@ -56,7 +58,21 @@ def clopper_pearson_lower(successes, n, alpha):
     if np.any(k < 0) or np.any(k > n):
         raise ValueError("successes must lie between 0 and n")
     bound = special.betaincinv(np.maximum(k, 1), n - k + 1, alpha)
-    return np.where(k == 0, 0.0, bound)[()]
+    return np.where(k == 0, 0.0, _confirmed(bound, np.maximum(k, 1), n - k + 1, alpha))[()]
+
+
+def _confirmed(bound, a, b, alpha):
+    """`bound`, lowered as far as is needed for the incomplete beta function to confirm it: I(bound; a, b) <= alpha."""
+    bound, a, b, alpha = np.broadcast_arrays(bound, a, b, alpha)
+    bound, least = np.array(bound), alpha * (1 - INCOMPLETE_BETA)
+    open_ = np.flatnonzero(special.betainc(a, b, bound).ravel() > least.ravel())
+    flat, (a, b, least) = bound.reshape(-1), (array.ravel() for array in (a, b, least))
+    for step in 2.0 ** np.arange(-53, 0):
+        if not open_.size:
+            break
+        flat[open_] *= 1 - step
+        open_ = open_[special.betainc(a[open_], b[open_], flat[open_]) > least[open_]]
+    return bound
 
 
 def randomised_lower(successes, n, alpha: float, u):
@@ -88,7 +104,7 @@ def randomised_lower(successes, n, alpha: float, u):
         middle = (low + high) / 2
         more = np.where(k == n, 0.0, special.betainc(k + 1, np.maximum(n - k, 1), middle))
         as_many = np.where(k == 0, 1.0, special.betainc(np.maximum(k, 1), n - k + 1, middle))
-        rejected = more + u * (as_many - more) <= alpha
+        rejected = more + u * (as_many - more) <= alpha * (1 - INCOMPLETE_BETA)
         low, high = np.where(rejected, middle, low), np.where(rejected, high, middle)
     return np.where((k == n) & (u <= alpha), 1.0, low)[()]
 
@@ -117,7 +133,12 @@ def certified_radius(pa_lower, sigma, unit_radius: UnitRadius = special.ndtri):
         sigma: noise levels in the units of the image; broadcasts against pa_lower.
         unit_radius: radius at sigma = 1 of a probability, as `Noise.unit_radius`.
     """
-    return np.asarray(sigma, np.float64) * unit_radius(np.maximum(pa_lower, 0.5))
+    return np.asarray(sigma, np.float64) * rounded_down(unit_radius(np.maximum(pa_lower, 0.5)))
+
+
+def rounded_down(radius):
+    """`radius`, lowered by more than the error of a quantile, a product with sigma and a sum; float64."""
+    return radius * np.where(np.signbit(radius), 1 + QUANTILE, 1 - QUANTILE)
 
 
 def smallest_n(alpha: float) -> int:
@@ -141,6 +162,12 @@ def radius_table(n: int, alpha: float, unit_radius: UnitRadius = special.ndtri) 
     table.setflags(write=False)
     return table
 
+
+INCOMPLETE_BETA = 2.0**-36
+"""The relative error of SciPy's incomplete beta function that bounds allow for."""
+
+QUANTILE = 2.0**-46
+"""The relative error of SciPy's normal quantile, and of a product, that radii allow for."""
 
 LEAST_BOUND = 1e-9
 """Bounds below it count as this one in means of radii: that of a bound of 0 is infinite."""
@@ -298,6 +325,7 @@ def bernstein_bounds(sums, squares, n: int, alpha: float, scale: int = 1):
     variance = np.asarray(spread / (n * (n - 1) * scale**2), np.float64)
     log = math.log(2 / alpha)
     margin = np.sqrt(2 * variance * log / n) + 7 * log / (3 * (n - 1))
+    margin += QUANTILE  # far more than the rounding of these few steps
     return np.maximum(mean - margin, 0.0), np.minimum(mean + margin, 1.0)
 
 
@@ -338,8 +366,9 @@ def gap_radius(pa_lower, pb_upper, sigma, unit_radius: UnitRadius = special.ndtr
         unit_radius: radius at sigma = 1 of a probability, as `Noise.unit_radius`.
     """
     certified = pa_lower > pb_upper
-    gap = unit_radius(np.where(certified, pa_lower, 0.5)) - unit_radius(np.where(certified, pb_upper, 0.5))
-    return np.asarray(sigma, np.float64) / 2 * gap
+    of_others = rounded_down(-unit_radius(np.where(certified, pb_upper, 0.5)))
+    gap = rounded_down(unit_radius(np.where(certified, pa_lower, 0.5))) + of_others
+    return np.asarray(sigma, np.float64) / 2 * np.maximum(gap, 0.0)
 
 
 def smallest_soft_n(alpha: float) -> int:

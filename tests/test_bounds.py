@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import mpmath
 import numpy as np
 import pytest
 from hypothesis import given
@@ -26,7 +27,9 @@ def test_clopper_pearson_is_that_of_scipy_and_statsmodels(n, share, alpha):
 @pytest.mark.parametrize("n", [1, 10, 500, 100_000])
 def test_ends_in_closed_form(n):
     assert bounds.clopper_pearson_lower(0, n, 0.001) == 0
-    np.testing.assert_allclose(bounds.clopper_pearson_lower(n, n, 0.001), 0.001 ** (1 / n), rtol=1e-12)
+    bound = bounds.clopper_pearson_lower(n, n, 0.001)  # rounded down
+    np.testing.assert_allclose(bound, 0.001 ** (1 / n), rtol=1e-10)
+    assert bound <= 0.001 ** (1 / n)
 
 
 def test_the_bound_covers_at_its_level():
@@ -234,3 +237,53 @@ def test_a_table_of_expected_radii_is_had_for_any_n():
     exact = bounds.certified_radius(bounds.clopper_pearson_lower(2**29, 2**30, 0.001), 1.0)
     table = bounds.expected_radius_table(2**30, 0.001)
     assert exact == 0 and np.interp(1.0, bounds.PROBITS, table) == pytest.approx(1.0, abs=1e-3)
+
+
+def exact_tail(k, n, p):
+    """P(K >= k) of K from Binomial(n, p) to 30 digits, where p lies below k / n."""
+    p = mpmath.mpf(float(p))
+    log_ways = mpmath.loggamma(n + 1) - mpmath.loggamma(k + 1) - mpmath.loggamma(n - k + 1)
+    term = mpmath.exp(log_ways + k * mpmath.log(p) + (n - k) * mpmath.log(1 - p))
+    total, odds = term, p / (1 - p)
+    for i in range(k, n):
+        term *= odds * (n - i) / (i + 1)
+        total += term
+        if term < total * mpmath.mpf(10) ** -30:
+            break
+    return total
+
+
+@pytest.mark.parametrize("points", [150, pytest.param(4000, marks=pytest.mark.slow)])
+def test_no_bound_fails_more_often_than_alpha_by_its_rounding(points):
+    """Against exact sums, in counts and alphas of all sizes: float64 alone is above alpha in half of the cases."""
+    rng, lowered = np.random.default_rng(points), []
+    with mpmath.workdps(40):
+        for kind in rng.integers(4, size=points):
+            n, alpha = round(10 ** rng.uniform(0.5, 6)), 10 ** rng.uniform(-12, -0.5)
+            k = [int(rng.integers(1, n + 1)), n, 1, n - min(n - 1, int(10 ** rng.uniform(0, 2)))][kind]
+            bound = bounds.clopper_pearson_lower(k, n, alpha)
+            assert exact_tail(k, n, bound) <= mpmath.mpf(alpha)
+            lowered.append(1 - bound / special.betaincinv(k, n - k + 1, alpha))
+    assert 0 <= np.median(lowered) < 1e-11 and max(lowered) < 1e-9
+
+
+@pytest.mark.parametrize("points", [300, pytest.param(5000, marks=pytest.mark.slow)])
+def test_no_radius_exceeds_that_of_its_bound(points):
+    """Against quantiles to 40 digits, from bounds just above 1/2 to such as samples cannot show."""
+    rng = np.random.default_rng(points)
+    with mpmath.workdps(40):
+
+        def quantile(p):
+            z = mpmath.mpf(float(special.ndtri(p)))
+            for _ in range(3):
+                z -= (mpmath.ncdf(z) - mpmath.mpf(p)) / mpmath.npdf(z)
+            return z
+
+        for _ in range(points):
+            p = 0.5 + 10 ** rng.uniform(-12, -1) if rng.random() < 0.3 else special.ndtr(rng.uniform(0, 7.5))
+            q, sigma = float(rng.uniform(0, min(p, 1 - 1e-9))), float(10 ** rng.uniform(-3, 1))
+            exact = mpmath.mpf(sigma) * quantile(p)
+            radius = bounds.certified_radius(p, sigma)
+            assert exact * (1 - 1e-13) <= mpmath.mpf(float(radius)) <= exact
+            gap = mpmath.mpf(sigma) / 2 * (quantile(p) - quantile(q))
+            assert mpmath.mpf(float(bounds.gap_radius(p, q, sigma))) <= gap

@@ -26,7 +26,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Int
 
-from ..bounds import clopper_pearson_lower, look_up
+from ..bounds import clopper_pearson_lower, look_up, rounded_down
 from ..sampling.smoothing import Noise
 from .verdict import ABSTAIN, Certificate
 
@@ -132,7 +132,7 @@ class _Exact:
 
     def _at(self, successes, alpha):
         lower = np.maximum(clopper_pearson_lower(successes, self.n, alpha) - self.noise.lost, 0)
-        return _Bounds(lower, self.noise.unit_radius(lower))
+        return _Bounds(lower, rounded_down(self.noise.unit_radius(lower)))
 
 
 class _Tabulated:
@@ -164,4 +164,4 @@ class _Tabulated:
 @functools.lru_cache(maxsize=64)
 def _table(n, alpha, lost, unit_radius):
     lower = np.maximum(clopper_pearson_lower(np.arange(n + 1), n, alpha) - lost, 0)
-    return lower, np.asarray(unit_radius(lower), np.float64)
+    return lower, rounded_down(unit_radius(lower))

@@ -70,9 +70,9 @@ def _bounds(request):
     if (request.get("estimate") or {}).get("bound") != "classes":
         return ""
     return (
-        " Within a certificate one half of alpha is for the bound of its own class, and the bounds of the other classes "
-        "have equal parts of the other half. Where the selection samples chose Clopper and Pearson's bound alone, that "
-        "has all of it."
+        " Within a certificate one half of alpha is for the bound of its own class, and the bounds of the other "
+        "classes have equal parts of the other half. Where the selection samples chose Clopper and Pearson's bound "
+        "alone, that has all of it."
     )
 
 
