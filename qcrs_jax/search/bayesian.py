@@ -175,7 +175,6 @@ def bayesian(
         """
         if radii.others is None:
             return posterior(curve, counts[:, prediction], n), None
-        # One fit of both: two loops that do not depend on each other could wait for each other's threads for ever.
         successes = jnp.stack([counts[:, prediction], counts.sum(axis=-1) - largest_rival(counts, prediction)])
         both = jax.vmap(posterior, in_axes=(0, 0, None))(priors, successes, n)
         z, outside = (jax.tree.map(operator.itemgetter(place), both) for place in (0, 1))

@@ -93,8 +93,15 @@ class Posterior(NamedTuple):
 def posterior(prior: Curve, successes: Real[Array, "points"], n: Real[Array, "points"]) -> Posterior:
     """The posterior of z, given `successes` among n samples at each point of the grid. n may be 0.
 
-    jit- and vmap-compatible.
+    jit- and vmap-compatible. On a CPU several posteriors are computed one after another. jaxlib solves several systems
+    of equations at once with threads that wait for each other: where two such solutions run at the same time, and there
+    are two threads, both wait for ever (jaxlib 0.10).
     """
+    one_by_one = jax.custom_batching.sequential_vmap(_posterior)
+    return jax.lax.platform_dependent(prior, successes, n, cpu=one_by_one, default=_posterior)
+
+
+def _posterior(prior, successes, n):
     mean, basis = prior
     matmul = functools.partial(jnp.matmul, precision="highest")  # a TPU's default is too coarse
     weight = jnp.minimum(1.0, MOST / jnp.maximum(n, 1))

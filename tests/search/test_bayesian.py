@@ -1,5 +1,8 @@
 """Bayesian optimisation of the radius on curves that are known."""
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -116,3 +119,25 @@ def test_level_classes_are_sampled_again_before_one_is_chosen():
     assert chosen == [1, 0, 0, 0, 0, 0]  # by all of them
     clear = tell(machine.init, jnp.asarray([70, 30, 0]))
     assert float(machine.ask(clear)) != 0.25
+
+
+SEVERAL = """
+import jax, jax.numpy as jnp
+from jax.tree_util import Partial
+import sys
+sys.path.insert(0, {helpers!r})
+from classifiers import SHAPE, slab
+from qcrs_jax import Bayesian, search_sigma
+images = jnp.zeros((8, *SHAPE)) + jnp.linspace(0, 0.1, 8)[:, None, None, None]
+for key in range(3):
+    found = search_sigma(Partial(slab, 0.5), images, 0.25, Bayesian(0.08, 0.9, search_n=100), key=jax.random.key(key))
+    print(found.sigma.tolist())
+"""
+
+
+@pytest.mark.slow
+def test_the_searches_of_several_images_come_to_an_end():
+    """On two threads, jaxlib's solutions of several systems at once waited for each other, here and there, for ever."""
+    code = SEVERAL.format(helpers=str(Path(__file__).parents[1] / "helpers"))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600, check=True)
+    assert len(done.stdout.splitlines()) == 3
