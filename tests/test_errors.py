@@ -53,8 +53,8 @@ def test_an_error_around_another_keeps_the_names_of_its_settings():
 
 def test_what_was_added_to_an_error_is_shown_with_it():
     error = SettingError("{n} is 0")
-    error.add_note("The 3 results so far stay")
-    assert error.named({"n": "--n"}) == "--n is 0\nThe 3 results so far stay"
+    error.add_note("The 3 results so far are kept")
+    assert error.named({"n": "--n"}) == "--n is 0\nThe 3 results so far are kept"
 
 
 @pytest.mark.parametrize("file", CORE, ids=lambda file: str(file.relative_to(ROOT)))

@@ -143,7 +143,7 @@ def measure(
     if own.best is not None and clock.left() > SHARE_SECONDS / 4:
         raw["shares"] = shares(network, device, own.best.options, own.program, seconds)
         keep()
-        yield said_of_shares(raw["shares"])
+        yield describe_shares(raw["shares"])
     own.program = None
     theirs.free()
     if first and theirs_on is not None and clock.left() > 0.8 * SHARE_SECONDS:
@@ -228,7 +228,7 @@ def shares(network: Network, device, options: dict, whole, seconds: float) -> di
     return {name: statistics.median(turn[name] for turn in rates) for name in programs}
 
 
-def said_of_shares(found: dict) -> str:
+def describe_shares(found: dict) -> str:
     """The shares in words."""
     whole = found["whole"]
     return (

@@ -37,7 +37,7 @@ def add_arguments(parser):
         "--p_a",
         action="store_true",
         help="draw the distribution of p_A beside: the share of images with at most each p_A, an image that is not "
-        "answered rightly counting as 0",
+        "classified correctly counting as 0",
     )
 
 

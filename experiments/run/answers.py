@@ -30,8 +30,8 @@ def draws_of(request: Request, planned: int | None = None) -> Draws:
 
 def recorded_fields(request: dict) -> set[str]:
     """The additional fields that each line of a run of this request has."""
-    own_n = {"budget", "stop_when_wrong"} & set(request)
-    return {*estimate_of(request["estimate"]).columns, *(["n"] if own_n else [])}
+    plans_n = {"budget", "stop_when_wrong"} & set(request)
+    return {*estimate_of(request["estimate"]).columns, *(["n"] if plans_n else [])}
 
 
 def draw_image(request: Request, classify, image, **program):
@@ -62,6 +62,6 @@ def fields(request: Request, certificate) -> dict:
         "counts0": tuple(certificate.counts0.tolist()),
         "counts": tuple(certificate.counts.tolist()),
     }
-    if request.own_n:
+    if request.plans_n:
         found["n"] = int(certificate.n)
     return found | request.estimate.fields(certificate)

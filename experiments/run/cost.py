@@ -15,7 +15,7 @@ import jax
 
 from qcrs_jax.certification.procedure import with_samples
 from qcrs_jax.errors import UserError
-from qcrs_jax.sampling.devices import first_call, word_of_the_first
+from qcrs_jax.sampling.devices import broadcast_from_first, first_call
 
 from .full_card import memory_is_full
 from .pipeline import check_hosts
@@ -256,7 +256,7 @@ class Estimates:
 
     def _measured(self, cost, work, inputs, launch, together, copies):
         spec = inputs.classifier.spec
-        program = (inputs.circumstances["dtype"], together, copies, len(inputs.devices))
+        program = (inputs.common_request["dtype"], together, copies, len(inputs.devices))
         network = repr((spec.arch, spec.options, spec.image_shape, spec.num_classes, program))
         rate, memory = self.rates.get(network, (None, None)) if self.shared else (None, None)
         if rate is not None:
@@ -272,7 +272,7 @@ class Estimates:
                     rate = measure_ascent(call, each, work.ascent)
                 else:
                     most = max(1, work.passes(each) // (SHARE if self.waits else 1))
-                    rate = measure(call, each, self.least, most, lambda more: word_of_the_first([more])[0])
+                    rate = measure(call, each, self.least, most, lambda more: broadcast_from_first([more])[0])
             except jax.errors.JaxRuntimeError as error:
                 check_hosts(error)
                 if not memory_is_full(error):

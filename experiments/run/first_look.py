@@ -53,7 +53,7 @@ def first_look(inputs, indices: range, sigma: float | None) -> Iterator[str]:
         if len(their_labels):
             evidence = evidence.seen(their_labels, predictions(inputs, further))
     if evidence.enough:
-        yield said_of_exchange(evidence, inputs.dataset.class_names)
+        yield permutation_warning(evidence, inputs.dataset.class_names)
     elif near_chance(right, len(labels), classes):
         yield (
             f"accuracy is near chance: of {len(labels)} clean images of {len(set(labels.tolist()))} classes, {right} "
@@ -223,7 +223,7 @@ def _assignment(confusion):
     return columns
 
 
-def said_of_exchange(evidence: Evidence, names: list[str]) -> str:
+def permutation_warning(evidence: Evidence, names: list[str]) -> str:
     """A sentence on the classes that seem to be exchanged."""
     found = evidence.exchanges()
     told = [f"images of {names[label]} are called {names[called]}" for label, called in found.items()]

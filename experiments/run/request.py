@@ -7,7 +7,7 @@ import numpy as np
 from qcrs_jax.certification.certificate import check_request, check_search
 from qcrs_jax.certification.estimates import Estimate, estimate_of
 from qcrs_jax.errors import SettingError, UserError, quoted, setting
-from qcrs_jax.sampling.smoothing import GAUSSIAN, Noise, asked, check_largest, noise_of
+from qcrs_jax.sampling.smoothing import GAUSSIAN, Noise, check_largest, noise_of, recorded_noise
 from qcrs_jax.search import Search, search_of
 
 
@@ -60,7 +60,7 @@ class Request:
                 ) from error
 
     @property
-    def own_n(self) -> bool:
+    def plans_n(self) -> bool:
         """Whether an image's number of samples is decided before they are drawn, outside the estimate."""
         return bool(self.budget) or self.stop_when_wrong
 
@@ -89,7 +89,7 @@ class Request:
         numbers = {name: getattr(self, name) for name in ("sigma", "n0", "n", "alpha")}
         more = {name: getattr(self, name) for name in ("stop_when_wrong", "budget", "simultaneous")}
         found = {"kind": "certificates", "search": self.search.recorded(), "estimate": self.estimate.recorded()}
-        found |= asked(self.noise)
+        found |= recorded_noise(self.noise)
         return {**found, **numbers, **{name: value for name, value in more.items() if value}}
 
     @classmethod

@@ -131,7 +131,7 @@ def test_train_starts_from_a_file_with_these_options_and_refuses_them_without_on
     save({"state_dict": {**prefixed(randomise(CifarResNet(8)), "model."), **extra}}, tmp_path / "net.pth")
     words = "train out --dataset npz --data_dir data --sigma 0.25 --schedule onecycle --batch 8 --epochs 1".split()
     flags = ["--prefix", "model.", "--image_size", 16, "--normalization", "none"]
-    assert "--prefix tells of the file of --init" in run(*words, "--prefix", "model.", cwd=tmp_path, status=2)
+    assert "--prefix describes the file of --init" in run(*words, "--prefix", "model.", cwd=tmp_path, status=2)
     assert "note: Left out" in run(*words, "--init", "net.pth", *flags, cwd=tmp_path)
     spec = load_classifier(tmp_path / "out").spec
     assert spec.class_names == ("b", "a", *"cdefghij") and spec.image_shape == (16, 16, 3)

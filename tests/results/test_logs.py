@@ -53,7 +53,7 @@ def test_byte_order_marks_padding_and_repeated_headers(tmp_path, encoding):
     padded = COHEN.replace("\t", " \t ")
     path = log(tmp_path, padded, "0\t3\t3\t0.51\t1\t1.0", COHEN, "", padded, "7\t3\t3\t0.4\t1\t1.0", encoding=encoding)
     assert values(path) == [(0, 3, 3, 0.51, True), (7, 3, 3, 0.4, True)]
-    with pytest.raises(RecordsError, match="line 6: image 0 is there twice"):  # as the file counts its lines
+    with pytest.raises(RecordsError, match="line 6: image 0 is listed twice"):  # as the file counts its lines
         read_run(log(tmp_path, padded, "0\t3\t3\t0.51\t1\t1.0", COHEN, "", padded, "0\t3\t3\t0.4\t1\t1.0"))
 
 
@@ -63,7 +63,7 @@ def test_tabs_behind_the_last_field(tmp_path):
 
 
 def test_joined_logs_of_two_kinds_are_refused(tmp_path):
-    with pytest.raises(RecordsError, match="line 3: .*header of other columns.*own file"):
+    with pytest.raises(RecordsError, match="line 3: .*header of other columns.*file of its own"):
         read_run(log(tmp_path, COHEN, "0\t3\t3\t0.5\t1\t1.0", "idx\tlabel\tpredict\tcorrect\ttime", "1\t3\t3\t1\t1.0"))
 
 

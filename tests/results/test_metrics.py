@@ -25,7 +25,7 @@ from qcrs_jax.results.metrics import (
     share_interval,
     summarise,
 )
-from qcrs_jax.results.records import Record, Run, read_run, said_of
+from qcrs_jax.results.records import Record, Run, guarantee_texts, read_run
 from qcrs_jax.results.sidecar import present
 
 RESULTS = SHARED / "results"
@@ -259,7 +259,7 @@ def test_what_a_sidecar_says_of_alpha_is_what_those_of_earlier_versions_say():
     told = [sidecar for sidecar in sidecars if "account" in sidecar]
     assert told
     for sidecar in told:
-        assert said_of(present(sidecar)["request"])["account"] == sidecar["account"]
+        assert guarantee_texts(present(sidecar)["request"])["account"] == sidecar["account"]
     assert account({"alpha": 0.001}) == (
         "Each certificate fails with probability at most alpha = 0.001. Of M images expect up to 0.001 M wrong ones; "
         "all M hold at once with probability at least 1 - 0.001 M."

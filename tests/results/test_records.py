@@ -23,9 +23,9 @@ from qcrs_jax.results.records import (
     INPUT_SPECIFIC,
     Record,
     RecordsError,
+    count_unclassified,
     read_run,
     sidecar_path,
-    without_class,
 )
 from qcrs_jax.results.writer import Writer, write_run
 
@@ -144,7 +144,7 @@ def test_a_full_disk_is_told_and_takes_nothing_that_was_written(tmp_path):
                 writer.write(*records[3:])
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        assert "goes on behind the last whole line" in str(error.value)
+        assert "continues after the last whole line" in str(error.value)
     assert whole.startswith(path.read_bytes()) and [r.idx for r in read_run(path).records] == [0, 1, 2]
     assert len(write_all(path, records[3:])) == 3 and path.read_bytes() == whole
 
@@ -188,14 +188,14 @@ def test_where_locks_do_nothing_one_of_two_runs_stops(tmp_path, monkeypatch):
 
 
 def test_what_is_no_regular_file_is_not_written_to():
-    with pytest.raises(RecordsError, match="/dev/null: is not a file that results can be kept in"):
+    with pytest.raises(RecordsError, match="/dev/null: is not a regular file, so no results can be written to it"):
         Writer("/dev/null", REQUEST, {})
 
 
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda text: text.replace("best_sigma\t", ""), "its first line is not the one it was begun with"),
+        (lambda text: text.replace("best_sigma\t", ""), "its first line was changed"),
         (lambda text: text.replace("\t0.5\t", "\t"), "line 3: not a result: it has another number of fields"),
         (lambda text: text.replace("99900", "99901"), "line 2: .*counts are not those of 100000 .*sum to 100001"),
         (lambda text: text.replace("1,2,3,94", "1,2,-3,94"), "line 2: .*counts0 are not those of 100 samples"),
@@ -238,7 +238,9 @@ def test_a_finished_run_that_was_changed_is_not_gone_on_with(tmp_path):
     text = path.read_text()
     for changed in (text.replace("3", "4", 1), text[:-1], "".join(text.splitlines(True)[:-1])):
         path.write_text(changed)
-        with pytest.raises(RecordsError, match="r.tsv: was changed after the run was finished.*all sums in r.tsv.json"):
+        with pytest.raises(
+            RecordsError, match=("r.tsv: was changed after the run was finished.*all hashes in r.tsv.json")
+        ):
             Writer(path, REQUEST, {})
         assert path.read_text() == changed
     sidecar = json.loads(sidecar_path(path).read_text())  # as the message says
@@ -325,7 +327,7 @@ def test_a_whole_run_is_written_once_and_keeps_what_is_known(tmp_path, soft):
     write_run(path, records, REQUEST, {})
     run = read_run(path)
     assert run.records == records and run.request == REQUEST
-    with pytest.raises(RecordsError, match="r.tsv: exists"):
+    with pytest.raises(RecordsError, match="r.tsv: already exists"):
         write_run(path, [], REQUEST, {})
     path.unlink()
     with pytest.raises(RecordsError, match="r.tsv.json: exists"):
@@ -383,7 +385,7 @@ def test_a_damaged_sidecar_is_named(tmp_path, content):
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        ("0\t3\t3\t0.5\t1\t1.0", "image 0 is there twice"),
+        ("0\t3\t3\t0.5\t1\t1.0", "image 0 is listed twice"),
         ("1\t3\t3\tfive\t1\t1.0", "not a result.*five"),
         ("1\t3\tcat\t0.5\t1\t1.0", "not a result.*cat"),
         ("1\t3\t3\t-0.5\t1\t1.0", "radius -0.5"),
@@ -409,7 +411,7 @@ def test_a_bad_line_stops_a_resume(tmp_path):
     write_all(path, [make_record(0), make_record(1)])
     before = path.read_bytes() + make_record(1).line().encode()
     path.write_bytes(before)
-    with pytest.raises(RecordsError, match="line 4: image 1 is there twice"):
+    with pytest.raises(RecordsError, match="line 4: image 1 is listed twice"):
         Writer(path, REQUEST, {})
     assert path.read_bytes() == before
 
@@ -472,7 +474,7 @@ def test_published_files(name, images, first, specific):
 def test_copies_of_no_class_are_those_that_were_drawn_and_are_not_counted():
     request = {"n0": 10, "n": 100}
     record = Record(0, 1, 1, 0.0, True, counts0=(4, 5), counts=(90, 7))
-    assert without_class([record], request) == (4, 110)
-    assert without_class([record, dataclasses.replace(record, n=97)], request) == (5, 217)
-    assert without_class([dataclasses.replace(record, counts=(0, 0), n=0)], request) == (1, 10)  # none were drawn
-    assert without_class([dataclasses.replace(record, counts=None), record], {}) == (0, 0)
+    assert count_unclassified([record], request) == (4, 110)
+    assert count_unclassified([record, dataclasses.replace(record, n=97)], request) == (5, 217)
+    assert count_unclassified([dataclasses.replace(record, counts=(0, 0), n=0)], request) == (1, 10)  # none were drawn
+    assert count_unclassified([dataclasses.replace(record, counts=None), record], {}) == (0, 0)

@@ -276,13 +276,13 @@ def test_tables_say_how_many_images_were_left_out(tmp_path, capsys):
     sidecar.write_text(json.dumps(content))
     for command in (["table", str(path)], ["table", str(path), "--classes"], ["compare", str(path), str(path)]):
         assert cli.main(command) == 0
-        assert "2 images were left out" in capsys.readouterr().out
+        assert "2 images could not be read and were left out" in capsys.readouterr().out
     assert cli.main(["table", str(path), "--format", "csv"]) == 0
     (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
     assert row["left_out"] == "2"
     sidecar.write_text(json.dumps({**RUN, "provenance": {"settings": {}}}))
     assert cli.main(["table", str(path)]) == 0
-    assert "is not finished, or what its sidecar said of that was taken out" in capsys.readouterr().out
+    assert "is not finished, or the record of left-out images was taken out" in capsys.readouterr().out
     sidecar.write_text(json.dumps({**RUN, "left_out": []}))
     assert cli.main(["table", str(path)]) == 0
     assert "left out" not in capsys.readouterr().out
