@@ -330,7 +330,7 @@ def test_a_whole_run_is_written_once_and_keeps_what_is_known(tmp_path, soft):
     with pytest.raises(RecordsError, match="r.tsv: already exists"):
         write_run(path, [], REQUEST, {})
     path.unlink()
-    with pytest.raises(RecordsError, match="r.tsv.json: exists"):
+    with pytest.raises(RecordsError, match="r.tsv.json: already exists"):
         write_run(path, [], {**REQUEST, "sigma": 9}, {})
     write_run(path, records, REQUEST, {})  # a sidecar of this request alone is left of a write that was cut off
     assert read_run(path).records == records
