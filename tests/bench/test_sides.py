@@ -144,7 +144,7 @@ def test_on_a_gpu_the_command_compares_there(monkeypatch, capsys):
 def test_options_that_are_not_known_are_refused(word, capsys):
     from qcrs_jax.errors import UserError
 
-    with pytest.raises(UserError, match=f"--try {word}: not understood"):
+    with pytest.raises(UserError, match=f"--try {word}: cannot be parsed"):
         gpu.axes_of(["batch=8,16", word])
     assert gpu.axes_of(["batch=8,16", "folded=yes", "layout=free"]) == {
         "batch": (8, 16),

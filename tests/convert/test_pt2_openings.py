@@ -118,7 +118,7 @@ def refused(path, **options):
 def test_all_that_is_not_known_is_listed_with_its_modules(tmp_path):
     path = classifier_file(tmp_path / "net.pt2", lambda x: (torch.special.i0(x) + torch.digamma(x)).mean((2, 3)))
     words = refused(path)
-    assert "operations that are not known here" in words
+    assert "operations that are not supported" in words
     assert "aten.special_i0.default in inner" in words and "aten.digamma.default in inner" in words
 
 
@@ -294,7 +294,7 @@ def test_what_needs_a_network_of_ours_is_refused(tmp_path, capsys):
     classifier = load_classifier(FOLDER / "tokens.pt2")
     with pytest.raises(CheckpointError, match="exported program, not a network of ours"):
         _ = classifier.model
-    with pytest.raises(CheckpointError, match="number formats that it was exported in"):
+    with pytest.raises(CheckpointError, match="number formats of its export"):
         classifier.inference(dtype="bfloat16")
     assert cli.main(["export", str(FOLDER / "tokens.pt2"), str(tmp_path / "net.pth.tar")]) != 0
     assert "not a network of ours" in capsys.readouterr().err
@@ -461,7 +461,7 @@ CHANGES = {
     ),
     "code": (
         {"document": lambda d: nodes(d, "relu")[0].update(target="__import__('os').system('true')")},
-        "not known here",
+        "not supported",
     ),
     "dunder": ({"document": lambda d: nodes(d, "relu")[0].update(target="torch.ops.aten.__class__.x")}, "not known"),
     "argument name": (

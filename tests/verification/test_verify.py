@@ -445,4 +445,8 @@ def test_another_jax_and_device_are_named(copies, capsys):
     content["provenance"] |= {"versions": {"jax": "0.8.0", "qcrs_jax": "0.1.0"}, "devices": "1 x gpu H100"}
     sum_up(copies / "shard.tsv", **content)
     status, text = verify(copies / "shard.tsv", capsys, "--recount", 1)
-    assert status == 0 and "written by qcrs_jax 0.1.0, jax 0.8.0 on 1 x gpu H100" in text and "this machine has jax 0" in text
+    assert (
+        status == 0
+        and "written by qcrs_jax 0.1.0, jax 0.8.0 on 1 x gpu H100" in text
+        and "this machine has jax 0" in text
+    )
