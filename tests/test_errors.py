@@ -140,7 +140,7 @@ def test_a_share_of_alpha_is_no_number_that_was_typed():
 def test_a_request_of_a_file_is_told_of_without_flags():
     recorded = Request(0.25, 1, 1000, 0.001, FixedSigma(), Fixed()).recorded()
     for change in ({"alpha": 2}, {"n": 5}, {"estimate": {"name": "guess"}}, {"n0": None}):
-        with pytest.raises(UserError, match="its request is none of this version") as error:
+        with pytest.raises(UserError, match="its request is not one of this version") as error:
             Request.of(recorded | change)
         assert error.value.settings == ()
 

@@ -15,7 +15,7 @@ def one_record(index, label, seconds, fields) -> list:
 
 
 def draws_of(request: Request, planned: int | None = None) -> Draws:
-    """The noisy copies that an image gets. With a planned number of certification samples it was already searched."""
+    """The noisy copies that an image gets. An image with a planned number of samples was searched before."""
     search = request.search
     counted = (search.search_n,) * search.evaluations
     early = request.estimate.may_end_early or request.stop_when_wrong
@@ -41,7 +41,7 @@ def draw_image(request: Request, classify, image, **program):
     """
     numbers = {"sigma": request.sigma, "n0": request.n0, "n": request.n, "alpha": request.alpha}
     numbers |= {"estimate": request.estimate, "noise": request.noise}
-    if "sigma" in program:  # a search may have widened its bracket beyond what may be asked for
+    if "sigma" in program:  # a search may widen its bracket beyond the sigmas that are accepted as arguments
         numbers |= {"value_range": None}
     else:
         numbers |= {"search": request.search}
@@ -49,7 +49,7 @@ def draw_image(request: Request, classify, image, **program):
 
 
 def search_samples(request: Request, trace) -> int:
-    """The number of noisy copies spent on the choice of sigma. DDRS differentiates each of its own."""
+    """The number of noisy copies spent on the choice of sigma. For DDRS these are the differentiated ones."""
     return 0 if trace is None else request.search.spent(trace)
 
 

@@ -225,7 +225,7 @@ def test_a_run_draws_the_samples_that_it_said_and_a_dry_run_says_the_same(name, 
 def test_an_ascent_is_not_done_twice_and_its_time_is_said_after_the_first_images(tmp_path, capsys):
     run("certify", ZOO, tmp_path / "r.tsv", *SMALL, *THREE, *METHODS["ddrs"].split())
     out = capsys.readouterr().out
-    assert "time: said after the first images" in out and "for the other 2 images, judging by the first 1" in out
+    assert "time: printed after the first images" in out and "for the other 2 images, judging by the first 1" in out
     assert out.count("by the first") == 1
 
 

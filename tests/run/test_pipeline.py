@@ -110,7 +110,7 @@ def test_full_memory_halves_the_copies_and_the_run_goes_on(late, told):
 
     results = [result for _, result in in_turn("abc", Launcher(start, 64, said.append))]
     assert results == [(call, 8) for call in "abc"]
-    assert len(said) == 3 and "does not hold 64 noisy copies" in said[0] and "going on with 8" in said[2]
+    assert len(said) == 3 and "does not hold 64 noisy copies" in said[0] and "continuing with 8" in said[2]
 
 
 STARVED = """
