@@ -278,7 +278,7 @@ def test_the_names_of_data_sources_are_light_to_import(name):
 
 
 @pytest.mark.parametrize("name", [name for name in core_files() if name.startswith("results/")])
-def test_what_tables_and_plots_stand_on_needs_no_jax(name):
+def test_modules_under_tables_and_plots_need_no_jax(name):
     assert within(core_imports(name), "jax", "flax") == []
 
 

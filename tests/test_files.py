@@ -73,7 +73,7 @@ def test_names_that_the_file_system_refuses(tmp_path, capsys):
         assert "File name too long" in capsys.readouterr().err
 
 
-def test_a_lock_is_had_once(tmp_path):
+def test_only_one_opening_holds_a_lock(tmp_path):
     with open(tmp_path / "f", "a") as one, open(tmp_path / "f", "a") as other:
         lock(one, "taken")
         with pytest.raises(UserError, match="taken"):

@@ -53,7 +53,7 @@ class Work:
 
     @classmethod
     def of(cls, draws: Callable[[int], Draws], todo: Sequence[int], together: int) -> "Work":
-        """The work for the images `todo`, `together` of them in step. `draws` maps an index to the draws of its image."""
+        """The work for the images `todo`, `together` of them in step. `draws` maps an index to the draws there."""
         drawn, found = [draws(index) for index in todo], {}
         for i in range(0, len(drawn), together):
             group = tuple(drawn[i : i + together])

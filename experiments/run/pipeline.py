@@ -156,6 +156,6 @@ class Launcher:
         if self._copies == copies:
             self._copies = copies // 2
             self._say(
-                f"the device's memory does not hold {copies} noisy copies of an image in a forward pass; continuing with "
-                f"{self._copies}, which changes no count"
+                f"the device's memory does not hold {copies} noisy copies of an image in a forward pass; continuing "
+                f"with {self._copies}, which changes no count"
             )

@@ -51,7 +51,7 @@ def test_alike_images_share_the_whole_budget():
     assert 0.97 * 1000 < chosen.mean() <= 1000
 
 
-def test_what_was_seen_at_other_sigmas_counts():
+def test_counts_at_other_sigmas_improve_the_outlook():
     near = outlook(0.25, [0.2, 0.25, 0.3], [500, 499, 498], [500] * 3, 0.25)
     alone = outlook(0.25, [0.25], [499], [500], 0.25)
     assert near.deviation < alone.deviation and near.mean > 2

@@ -75,7 +75,7 @@ def test_sides_take_turns_and_a_trial_that_fails_is_recorded():
     assert "| c | left out: RuntimeError: RESOURCE_EXHAUSTED: out of memory |" in page
 
 
-def test_what_there_is_no_time_for_is_left_out_and_said():
+def test_sides_without_time_are_reported_as_left_out():
     first, second = compare(
         [side("a", lambda o: 10.0), side("b", lambda o: 10.0)], seconds=0.01, turns=1, clock=Clock(5.0)
     )

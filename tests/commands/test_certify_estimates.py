@@ -137,7 +137,7 @@ def test_certify_soft(certified):
     assert "estimate.name: 'soft' in the file" in message and "--beta (estimate.beta): 500.0 in the file" in message
 
 
-def test_samples_of_no_class_are_told_of(here):
+def test_samples_without_a_class_are_reported(here):
     content = torch.load(here / "lenet.pth")
     for name, tensor in content["net"].items():  # some of the largest logits of a copy leave the range of float32
         tensor *= {"fc1": 1e20, "fc2": 1e20 * 0.545}.get(name[:3], 1) if name != "fc2.bias" else 0

@@ -83,7 +83,7 @@ def test_flags_are_spelled_in_full_with_either_dash(here):
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)
-def test_what_has_no_default_has_to_be_given(command):
+def test_flags_without_a_default_are_required(command):
     parser = cli.parser_of(command).complete()
     assert [action.dest for action in parser._actions if action.default is dataclasses.MISSING] == []
 

@@ -72,7 +72,7 @@ def test_tables_and_plots_keep_norms_apart(runs, tmp_path, capsys):
     assert (tmp_path / "p.svg").exists()
 
 
-def test_what_is_meant_for_l2_refuses_radii_of_l1(runs, tmp_path):
+def test_commands_for_l2_refuse_radii_of_l1(runs, tmp_path):
     results = runs["uniform"].path
     np.savez(tmp_path / "data.npz", x=IMAGES, y=LABELS)
     words = ["memory", results, "--dataset", "npz", "--data_dir", "data.npz", "--out", "out.tsv"]

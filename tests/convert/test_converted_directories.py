@@ -69,7 +69,7 @@ def test_two_processes_share_a_run_on_a_converted_directory(folder, form):
     assert counts(folder / f"{form}-hosts.tsv") == counts(folder / "one.tsv")
 
 
-def test_convert_tells_a_converted_classifier_and_a_folder_from_a_file(folder, tmp_path):
+def test_convert_refuses_converted_classifiers_and_folders(folder, tmp_path):
     for form in ("new", f"new/{FILE}", "old"):
         assert "is a converted classifier already" in run("convert", form, tmp_path / "out", cwd=folder, status=2)
     assert "open a file in it" in run("convert", ".", tmp_path / "out", cwd=folder, status=2)
@@ -140,7 +140,7 @@ def test_train_starts_from_a_file_with_these_options_and_refuses_them_without_on
     assert again.class_names == spec.class_names and again.image_shape == spec.image_shape
 
 
-def test_a_number_of_pixels_that_is_none_is_told(tmp_path):
+def test_an_invalid_number_of_pixels_is_refused(tmp_path):
     with pytest.raises(SystemExit), contextlib.redirect_stderr(io.StringIO()) as err:
         cli.main(["certify", "--image_size", "64", "net.pth", "out.tsv", "--sigma", "1"])
     assert "give other arguments before --image_size" in err.getvalue()

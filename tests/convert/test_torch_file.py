@@ -462,7 +462,7 @@ def beside_the_weights():
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("protocol", [2, 4])
 @BOTH
-def test_what_lies_beside_the_weights_is_dropped_unread(tmp_path, legacy, protocol):
+def test_other_content_of_a_checkpoint_is_dropped_unread(tmp_path, legacy, protocol):
     weights, path = {"w": torch.arange(3.0)}, tmp_path / "f"
     beside = beside_the_weights()
     content = {**beside, "state_dict": weights}

@@ -74,7 +74,7 @@ def test_validation_stands_for_a_test_split_that_is_not_there(tmp_path):
         ({"x": X // 200, "y": Y}, "no value above 1"),
     ],
 )
-def test_arrays_that_do_not_tell_are_refused(tmp_path, arrays, message):
+def test_ambiguous_arrays_are_refused(tmp_path, arrays, message):
     np.savez(tmp_path / "d.npz", **arrays)
     with pytest.raises(DataError, match=rf"d\.npz: .*{message}"):
         load_dataset("npz", tmp_path / "d.npz")
@@ -215,6 +215,6 @@ def test_a_file_that_is_not_svhn_s_is_refused(tmp_path, labels):
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "mnist", "fashion_mnist", "svhn_cropped"])
-def test_a_split_that_a_known_data_set_has_not(tmp_path, name):
+def test_a_missing_split_of_a_known_data_set_is_refused(tmp_path, name):
     with pytest.raises(DataError, match=f"{name}: has the splits train and test, and no val"):
         load_dataset(name, tmp_path, "val")

@@ -127,12 +127,12 @@ def test_a_folder_within_a_folder_is_passed_through_and_said(tmp_path):
     assert load_dataset("folder", tmp_path / "twice").class_names == ["cat", "dog"]
 
 
-def test_what_stands_beside_a_single_split_is_said(tmp_path):
+def test_folders_beside_a_single_split_are_reported(tmp_path):
     put(tmp_path, *split("test"), "other/x/1.png")
     assert "other beside it is left out" in load_dataset("folder", tmp_path).notes[0]
 
 
-def test_an_undivided_folder_for_another_split_is_said(tmp_path):
+def test_an_undivided_folder_for_another_split_is_reported(tmp_path):
     put(tmp_path / "train", *CLASSES)
     put(tmp_path / "mine", *CLASSES)
     assert "is called train, and is taken for test" in load_dataset("folder", tmp_path / "train").notes[0]

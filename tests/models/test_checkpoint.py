@@ -289,7 +289,7 @@ def test_a_classifier_written_beside_other_things_takes_the_place_of_one_of_an_e
     assert load_classifier(copy).spec == original.spec
 
 
-def test_what_is_said_of_a_converted_classifier_must_agree_with_it(written, tmp_path):
+def test_arguments_must_agree_with_a_converted_classifier(written, tmp_path):
     net = load_classifier(save(cohen(resnet(20), "cifar_resnet20"), tmp_path / "net.pth.tar"), image_size=64)
     save_classifier(net, tmp_path / "net")
     assert load_classifier(tmp_path / "net").spec.image_shape == (64, 64, 3)
@@ -330,7 +330,7 @@ def test_overwriting_needs_to_be_asked_for(original, copy):
             save_classifier(original, copy)
 
 
-def test_what_is_no_classifier_is_left_alone(original, tmp_path):
+def test_other_directories_are_left_alone(original, tmp_path):
     (tmp_path / "folder").mkdir()
     thesis = tmp_path / "folder" / "thesis.tex"
     thesis.write_text("precious")

@@ -135,7 +135,7 @@ def test_the_intervals_are_in_all_formats(tmp_path):
     assert [cell.strip() for cell in first.split("&")[1:4]] == [*interval, ""]
 
 
-def test_what_has_no_interval_has_none(tmp_path):
+def test_runs_without_intervals_have_no_row_of_them(tmp_path):
     equal = Run(tmp_path / "equal.tsv", [Record(i, 1, 1, 0.5, True) for i in range(30)], {})
     below = tables([equal], radii=[0.0, 1.0]).splitlines()[5]
     assert below.split() == [*BELOW, "-", ".88-1.00", ".00-.12"]

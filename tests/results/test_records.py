@@ -131,7 +131,7 @@ def test_a_file_torn_at_any_byte_is_completed_to_the_same_bytes(tmp_path):
         assert path.read_bytes() == whole
 
 
-def test_a_full_disk_is_told_and_takes_nothing_that_was_written(tmp_path):
+def test_a_full_disk_is_reported_and_loses_nothing(tmp_path):
     records, path = [make_record(i) for i in range(6)], tmp_path / "r.tsv"
     write_all(tmp_path / "whole.tsv", records)
     whole = (tmp_path / "whole.tsv").read_bytes()
@@ -187,7 +187,7 @@ def test_where_locks_do_nothing_one_of_two_runs_stops(tmp_path, monkeypatch):
     assert [record.idx for record in read_run(path).records] == [0, 1] and "owner" not in read_run(path).sidecar
 
 
-def test_what_is_no_regular_file_is_not_written_to():
+def test_results_are_only_written_to_regular_files():
     with pytest.raises(RecordsError, match="/dev/null: is not a regular file, so no results can be written to it"):
         Writer("/dev/null", REQUEST, {})
 

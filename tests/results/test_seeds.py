@@ -56,7 +56,7 @@ def test_whatever_else_is_asked_has_another_seed(path):
     assert seeds.committed(request, 5) != seeds.committed(REQUEST, 5)
 
 
-def test_what_is_new_in_a_request_and_the_number_of_images_count():
+def test_new_settings_and_the_number_of_images_change_the_seed():
     assert seeds.committed({**REQUEST, "another object": {"a": 1}}, 5) != seeds.committed(REQUEST, 5)
     assert seeds.committed(REQUEST, 6) != seeds.committed(REQUEST, 5)
 
@@ -98,7 +98,7 @@ def test_files_beside_a_run_that_ask_the_same_with_another_seed_are_found(tmp_pa
     assert read_sidecar(tmp_path / "noted.tsv")["provenance"] == provenance
 
 
-def test_so_many_files_are_looked_at(tmp_path, monkeypatch):
+def test_the_number_of_files_that_are_read_is_limited(tmp_path, monkeypatch):
     monkeypatch.setattr(seeds, "MOST_FILES", 3)
     for age in range(5):
         make(tmp_path / f"{age}.tsv", age)

@@ -73,7 +73,7 @@ def test_pairs_are_the_same_whatever_the_devices():
     assert result.stdout.split() == ["3"]
 
 
-def test_what_is_told_follows_from_the_pairs():
+def test_the_summary_follows_from_the_pairs():
     joint = np.array([[[900, 30, 0], [20, 50, 0], [0, 0, 0]], [[0, 0, 0], [0, 400, 200], [0, 100, 300]]])
     compared = []
     for counts in joint:

@@ -106,7 +106,7 @@ def test_the_program_that_is_measured_is_the_run_s_and_is_compiled_once(name, to
 
 
 @pytest.mark.parametrize("sigmas", [None, [0.1, 0.2, 0.4]])
-def test_so_are_those_of_predictions_and_of_curves(sigmas):
+def test_predictions_and_curves_are_measured_by_their_own_program(sigmas):
     execution = {"key": KEY, "n": 200, "batch_size": 8, "devices": jax.devices()[:1]}
 
     def start():
@@ -123,7 +123,7 @@ def test_so_are_those_of_predictions_and_of_curves(sigmas):
     assert np.all(np.asarray(start()).sum(-1) == 200) and len(compiled) == before
 
 
-def test_what_calls_no_program_has_no_first_call():
+def test_first_call_refuses_a_function_that_calls_no_program():
     with pytest.raises(ValueError, match="no program"):
         first_call(lambda: None)
     with pytest.raises(ZeroDivisionError):
@@ -222,7 +222,7 @@ def test_a_run_draws_the_samples_that_it_said_and_a_dry_run_says_the_same(name, 
         assert drawn == samples and "at most" not in line
 
 
-def test_an_ascent_is_not_done_twice_and_its_time_is_said_after_the_first_images(tmp_path, capsys):
+def test_an_ascent_is_not_done_twice_and_its_time_is_printed_after_the_first_images(tmp_path, capsys):
     run("certify", ZOO, tmp_path / "r.tsv", *SMALL, *THREE, *METHODS["ddrs"].split())
     out = capsys.readouterr().out
     assert "time: printed after the first images" in out and "for the other 2 images, judging by the first 1" in out

@@ -51,7 +51,7 @@ def run(*words, status=0):
     return printed.getvalue()
 
 
-def test_folders_of_classes_need_no_dataset_flag_and_the_choice_is_said(tmp_path, garments):
+def test_folders_of_classes_need_no_dataset_flag_and_the_choice_is_printed(tmp_path, garments):
     put(tmp_path / "images", garments, [f"{i}{name}" for i, name in enumerate(NAMES)])
     text = run("predict", NETWORK, "r.tsv", "--data_dir", "images", *FLAGS)
     assert "note: images: read as folder (dataset folder)" in text and "2 of 150 images" in text

@@ -59,7 +59,7 @@ def test_a_search_an_estimate_and_shards(tmp_path):
     assert whole.request["search"]["epsilon"] == 0.2 and whole.request["estimate"]["tolerance"] == 0.1
 
 
-def test_what_was_made_in_memory_is_verified_there(tmp_path, capsys):
+def test_a_run_in_memory_is_verified_with_its_objects(tmp_path, capsys):
     path = tmp_path / "r.tsv"
     start(path, simultaneous=True)
     said = qcrs_jax.verify(path, CLASSIFY, (IMAGES, LABELS), recount=math.inf)
@@ -79,7 +79,7 @@ def test_what_was_made_in_memory_is_verified_there(tmp_path, capsys):
         qcrs_jax.verify(path, CLASSIFY, (IMAGES, LABELS))
 
 
-def test_what_does_not_fit_is_refused_before_a_file_is_written(tmp_path):
+def test_inputs_that_do_not_fit_are_refused_before_a_file_is_written(tmp_path):
     path = tmp_path / "r.tsv"
     for classify, data, message in (
         (CLASSIFY, (IMAGES, LABELS + 1), "has 2 classes"),

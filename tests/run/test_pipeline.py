@@ -65,7 +65,7 @@ def test_the_next_call_is_launched_before_the_last_is_waited_for():
 
 
 @pytest.mark.parametrize("where", ["iterator", "launch", "wait"])
-def test_what_went_before_a_failure_is_not_lost(where):
+def test_results_before_a_failure_are_kept(where):
     def calls():
         yield from [1, 2]
         if where == "iterator":
@@ -143,7 +143,7 @@ def test_memory_that_is_full_in_truth():
     assert f"does not hold {2**23} noisy copies of an image" in done.stdout
 
 
-def test_memory_that_does_not_hold_one_copy_and_other_errors_are_told():
+def test_memory_for_less_than_one_copy_and_other_errors_are_raised():
     def start(call, copies):
         raise jax.errors.JaxRuntimeError(call)
 

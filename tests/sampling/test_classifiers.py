@@ -87,7 +87,7 @@ def test_weights_are_leaves_and_other_weights_compile_nothing():
     np.testing.assert_array_equal(inside.counts, certify(KNOWING, IMAGES[0], 0.2, key=KEY, n=200).counts)
 
 
-def test_what_is_wrong_with_one_is_said():
+def test_errors_of_noise_conditional_classifiers_are_clear():
     with pytest.raises(ValueError, match=r"classify must map images .* it gave \(1,\)"):
         certify(NoiseConditional(lambda images, sigma: sigma), IMAGES[0], 0.2, key=KEY, n=200)
     with pytest.raises(ValueError, match="one row for each"):

@@ -79,7 +79,7 @@ def drop(path, index):
     path.write_text("".join(line for line in lines if not line.startswith(f"{index}\t")))
 
 
-def test_what_was_drawn_again_whole_is_verified_and_left_out_images_are_read(run, capsys):
+def test_a_file_drawn_again_completely_is_verified_and_left_out_images_are_read(run, capsys):
     status, text = verify(run, capsys, "--recount", "all")
     assert status == 0 and text.rstrip().endswith("r.tsv: all 4 lines were drawn again and verified")
     assert "1 images without a line, read again: 1 of them cannot be read" in text
@@ -309,7 +309,7 @@ def test_tfds_neither_downloads_nor_writes_where_a_sidecar_says(run, capsys, mon
     assert asked[-1] is True
 
 
-def test_what_is_not_prepared_is_not_downloaded(tmp_path, monkeypatch):
+def test_data_sets_that_are_not_prepared_are_not_downloaded(tmp_path, monkeypatch):
     class Builder:
         data_dir = str(tmp_path / "mnist")
 
@@ -376,7 +376,7 @@ def test_a_pilot_of_another_request_is_not_this_run_s(run, capsys, made, tmp_pat
     assert status == 2 and "one.tsv.pilot: seed: 0 in one.tsv, 1 in its pilot" in text
 
 
-def test_what_memory_makes_says_how_many_images_were_left_out(run, capsys, made):
+def test_the_output_of_memory_records_images_left_out(run, capsys, made):
     path = run.with_name("memory.tsv")
     data = ["--dataset", "folder", "--data_dir", str(made / "images")]
     status = cli.main(["memory", str(run), "--out", str(path), *data])

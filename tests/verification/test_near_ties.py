@@ -84,7 +84,7 @@ def test_a_search_that_went_another_way():
     assert any("the radius is" in trouble for trouble in better.troubles)  # a sigma that the search would not find
 
 
-def test_what_no_near_tie_changes():
+def test_near_ties_change_no_other_field():
     ours = record((9_999, 1, 0))
     for change in ({"label": 1, "correct": False}, {"u": 0.5}, {"search_samples": 7}):
         assert compare_certificates(dataclasses.replace(ours, **change), ours, never, REQUEST).troubles
@@ -92,7 +92,7 @@ def test_what_no_near_tie_changes():
     assert compare_certificates(*robust, never, REQUEST).troubles == ["robust differs"]
 
 
-def test_lines_that_lean_to_one_side_are_told():
+def test_lines_that_lean_to_one_side_are_refused():
     assert leaning([1, -1, 2, 1, 1, 1, -1, 1]) is None and leaning([0] * 50) is None and leaning([1] * 6) is None
     assert (
         "of 7 lines with other counts, 7 have more copies in the certified class, or a larger radius, in the file"

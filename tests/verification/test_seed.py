@@ -174,7 +174,7 @@ def test_a_chosen_seed_does_not_pass_for_a_committed_one(tmp_path):
         verify(path)
 
 
-def test_another_seed_beside_a_result_is_said_wherever_it_can_be_seen(tmp_path, capsys):
+def test_another_seed_beside_a_result_is_reported_everywhere(tmp_path, capsys):
     first, second = tmp_path / "first.tsv", tmp_path / "second.tsv"
     start(first, seed=1)
     assert "warning" not in capsys.readouterr().err

@@ -64,7 +64,7 @@ def sum_up(path: Path, **changes):
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_what_was_computed_is_verified_and_no_edit_is(runs, copies, capsys, name):
+def test_unchanged_files_are_verified_and_edited_ones_refused(runs, copies, capsys, name):
     path = copies / f"{name}.tsv"
     status, text = verify(path, capsys, "--recount", 1)
     assert status == 0 and "drawn again" in text and "verified" not in text
@@ -118,7 +118,7 @@ def test_an_edit_that_mends_the_sum_shows_in_the_bounds_or_when_all_is_drawn_aga
         ("budget.tsv.pilot", {"mean": "3.5"}, "budget.tsv.pilot: image 0: mean is 3.5, but "),
     ],
 )
-def test_what_no_count_tells(copies, capsys, name, changes, message):
+def test_edits_that_the_counts_do_not_show_are_found(copies, capsys, name, changes, message):
     path = copies / (f"{name}.tsv" if "." not in name else name)
     columns, *rows = [line.split("\t") for line in path.read_text().splitlines()]
     rows[0] = [(changes or {}).get(column, field) for column, field in zip(columns, rows[0])]
@@ -276,7 +276,7 @@ def test_a_search_that_ends_at_another_sigma_is_judged_at_the_file_s_own(stretch
     assert found == status and "its sigma differs from the one chosen here" in text, text
 
 
-def test_another_platform_is_said_and_another_noise_refused(copies, capsys):
+def test_another_platform_is_reported_and_another_noise_refused(copies, capsys):
     for name, status in (("shard", 0), ("bfloat16", 2)):  # whose noise is rbg's
         sidecar = copies / f"{name}.tsv.json"
         content = json.loads(sidecar.read_text())
@@ -287,7 +287,7 @@ def test_another_platform_is_said_and_another_noise_refused(copies, capsys):
         assert ("near ties may fall into other classes" in text) == (status == 0)
 
 
-def test_what_was_done_and_how_surely_it_finds_a_forged_line(copies, capsys):
+def test_the_output_states_the_probability_of_finding_a_forged_line(copies, capsys):
     path = copies / "golden.tsv"
     status, text = verify(path, capsys, "--recount", 1, "--recount_seed", 7)
     assert (
@@ -314,7 +314,7 @@ def test_what_was_done_and_how_surely_it_finds_a_forged_line(copies, capsys):
     assert "--recount all takes about" in text and "by the times in the file" in text
 
 
-def test_so_many_lines_that_a_forged_share_is_found(copies, capsys):
+def test_confidence_sets_the_number_of_lines_drawn_again(copies, capsys):
     path = copies / "shard.tsv"
     status, text = verify(path, capsys, "--confidence", "95%", "--forged", "0.05")
     assert status == 0 and "2 of 2 lines drawn again" in text and "all 2 lines were drawn again and verified" in text
@@ -352,7 +352,7 @@ def test_a_first_line_that_is_not_the_run_s(copies, capsys):
 SHIPPED = ROOT / "experiments" / "results"
 
 
-def test_a_file_of_an_earlier_version_is_called_so(capsys):
+def test_a_file_of_an_earlier_version_is_marked(capsys):
     for name in ("fashion_mnist_acr/gaussian-golden.tsv", "fashion_mnist_quasiconcavity/gaussian-curves.tsv"):
         status, text = verify(SHIPPED / name, capsys, "--recount", 0)
         assert status == 0 and "no hashes are recorded, as in all files of that version" in text
@@ -431,7 +431,7 @@ def test_the_published_logs(name, flags, expected, capsys):
     assert status == expected and f"the largest that N = 100000 and alpha = {flags[1]:g} allow" in text
 
 
-def test_what_memory_made_of_a_log_without_counts(tmp_path, capsys):
+def test_the_output_of_memory_for_a_log_without_counts(tmp_path, capsys):
     log, path = tmp_path / "log.tsv", tmp_path / "memory.tsv"
     label = int(np.load(demo.IMAGES)["y"][0])
     log.write_text(f"idx\tlabel\tpredict\tradius\tcorrect\ttime\n0\t{label}\t{label}\t0.5\t1\t0:00:01\n")
