@@ -133,7 +133,7 @@ def part(package, module):
     ("package", "name"),
     [(package, name) for package in PARTS for name in files_of(package) if name != "__init__.py"],
 )
-def test_a_wing_imports_none_above_it(package, name):
+def test_a_wing_imports_no_higher_wing(package, name):
     table, own = PARTS[package], Path(name).parts[0].removesuffix(".py")
     ground = GROUND if package == "qcrs_jax" else set()
     seen = {part(package, module) for module in imports_of(package, name)} - {None, own}

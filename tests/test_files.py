@@ -53,7 +53,7 @@ def test_the_remedy_of_a_file_that_cannot_be_written(number, remedy):
         raise OSError(number, os.strerror(number))
 
 
-def test_only_what_is_at_or_below_the_named_file_is_excused(tmp_path):
+def test_only_errors_at_or_below_the_named_file_become_messages(tmp_path):
     @reads("path")
     def read(file, path=None):
         raise PermissionError(errno.EACCES, "Permission denied", str(file))

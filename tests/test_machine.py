@@ -97,7 +97,7 @@ def test_a_limit_of_memory_is_the_memory_that_limits_are_shares_of(tmp_path, mon
     assert default_memory_limit() == min(4, memory / GIB / 2)
 
 
-def test_batch_auto_on_a_cpu_tries_what_the_container_s_memory_holds(tmp_path, monkeypatch, capsys):
+def test_batch_auto_on_a_cpu_tries_sizes_that_fit_the_container_s_memory(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(machine, "ROOT", system(tmp_path, V2, memory_DOT_max=f"{GIB}"))
     monkeypatch.setattr(batch_size, "_bytes_per_image", lambda classify, shape: GIB // 64)
     monkeypatch.setattr(batch_size, "_rate", lambda classify, shape, devices, size: float(size))

@@ -23,7 +23,7 @@ def seen(rng, z, sigma=0.25, n=(100, 500)):
     return Outlook(*map(np.array, zip(*rows)))
 
 
-def test_expected_radii_are_means_over_what_is_not_known():
+def test_expected_radii_are_means_over_the_unknown_probability():
     nodes = np.random.default_rng(0).normal(1.0, 0.5, 4000)
     mean = 0.3 * expected_radius(nodes, 1000, 0.001, 40).mean()
     assert expected_radii(known([1.0], 0.3, 0.5), [1000], 0.001)[0, 0] == pytest.approx(mean, rel=0.03)

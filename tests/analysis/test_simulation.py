@@ -58,7 +58,7 @@ def test_the_radius_is_that_of_the_share():
 
 
 @pytest.mark.parametrize("search", ["golden", "bisection", "grid", "bayesian"])
-def test_a_search_finds_what_there_is(search):
+def test_a_search_finds_the_best_sigma(search):
     curves = falling([0.3, 0.5, 0.8])
     best = best_radius(curves, 0.08, 0.9)
     settings = searches.search(search, search_n=2000)

@@ -98,7 +98,7 @@ def test_a_part_that_hangs_is_stopped(tmp_path):
 
 
 @pytest.mark.parametrize("dies", [True, False])
-def test_behind_a_process_that_dies_a_new_one_goes_on(tmp_path, monkeypatch, dies):
+def test_a_new_process_continues_after_one_that_dies(tmp_path, monkeypatch, dies):
     """The processes are made up: the first dies in its first part, or before it; the second ends what is left."""
     started = []
 

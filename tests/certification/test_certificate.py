@@ -564,7 +564,7 @@ def test_each_image_may_have_a_sigma_a_number_of_samples_and_a_label():
     [(None, Sequential(decide=0.1)), (Bayesian(0.08, 0.9, search_n=100), Fixed())],
 )
 @pytest.mark.slow_for("search1-estimate1")
-def test_images_in_step_get_what_each_would_get_alone(search, estimate):
+def test_images_in_step_get_the_same_as_alone(search, estimate):
     images = jnp.stack([jnp.full(SHAPE, level) for level in (0.01, 0.3, 0.9)])
     keys = jax.random.split(KEY, 3)
     options = {"n": 500, "search": search, "estimate": estimate, "batch_size": 64}
@@ -594,7 +594,7 @@ def test_a_tolerance_gives_each_image_the_samples_it_needs(search):
     assert np.all(ours.radius[1:] > 0.85 * full.radius[1:])
 
 
-def test_a_tolerance_is_refused_inside_jit():
+def test_estimates_are_refused_inside_jit_and_out_of_range():
     with pytest.raises(ValueError, match="outside jit"):
         jax.jit(lambda x: certify(linear, x, 0.25, key=KEY, n=100, estimate=Tolerance(0.1)).radius)(at_distance(0.3))
     with pytest.raises(ValueError, match=r"must lie in \(0, 1\), not 1.5"):

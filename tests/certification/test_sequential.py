@@ -216,7 +216,7 @@ def test_impossible_sequential_estimates_are_refused():
 @pytest.mark.parametrize(
     "estimate", [Fixed(), Fixed("randomised"), Tolerance(0.1), Sequential(precision=0.1, look_every=20), Soft(2.0)]
 )
-def test_an_estimate_is_read_from_what_is_recorded_of_it(estimate):
+def test_an_estimate_is_read_back_from_its_record(estimate):
     assert estimate_of(json.loads(json.dumps(estimate.recorded()))) == estimate
 
 

@@ -14,7 +14,7 @@ from qcrs_jax.certification.estimates import estimate_of
 from qcrs_jax.results.records import read_run
 
 
-def test_a_budget_is_kept_and_goes_on_where_it_was_cut(here):
+def test_a_budget_is_kept_and_continues_where_it_was_cut(here):
     words = ["certify", "lenet.pth", "r.tsv", *SMALL, "--search", "bayesian", "--budget", 300, "--max", 6]
     qcrs_jax(*words, cwd=here)
     whole, pilot = lines(here / "r.tsv"), (here / "r.tsv.pilot").read_text()

@@ -33,7 +33,7 @@ def test_no_images_to_certify(here):
     assert "Traceback" not in done.stderr and done.returncode == 2
 
 
-def test_convert_gives_what_certify_takes(certified):
+def test_certify_takes_the_output_of_convert(certified):
     qcrs_jax("convert", "lenet.pth", "converted", cwd=certified)
     flags = [*SMALL, "--method", "cohen", "--max", 3]
     qcrs_jax("certify", "converted", "from_converted.tsv", *flags, cwd=certified)

@@ -36,7 +36,7 @@ def test_a_run_over_files_names_them(folder):
     assert "its file is 'class9/0.png', but 'class2/0.png'" in refused("verify", "r.tsv", cwd=here)
 
 
-def test_a_file_without_the_column_goes_on_without_it(folder):
+def test_a_file_without_the_column_continues_without_it(folder):
     images, words = folder
     here = images.parent
     qcrs_jax(*words, cwd=here)

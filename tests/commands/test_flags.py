@@ -116,7 +116,7 @@ def test_every_flag_is_explained(command):
 
 
 @pytest.mark.parametrize("name", ["cohen", "macer"])
-def test_published_flags_mean_what_they_meant(name):
+def test_published_flags_keep_their_meaning(name):
     parser = cli.parser_of("certify")
     args = parser.parse_args(PUBLISHED[name].split())
     request, sweep = request_of(args), sweep_of(args)

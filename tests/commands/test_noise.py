@@ -92,7 +92,7 @@ def test_commands_for_l2_refuse_radii_of_l1(runs, tmp_path):
         ("curve c r.tsv --sigma 2 --noise grid", "can be drawn up to"),
     ],
 )
-def test_the_flag_refuses_what_cannot_be(words, said, tmp_path):
+def test_the_flag_refuses_impossible_noises(words, said, tmp_path):
     assert said in refused(*words.split(), cwd=tmp_path)
 
 

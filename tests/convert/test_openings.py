@@ -169,7 +169,7 @@ def test_networks_of_one_channel_need_their_normalisation(tmp_path):
     "pair", ["mean std", "means sds", "means stds", "mu sigma", "new_mean new_std", "pixel_mean pixel_std"]
 )
 @pytest.mark.parametrize("place", ["0.", "normalize.", "module.norm.layer.", ""])
-def test_normalisation_under_any_of_its_names_is_used_and_said(tmp_path, pair, place):
+def test_normalisation_under_any_of_its_names_is_used_and_reported(tmp_path, pair, place):
     mean, std = pair.split()
     stored = {place + mean: torch.full((1, 3, 1, 1), 0.5), place + std: torch.full((3,), 0.25)}
     path = save({"state_dict": {**prefixed(of_classes(10), "1."), **stored}}, tmp_path / "net.pth")

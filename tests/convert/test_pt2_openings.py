@@ -248,7 +248,7 @@ def batches(program):
                 yield from batches(inner)
 
 
-def test_a_network_of_any_size_asks_for_it(tmp_path):
+def test_a_network_of_any_image_size_needs_image_size(tmp_path):
     d = torch.export.Dim
 
     class Mean(torch.nn.Module):

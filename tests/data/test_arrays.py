@@ -87,7 +87,7 @@ def test_names_of_classes_under_other_keys(tmp_path, key):
 
 
 @pytest.mark.parametrize("name", ["images.npy", "images.npz"])
-def test_a_single_array_is_named_for_what_it_is(tmp_path, name):
+def test_a_single_array_is_recognised_by_kind(tmp_path, name):
     with open(tmp_path / name, "wb") as file:
         np.save(file, X)
     with pytest.raises(DataError, match=r"is a single array \(\.npy\), without labels.*np\.savez"):
@@ -113,7 +113,7 @@ def test_files_of_splits_in_a_folder(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"), [("d.npz", "It holds d.npz"), ("x_test.npy", "single arrays, x_test.npy")]
 )
-def test_a_folder_without_the_file_of_the_split_says_what_it_has(tmp_path, name, message):
+def test_a_folder_without_the_file_of_the_split_lists_its_files(tmp_path, name, message):
     np.savez(tmp_path / name, x=X, y=Y) if name.endswith("z") else np.save(tmp_path / name, X)
     with pytest.raises(DataError, match=rf"test\.npz: no such file.*{message}"):
         load_dataset("npz", tmp_path)

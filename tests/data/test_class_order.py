@@ -131,7 +131,7 @@ def test_an_order_for_the_names_of_an_npz(tmp_path):
     assert dataset.labels[:3].tolist() == [1, 2, 0] and list(dataset.problems) == [3]
 
 
-def test_gaps_in_the_numbers_are_said(tmp_path):
+def test_gaps_in_the_numbers_are_reported(tmp_path):
     dataset = load_dataset("folder", folders(tmp_path / "gap", ["0", "1", "3"]))
     assert dataset.labels.tolist() == [0, 1, 2] and "have gaps (0, 1, 3)" in dataset.notes[0]
     for names in (["0", "1", "2"], ["1", "2", "3"], ["a", "b"]):

@@ -182,7 +182,7 @@ def test_truncated_files_are_refused(file):
     assert "header" in refused(file.parent)
 
 
-def test_a_write_that_fails_leaves_what_was_there(original, file, monkeypatch, tmp_path):
+def test_a_write_that_fails_leaves_the_earlier_file(original, file, monkeypatch, tmp_path):
     def full(number):
         raise OSError("no space left on device")
 
@@ -412,7 +412,7 @@ def test_metadata_of_other_weights(copy, change):
     assert "weights" in refused(copy)
 
 
-def test_load_classifier_says_what_is_missing(tmp_path):
+def test_load_classifier_names_the_missing_file(tmp_path):
     with pytest.raises(CheckpointError, match="no such file or directory") as error:
         load_classifier(tmp_path / "none.pth")
     assert str(tmp_path / "none.pth") in str(error.value)

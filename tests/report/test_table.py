@@ -40,7 +40,7 @@ def test_different_indices_or_labels_are_different_images(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a_b.tsv", "a&b", "100%", "x#1$"])
-def test_latex_escapes_what_it_would_read(tmp_path, name):
+def test_latex_special_characters_are_escaped(tmp_path, name):
     text = tables([make_run(tmp_path, name)], "latex")
     row = next(line for line in text.splitlines() if line.startswith(name[0]) and "0.5000" in line)
     escaped = json.dumps(row.split(" & ")[0])

@@ -77,7 +77,7 @@ def test_the_columns_of_a_line():
     assert COLUMNS[:8] == ("idx", "label", "predict", "radius", "correct", "best_sigma", "pABar", "time")
 
 
-def test_a_soft_line_keeps_what_its_bound_follows_from(tmp_path):
+def test_a_soft_line_keeps_the_sums_of_its_bound(tmp_path):
     soft = dict(pb_upper=1 / 3, sums0=(2**22, 0), sums=(2**45, 1), squares=(2**60, 1))
     with Writer(tmp_path / "r.tsv", REQUEST, {}, Record.columns(soft)) as writer:
         writer.write(make_record(**soft))
@@ -226,7 +226,7 @@ def test_a_finished_run_names_the_images_that_were_left_out(tmp_path):
     assert not {"left_out", "sha256"} & set(read_run(path).sidecar)  # until it is finished again
 
 
-def test_a_finished_run_that_was_changed_is_not_gone_on_with(tmp_path):
+def test_a_finished_run_that_was_changed_is_not_continued(tmp_path):
     path = tmp_path / "r.tsv"
     write_all(path, [make_record(0), make_record(1)])
     with Writer(path, REQUEST, {}) as writer:
@@ -319,7 +319,7 @@ def test_a_run_without_results_binds_no_request(tmp_path):
 
 
 @pytest.mark.parametrize("soft", [False, True])
-def test_a_whole_run_is_written_once_and_keeps_what_is_known(tmp_path, soft):
+def test_a_whole_run_is_written_once_and_keeps_all_fields(tmp_path, soft):
     others = {"pb_upper": 0.25, "sums0": (1, 2), "sums": (3, 4), "squares": (5, 6)} if soft else {}
     unknown = {"sigma": None, "pa_lower": None, "seconds": 0.5, "counts0": None, "counts": None}
     records = [make_record(0, **others), make_record(1, **others, **unknown)]

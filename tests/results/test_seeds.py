@@ -77,7 +77,7 @@ def make(path, seed, **more):
     Writer(path, {**REQUEST, "seed": seed, **more}, {}).__exit__()
 
 
-def test_files_beside_a_run_that_ask_the_same_with_another_seed_are_found(tmp_path):
+def test_files_with_the_same_request_and_another_seed_are_found(tmp_path):
     committed = seeds.committed(REQUEST, 5)
     make(tmp_path / "one.tsv", 1)
     make(tmp_path / "same.tsv", 2)

@@ -205,7 +205,7 @@ METHODS = {
 
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.slow_for("bisection", "shrinking", "grid", "bayesian", "ddrs", "soft", "sequential")
-def test_a_run_draws_the_samples_that_it_said_and_a_dry_run_says_the_same(name, tmp_path, capsys):
+def test_a_run_draws_the_announced_samples_and_a_dry_run_announces_the_same(name, tmp_path, capsys):
     words = ["certify", ZOO, tmp_path / "new" / "r.tsv", *SMALL, *THREE, *METHODS[name].split()]
     run(*words, "--dry_run")
     dry, samples = said(capsys)
@@ -238,7 +238,7 @@ def test_predictions_and_curves_are_costed_too(tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_of_a_run_that_was_stopped_what_is_left_counts(tmp_path, capsys):
+def test_the_cost_of_a_stopped_run_is_that_of_the_rest(tmp_path, capsys):
     path = tmp_path / "r.tsv"
     words = ["certify", ZOO, path, *SMALL, "--method", "cohen", "--images", 1]
     run(*words, "--max", 3)
@@ -305,7 +305,7 @@ def test_a_dry_run_is_refused_as_the_run_is(tmp_path, capsys, monkeypatch, flags
     assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
-def test_a_preview_refuses_what_a_writer_does_and_finds_what_it_finds(tmp_path):
+def test_a_preview_refuses_and_finds_the_same_as_a_writer(tmp_path):
     (tmp_path / "file").write_text("no folder")
     (tmp_path / "folder").mkdir()
     (tmp_path / "theirs").write_text("idx\tlabel\n1\t2\n")
@@ -325,7 +325,7 @@ def test_a_preview_refuses_what_a_writer_does_and_finds_what_it_finds(tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["file", "folder", "new.tsv", "new.tsv.json", "theirs"]
 
 
-def test_memory_that_is_full_leaves_the_time_open_and_the_run_goes_on(tmp_path, capsys, monkeypatch):
+def test_memory_that_is_full_leaves_the_time_open_and_the_run_continues(tmp_path, capsys, monkeypatch):
     def full(*args):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
 

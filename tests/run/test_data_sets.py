@@ -71,7 +71,7 @@ def test_an_npz_needs_no_dataset_flag(tmp_path, garments):
     )
 
 
-def test_classes_in_another_order_are_said_and_class_order_mends_it(tmp_path, garments):
+def test_classes_in_another_order_are_reported_and_class_order_mends_it(tmp_path, garments):
     put(tmp_path / "images", garments, NAMES)
     words = ("predict", NETWORK, "r.tsv", "--data_dir", "images", *FLAGS, "--seed", 0)
     text = run(*words)

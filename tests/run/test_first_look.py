@@ -141,7 +141,7 @@ def test_a_good_network_gives_no_warning(indices, sigma):
     assert len(it.were_read) == IMAGES  # and none more
 
 
-def test_labels_that_are_permuted_are_said_and_named():
+def test_labels_that_are_permuted_are_reported_and_named():
     (said,) = first_look(inputs(data(SORTED), RENAMED), range(300), 0.1)
     assert "labels seem to be permuted: of 50 clean images, 15 are classified right, and 50 would be" in said
     assert "images of c2 are called c0" in said and "c8" not in said and "--class_order FILE" in said

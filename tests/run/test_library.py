@@ -33,7 +33,7 @@ def start(path, **options):
     return qcrs_jax.run(CLASSIFY, (IMAGES, LABELS), path, 0.25, **{**NUMBERS, **options})
 
 
-def test_a_run_has_the_certificates_of_certify_and_goes_on(tmp_path, capsys):
+def test_a_run_has_the_certificates_of_certify_and_continues(tmp_path, capsys):
     path = tmp_path / "r.tsv"
     first = start(path, stop=2, seed=0)
     assert [record.idx for record in first.records] == [0, 1]

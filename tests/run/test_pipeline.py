@@ -92,7 +92,7 @@ def test_results_before_a_failure_are_kept(where):
 
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("told", ["RESOURCE_EXHAUSTED: Out of memory", "INTERNAL: YNNPACK operation failed: error"])
-def test_full_memory_halves_the_copies_and_the_run_goes_on(late, told):
+def test_full_memory_halves_the_copies_and_the_run_continues(late, told):
     said, sizes = [], []
 
     def start(call, copies):

@@ -47,7 +47,7 @@ def test_it_counts_as_the_network_of_its_sigma(sigma):
     np.testing.assert_array_equal(found.counts, told.counts)
 
 
-def test_a_curve_and_a_search_tell_it_their_sigmas():
+def test_it_receives_the_sigmas_of_curves_and_searches():
     sigmas = [0.05, 0.2, 0.6]
     curve = sample_curve(KNOWING, IMAGES[0], sigmas, key=KEY, n=200)
     for counts, sigma in zip(curve, sigmas):

@@ -398,7 +398,7 @@ def test_a_log_without_counts_is_checked_as_far_as_it_can_be(tmp_path, capsys, l
     assert ("give --N, --alpha" in text) == (not flags)
 
 
-def test_a_log_without_sigma_or_radius_says_what_was_not_checked(tmp_path, capsys):
+def test_a_log_without_sigma_or_radius_lists_what_was_not_checked(tmp_path, capsys):
     path = tmp_path / "log"
     path.write_text("idx\tlabel\tpredict\tradius\tcorrect\ttime\n0\t3\t3\t0.500\t1\t0:00:01\n")
     status, text = verify(path, capsys)
