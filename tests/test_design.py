@@ -1,4 +1,4 @@
-"""The directions of the design: what may import what."""
+"""The directions of the design: the imports that are allowed."""
 
 import ast
 from pathlib import Path

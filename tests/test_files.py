@@ -1,4 +1,4 @@
-"""Which errors of the operating system become messages: those about files that the user named, and no others."""
+"""Errors of the operating system become messages if they concern files that the user named, and only then."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Curves of R(sigma): their files, their bands, and which of them no quasiconcave function fits."""
+"""Curves of R(sigma): files, confidence bands, and the test of quasiconcavity."""
 
 import json
 

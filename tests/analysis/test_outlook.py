@@ -1,4 +1,4 @@
-"""Budgets of samples: what they gain, that they are kept, and that the certificates they end in hold."""
+"""Budgets of samples: their gain, that they are kept, and that the certificates under them hold."""
 
 import itertools
 

@@ -1,7 +1,7 @@
-"""Results files that were forged with sums that fit: none is called verified, whatever was changed.
+"""Results files that were forged with correct hashes. None is called verified, whatever was changed.
 
-The forger knows the program: every sum is made again, and so is everything that follows from a changed count. Only the
-noise is not his, nor the images and the weights of whoever verifies.
+The forger knows the program. He writes all hashes again, and everything that follows from a changed count. He cannot
+change the noise, nor the images and the weights of the verifier.
 """
 
 import copy

@@ -1,4 +1,4 @@
-"""The comparison of sides: what is tried, what counts, what an end of the time leaves out; and the sides themselves."""
+"""The comparison of sides: trials, rates, the time limit, and the sides themselves."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""--noise: what a run with another noise records, resumes, verifies, and shows."""
+"""--noise: records, resuming, verification, tables and figures of runs with other noises."""
 
 import json
 

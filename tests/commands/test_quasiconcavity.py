@@ -1,4 +1,4 @@
-"""Curves of a data set as a user measures them, and what is said of them."""
+"""Curves of a data set as a user measures them, and their analysis."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""PyTorch checkpoints of every layout against PyTorch's logits, and what is refused rather than guessed."""
+"""PyTorch checkpoints of every layout against PyTorch's logits, and refusals of ambiguous files."""
 
 import functools
 import json

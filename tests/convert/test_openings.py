@@ -1,4 +1,4 @@
-"""What a file leaves open when it is opened: asked for or said, never taken in silence; and the options that answer."""
+"""Open questions of checkpoints: each is asked or reported, never decided in silence; and the options that answer."""
 
 import functools
 import subprocess

@@ -1,4 +1,4 @@
-"""`.pt2` files as classifiers: opened, converted, certified and verified, and what is refused."""
+"""`.pt2` files as classifiers: opened, converted, certified, verified and refused."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The order of classes: when it is asked for, how it is said, and what it changes."""
+"""The order of classes: when it is required, the ways to give it, and its effect."""
 
 import numpy as np
 import pytest

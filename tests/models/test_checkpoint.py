@@ -1,4 +1,4 @@
-"""Classifiers on disk: what is written comes back exactly, and nothing else is opened or overwritten."""
+"""Classifiers on disk: they come back exactly, and nothing else is opened or overwritten."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Wide ResNets: published sizes, blocks and batch statistics against PyTorch's, folding, and what is refused."""
+"""Wide ResNets: published sizes, blocks and batch statistics against PyTorch's, folding, and refusals."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""What LaTeX reads in our tables, whatever files, classes and data sets are called."""
+"""LaTeX tables are valid for all names of files, classes and data sets."""
 
 import re
 from pathlib import Path

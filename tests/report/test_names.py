@@ -1,4 +1,4 @@
-"""What runs are called: by what differs between them."""
+"""Names of runs: the settings in which they differ."""
 
 from pathlib import Path
 

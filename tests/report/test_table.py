@@ -1,4 +1,4 @@
-"""Which runs share a table, and what the formats do to names."""
+"""Groups of runs that share a table, and names in all formats."""
 
 import csv
 import dataclasses

@@ -1,4 +1,4 @@
-"""Committed seeds: of which things they are the hash; and runs that ask the same with different seeds."""
+"""Committed seeds as hashes of requests, and runs with one request and different seeds."""
 
 import hashlib
 import json

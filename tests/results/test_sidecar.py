@@ -1,4 +1,4 @@
-"""Sidecars and results files that a stranger wrote: their limits, and what is printed of them."""
+"""Sidecars and results files from a stranger: their limits, and safe printing."""
 
 import csv
 import dataclasses

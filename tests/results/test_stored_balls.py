@@ -1,4 +1,4 @@
-"""Memory-based post-processing: what it promises, on any certificates, and against its rule written out."""
+"""Memory-based post-processing: its promises for any certificates, and its rule in plain Python."""
 
 import gc
 import weakref

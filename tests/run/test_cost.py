@@ -1,4 +1,4 @@
-"""What a run costs, said before it starts: samples as they are drawn, time by forward passes, memory; and dry runs."""
+"""The announced cost of a run: samples, time by forward passes, memory; and dry runs."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The data set of a command: which one it is, in which order its classes are, and what is said of it."""
+"""The data set of a command: its choice, the order of its classes, and warnings."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""The first look at a run: what it says, what it does not say, and how often it would be wrong."""
+"""The first look at a run: its warnings, and their error rates."""
 
 import types
 from pathlib import Path

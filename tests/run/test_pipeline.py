@@ -1,4 +1,4 @@
-"""The loop of a run: order, failures, what a full memory does."""
+"""The loop of a run: order, failures and full memory."""
 
 import os
 import signal

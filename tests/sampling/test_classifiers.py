@@ -1,4 +1,4 @@
-"""Classifiers that know the noise: told sigma wherever they are called, and certified as others are."""
+"""Classifiers that know the noise: they receive sigma everywhere, and are certified like others."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Noises: what they add, what their radii are, and what of it holds exactly."""
+"""Kinds of noise: their laws and radii, exactly."""
 
 import math
 

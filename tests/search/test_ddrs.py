@@ -1,4 +1,4 @@
-"""DDRS: the surrogate and its gradient against closed forms, and what the ascent promises."""
+"""DDRS: the surrogate and its gradient against closed forms, and the properties of the ascent."""
 
 import os
 import subprocess

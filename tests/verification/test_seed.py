@@ -1,4 +1,4 @@
-"""Runs whose noise is committed to what they ask, and runs whose seed the user chose, from the start to the table."""
+"""Runs with committed seeds and with chosen ones, from the start to the table."""
 
 import json
 import math
