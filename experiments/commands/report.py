@@ -2,14 +2,14 @@
 
 It has the table and the curves, radii and noise levels, a row for each class, a list of all images to sort and to
 filter, the images that gained and lost most over a run of one sigma (--method cohen) where one is given, what alpha
-amounts to, where the results come from, and the command that verifies them. It says in plain words what a certificate
-means.
+amounts to, where the results come from, and the command that verifies them. It explains the certificates in plain
+words.
 
 The page is one file that loads nothing, works without network, in dark and in light, by keyboard and in print. Nothing
 is certified again. Where the data set can be opened as the run recorded it, or is given by --data_dir, the list has
 thumbnails. Paths that a results file names are opened as `qcrs-jax verify` opens them.
 
-With --verify N N images are drawn again, as `qcrs-jax verify --recount N` does, and the page reports the outcome. If
+With --verify N, N images are drawn again, as `qcrs-jax verify --recount N` does, and the page reports the outcome. If
 anything differs, the command ends with status 2.
 
   qcrs-jax report cohen.tsv qcrs.tsv --out report.html

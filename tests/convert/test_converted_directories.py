@@ -88,7 +88,7 @@ def test_the_options_of_opening_reach_every_command(tmp_path):
     data = "--dataset npz --data_dir data.npz".split()
     assert "--field" in run("certify", "net.pth", "x.tsv", *FLAGS, cwd=tmp_path, status=2)
     said = run("certify", "net.pth", "certified.tsv", *FLAGS, *flags, cwd=tmp_path)
-    assert said.count("net.pth: note: Left out, as was asked: criterion.weight.") == 1
+    assert said.count("net.pth: note: Left out, as requested: criterion.weight.") == 1
     recorded = read_sidecar(tmp_path / "certified.tsv")["request"]["classifier"]
     assert recorded["options"] == {"max_pool": True} and recorded["image_shape"] == [16, 20, 3]
     said = run("convert", "net.pth", "converted", *flags, cwd=tmp_path)
@@ -115,7 +115,7 @@ def test_the_options_of_opening_reach_every_command(tmp_path):
         ["export", "net.pth", "exported.pth"],
         ["export-program", "net.pth", "program.jax", "--sigma", 0.25, "--method", "cohen", "--platforms", "cpu"],
     ):
-        assert "note: Left out, as was asked: criterion.weight." in run(*words, *flags, cwd=tmp_path), words
+        assert "note: Left out, as requested: criterion.weight." in run(*words, *flags, cwd=tmp_path), words
     exported = load_classifier(tmp_path / "exported.pth")
     assert exported.spec.image_shape == (16, 20, 3) and exported.spec.options == {"max_pool": True}
     assert exported.fingerprint() == recorded["weights_sha256"]

@@ -235,7 +235,7 @@ def test_tensors_that_are_not_the_network_s_are_left_out_when_asked(tmp_path):
     )
     classifier = load_classifier(path, "none", prefix="model.")
     assert_logits(classifier, net, images(2, (32, 32, 3)))
-    assert "Left out, as was asked: criterion.weight, metric.steps." in notes(classifier)
+    assert "Left out, as requested: criterion.weight, metric.steps." in notes(classifier)
     assert classifier.spec.source["prefix"] == "model."
     same = load_classifier(path, "none", leave_out=["criterion.", "metric.steps"])
     assert same.fingerprint() == classifier.fingerprint() and "criterion.weight" in notes(same)

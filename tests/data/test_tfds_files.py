@@ -238,7 +238,7 @@ def test_data_sets_of_other_formats_and_versions_are_read(prepared, tmp_path):
     with pytest.raises(DataError, match="has 1000000000000 classes, but a data set may have"):
         load_dataset("cifar10", tmp_path)
     info.write_text("{")
-    with pytest.raises(DataError, match="cannot read what TFDS keeps of cifar10"):
+    with pytest.raises(DataError, match="cannot read the files of TFDS for cifar10"):
         load_dataset("cifar10", tmp_path)
 
 
