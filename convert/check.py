@@ -40,7 +40,7 @@ def check_fit(spec: Spec, dataset: Dataset, checkpoint: Path) -> None:
     """Raises UserError unless the classifier and the data set have the same number of classes."""
     if spec.num_classes != len(dataset.class_names):
         raise UserError(
-            f"{checkpoint} tells {spec.num_classes} classes apart, but {dataset.name} ({dataset.source}) has "
+            f"{checkpoint} has {spec.num_classes} classes, but {dataset.name} ({dataset.source}) has "
             f"{len(dataset.class_names)}: {class_names(dataset)}. Classes without images count by their names in "
             "class_names of an .npz, or as empty folders"
         )
@@ -83,7 +83,7 @@ def _remedy(spec, shape):
     return (
         f"its layers take any size: if it was trained on images of {shape[0]} x {shape[1]}, open or convert the "
         f"PyTorch file with {setting('image_size')} {shape[0]} {shape[1]}"
-        + (f"; if it was trained on such images made smaller, say so by {setting('resize')}" if larger else "")
+        + (f"; if it was trained on such images made smaller, give {setting('resize')}" if larger else "")
     )
 
 

@@ -79,11 +79,11 @@ def choose(content, path: Path, field: str | None, prefix: str | None, leave_out
     parts = [name for name in left_out if name.startswith(prefix) and in_own_layers(name[len(prefix) :])]
     if parts:
         raise CheckpointError(
-            f"{path}: {setting('leave_out')}: {parts[0]!r} is a part of the network's own layers, without which it is "
-            "another one"
+            f"{path}: {setting('leave_out')}: {parts[0]!r} is a part of the network's own layers, and cannot be "
+            "left out"
         )
     if left_out:
-        notes.append(f"Left out, as was asked: {listed(left_out)}.")
+        notes.append(f"Left out, as requested: {listed(left_out)}.")
     gone = set(stray)
     kept = {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name not in gone}
     return Chosen(None if found == TOP else found, prefix, kept, normalization, tuple(left_out), tuple(notes))
@@ -132,7 +132,7 @@ def _dictionary(content, path, field):
         first, *rest = networks
         if not all(_equal(networks[first], networks[name]) for name in rest):
             raise CheckpointError(
-                f"{path}: holds the weights of several networks, in its fields {listed(networks)}; say which by "
+                f"{path}: holds the weights of several networks, in its fields {listed(networks)}; choose one by "
                 f"{setting('field')}, as in {setting('field')} {first}"
             )
         others = f"The fields {listed(networks)} hold the same weights; one of them is used."
@@ -219,8 +219,8 @@ def _prefix(tensors, path, given):
             "as the program that writes such files loads them last. The setting prefix chooses the other."
         ]
     raise CheckpointError(
-        f"{path}: holds several networks, whose names begin with {listed(found)}; say which by {setting('prefix')}, as "
-        f"in {setting('prefix')} {first or repr(first)}"
+        f"{path}: holds several networks, whose names begin with {listed(found)}; choose one by {setting('prefix')}, "
+        f"as in {setting('prefix')} {first or repr(first)}"
     )
 
 

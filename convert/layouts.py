@@ -12,7 +12,7 @@ _SETTINGS = ("args", "config", "hparams", "hyper_parameters", "opt", "cfg")
 
 
 def beside(content: dict, field: str | None) -> tuple[str, ...]:
-    """The names of entries beside the weights that may describe how images are normalised."""
+    """The names of further entries in the file that may describe how images are normalised."""
     if field is None:
         return ()
     return tuple(name for name in content if isinstance(name, str) and _NORMALISES.fullmatch(name))

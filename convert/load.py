@@ -158,7 +158,7 @@ def convert_file(path: Path, opening: Opening | None = None) -> Classifier:
     notes, normalization = list(found.notes), opening.normalization
     if normalization is not None and found.chosen.normalization is not None:
         if parse_normalization(normalization) != numbers_of(found.chosen.normalization):
-            notes.append(f"The normalisation {normalization} is used, as was asked, and not the file's own.")
+            notes.append(f"The normalisation {normalization} is used, as requested, and not the file's own.")
     normalization = normalization or timm_normalization(path, found.network.arch) or _assumed(found)
     if normalization is None:
         raise CheckpointError(_ask_normalization(found, path))
@@ -179,7 +179,7 @@ def convert_file(path: Path, opening: Opening | None = None) -> Classifier:
 
 
 def _open_exported(path, opening):
-    """The classifier of an exported program, of which little is to be said."""
+    """The classifier of an exported program, which leaves little open."""
     if opening.normalization not in (None, "none"):
         raise CheckpointError(
             f"{path}: is an exported program, which takes images in [0, 1] and has its normalisation within it; export "
@@ -198,7 +198,7 @@ _SMOOTHADV = "0.4914,0.4822,0.4465/1,1,1"
 def _assumed(found):
     """The normalisation that the file stores, or that its layout implies; None where either may be wrong.
 
-    A part that was left out of the file, or lies beside the weights, may be the normalisation itself.
+    A part that was left out of the file, or an entry beside the weights, may be the normalisation itself.
     """
     return None if found.doubtful else found.layout.normalization
 
@@ -210,11 +210,11 @@ def _ask_normalization(found, path):
         possible[found.layout.normalization] = f"of the layout {found.layout.name}"
     known = " or ".join(f"{name} ({who})" for name, who in possible.items())
     if found.doubtful:
-        known += f"; but {listed(found.doubtful)} of the file may say otherwise"
+        known += f"; but {listed(found.doubtful)} of the file may contradict it"
     channels, classes = found.network.image_shape[-1], found.network.num_classes
     form = "MEAN/STD" if channels == 1 else "MEAN,MEAN,MEAN/STD,STD,STD"
     return (
-        f"{path}: the layout ({found.layout.name}, images of {channels} channel(s), {classes} classes) does not tell "
+        f"{path}: the layout ({found.layout.name}, images of {channels} channel(s), {classes} classes) does not show "
         f"how images are normalised. {f'Known for such files: {known}. ' if known else ''}"
-        f"Say it by {setting('normalization')} cifar10, cifar100, imagenet, none, or {form}"
+        f"Give it by {setting('normalization')} cifar10, cifar100, imagenet, none, or {form}"
     )

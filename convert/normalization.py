@@ -40,7 +40,7 @@ def parse_normalization(text: str) -> tuple[tuple[float, ...], tuple[float, ...]
         scaled = "/".join(",".join(f"{v / 255:.4g}" for v in part) for part in (mean, std))
         raise CheckpointError(
             f"normalisation {text!r} is of pixels from 0 to 255; images are in [0, 1] here. If the network takes "
-            f"pixels normalised so, say {setting('normalization')} {scaled}"
+            f"pixels normalised in this way, give {setting('normalization')} {scaled}"
         )
     return mean, std
 
@@ -65,7 +65,7 @@ def timm_normalization(path: Path, arch: str) -> str | None:
     except (UserError, ValueError, KeyError, TypeError, RecursionError):  # not of timm
         return None
     if named != arch:
-        raise CheckpointError(f"{path}: {file} says that it is a {named}, but its tensors are those of {arch}")
+        raise CheckpointError(f"{path}: {file} names the network {named}, but its tensors are those of {arch}")
     return text
 
 

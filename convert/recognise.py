@@ -27,13 +27,13 @@ class Recognised(NamedTuple):
     family: Family
     network: Network
     tensors: dict[str, Tensor]
-    sigma: float | None  # of the noise it was trained with; our own exports tell
+    sigma: float | None  # noise level of the training; only our own exports record it
     possible: dict[str, str]  # normalisations that such files are known to need, where the layout leaves several
     chosen: Chosen
     class_names: tuple[str, ...] | None
-    recorded: dict  # the image_size and max_pool that our own exports tell
+    recorded: dict  # image_size and max_pool, which only our own exports record
     notes: tuple[str, ...]
-    doubtful: tuple[str, ...]  # names of what may be a normalisation that is not read, where none is
+    doubtful: tuple[str, ...]  # names of entries that may be a normalisation, if none was read
 
 
 def recognise(
@@ -42,8 +42,8 @@ def recognise(
     """The network in the content of the checkpoint `path`. `choose` describes the last three arguments.
 
     Raises:
-        CheckpointError: there is no state_dict, or one of an unknown network, or several; or the network is another
-            than the one that the file's own `arch` names.
+        CheckpointError: there is no state_dict, or one of an unknown network, or several; or the network is not the one
+            that the file's own `arch` names.
     """
     chosen = choose(content, path, field, prefix, leave_out)
     content = content if isinstance(content, dict) else {}
@@ -57,7 +57,7 @@ def recognise(
             )
     layout, possible = layout_of(Wrapping(field, prefix, content, tensors), family, network)
     stored = chosen.normalization
-    if isinstance(recorded := content.get("normalization"), str):  # our own exports tell
+    if isinstance(recorded := content.get("normalization"), str):  # recorded by our own exports
         stored = recorded
     if stored is not None:
         layout, possible = layout._replace(normalization=stored), {}
@@ -89,7 +89,7 @@ def _recognised(tensors, prefix, path):
     if family is None:
         said = f"no tensor {reason}" if isinstance(reason, KeyError) else reason or "no family of networks has such"
         raise CheckpointError(
-            f"{path}: its tensors are of no network known here ({known()}): {said}. "
+            f"{path}: its tensors belong to no network known here ({known()}): {said}. "
             f"First names: {', '.join(list(tensors)[:4])}"
         ) from reason
     return family, network
@@ -142,13 +142,13 @@ def as_asked(
     said, options, pool = [], dict(network.options), family.max_pool(network.arch, network.options)
     usual = network.num_classes == 1000 if h == 224 else network.num_classes in (10, 100) and channels == 3
     if image_size is None and not usual and not family.one_size:
-        said.append(f"Images of {h} x {w} are assumed, as no tensor tells their size; image_size sets it.")
+        said.append(f"Images of {h} x {w} are assumed, because no tensor shows their size; image_size sets it.")
     if max_pool is not None:
         if pool is None:
             raise CheckpointError(f"{path}: {setting('max_pool')} is of ResNets; a {network.arch} has no such choice")
         options |= {} if max_pool == pool else {"max_pool": max_pool}
     elif pool is False and ("stem" in options or size != (h, w)):
-        said.append("No max pool is assumed behind its 3x3 stem, as no tensor tells it; max_pool sets one.")
+        said.append("No max pool is assumed after the 3x3 stem, because no tensor shows one; max_pool sets one.")
     network = network._replace(image_shape=(*size, channels), options=options)
     return found._replace(network=network, notes=(*found.notes, *said))
 

@@ -102,7 +102,7 @@ def _completed(parser, command):
 def main(argv: list[str] | None = None) -> int:
     """Runs one command. Returns its exit status.
 
-    0: success. 2: a mistake that the user can mend. 130: interrupted. 141: nobody reads the output any more.
+    0: success. 2: a mistake that the user can mend. 130: interrupted. 141: the output was closed by its reader.
 
     An error that the user cannot mend is raised; so is one about a file that the user did not name.
 
@@ -131,9 +131,9 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(printable_lines(f"qcrs-jax: error: {error.named(args.invoked.names)}"), file=sys.stderr)
         if getattr(args, "distributed", False):
-            _exit(2)  # the other hosts see at once that this one is gone
+            _exit(2)  # so the other hosts notice at once that this one is gone
         return 2
-    except BrokenPipeError:  # whoever read what is printed has gone
+    except BrokenPipeError:  # the reader of the output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Stopped as stop:

@@ -52,7 +52,7 @@ def _files(name, methods="cohen ddrs bisection golden bayesian grid"):
 
 
 def _settings(epsilons=(0.01, 0.03, 0.1), samples=(100, 500, 2000)):
-    """Runs of golden section, one of its two settings at a time away from (0.03, 500); the file's name tells them."""
+    """Runs of golden section with one of two settings at a time changed from (0.03, 500), as the file names show."""
     settings = [(e, 500) for e in epsilons] + [(0.03, n) for n in samples if n != 500]
     names = {(e, n): f"epsilon{e:g}-n{n}.tsv" for e, n in settings}
     runs = tuple(
@@ -67,7 +67,7 @@ def _settings(epsilons=(0.01, 0.03, 0.1), samples=(100, 500, 2000)):
 
 
 def _frontier(checkpoint, flags):
-    """Runs of one network with searches of several costs, which the file's name tells, and N = 10 000 or a budget."""
+    """Runs of one network with searches of several costs, as the file names show, and N = 10 000 or a budget."""
     certify = f"certify {checkpoint}"
     bayesian = {1000: (100, 10), 2000: (100, 20), 6500: (500, 13)}
     runs = {
@@ -97,7 +97,7 @@ def _published(checkpoint, results, flags):
 
 PRESETS = {
     "acr": Preset(
-        asks="What does each choice of sigma give, at equal samples?",
+        asks="What ACR does each way to choose sigma reach, at equal samples?",
         source="QCRS (Kung and Chen, AAAI 2024, arXiv 2302.00209), the tables of ACR",
         takes="about 40 minutes of one core, half of them for the grid",
         expect="ACR 0.69 Cohen, 1.04 bisection, 1.06 DDRS, 1.06 golden, 1.08 bayesian, 1.07 grid; "
@@ -118,7 +118,7 @@ PRESETS = {
         asks="How near does each search come to an exhaustive one, image by image?",
         source="QCRS, its comparison with grid search",
         takes="about 20 minutes of one core; nothing where the runs of acr are in the folder",
-        expect="a regret of 0.01 (golden, bayesian) to 0.03 (bisection, DDRS), beside 0.41 for Cohen",
+        expect="a regret of 0.01 (golden, bayesian) to 0.03 (bisection, DDRS), and 0.41 for Cohen",
         commands=(
             *_methods(GAUSSIAN, "gaussian"),
             f"compare {_files('gaussian', 'grid bisection golden bayesian ddrs cohen')} --format markdown "
@@ -138,15 +138,15 @@ PRESETS = {
         quick="--max 21 --curve_n 50",
     ),
     "overhead": Preset(
-        asks="What do epsilon and the samples of an evaluation cost, and what do they give?",
+        asks="What do a finer epsilon and more samples for each evaluation gain, and what do they cost?",
         source="QCRS, its ablations of both",
         takes="about 15 minutes of one core",
-        expect="ACR 1.05 at any epsilon, 1.03 at 100 and 1.07 at 2000 samples an evaluation, beside 0.66 for Cohen",
+        expect="ACR 1.05 at any epsilon, 1.03 at 100 and 1.07 at 2000 samples an evaluation, and 0.66 for Cohen",
         commands=_settings(),
     ),
     "frontier": Preset(
-        asks="What does a search give for its samples?",
-        source="ours: the published bisection beside searches that use their samples better",
+        asks="How much does a search gain for its samples?",
+        source="ours: the published bisection, and searches that use their samples better",
         takes="about 10 minutes of one core",
         expect="ACR 0.66 Cohen, 1.04 bisection, 1.05 golden, 1.06 to 1.08 bayesian, 1.05 with half the samples",
         commands=_frontier(GAUSSIAN, f"{DATA} {BRACKET}"),
@@ -163,7 +163,7 @@ PRESETS = {
     ),
     "sequential": Preset(
         asks="How many samples does it take to decide whether an image is robust at r, or to know its radius?",
-        source="Voracek (NeurIPS 2024) and Horvath et al. (ICLR 2022), whose schemes stand beside",
+        source="Voracek (NeurIPS 2024) and Horvath et al. (ICLR 2022), whose schemes are shown too",
         takes="a minute; computed exactly, without a network",
         expect="about a thousand samples where the answer is no closer than 0.2 sigma, for 100 000",
         commands=("sequential --format markdown --out table.md",),

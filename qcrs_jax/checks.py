@@ -131,7 +131,7 @@ def as_image_keys(key, images) -> jax.Array:
 
     Raises:
         TypeError: `key` is no key.
-        ValueError: the number of keys is another than that of the images.
+        ValueError: the number of keys differs from that of the images.
     """
     key = as_key(key)
     if images.ndim == 3 and key.shape == () or images.ndim == 4 and key.shape == images.shape[:1]:

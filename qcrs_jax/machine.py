@@ -8,7 +8,7 @@ from pathlib import Path
 from .errors import UserError
 
 ROOT = Path("/")
-"""Where the files of the system are that tell it."""
+"""The root of the file system that reports these limits."""
 _VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 _LOCAL_RANKS = ("SLURM_LOCALID", "OMPI_COMM_WORLD_LOCAL_RANK")
 
@@ -72,7 +72,7 @@ def _groups(controller: str, root: Path) -> Iterator[Path]:
         else:
             continue
         parts = [part for part in path.split("/") if part]
-        if ".." in parts:  # above what a container sees
+        if ".." in parts:  # above the root that a container sees
             parts = []
         for mount in mounts:
             yield from (mount.joinpath(*parts[:depth]) for depth in range(len(parts), -1, -1))

@@ -12,7 +12,7 @@ from places import SHARED
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Marks `slow` what `slow_for` names: the parameters of that id, or of one of its parts, of a test that has it."""
+    """Marks as `slow` the parameters of a test that its mark `slow_for` names, by their id or a part of it."""
     for item in items:
         for mark in item.iter_markers("slow_for"):
             if {item.callspec.id, *item.callspec._idlist} & set(mark.args):
@@ -21,7 +21,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled_once(tmp_path_factory):
-    """Commands in processes of their own share what they compile, for this session of tests alone."""
+    """Lets commands in processes of their own share compiled programs during this session of tests."""
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path_factory.mktemp("compiled"))
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
@@ -46,7 +46,7 @@ def real_images():
 
 @pytest.fixture
 def counted(request):
-    """A function of a text of counts, which is printed when all tests are done; also of tests in other processes."""
+    """A function of a text of counts. It is printed after all tests, also for tests in other processes."""
     return lambda text: request.node.user_properties.append(("counted", text))
 
 

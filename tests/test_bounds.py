@@ -233,7 +233,7 @@ def test_a_number_of_samples_chosen_by_the_selection_keeps_the_coverage(p):
 
 
 @pytest.mark.slow
-def test_a_table_of_expected_radii_is_had_for_any_n():
+def test_a_table_of_expected_radii_is_made_for_any_n():
     exact = bounds.certified_radius(bounds.clopper_pearson_lower(2**29, 2**30, 0.001), 1.0)
     table = bounds.expected_radius_table(2**30, 0.001)
     assert exact == 0 and np.interp(1.0, bounds.PROBITS, table) == pytest.approx(1.0, abs=1e-3)

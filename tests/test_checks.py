@@ -107,7 +107,7 @@ def test_inside_jit_dtype_and_shape_are_still_checked(function):
         jax.jit(function)(np.zeros((3, 8, 8), np.float32))
 
 
-def test_a_noise_level_that_is_none_certifies_nothing_inside_jit():
+def test_an_invalid_noise_level_certifies_nothing_inside_jit():
     certificate = jax.jit(lambda sigma: certify(by_sign, IMAGE, sigma, key=KEY, n=20))(jnp.float32(-0.2))
     assert certificate.prediction == -1 and certificate.radius == 0
 
@@ -164,7 +164,7 @@ def test_keys_of_the_old_kind_go_with_every_bound_and_with_several_images():
 
 
 @pytest.mark.parametrize("wrong", ["bayesian", "golden", True, False, 3, QCRS, DDRS, by_sign, {"search": "golden"}])
-def test_a_search_that_is_none_is_a_type_error(wrong):
+def test_an_invalid_search_is_a_type_error(wrong):
     for call in (
         lambda: plain(certify)(by_sign, IMAGE, 0.25, key=KEY, n=20, search=wrong),
         lambda: plain(search_sigma)(by_sign, IMAGE, 0.25, wrong, key=KEY),

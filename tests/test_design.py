@@ -1,4 +1,4 @@
-"""The directions of the design: what may import what."""
+"""The directions of the design: the imports that are allowed."""
 
 import ast
 from pathlib import Path
@@ -133,7 +133,7 @@ def part(package, module):
     ("package", "name"),
     [(package, name) for package in PARTS for name in files_of(package) if name != "__init__.py"],
 )
-def test_a_wing_imports_none_above_it(package, name):
+def test_a_wing_imports_no_higher_wing(package, name):
     table, own = PARTS[package], Path(name).parts[0].removesuffix(".py")
     ground = GROUND if package == "qcrs_jax" else set()
     seen = {part(package, module) for module in imports_of(package, name)} - {None, own}
@@ -278,7 +278,7 @@ def test_the_names_of_data_sources_are_light_to_import(name):
 
 
 @pytest.mark.parametrize("name", [name for name in core_files() if name.startswith("results/")])
-def test_what_tables_and_plots_stand_on_needs_no_jax(name):
+def test_modules_under_tables_and_plots_need_no_jax(name):
     assert within(core_imports(name), "jax", "flax") == []
 
 

@@ -51,10 +51,10 @@ def test_an_error_around_another_keeps_the_names_of_its_settings():
     assert str(outer) == "r.tsv: n0 must be at least 1" and text_of(OSError("no")) == "no"
 
 
-def test_what_was_added_to_an_error_is_shown_with_it():
+def test_notes_of_an_error_are_shown():
     error = SettingError("{n} is 0")
-    error.add_note("The 3 results so far stay")
-    assert error.named({"n": "--n"}) == "--n is 0\nThe 3 results so far stay"
+    error.add_note("The 3 results so far are kept")
+    assert error.named({"n": "--n"}) == "--n is 0\nThe 3 results so far are kept"
 
 
 @pytest.mark.parametrize("file", CORE, ids=lambda file: str(file.relative_to(ROOT)))
@@ -137,10 +137,10 @@ def test_a_share_of_alpha_is_no_number_that_was_typed():
     assert error.value.settings == ("simultaneous",)
 
 
-def test_a_request_of_a_file_is_told_of_without_flags():
+def test_errors_about_the_request_of_a_file_name_no_flags():
     recorded = Request(0.25, 1, 1000, 0.001, FixedSigma(), Fixed()).recorded()
     for change in ({"alpha": 2}, {"n": 5}, {"estimate": {"name": "guess"}}, {"n0": None}):
-        with pytest.raises(UserError, match="its request is none of this version") as error:
+        with pytest.raises(UserError, match="its request is not one of this version") as error:
             Request.of(recorded | change)
         assert error.value.settings == ()
 
@@ -211,6 +211,6 @@ def test_flags_of_the_converter_are_fields_of_settings_and_need_nothing_slow(com
     assert not {"jax", "flax", "scipy", "torch"} & set(loaded)
 
 
-def test_what_another_library_says_of_a_hostile_file_is_one_short_line():
+def test_messages_of_other_libraries_are_cut_to_one_line():
     assert quoted(ValueError("two\n lines")) == "two lines"
     assert quoted(ValueError("x" * 70_000)) == "x" * 300 + "..."

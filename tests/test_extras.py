@@ -83,7 +83,7 @@ def imported(node):
     return {node.module.partition(".")[0]} if isinstance(node, ast.ImportFrom) and not node.level else set()
 
 
-def test_what_is_imported_is_a_dependency_or_its_absence_is_said():
+def test_every_import_is_a_dependency_or_an_extra():
     foreign, needed = {}, named(PROJECT["dependencies"])
     for file in files():
         tree = ast.parse(file.read_text())
@@ -114,7 +114,7 @@ def test_the_message_names_the_package_who_needs_it_and_the_extra(monkeypatch):
     )
 
 
-def test_what_else_is_missing_is_raised_as_it_is():
+def test_other_import_errors_are_raised_unchanged():
     with pytest.raises(ModuleNotFoundError, match="no_such_package"), needed_for("a plot"):
         import no_such_package  # noqa: F401
     with pytest.raises(ImportError, match="cannot import name 'no_such_name'"), needed_for("a plot"):

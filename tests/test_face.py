@@ -92,7 +92,7 @@ def test_a_bracket_has_two_ends(name):
         search(0.08)
 
 
-def test_what_the_record_has_of_a_signature_and_of_a_rule():
+def test_the_record_of_a_signature_and_of_a_rule():
     def function(a, *, b: int = 3) -> "dict[str, int]": ...
 
     class Often:

@@ -1,4 +1,4 @@
-"""Which errors of the operating system become messages: those about files that the user named, and no others."""
+"""Errors of the operating system become messages if they concern files that the user named, and only then."""
 
 import errno
 import os
@@ -53,7 +53,7 @@ def test_the_remedy_of_a_file_that_cannot_be_written(number, remedy):
         raise OSError(number, os.strerror(number))
 
 
-def test_only_what_is_at_or_below_the_named_file_is_excused(tmp_path):
+def test_only_errors_at_or_below_the_named_file_become_messages(tmp_path):
     @reads("path")
     def read(file, path=None):
         raise PermissionError(errno.EACCES, "Permission denied", str(file))
@@ -73,7 +73,7 @@ def test_names_that_the_file_system_refuses(tmp_path, capsys):
         assert "File name too long" in capsys.readouterr().err
 
 
-def test_a_lock_is_had_once(tmp_path):
+def test_only_one_opening_holds_a_lock(tmp_path):
     with open(tmp_path / "f", "a") as one, open(tmp_path / "f", "a") as other:
         lock(one, "taken")
         with pytest.raises(UserError, match="taken"):

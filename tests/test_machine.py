@@ -97,7 +97,7 @@ def test_a_limit_of_memory_is_the_memory_that_limits_are_shares_of(tmp_path, mon
     assert default_memory_limit() == min(4, memory / GIB / 2)
 
 
-def test_batch_auto_on_a_cpu_tries_what_the_container_s_memory_holds(tmp_path, monkeypatch, capsys):
+def test_batch_auto_on_a_cpu_tries_sizes_that_fit_the_container_s_memory(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(machine, "ROOT", system(tmp_path, V2, memory_DOT_max=f"{GIB}"))
     monkeypatch.setattr(batch_size, "_bytes_per_image", lambda classify, shape: GIB // 64)
     monkeypatch.setattr(batch_size, "_rate", lambda classify, shape, devices, size: float(size))
@@ -113,7 +113,7 @@ def test_batch_auto_on_accelerators_tries_up_to_16384(monkeypatch):
     assert batch_size.fastest_batch(None, (4, 4, 3), [Card()]) == 16384
 
 
-def test_a_quota_gives_fewer_devices_and_threads_and_is_told(tmp_path, monkeypatch, capsys):
+def test_a_quota_gives_fewer_devices_and_threads_and_is_reported(tmp_path, monkeypatch, capsys):
     asked = {}
     root = system(tmp_path, V2, cpu_DOT_max="150000 100000\n")
     monkeypatch.setattr(machine, "ROOT", root)
@@ -169,7 +169,7 @@ def test_more_processes_than_cards_get_one_clear_line():
         assert "\n" not in str(error.value)
 
 
-def test_a_task_that_sees_one_card_tells_jax_so(monkeypatch):
+def test_a_task_that_sees_one_card_sets_the_card_of_jax(monkeypatch):
     told = []
     monkeypatch.setattr(jax.distributed, "initialize", lambda *args: told.append(args))
     monkeypatch.setenv("SLURM_LOCALID", "3")

@@ -49,7 +49,7 @@ def test_is_stored_as_it_ran(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_runs_and_prints_what_is_stored(name, registries, tmp_path, monkeypatch):
+def test_runs_and_prints_the_stored_output(name, registries, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "notebook"}
     for cell in code_of(NOTEBOOKS[name]):

@@ -118,7 +118,7 @@ def test_the_commands_of_a_page_are_possible(page):
             request_of(args)
 
 
-def test_every_command_is_told_and_none_else():
+def test_the_pages_describe_every_command_and_no_other():
     assert set(re.findall(r"qcrs-jax ([a-z][\w-]*)", "\n".join(PAGES.values()))) == set(COMMANDS)
 
 

@@ -53,5 +53,5 @@ def load_safetensors(path: Path, data: mmap.mmap) -> dict[str, Tensor]:
             strides = tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
             set_items(content, [(name, Tensor(storage, 0, shape, strides))])
     if position != len(data):
-        raise CheckpointError(f"damaged: {len(data) - position} bytes behind the last tensor; copy it again")
+        raise CheckpointError(f"damaged: {len(data) - position} bytes after the last tensor; copy it again")
     return content

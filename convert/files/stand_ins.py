@@ -59,9 +59,9 @@ def _is_text(head):
 def unpacked(folder: Path) -> str:
     """A sentence on a directory that is no converted classifier."""
     if any(folder.glob("classifier.safetensors.*")):
-        return "holds what is left of a classifier whose writing was cut off; convert or train again"
+        return "holds the remains of a classifier whose writing was interrupted; convert or train again"
     if (folder / "training" / "request.json").is_file():
-        return "holds a training run that is not finished; repeat its command, which goes on with it"
+        return "holds a training run that is not finished; repeat its command, which continues it"
     for inside in (folder, *sorted(f for f in folder.iterdir() if f.is_dir())[:20]):
         if (inside / "data.pkl").is_file():
             root = inside.resolve()

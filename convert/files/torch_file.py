@@ -203,5 +203,5 @@ def _load_legacy(data):
         position = start + size * storage.dtype.itemsize
         storage.find(memoryview(data)[start:position])
     if position != len(data):
-        raise CheckpointError(f"damaged: {len(data) - position} bytes behind the last storage; copy it again")
+        raise CheckpointError(f"damaged: {len(data) - position} bytes after the last storage; copy it again")
     return content

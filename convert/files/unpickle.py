@@ -39,7 +39,7 @@ ODD_KEYS = Unused("a key that is neither text nor a small number")  # the key of
 
 
 def unpickle(stream: io.BytesIO, names: dict[tuple[str, str], Any], persistent_load: Callable[[Any], Any]) -> Any:
-    """The value of the pickle at the position of `stream`. The stream is left behind the pickle."""
+    """The value of the pickle at the position of `stream`. The stream then stands after the pickle."""
     position = stream.tell()
     try:
         return _Machine(names, persistent_load).run(stream)
@@ -220,7 +220,7 @@ def set_items(container, pairs):
     """Sets the items of a dict or OrderedDict; those of an Unused are dropped.
 
     Keys are text or numbers, as the hash of nested tuples can take for ever. Numbers can be chosen to collide, so that
-    only so many are let in. Items with other keys are dropped; the key ODD_KEYS marks a dictionary that had such.
+    only so many are let in. Items with other keys are dropped; the key ODD_KEYS marks a dictionary that had such items.
     """
     if type(container) is Unused:
         return

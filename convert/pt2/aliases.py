@@ -1,7 +1,7 @@
 """Operations that change a tensor in place, in a graph that is not functional.
 
-Such an operation gives the changed tensor, and all names of that tensor mean it from then on. Where a view of the
-tensor, or a tensor that it is a view of, is used later, the graph is refused: JAX has no views.
+Such an operation returns the changed tensor, and all names of the tensor then refer to it. If a view of the tensor, or
+a tensor of which it is a view, is used later, the graph is refused, because JAX has no views.
 """
 
 from .registry import found, in_place
@@ -17,7 +17,7 @@ def target_of(node: Node) -> str | None:
 
 
 def renamed(graph: Graph) -> dict[int, tuple[str, ...]]:
-    """Of each node, by its place, that changes a tensor: the names that mean the changed tensor afterwards."""
+    """{place of a node that changes a tensor: names that refer to the changed tensor afterwards}."""
     same: dict[str, set[str]] = {}
     changes = {}
     for i, node in enumerate(graph.nodes):
@@ -33,7 +33,7 @@ def renamed(graph: Graph) -> dict[int, tuple[str, ...]]:
 
 
 def shared_writes(graph: Graph) -> list[Node]:
-    """The nodes that change a tensor of which a view, or whose whole, is used later."""
+    """The nodes that change a tensor of which a view, or which is a view of another, is used later."""
     if not any(target_of(node) for node in graph.nodes):
         return []
     last = {}

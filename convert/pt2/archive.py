@@ -36,12 +36,12 @@ DTYPES = {
     12: np.dtype(np.bool_),
     13: np.dtype(ml_dtypes.bfloat16),
 }
-"""Number formats by their codes in the file: those that are computed with."""
+"""The supported number formats, by their codes in the file."""
 STRIDED = 7  # the code of the layout of ordinary tensors
 
 
 def is_exported(path: Path) -> bool:
-    """Whether the file `path` is an exported program, or is called so."""
+    """Whether the file `path` is an exported program, by its content or its name."""
     if path.suffix == ".pt2":
         return path.is_file()
     try:
@@ -61,7 +61,8 @@ class ExportArchive:
     """The records of an exported program.
 
     Raises:
-        CheckpointError: truncated, damaged, of another program or version; says what to do, without the file's name.
+        CheckpointError: truncated, damaged, of another program or version. The message has the remedy, but not the
+            file.
     """
 
     def __init__(self, path: Path):
@@ -115,7 +116,7 @@ class ExportArchive:
         return found
 
     def extra(self) -> dict[str, str]:
-        """The texts of the user's extra files by their names; those that are long or no texts are left out."""
+        """The texts of the user's extra files by their names; long ones, and those that are no text, are left out."""
         found = {}
         for name in self.names:
             if name.startswith(start := self._root + "extra/") and self._archive.records[name].size <= EXTRA_LIMIT:
@@ -181,15 +182,15 @@ class Tensors:
 def dtype_of(code, what: str) -> np.dtype:
     """The number format of a code in the file."""
     if type(code) is not int or code not in DTYPES:
-        raise CheckpointError(f"{what} is of a number format (code {str(code)[:20]}) that is not computed with")
+        raise CheckpointError(f"{what} is of a number format (code {str(code)[:20]}) that is not supported")
     return DTYPES[code]
 
 
 def _narrowed(array, told):
-    """Whole numbers of 64 bits in 32, which JAX computes with."""
+    """Whole numbers of 64 bits in 32 bits, as JAX computes them."""
     if array.dtype == np.int64:
         if array.size and not -(2**31) <= array.min() <= array.max() < 2**31:
-            raise CheckpointError(f"{told} has whole numbers of more than 32 bits, which are not computed with")
+            raise CheckpointError(f"{told} has whole numbers of more than 32 bits, which are not supported")
         return array.astype(np.int32)
     return array.astype(np.float32) if array.dtype == np.float64 else array
 
@@ -203,7 +204,7 @@ def _list(value, told):
 def _whole(value, told):
     number = value.get("as_int") if isinstance(value, dict) and len(value) == 1 else None
     if type(number) is not int or not 0 <= number < 2**63:
-        raise CheckpointError(f"damaged: {told} has a size, stride or offset that is none; copy the file again")
+        raise CheckpointError(f"damaged: {told} has an invalid size, stride or offset; copy the file again")
     return number
 
 

@@ -40,7 +40,7 @@ def addmm(self, mat1=None, mat2=None, beta=1, alpha=1, mat=None, vec=None, batch
 @operation("einsum")
 def einsum(equation, tensors, path=None):
     if len(equation) > 200 or not re.fullmatch(r"[A-Za-z., \->]*", equation):
-        raise CheckpointError("einsum has an equation that is none")
+        raise CheckpointError("einsum has an invalid equation")
     return jnp.einsum(equation.replace(" ", ""), *tensors)
 
 
@@ -74,7 +74,7 @@ def safe_softmax(self, dim, dtype=None):
 
 
 def _mask(shape):
-    """Which of the keys a query may see, that are before it: from the first ones on."""
+    """The causal mask: a query sees the keys up to its own place, counted from the first."""
     return jnp.tril(jnp.ones(shape, bool))
 
 

@@ -1,8 +1,8 @@
-"""Images kept with channels last while a graph that has them second is computed.
+"""Keeps images with channels last while computing a graph that has channels second.
 
-PyTorch's images are (batch, c, h, w). XLA's convolutions on a CPU, and most elsewhere, want (batch, h, w, c). So an
-image that comes from a convolution stays as it is, behind a `Last`, through all operations that can take it so. Any
-other operation gets the plain array.
+PyTorch's images are (batch, c, h, w). XLA's convolutions on a CPU, and most on other devices, prefer (batch, h, w, c).
+So the output of a convolution stays in that order, as a `Last`, through all operations that accept it. Any other
+operation gets the plain array.
 """
 
 import functools
@@ -41,21 +41,21 @@ class Last:
 
 
 def last(x) -> Last:
-    """A tensor of four axes with channels last, which XLA may not undo: its convolutions are slow with others."""
+    """A tensor of four axes with channels last. A barrier keeps XLA from changing the order, which would be slow."""
     return x if isinstance(x, Last) else Last(jax.lax.optimization_barrier(jnp.transpose(x, (0, 2, 3, 1))))
 
 
 def plain(value):
-    """A value, or a list of values, with plain arrays alone."""
+    """A value, or a list of values, with every `Last` replaced by its plain array."""
     if isinstance(value, Last):
         return value.plain()
     return [plain(item) for item in value] if isinstance(value, list) else value
 
 
 def of_images(function):
-    """A function of (batch, h, w, c) as one of (batch, c, h, w) or of a Last, which gives a Last.
+    """Makes a function of (batch, h, w, c) one of (batch, c, h, w) or of a Last, which returns a Last.
 
-    It takes one image (c, h, w) too. All results are turned that have four axes.
+    It takes one image (c, h, w) too. Results with four axes are converted too.
     """
 
     @functools.wraps(function)
@@ -71,7 +71,7 @@ def of_images(function):
 
 
 def elementwise(function, arguments: dict):
-    """A Last of an elementwise function of arguments of which one at least is a Last; None if it cannot be."""
+    """An elementwise function of arguments with at least one Last, as a Last; None if their shapes do not allow it."""
     turned = {}
     for name, value in arguments.items():
         if isinstance(value, Last):

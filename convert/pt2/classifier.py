@@ -1,4 +1,4 @@
-"""An exported program as a classifier: what `load_classifier("model.pt2")` returns."""
+"""Exported programs as classifiers: `load_classifier("model.pt2")`."""
 
 import dataclasses
 import hashlib
@@ -27,7 +27,7 @@ from .preparation import prepared
 from .schema import Graph, Program, read_program
 
 ARCH = "torch.export"
-_OURS = "qcrs_jax.json"  # the extra file in which a converted program has what is known of it
+_OURS = "qcrs_jax.json"  # the extra file with the metadata of a converted program
 _NAMES = ("class_names", "classes", "labels")  # of extra files with the names of the classes
 RECIPE = (
     'b = torch.export.Dim("batch"); program = torch.export.export(model, (examples,), dynamic_shapes=({0: b},)) with '
@@ -58,30 +58,30 @@ class ExportedClassifier(Classifier):
 
     @property
     def model(self):
-        """There is none: a graph has no network of ours.
+        """Always an error: a graph is no network of this package.
 
         Raises:
             CheckpointError: always.
         """
         raise CheckpointError(
             f"{self.spec.source.get('file', ARCH)}: is an exported program, not a network of ours; it can be certified "
-            "and converted, but not trained further, nor written as a file of weights"
+            "and converted, but not trained further or exported as weights"
         )
 
     def inference(self, platform: str | None = None, dtype="float32") -> Partial | NoiseConditional:
         """Images (batch, h, w, c) in [0, 1] to logits (batch, num_classes), both float32.
 
-        Of a program with a second input it is a `NoiseConditional`, whose sigma (batch,) that is.
+        For a program with a second input, sigma (batch,), it is a `NoiseConditional`.
 
         Batch normalisation is folded into convolutions where the graph allows it, and the form is one that is fast on
         `platform`, by default the one JAX would run it on. Jit-compatible; the weights are leaves of the pytree.
 
         Raises:
-            CheckpointError: of another `dtype` than float32; a program computes in the formats that it was exported in.
+            CheckpointError: `dtype` is not float32; a program computes in the number formats of its export.
         """
         if jnp.dtype(dtype) != jnp.float32:
             raise CheckpointError(
-                f"{self.spec.source.get('file', ARCH)}: computes in the number formats that it was exported in; for "
+                f"{self.spec.source.get('file', ARCH)}: computes in the number formats of its export; for "
                 f"{setting('dtype')} {jnp.dtype(dtype).name} export the model in that format"
             )
         graph, weights = prepared(self.program.graph, self.weights, platform or jax.default_backend())
@@ -98,7 +98,7 @@ class ExportedClassifier(Classifier):
         return sha.hexdigest()
 
     def count_parameters(self) -> int:
-        """Numbers of the parameters."""
+        """The number of parameters."""
         kinds = self.program.parameters
         arrays = {id(array): array.size for name, array in self.weights.items() if name in kinds}
         return sum(arrays.values())
@@ -131,7 +131,7 @@ class ExportedClassifier(Classifier):
 
 
 def _payload(path, array, code):
-    """What a configuration of an archive says of an array."""
+    """The entry of an array in the configuration of an archive."""
     strides = [int(np.prod(array.shape[axis + 1 :], dtype=np.int64)) for axis in range(array.ndim)]
     return {
         "path_name": path,
@@ -147,7 +147,7 @@ def _payload(path, array, code):
 
 
 def _shared(weights):
-    """({key: array}, {name: key}): every array once."""
+    """({key: array}, {name: key}), with tied arrays stored once."""
     keys, arrays, names = {}, {}, {}
     for name, array in weights.items():
         key = keys.setdefault(id(array), f"weight_{len(keys)}")
@@ -157,10 +157,10 @@ def _shared(weights):
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """How many images a program takes.
+    """The number of images that a program accepts.
 
-    one: whether it takes exactly one; several are computed by vmap.
-    least, most: of several; None for any number.
+    one: whether it accepts exactly one; several are computed by vmap.
+    least, most: smallest and largest number; None for no limit.
     """
 
     one: bool
@@ -191,7 +191,7 @@ class _Run:
         return self._batch_of(logits, inputs).astype(jnp.float32)
 
     def _batch_of(self, logits, inputs):
-        """The logits, by as many calls as the range of batches asks for."""
+        """The logits, computed in as many calls as the range of batches requires."""
         count, least, most = inputs[0].shape[0], self._batch.least, self._batch.most
         if most is None and (not isinstance(count, int) or count >= least):
             return logits(*inputs)
@@ -263,8 +263,8 @@ def _images(program, image_size):
     """((h, w, c), Batch) of the images that the program takes."""
     if not 1 <= len(program.images) <= 2 or not set(program.images) <= set(program.graph.values):
         raise CheckpointError(
-            f"takes {len(program.images)} inputs; a classifier takes a batch of images, and perhaps one of the noise "
-            "levels in them"
+            f"takes {len(program.images)} inputs; a classifier takes a batch of images, and optionally one of their "
+            "noise levels"
         )
     meta = program.graph.values[program.images[0]]
     if len(meta.shape) != 4 or not isinstance(meta.shape[1], int) or not jnp.issubdtype(meta.dtype, jnp.floating):
@@ -285,7 +285,7 @@ def _images(program, image_size):
         if isinstance(side, int) and given is not None and given != side:
             raise CheckpointError(f"takes images of {sides[0]} x {sides[1]}, not {setting('image_size')} {image_size}")
         if not isinstance(side, int) and given is None:
-            raise CheckpointError(f"takes images of any size; say the size by {setting('image_size')}")
+            raise CheckpointError(f"takes images of any size; give the size by {setting('image_size')}")
         found.append(side if isinstance(side, int) else given)
         least, most = program.ranges.get(side, (0, None)) if isinstance(side, str) else (0, None)
         if found[-1] < least or most is not None and found[-1] > most:
@@ -309,7 +309,7 @@ def _batch(program, size):
 
 
 def _classes(classifier, shape, batch):
-    """The number of classes, once the whole graph has been gone through without computing a number."""
+    """The number of classes, from an abstract evaluation of the whole graph."""
     images = jax.ShapeDtypeStruct((max(batch.least, 2), *shape), jnp.float32)
     outputs = classifier.program.graph.outputs
     if len(classifier.program.outputs) != 1:
@@ -326,7 +326,7 @@ def _classes(classifier, shape, batch):
 
 
 def _source(path, program, extra):
-    """Where a program comes from, and what is to be said of it."""
+    """The origin of a program, with notes for the user."""
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     source = {"file": path.name, "sha256": digest, "layout": "torch.export", "normalization": "within the program"}
@@ -339,7 +339,7 @@ def _source(path, program, extra):
             raise CheckpointError("its extra file sigma has no noise level")
         source["sigma"] = sigma
     if any(meta.dtype == np.float64 for meta in program.graph.values.values()):
-        source["notes"] = ["Its numbers of 64 bits are computed in 32."]
+        source["notes"] = ["Its numbers of 64 bits are computed in 32 bits."]
     return source
 
 
@@ -370,7 +370,7 @@ def _texts(text):
 
 
 def _ours(text):
-    """What a converted program has of itself; {} for another."""
+    """The metadata of a converted program; {} for any other program."""
     if text is None:
         return {}
     try:
@@ -384,4 +384,4 @@ def _ours(text):
             raise ValueError
         return {**found, "source": {**source, "notes": list(map(str, notes))} if notes else source}
     except (ValueError, KeyError, TypeError, RecursionError, AttributeError) as error:
-        raise CheckpointError("damaged: what it has of itself is not as it was written; convert it again") from error
+        raise CheckpointError("damaged: its metadata are not as they were written; convert it again") from error

@@ -18,12 +18,12 @@ def numbers(value, count: int) -> tuple[int, ...]:
 
 
 def _turned(weight):
-    """A kernel (out, in, h, w) as (h, w, in, out), which XLA may not undo: its convolutions are slow with others."""
+    """A kernel (out, in, h, w) as (h, w, in, out). A barrier keeps XLA from changing the order, which would be slow."""
     return jax.lax.optimization_barrier(jnp.transpose(weight, (2, 3, 1, 0))) if weight.ndim == 4 else weight
 
 
 def _convolved(x, weight, bias, stride, pads, dilation, groups, lhs_dilation=None):
-    """`weight` of images is (h, w, in, out), others are (out, in, ...)."""
+    """A convolution. `weight` is (h, w, in, out) for images, and (out, in, ...) for other inputs."""
     axes = _AXES[weight.ndim - 2]
     y = jax.lax.conv_general_dilated(
         x,
@@ -46,7 +46,7 @@ def _forward(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
 
 
 def _geometry(kernel, stride, padding, dilation):
-    """Strides, dilations, and (before, behind) of the padding, of each axis of a kernel."""
+    """Strides, dilations, and padding (before, after) for each axis of a kernel."""
     count = len(kernel)
     stride, dilation = numbers(stride, count), numbers(dilation, count)
     if padding == "same":
@@ -71,7 +71,7 @@ def _backward(x, weight, bias=None, stride=1, padding=0, output_padding=0, group
 
 
 def _alone(function):
-    """A function of a batch, that takes one input without the axis of a batch too."""
+    """Makes a function of a batch accept a single input, without the batch axis, too."""
 
     def compute(input, weight, *args, **kwargs):
         if input.ndim == weight.ndim - 1:
@@ -127,7 +127,7 @@ def convolution(
 @operation("ours.convolution", lasting=True)
 @of_images
 def convolution_in_order(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
-    """A convolution of images whose kernel is (h, w, in, out)."""
+    """A convolution of images with a kernel (h, w, in, out)."""
     stride, dilation, pads = _geometry(weight.shape[:2], stride, padding, dilation)
     return _convolved(input, weight, bias, stride, pads, dilation, groups)
 
@@ -135,7 +135,7 @@ def convolution_in_order(input, weight, bias=None, stride=1, padding=0, dilation
 @operation("ours.joined", lasting=True)
 @of_images
 def joined(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
-    """A 3x3 convolution by a kernel that gives two neighbouring columns at a time."""
+    """A 3x3 convolution with a kernel that computes two neighbouring columns at a time."""
     y = _convolved(input, weight, None, (1, 2), [(1, 1), (1, 1)], (1, 1), 1)
     y = jnp.reshape(y, (*input.shape[:3], -1))
     return y if bias is None else y + bias
@@ -144,7 +144,7 @@ def joined(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
 @operation("ours.depthwise", lasting=True)
 @of_images
 def depthwise(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
-    """A convolution of each channel alone, as a sum over the places of its kernel (h, w, 1, c)."""
+    """A depthwise convolution, as a sum over the places of its kernel (h, w, 1, c)."""
     stride, dilation, pads = _geometry(weight.shape[:2], stride, padding, dilation)
     x = jax.lax.pad(input, jnp.zeros((), input.dtype), [(0, 0, 0), *((*pad, 0) for pad in pads), (0, 0, 0)])
     counts = [(size - d * (k - 1) - 1) // s + 1 for size, d, k, s in zip(x.shape[1:3], dilation, weight.shape, stride)]

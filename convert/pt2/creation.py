@@ -16,7 +16,7 @@ def arange(end, start=0, step=1, dtype=None):
     whole = not any(isinstance(value, float) for value in (start, end, step))
     dtype = narrow(dtype if dtype is not None else np.int64 if whole else np.float32)
     if not all(isinstance(value, int | float) for value in (start, end, step)):
-        return jnp.arange(start, end, step, dtype)  # of a size that is a symbol
+        return jnp.arange(start, end, step, dtype)  # computed from a symbolic size
     count = math.ceil((end - start) / step)
     check_size(count, "arange")
     return (start + np.arange(max(count, 0)) * step).astype(dtype)
@@ -86,5 +86,5 @@ def meshgrid(tensors, indexing="ij"):
 @operation("one_hot")
 def one_hot(self, num_classes=-1):
     if not isinstance(num_classes, int) or num_classes < 0:
-        raise CheckpointError("one_hot without a number of classes depends on the numbers themselves")
+        raise CheckpointError("one_hot without a number of classes has a size that depends on the values")
     return (jnp.asarray(self)[..., None] == np.arange(num_classes)).astype(jnp.int32)

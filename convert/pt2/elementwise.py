@@ -1,4 +1,4 @@
-"""Operations that compute each number of those in its place."""
+"""Elementwise operations."""
 
 import functools
 
@@ -16,7 +16,7 @@ def _low(x):
 
 
 def wide(function):
-    """The function, with numbers of 16 bits computed in 32 and rounded at the end, as PyTorch does it."""
+    """Makes a function compute 16-bit numbers in 32 bits and round at the end, as PyTorch does."""
 
     @functools.wraps(function)
     def compute(*args, **kwargs):
@@ -159,7 +159,7 @@ def hardshrink(self, lambd=0.5):
 @wide
 def gelu(self, approximate="none"):
     if approximate not in ("none", "tanh"):
-        raise CheckpointError("gelu has an approximation that is not known")
+        raise CheckpointError("gelu has an unknown approximation")
     return jax.nn.gelu(self, approximate=approximate == "tanh")
 
 
@@ -223,7 +223,7 @@ def div(self, other, rounding_mode=None):
     if rounding_mode == "floor":
         return jnp.floor_divide(self, other)
     if rounding_mode != "trunc":
-        raise CheckpointError("div has a rounding mode that is not known")
+        raise CheckpointError("div has an unknown rounding mode")
     if _is_whole(self) and _is_whole(other):
         common = jnp.result_type(self, other)
         return jax.lax.div(*(x.astype(common) for x in jnp.broadcast_arrays(self, other)))
@@ -368,12 +368,12 @@ def type_as(self, other):
 
 
 def converted(x, dtype):
-    """`x` in another number format; those of 64 bits become those of 32."""
+    """`x` in another number format; 64-bit formats become 32-bit ones."""
     return jnp.asarray(x).astype(narrow(dtype))
 
 
 def narrow(dtype) -> np.dtype:
-    """The number format that JAX has for one of the file."""
+    """The number format of JAX for one of the file."""
     return np.dtype(
         {"int64": "int32", "float64": "float32", "complex128": "complex64"}.get(np.dtype(dtype).name, dtype)
     )

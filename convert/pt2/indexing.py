@@ -1,4 +1,4 @@
-"""Operations that read and write numbers at places that are computed, and that sort."""
+"""Operations that index, scatter and sort."""
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +15,9 @@ def _is_mask(index):
 
 
 def _places(indices):
-    """The index of NumPy for the indices of PyTorch, of which None is the whole axis."""
+    """The NumPy index for PyTorch indices, where None is a whole axis."""
     if any(map(_is_mask, indices)):
-        raise CheckpointError("an index of truth values gives a tensor whose size depends on the numbers themselves")
+        raise CheckpointError("an index of truth values gives a tensor whose size depends on the values")
     return tuple(slice(None) if x is None else x for x in indices)
 
 
@@ -47,7 +47,7 @@ def embedding(weight, indices, padding_idx=-1, scale_grad_by_freq=False, sparse=
 
 
 def _along(self, dim, index):
-    """The part of `self` that `index` reads along an axis, and the axis."""
+    """The part of `self` that `index` reads along an axis, and that axis."""
     axis = axis_of(dim, self.ndim)
     for other in range(self.ndim):
         if other != axis:
@@ -113,14 +113,14 @@ def slice_scatter(self, src, dim=0, start=None, end=None, step=1):
 @operation("select_scatter")
 def select_scatter(self, src, dim, index):
     axis = axis_of(dim, self.ndim)
-    select(self, dim, index)  # refuses an index that is none
+    select(self, dim, index)  # refuses an invalid index
     return jnp.asarray(self).at[(slice(None),) * axis + (index,)].set(jnp.asarray(src, self.dtype))
 
 
 @operation("searchsorted")
 def searchsorted(sorted_sequence, self, out_int32=False, right=False, side=None, sorter=None):
     if sorter is not None:
-        raise CheckpointError("searchsorted with a sorter is not known")
+        raise CheckpointError("searchsorted with a sorter is not supported")
     side = side or ("right" if right else "left")
     find = lambda row, values: jnp.searchsorted(row, values, side=side)  # noqa: E731
     rows = jnp.asarray(sorted_sequence)

@@ -1,4 +1,4 @@
-"""Runs the graph of an exported program with JAX. What the file records of each value is compared with the value."""
+"""Runs the graph of an exported program with JAX, and compares each value with the shape and format in the file."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from .registry import found
 from .schema import Graph, Meta, Node, Ref, refs
 
 _UNUSED = {"device", "layout", "pin_memory", "memory_format", "non_blocking", "requires_grad", "generator", "copy"}
-"""Arguments that say where numbers lie, and not which they are."""
+"""Arguments about the place of numbers in memory, which do not change the numbers."""
 
 
 class Interpreter:
@@ -76,7 +76,7 @@ class Interpreter:
             raise CheckpointError(f"its operation {node.target}{where} cannot be computed: {words}") from error
 
     def _within(self, inner, node, arguments, symbols):
-        """The results of a graph within this one, which PyTorch computes under some setting of its own."""
+        """The results of an inner graph, which PyTorch computes under a setting of its own."""
         if node.target.endswith("autocast") and any(value is True for value in node.arguments.values()):
             raise CheckpointError(
                 "computes a part in another number format (autocast); add program = program.run_decompositions({}) "
@@ -88,10 +88,10 @@ class Interpreter:
         return tuple(inner._run(dict(zip(names, given[place + 1 :], strict=True)), symbols))
 
     def _checked(self, name, value, symbols):
-        """The value, of the number format that the file records.
+        """The value, in the number format that the file records.
 
         Raises:
-            CheckpointError: it has another shape, or is of another kind of numbers.
+            CheckpointError: it has another shape, or another kind of numbers.
         """
         meta = self._graph.values.get(name)
         if meta is None:
@@ -118,7 +118,7 @@ class Interpreter:
 
 
 def check_weight(name: str, array: np.ndarray, meta: Meta | None) -> None:
-    """Raises CheckpointError unless a weight is as the graph records it."""
+    """Raises CheckpointError unless a weight has the shape and the format that the graph records."""
     if meta is None or array.shape != meta.shape or array.dtype != elementwise.narrow(meta.dtype):
         recorded = "nothing" if meta is None else f"{meta.dtype.name} of the shape {meta.shape}"
         raise CheckpointError(
@@ -128,7 +128,7 @@ def check_weight(name: str, array: np.ndarray, meta: Meta | None) -> None:
 
 
 def compute(name: str, arguments: dict):
-    """What the operation `name` gives for its arguments."""
+    """The result of the operation `name` for its arguments."""
     operation = found(name)
     if operation is None:
         raise CheckpointError(f"the operation {name} is not known")
@@ -149,7 +149,9 @@ def compute(name: str, arguments: dict):
 def _resolved(value, values):
     if isinstance(value, Ref):
         if value.name not in values:
-            raise CheckpointError(f"uses {value.name[:40]}, a result that is not computed (places of maxima, say)")
+            raise CheckpointError(
+                f"uses {value.name[:40]}, a result that is not computed, such as the places of maxima"
+            )
         return values[value.name]
     return [_resolved(item, values) for item in value] if isinstance(value, list) else value
 
@@ -159,15 +161,15 @@ def _named(node: Node, results):
     if len(node.results) == 1 and not isinstance(results, tuple):
         results = (results,)
     if node.results and (not isinstance(results, tuple) or len(results) < len(node.results)):
-        raise CheckpointError(f"damaged: {node.target} has more results in the file than it gives")
+        raise CheckpointError(f"damaged: {node.target} has more results in the file than the operation returns")
     for names, value in zip(node.results, results if isinstance(results, tuple) else ()):
         if isinstance(names, str):
-            if value is None:  # of what is not computed, such as places of maxima
+            if value is None:  # a result that is not computed, such as places of maxima
                 continue
             yield names, value
         elif names is not None:
             if not isinstance(value, list) or len(value) != len(names):
-                raise CheckpointError(f"damaged: {node.target} gives another number of tensors than the file has")
+                raise CheckpointError(f"damaged: {node.target} returns another number of tensors than the file records")
             yield from zip(names, value)
 
 

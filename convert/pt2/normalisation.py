@@ -1,4 +1,4 @@
-"""Normalisation. Means and variances are computed in float32, whatever the numbers are."""
+"""Normalisation. Means and variances are computed in float32 for all number formats."""
 
 import jax.numpy as jnp
 
@@ -14,12 +14,12 @@ def _wide(x):
 
 
 def _beside(values, ndim):
-    """One number for each channel, in the place of axis 1."""
+    """One number for each channel, along axis 1."""
     return jnp.reshape(values, (1, -1) + (1,) * (ndim - 2))
 
 
 def _affine(x, mean, variance, weight, bias, eps, channels):
-    """`channels` puts one number for each channel in its place."""
+    """(x - mean) / deviation * weight + bias; `channels` brings one number for each channel to the right axis."""
     scale = 1 / jnp.sqrt(_wide(variance) + eps)
     scale = scale if weight is None else scale * _wide(weight)
     shift = -_wide(mean) * scale if bias is None else _wide(bias) - _wide(mean) * scale
@@ -127,7 +127,7 @@ def group_norm(input, num_groups, weight=None, bias=None, eps=1e-5, cudnn_enable
 
 
 @operation("native_group_norm", lasting=True)
-def native_group_norm(input, weight, bias, N, C, HxW, group, eps):  # noqa: N803  as the schema has them
+def native_group_norm(input, weight, bias, N, C, HxW, group, eps):  # noqa: N803  names of the schema
     return group_norm(input, group, weight, bias, eps), None, None
 
 

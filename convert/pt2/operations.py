@@ -1,4 +1,4 @@
-"""All operations: to import this fills the registry."""
+"""Imports all operations, which fills the registry."""
 
 from . import (  # noqa: F401
     attention,

@@ -1,4 +1,4 @@
-"""Pools, of images with channels last, and of tensors of one or three axes."""
+"""Pooling, of images with channels last, and of tensors with one or three axes."""
 
 import math
 
@@ -12,7 +12,7 @@ from .registry import check_size, operation
 
 
 def _geometry(size, kernel, stride, padding, dilation, ceil_mode):
-    """(number of windows, padding behind) along an axis."""
+    """(number of windows, padding at the end) along an axis."""
     reach = dilation * (kernel - 1) + 1
     room = size + 2 * padding - reach
     count = (-(-room // stride) if ceil_mode else room // stride) + 1
@@ -98,7 +98,7 @@ def _adaptive_max(x, output_size, *, axes):
 
 
 def _register(name, function, count, results=1):
-    """The operation of `count` axes: the last ones of a tensor, or those of images."""
+    """Registers an operation over `count` axes: the last axes of a tensor, or the axes of images."""
     if count == 2:
         image = of_images(lambda x, *args, **kwargs: function(x, *args, **kwargs, axes=(1, 2)))
 

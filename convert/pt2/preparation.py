@@ -1,4 +1,4 @@
-"""A graph as it is computed fastest: batch normalisation folded into convolutions, and kernels in the order of XLA.
+"""Prepares a graph for speed: batch normalisation folded into convolutions, and kernels in the order of XLA.
 
 XLA's convolutions on a CPU are 60 times slower inside a loop where a kernel is not (h, w, in, out), and depthwise ones
 are slow everywhere: a sum over shifted images is 4 to 25 times faster. With few channels two columns at a time are
@@ -38,18 +38,18 @@ def prepared(graph: Graph, weights: dict[str, np.ndarray], platform: str) -> tup
     return graph, _used(graph, {**weights, **added})
 
 
-MOST_SHIFTS = 121  # of a kernel, to be computed as a sum
+MOST_SHIFTS = 121  # largest kernel that is computed as a sum
 FEW = 16  # channels
 
 
 def _is_depthwise(kernel, arguments):
-    """Whether a kernel (h, w, in, out) is of each channel alone, and small enough for a sum."""
+    """Whether a kernel (h, w, in, out) is depthwise, and small enough for a sum."""
     h, w, inputs, outputs = kernel.shape
     return inputs == 1 and arguments.get("groups", 1) == outputs > 1 and h * w <= MOST_SHIFTS
 
 
 def _can_join(kernel, arguments, meta):
-    """Whether two neighbouring columns can be computed at a time, and it pays: with few channels."""
+    """Whether two neighbouring columns can be computed at a time, and are faster, as with few channels."""
     one = all(arguments.get(name, [1]) in (1, [1], [1, 1]) for name in ("stride", "dilation", "groups"))
     around = arguments.get("padding") in (1, [1], [1, 1])
     width = meta.shape[3] if meta is not None and len(meta.shape) == 4 else None
@@ -58,7 +58,7 @@ def _can_join(kernel, arguments, meta):
 
 
 def _joined(kernel):
-    """The kernel (3, 4, in, 2 out) that gives two neighbouring columns, as `models.layers.join_columns` has it."""
+    """The kernel (3, 4, in, 2 out) that computes two neighbouring columns, as in `models.layers.join_columns`."""
     h, w, inputs, outputs = kernel.shape
     joined = np.zeros((h, w + 1, inputs, 2, outputs), kernel.dtype)
     for j in range(2):
@@ -67,7 +67,7 @@ def _joined(kernel):
 
 
 def _kernel(node, weights):
-    """The kernel of a convolution of images, where it is a weight; else None."""
+    """The kernel of a convolution of images if it is a weight, else None."""
     given = node.arguments.get("weight")
     if (
         node.operation not in ("conv2d", "convolution")
@@ -86,9 +86,9 @@ def _used(graph, weights):
 
 
 def folded(graph: Graph, weights: dict[str, np.ndarray]) -> tuple[Graph, dict[str, np.ndarray]]:
-    """The graph with such pairs made one convolution, and its weights, computed in float64.
+    """The graph with each convolution and its batch normalisation made one convolution, with weights folded in float64.
 
-    A pair is folded where nothing else uses what the convolution gives, and all of its weights are in float32.
+    A pair is folded if nothing else uses the output of the convolution, and all its weights are in float32.
     """
     uses = {}
     for node in graph.nodes:
@@ -121,7 +121,7 @@ def folded(graph: Graph, weights: dict[str, np.ndarray]) -> tuple[Graph, dict[st
 
 
 def _convolution_before(node, makers, uses):
-    """The convolution whose result the batch normalisation `node` alone takes, or None."""
+    """The convolution whose result only the batch normalisation `node` uses, or None."""
     source = node.arguments.get("input")
     if node.operation not in _NORMS or not isinstance(source, Ref) or uses.get(source.name) != 1:
         return None

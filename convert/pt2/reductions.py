@@ -1,4 +1,4 @@
-"""Operations that make one number of many."""
+"""Reductions."""
 
 import math
 
@@ -23,7 +23,7 @@ def _given(x, dtype):
 
 
 def _of_image(function, x, dim, keepdim):
-    """The reduction of a Last over its rows and columns; None for another."""
+    """The reduction of a Last over rows and columns; None for any other input."""
     axes = axes_of(dim, 4)
     if axes is None or set(axes) != {2, 3}:
         return None
@@ -93,7 +93,7 @@ _extreme("min", jnp.min, jnp.argmin, jnp.minimum)
 
 @operation("median")
 def median(self, dim=None, keepdim=False):
-    """The lower of the two in the middle."""
+    """The median; the lower of two in the middle."""
     if dim is None:
         flat = jnp.sort(jnp.reshape(self, -1))
         return flat[(flat.size - 1) // 2]
@@ -160,5 +160,5 @@ def vector_norm(self, ord=2, dim=None, keepdim=False, dtype=None, p=None):
 @operation("linalg_norm")
 def linalg_norm(self, ord=None, dim=None, keepdim=False, dtype=None):
     if ord is not None and (dim is None or not isinstance(dim, int) and len(dim) != 1):
-        raise ValueError("norms of matrices are not known")
+        raise ValueError("norms of matrices are not supported")
     return vector_norm(self, 2 if ord is None else ord, dim, keepdim, dtype)

@@ -1,4 +1,4 @@
-"""What of a graph cannot be had as a pure function of images: all of it, each with the module that it comes from."""
+"""Refuses graphs that are no pure function of images, with a list of all reasons and their modules."""
 
 from qcrs_jax.models.checkpoint import CheckpointError
 
@@ -37,7 +37,7 @@ _MOST = 40  # lines of a message
 
 
 def check(graph: Graph, images: tuple[str, ...]) -> None:
-    """Raises CheckpointError for a graph that cannot be had; `images` are its inputs that change from call to call."""
+    """Raises CheckpointError for a graph that is refused. `images` are its inputs that change from call to call."""
     dependent = _dependent(graph, images)
     owners = {id(node): owner for owner in _graphs(graph) for node in owner.nodes}
     shared = [node for owner in _graphs(graph) for node in aliases.shared_writes(owner)]
@@ -49,9 +49,9 @@ def check(graph: Graph, images: tuple[str, ...]) -> None:
     reasons = {
         "random operations, whose results differ from call to call; export a model without them": _random,
         "operations in training mode; call model.eval() before torch.export": training,
-        "results whose size depends on the numbers of an image, which no compiled program has": _has_no_size,
-        "operations that are not known here": _unknown,
-        f"tensors changed in place that others share; {FUNCTIONAL}": lambda n: any(n is node for node in shared),
+        "results whose size depends on the values of an image, which no compiled program can have": _has_no_size,
+        "operations that are not supported": _unknown,
+        f"shared tensors that are changed in place; {FUNCTIONAL}": lambda n: any(n is node for node in shared),
     }
     said, taken = [], set()
     for reason, holds in reasons.items():
@@ -94,7 +94,7 @@ def _unknown(node):
 
 
 def _training(node: Node, dependent, graph):
-    """`dependent` are the names of what follows from the images; None where all of the graph may."""
+    """`dependent` has the names of values that depend on the images; None if every value may."""
     name, given = node.operation.rstrip("_"), node.arguments
     if name in _DROPOUTS:
         return given.get("train") is not False and given.get("p") != 0.0
@@ -113,7 +113,7 @@ def _training(node: Node, dependent, graph):
 
 
 def _dependent(graph, images):
-    """The names of the values that follow from the images."""
+    """The names of the values that depend on the images."""
     found = set(images)
     for node in graph.nodes:
         if not found.isdisjoint(refs(node.arguments)):

@@ -1,8 +1,9 @@
 """The operations by their names in ATen, without the overload.
 
-A function of the registry has the argument names and the defaults of the ATen schema: nodes leave out what equals the
-default. It takes arrays, numbers, texts, number formats of NumPy, and lists of these; it returns an array, a tuple for
-several results, or a list for one result that is a list. JAX has no strides: views and copies are the same.
+A function of the registry has the argument names and the defaults of the ATen schema: nodes leave out arguments that
+    equal
+their default. It takes arrays, numbers, texts, number formats of NumPy, and lists of these; it returns an array, a
+tuple for several results, or a list for one result that is a list. JAX has no strides: views and copies are the same.
 """
 
 import dataclasses
@@ -15,8 +16,8 @@ from qcrs_jax.models.checkpoint import CheckpointError
 class Operation:
     """An operation.
 
-    elementwise: each number of the result is computed of the numbers in the same place.
-    lasting: takes and gives images with channels last (`channels_last.Last`) too.
+    elementwise: each number of the result depends only on the numbers in the same place.
+    lasting: also accepts and returns images with channels last (`channels_last.Last`).
     view: in PyTorch the result may be the memory of the first argument.
     """
 
@@ -30,7 +31,7 @@ OPERATIONS: dict[str, Operation] = {}
 
 
 def operation(*names: str, elementwise: bool = False, lasting: bool = False, view: bool = False) -> Callable:
-    """A decorator: the function is what these names compute."""
+    """A decorator: registers the function under these names."""
 
     def register(function):
         for name in names:
@@ -42,12 +43,12 @@ def operation(*names: str, elementwise: bool = False, lasting: bool = False, vie
 
 
 def elementwise(*names: str, view: bool = False) -> Callable:
-    """A decorator: the function computes each number of the others in its place."""
+    """A decorator: registers an elementwise function under these names."""
     return operation(*names, elementwise=True, view=view)
 
 
 def found(name: str) -> Operation | None:
-    """The operation of a name; of relu_ that of relu, which changes nothing in place. None if there is none."""
+    """The operation of a name, where relu_ is relu, without the change in place. None for an unknown name."""
     if name not in OPERATIONS and in_place(name):
         return OPERATIONS.get(name[:-1])
     return OPERATIONS.get(name)
@@ -59,7 +60,7 @@ def in_place(name: str) -> bool:
 
 
 def check_size(numbers, what: str) -> None:
-    """Raises CheckpointError where an operation would make an array that is too large out of nothing."""
+    """Raises CheckpointError if an operation without large inputs would create too large an array."""
     if isinstance(numbers, int) and numbers > MOST_MADE:
         raise CheckpointError(f"{what} would make {numbers:,} numbers; at most {MOST_MADE:,} are made")
 

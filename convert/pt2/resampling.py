@@ -1,4 +1,4 @@
-"""Images made larger and smaller, by matrices of weights for rows and for columns; and grids of places.
+"""Resizing of images, by matrices of weights for rows and columns; and sampling at a grid of places.
 
 Source: aten/src/ATen/native/UpSample.h and GridSampler.h of PyTorch.
 """
@@ -13,7 +13,7 @@ from .registry import check_size, operation
 
 
 def _scale(size, count, scale, align):
-    """How many pixels of the input one step of the output is, in float32."""
+    """The number of input pixels in one step of the output, in float32."""
     if align:
         return np.float32((size - 1) / (count - 1)) if count > 1 else np.float32(0)
     return np.float32(1 / scale) if scale is not None and scale > 0 else np.float32(size) / np.float32(count)
@@ -31,7 +31,7 @@ def _counts(sizes, output_size, scales):
 
 
 def _scaled(*scales):
-    """One scale for each axis, of the two ways in which they are given."""
+    """One scale for each axis, from either of the two forms of the argument."""
     factors, *single = scales
     return list(factors) if factors is not None else single
 
@@ -57,7 +57,7 @@ def _linear(size, count, scale, align):
 
 
 def _cubic(t, a):
-    """The weights of the four pixels around a place that is `t` behind the second."""
+    """The weights of the four pixels around a place at a distance `t` after the second."""
 
     def near(x):
         return ((a + 2) * x - (a + 3)) * x * x + 1
@@ -81,7 +81,7 @@ def _bicubic(size, count, scale, align):
 
 
 def _antialiased(reach, weight):
-    """The matrix of a filter that is as wide as a step of the output."""
+    """The matrix of a filter as wide as one step of the output."""
 
     def matrix(size, count, scale, align):
         check_size(size * count, "interpolation")
@@ -140,7 +140,7 @@ def _taken(x, output_size, scales, exact):
 
 
 def _flat(function):
-    """A function of (batch, *sizes, c) as one of (batch, c, *sizes)."""
+    """Makes a function of (batch, *sizes, c) one of (batch, c, *sizes)."""
 
     def compute(x, *args):
         return jnp.moveaxis(function(jnp.moveaxis(x, 1, -1), *args), -1, 1)
@@ -202,7 +202,7 @@ _register_weighted("_upsample_bicubic2d_aa", 2, _antialiased(2.0, _keys))
 def affine_grid(theta, size, align_corners):
     *_, h, w = size
     if len(size) != 4:
-        raise CheckpointError("affine_grid of volumes is not known")
+        raise CheckpointError("affine_grid of volumes is not supported")
     check_size(h * w, "affine_grid")
     rows, columns = (np.linspace(-1, 1, n) if n > 1 else np.zeros(1) for n in (h, w))
     if not align_corners:
@@ -215,7 +215,7 @@ def affine_grid(theta, size, align_corners):
 @operation("grid_sampler", "grid_sampler_2d", lasting=True)
 def grid_sampler(input, grid, interpolation_mode=0, padding_mode=0, align_corners=False):
     if grid.ndim != 4 or interpolation_mode not in (0, 1) or padding_mode not in (0, 1, 2):
-        raise CheckpointError("grid_sample of volumes, or bicubic, is not known")
+        raise CheckpointError("grid_sample of volumes, or bicubic, is not supported")
     return _sampled(input, grid, interpolation_mode, padding_mode, align_corners)
 
 

@@ -1,6 +1,6 @@
-"""The graph of an exported program as data: nodes, their arguments, and what the file records of each value.
+"""The graph of an exported program as data: nodes, their arguments, and the recorded type of each value.
 
-Fields that are not known are passed over; a kind of argument that is not known is refused where a node has it.
+Unknown fields are ignored; a node with an unknown kind of argument is refused.
 
 Source: torch/_export/serde/schema.py of PyTorch 2.9 to 2.14, schema major 8.
 """
@@ -35,9 +35,9 @@ class Ref:
 
 @dataclasses.dataclass(frozen=True)
 class Meta:
-    """What the file records of a tensor.
+    """The type of a tensor, as the file records it.
 
-    shape: of each axis its length, the name of a symbol, or None for a length that is computed from symbols.
+    shape: for each axis its length, the name of a symbol, or None for a length that is computed from symbols.
     """
 
     dtype: np.dtype
@@ -48,9 +48,9 @@ class Meta:
 class Node:
     """One operation.
 
-    target: as the file has it, without torch.ops: "aten.conv2d.default".
+    target: its name in the file, without torch.ops: "aten.conv2d.default".
     arguments: by the names of the ATen schema; a Ref stands for a value.
-    results: of each result its name, a tuple of names for a list, or None for one that is not used.
+    results: for each result its name, a tuple of names for a list, or None if it is not used.
     module: the module of the network that it comes from.
     """
 
@@ -89,7 +89,7 @@ class Program:
     parameters: those of `weights` that are parameters.
     images: the inputs that are given at each call.
     ranges: (least, most) of each symbol; most may be None.
-    digest: SHA-256 of all that is computed, the weights left out.
+    digest: SHA-256 of the computation, without the weights.
     stripped: the JSON of it without the exporter's metadata.
     """
 
@@ -150,7 +150,7 @@ def _program(document):
 
 
 def _without_metadata(graph):
-    """The JSON of a graph without what is told of the exporter's machine, and of graphs within it."""
+    """The JSON of a graph, and of graphs within it, without the metadata of the exporter's machine."""
 
     def plain(argument):
         if isinstance(argument, dict) and "as_graph" in argument:
@@ -177,12 +177,12 @@ def _without_metadata(graph):
 def _range(value):
     least, most = value["min_val"], value["max_val"]
     if not all(type(bound) is int for bound in (least, most) if bound is not None):
-        raise ValueError("a range that is none")
+        raise ValueError("an invalid range")
     return least or 0, most
 
 
 def _inputs(specs, names):
-    """Which inputs of the graph are weights, constants that are given, and images."""
+    """The inputs of the graph, divided into weights, given constants and images."""
     weights, constants, images = {}, {}, []
     for spec in specs:
         ((kind, what),) = spec.items()
@@ -209,7 +209,7 @@ def _inputs(specs, names):
 
 
 def _outputs(specs, found):
-    """What the program returns. One that changes its own state is refused."""
+    """The outputs of the program. A program that changes its own state is refused."""
     if len(specs) != len(found):
         raise ValueError("the outputs of the graph are not those of its signature")
     kept = []
@@ -323,10 +323,10 @@ def _length(size):
     ((kind, value),) = size.items()
     if kind == "as_int":
         if type(value) is not int or not 0 <= value < 2**40:
-            raise ValueError("a length that is none")
+            raise ValueError("an invalid length")
         return value
     if kind != "as_expr":
-        raise ValueError("a length that is none")
+        raise ValueError("an invalid length")
     symbol = _SYMBOL.fullmatch(value["expr_str"]) if len(value["expr_str"]) < 1000 else None
     return symbol[1] if symbol else None
 
@@ -334,19 +334,19 @@ def _length(size):
 def _argument(argument, depth, count):
     """The value of an argument: a number, a text, a Ref, a Graph, or a list of such."""
     if not isinstance(argument, dict) or len(argument) != 1:
-        raise ValueError("an argument that is none")
+        raise ValueError("an invalid argument")
     ((kind, value),) = argument.items()
     if kind == "as_graph":
         return _graph(value["graph"], depth + 1, count)
     if kind not in _ARGUMENTS:
-        raise CheckpointError(f"an argument of the kind {_text(kind)}, which is not known; {AGAIN}")
+        raise CheckpointError(f"an argument of the unknown kind {_text(kind)}; {AGAIN}")
     return _ARGUMENTS[kind](value)
 
 
 def _list_of(read):
     def read_all(value):
         if not isinstance(value, list):
-            raise ValueError("a list that is none")
+            raise ValueError("an invalid list")
         return [read(item) for item in value]
 
     return read_all
@@ -364,13 +364,13 @@ def _optional(value):
     if kind == "as_none":
         return None
     if kind != "as_tensor":
-        raise ValueError("an argument that is none")
+        raise ValueError("an invalid argument")
     return _ref(inner)
 
 
 def _int(value):
     if type(value) is not int or not -(2**63) <= value < 2**63:
-        raise ValueError("a whole number that is none")
+        raise ValueError("an invalid whole number")
     return value
 
 
@@ -378,19 +378,19 @@ def _float(value):
     if isinstance(value, str):
         return _FLOATS[value]
     if type(value) not in (int, float):
-        raise ValueError("a number that is none")
+        raise ValueError("an invalid number")
     return float(value)
 
 
 def _bool(value):
     if type(value) is not bool:
-        raise ValueError("a truth value that is none")
+        raise ValueError("an invalid truth value")
     return value
 
 
 def _string(value):
     if not isinstance(value, str) or len(value) > 10_000:
-        raise ValueError("a text that is none")
+        raise ValueError("an invalid text")
     return value
 
 
@@ -400,7 +400,7 @@ def _symbol_or(read):
         if kind == "as_name":
             return _ref({"name": inner})
         if kind not in ("as_int", "as_float", "as_bool"):
-            raise ValueError("a number that is none")
+            raise ValueError("an invalid number")
         return read(inner)
 
     return read_either

@@ -16,7 +16,7 @@ HUGE = 2**62  # ends of slices that mean the end
 
 
 def axis_of(dim, count: int) -> int:
-    """An axis of `count`, given from the front or from the back."""
+    """The axis `dim` of `count`, which may count from the back."""
     if not isinstance(dim, int) or not -max(count, 1) <= dim < max(count, 1):
         raise ValueError(f"there is no axis {dim} of {count}")
     return dim % max(count, 1)
@@ -25,7 +25,7 @@ def axis_of(dim, count: int) -> int:
 @operation("view", "_unsafe_view", view=True)
 def view(self, size=None, dtype=None):
     if dtype is not None:
-        raise CheckpointError("view.dtype takes the bits of numbers for others, which is not done")
+        raise CheckpointError("view.dtype reinterprets the bits of numbers, which is not supported")
     return jnp.reshape(self, tuple(size))
 
 
@@ -138,7 +138,7 @@ def tile(self, dims):
 @operation("repeat_interleave")
 def repeat_interleave(self, repeats, dim=None, output_size=None):
     if not isinstance(repeats, int):
-        raise CheckpointError("repeat_interleave by a tensor depends on the numbers themselves")
+        raise CheckpointError("repeat_interleave by a tensor has a size that depends on the values")
     if dim is None:
         self, dim = jnp.reshape(self, -1), 0
     return jnp.repeat(self, repeats, axis_of(dim, self.ndim))
@@ -154,7 +154,7 @@ def cat(tensors, dim=0):
 
 
 LAST_AXIS = (0, 3, 1, 2)
-"""Where an axis of (batch, c, h, w) is in (batch, h, w, c)."""
+"""The place of an axis of (batch, c, h, w) in (batch, h, w, c)."""
 
 
 @operation("stack")
@@ -163,7 +163,7 @@ def stack(tensors, dim=0):
 
 
 def piece(x, axis, start, end, step=1):
-    """x[start:end:step] along an axis, as Python cuts it; x itself where that is all of it."""
+    """x[start:end:step] along an axis, with Python's rules; x itself if that is all of it."""
     size = x.shape[axis]
     start, end = 0 if start is None else start, size if end is None else end
     if isinstance(end, int) and end >= HUGE:
@@ -267,7 +267,7 @@ def unbind(self, dim=0):
 def pad(self, pad, mode="constant", value=None):
     """`pad` has two numbers for the last axis, two for the one before, and so on; negative ones cut."""
     if len(pad) % 2 or len(pad) > 2 * self.ndim:
-        raise ValueError("a padding that is none")
+        raise ValueError("an invalid padding")
     widths = [(0, 0)] * (self.ndim - len(pad) // 2) + [(pad[i], pad[i + 1]) for i in range(len(pad) - 2, -1, -2)]
     if isinstance(self, Last):
         return Last(_padded(self.array, [widths[i] for i in (0, 2, 3, 1)], mode, value))

@@ -35,7 +35,7 @@ def negative(a):
 @operation("_operator.pow")
 def power(a, b):
     if not isinstance(b, int | float) or abs(b) > 64:
-        raise CheckpointError("a size is raised to a power that is none")
+        raise CheckpointError("a size is raised to an invalid power")
     return a**b
 
 
@@ -72,4 +72,4 @@ def sym_not(a):
     "sym_constrain_range_for_size",
 )
 def nothing(**_):
-    """Checks of the exporter's: they compute nothing."""
+    """Checks of the exporter, which compute nothing."""

@@ -1,1 +1,1 @@
-"""How fast the sampler is, and whether a device computes what it should."""
+"""The speed of the sampler, and the check that a device computes correctly."""

@@ -1,4 +1,4 @@
-"""The sampler on a GPU beside PyTorch on the same one: rates, shares, memory, and the time to the first certificate."""
+"""Our sampler and PyTorch on the same GPU: rates, shares, memory, and the time to the first certificate."""
 
 import gc
 import os
@@ -10,7 +10,7 @@ from .networks import NETWORKS, Network
 from .sides import Clock, Result, compare, rate
 from .theirs import COMPILERS
 
-SHARE_SECONDS = 25.0  # that the parts behind the comparison are expected to take
+SHARE_SECONDS = 25.0  # expected time of the parts after the comparison
 
 
 def run(
@@ -21,7 +21,7 @@ def run(
     turns: int,
     minutes: float | None,
 ) -> None:
-    """`qcrs-jax benchmark` where JAX finds a GPU: prints a table for each network."""
+    """`qcrs-jax benchmark` on a GPU: prints a table for each network."""
     tried = axes_of(tries)
     whole = Clock(minutes and 60 * minutes)
     for place, name in enumerate(networks):
@@ -55,23 +55,23 @@ def axes_of(words: list[str]) -> dict[str, tuple]:
             found[name] = tuple(AXES[name](value) for value in values.split(","))
         except (KeyError, ValueError) as error:
             raise UserError(
-                f"--try {word}: not understood ({error}); write for example batch=1024,2048 joined=none,2,2x2 "
+                f"--try {word}: cannot be parsed ({error}); write for example batch=1024,2048 joined=none,2,2x2 "
                 "images=1,4 unrolled=no,yes layout=free,nhwc compiler=default,reduce-overhead weights=bfloat16"
             ) from error
     return found
 
 
 def share_the_card() -> None:
-    """Makes JAX leave the memory to PyTorch that it does not need itself; before JAX touches the device."""
+    """Makes JAX leave unused memory to PyTorch. Call it before JAX uses the device."""
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
 def sides_of(network: Network, device, theirs_on, only=None, **axes) -> list:
-    """The sides that are compared, the most wanted first.
+    """The sides that are compared, the most important first.
 
-    theirs_on: PyTorch's device, or None.
-    only: names of the sides to be compared; None for all.
-    axes: values of options to try, instead of the usual ones.
+    theirs_on: PyTorch's device; None to leave PyTorch out.
+    only: names of the sides to compare; None for all.
+    axes: values of options to try instead of the usual ones.
     """
     from . import ours, theirs
 
@@ -108,13 +108,13 @@ def measure(
     first: bool = True,
     **axes,
 ):
-    """Yields the texts about a network, in markdown: the comparison, the shares, the time to the first certificate.
+    """Yields the results for a network, in markdown: the comparison, the shares, the time to the first certificate.
 
     kind: PyTorch's name of the device.
-    raw: is filled with all numbers.
-    keep: is called whenever raw has more.
+    raw: dict that receives all numbers.
+    keep: function that is called whenever raw has changed.
     first: whether the time to the first certificate is measured.
-    axes: of `sides_of`, values of options and `only`.
+    axes: arguments of `sides_of`: values of options, and `only`.
     """
     import jax
 
@@ -143,7 +143,7 @@ def measure(
     if own.best is not None and clock.left() > SHARE_SECONDS / 4:
         raw["shares"] = shares(network, device, own.best.options, own.program, seconds)
         keep()
-        yield said_of_shares(raw["shares"])
+        yield describe_shares(raw["shares"])
     own.program = None
     theirs.free()
     if first and theirs_on is not None and clock.left() > 0.8 * SHARE_SECONDS:
@@ -153,7 +153,7 @@ def measure(
         keep()
         yield (
             f"From the PyTorch file to the first certificate by QCRS: {raw['first_certificate_seconds']:.1f} s, "
-            "compilation included, in a process where JAX runs already."
+            "compilation included, after JAX has started."
         )
     stats = device.memory_stats() or {}
     if "peak_bytes_in_use" in stats:
@@ -163,7 +163,7 @@ def measure(
 
 
 def table(results: list[Result]) -> str:
-    """Rates side by side, in markdown."""
+    """A table of the rates, in markdown."""
     lines = [
         "| side | samples/s | spread of turns | best options | compiled in | memory | trials |",
         "| --- | ---: | ---: | --- | ---: | ---: | ---: |",
@@ -184,12 +184,12 @@ def table(results: list[Result]) -> str:
 
 
 def described(options: dict) -> str:
-    """Options in words, those of no effect left out."""
+    """Options in words, without those of no effect."""
     return ", ".join(f"{name} {str(value).lower()}" for name, value in options.items() if value not in ("", None))
 
 
 def ratios(results: list[Result]) -> str:
-    """Ours over theirs, by number format, from the same turns."""
+    """Ratios of our rates to theirs, by number format, from the same turns."""
     by_name, said = {result.name: result for result in results if result.best}, []
     for ours, theirs in (
         ("qcrs_jax, bfloat16", "torch.compile, bfloat16"),
@@ -208,9 +208,9 @@ def ratios(results: list[Result]) -> str:
 
 
 def shares(network: Network, device, options: dict, whole, seconds: float) -> dict:
-    """Samples a second of our sampler in bfloat16 and of its parts, by turns in alternation: medians.
+    """Samples a second of our sampler in bfloat16 and of its parts: medians of alternating turns.
 
-    options, whole: the best options, and the Program of the sampler with these.
+    options, whole: the best options, and the Program of the sampler with them.
     """
     from qcrs_jax.models.layers import Form
 
@@ -228,12 +228,12 @@ def shares(network: Network, device, options: dict, whole, seconds: float) -> di
     return {name: statistics.median(turn[name] for turn in rates) for name in programs}
 
 
-def said_of_shares(found: dict) -> str:
+def describe_shares(found: dict) -> str:
     """The shares in words."""
     whole = found["whole"]
     return (
         f"qcrs_jax, bfloat16: {whole:,.0f} samples/s in all, {found['network alone']:,.0f} of the network alone, "
-        f"{found['noise and counting alone']:,.0f} of noise and counting alone (a classifier that costs nothing). "
+        f"{found['noise and counting alone']:,.0f} of noise and counting alone (with a classifier that costs nothing). "
         f"Time that is not the network's: {1 - whole / found['network alone']:.1%}; noise and counting alone would "
         f"take {whole / found['noise and counting alone']:.1%}."
     )

@@ -1,7 +1,7 @@
-"""Tries everything once on a GPU, in a few minutes, and writes tables of what it finds.
+"""Tests every part once on a GPU, in a few minutes, and writes tables of the findings.
 
-Needs a checkout, and a Python with JAX for CUDA, Flax, SciPy and the like; nothing has to be installed, and nothing is
-downloaded. PyTorch is compared with where it is there. From the root of the checkout:
+Needs a checkout, and a Python with JAX for CUDA, Flax and SciPy. It installs nothing and downloads nothing. PyTorch is
+included in the comparison if it is installed. From the root of the checkout:
 
   python -m qcrs_jax.experiments.bench.gpu_check --out gpu_check --minutes 9 --images cifar10_500.npz
 
@@ -11,11 +11,11 @@ downloaded. PyTorch is compared with where it is there. From the root of the che
 
 made of one, spread over the classes. Without it the table is of the images of Fashion-MNIST that come with the package.
 
-DIR then has tables.md, numbers.json, log.txt and results.tar.gz. They are written as the parts go on. Parts run one
-after another in a process of their own; where that dies or hangs, a new one goes on with the next part. --parts chooses
-some of them, which then have all of the time. Exit status: 0, or 1 where a part found a difference or failed.
+DIR then has tables.md, numbers.json, log.txt and results.tar.gz. They are updated after every part. Parts run one
+after another in a process of their own; if it dies or hangs, a new one continues with the next part. --parts chooses
+some of the parts, which then share all of the time. Exit status: 0, or 1 if a part found a difference or failed.
 
---write-reference computes the counts of a CPU that others are compared with, and writes them into the checkout.
+--write-reference computes the reference counts on a CPU, and writes them into the checkout.
 """
 
 import argparse
@@ -39,13 +39,13 @@ from .parts import machine, parts, python_path
 from .report import FILES, LOG, NUMBERS, TABLES, Part, Report
 from .sides import Clock
 
-GRACE = 0.06  # of all the time: how long after its end a part is stopped
-ENDING = 6.0  # seconds that are kept for the end
+GRACE = 0.06  # share of all the time after which a late part is stopped
+ENDING = 6.0  # seconds reserved for the end
 
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """What is checked: into which folder, until when, with which images, which parts and networks, how thoroughly."""
+    """The settings of a check: folder, time, images, parts, networks, and thoroughness."""
 
     out: Path
     minutes: float
@@ -58,13 +58,13 @@ class Check:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the check, or what else is asked for; returns the exit status."""
+    """Runs the check, or the other task of the flags. Returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="gpu_check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
     add("--out", type=Path, metavar="DIR", help="folder to write")
-    add("--minutes", type=float, default=9.0, help="when it has to be done (default: 9)")
+    add("--minutes", type=float, default=9.0, help="time limit (default: 9)")
     add("--images", type=Path, help="CIFAR-10's test images: a folder of CLASS/IMAGE, or an .npz")
     add("--parts", nargs="+", choices=list(parts()), default=list(parts()), help="default: all")
     add("--networks", nargs="+", choices=list(NETWORKS), help="of the benchmark (default: all)")
@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
         metavar="OPTION=VALUES",
         help="of the benchmark, as `qcrs-jax benchmark` has it",
     )
-    add("--quick", action="store_true", help="tiny numbers, which measure nothing: a test of this script")
+    add("--quick", action="store_true", help="tiny numbers, which measure nothing, to test this script")
     add("--pack-images", nargs=2, type=Path, metavar=("FOLDER", "FILE"), help="makes an .npz of a folder of images")
     add("--count", type=int, default=500, help="images to pack (default: 500)")
     add("--write-reference", action="store_true", help="computes the committed counts of a CPU anew")
@@ -100,7 +100,7 @@ def main(argv: list[str] | None = None) -> int:
         return run_parts(asked, float(began), float(ends), Path(scratch))
     if threading.current_thread() is not threading.main_thread():
         return watch(asked)
-    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # and end the process behind
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # and end its child process
     try:
         return watch(asked)
     finally:
@@ -108,7 +108,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def ends_of(names, began: float, ends: float) -> dict[str, float]:
-    """When each of the parts `names` has to end, as time.time tells it. What one leaves over goes to the next."""
+    """The end of each of the parts `names`, in seconds of time.time. Unused time goes to the next part."""
     shares, last = {}, 0.0
     for name, (_, share) in parts().items():
         shares[name], last = share - last, share
@@ -120,7 +120,7 @@ def ends_of(names, began: float, ends: float) -> dict[str, float]:
 
 
 def watch(asked: Check) -> int:
-    """Runs the parts in a process; stops what hangs, and goes on behind what died."""
+    """Runs the parts in a child process. Stops it if it hangs, and continues with the next part if it died."""
     asked.out.mkdir(parents=True, exist_ok=True)
     for old in asked.out.iterdir():
         if old.name in (TABLES, NUMBERS, LOG, FILES):
@@ -150,13 +150,13 @@ def watch(asked: Check) -> int:
             done = [name for name in waiting if report.part(name)["status"] not in ("not begun", "under way")]
             if running:
                 part = report.part(running)
-                part["status"] = stopped or f"died with exit status {child.returncode}; its last words are in {LOG}"
+                part["status"] = stopped or f"died with exit status {child.returncode}; see the end of {LOG}"
                 part["seconds"] = time.time() - report.state["running_since"]
                 report.state["running"] = None
                 done.append(running)
             elif not done:  # before the first part, or between two
                 for name in waiting:
-                    report.part(name)["status"] = stopped or f"did not start; the last words are in {LOG}"
+                    report.part(name)["status"] = stopped or f"did not start; see the end of {LOG}"
                 done = list(waiting)
             waiting = [name for name in waiting if name not in done]
             report.write()
@@ -173,7 +173,7 @@ def watch(asked: Check) -> int:
 def _start(asked, waiting, names, began, ends, scratch):
     """The process that runs the parts `waiting`, in a group of its own."""
     environment = {
-        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # PyTorch, and processes behind this one, need room
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # PyTorch and child processes need memory
         "JAX_COMPILATION_CACHE_DIR": str(scratch / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
         **os.environ,
@@ -196,12 +196,12 @@ def _start(asked, waiting, names, began, ends, scratch):
 
 
 def _wait(child, out, until, ends, minutes) -> str | None:
-    """Waits for the process; why it was stopped, or None where it ended by itself."""
+    """Waits for the process. Returns the reason why it was stopped; None if it ended by itself."""
     while child.poll() is None:
         running = Report(out).state["running"]
         end = min(ends, until[running] + GRACE * 60 * minutes) if running else ends
         if time.time() > end:
-            os.killpg(child.pid, signal.SIGKILL)  # and what it started
+            os.killpg(child.pid, signal.SIGKILL)  # and its children
             child.wait()
             return "stopped: it took longer than its time"
         time.sleep(0.2)
@@ -209,7 +209,7 @@ def _wait(child, out, until, ends, minutes) -> str | None:
 
 
 def run_parts(asked: Check, began: float, ends: float, scratch: Path) -> int:
-    """Runs the parts in this process, each caught on its own."""
+    """Runs the parts in this process. An error in one does not stop the others."""
     report = Report(asked.out)
     names = json.loads(os.environ.get("QCRS_CHECK_PARTS", "null")) or asked.parts
     until = ends_of(names, began, ends)
@@ -249,7 +249,7 @@ def run_parts(asked: Check, began: float, ends: float, scratch: Path) -> int:
 
 
 def begin(report: Report, name: str) -> None:
-    """Records that a part is under way."""
+    """Records that a part has started."""
     report.state |= {"running": name, "running_since": time.time()}
     report.part(name)["status"] = "under way"
     report.write()
@@ -258,7 +258,7 @@ def begin(report: Report, name: str) -> None:
 def pack_images(folder: Path, file: Path, count: int) -> int:
     """Writes `count` images of a folder of CLASS/IMAGE to an .npz: x (uint8), y and class_names.
 
-    They are spread evenly over the classes, and so are the first few of them.
+    They are spread evenly over the classes, and so is every beginning of the file.
     """
     import numpy as np
 

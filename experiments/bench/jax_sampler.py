@@ -1,8 +1,8 @@
-"""Our sampler in a process of its own, so that several versions of JAX are timed in one run, each by its interpreter.
+"""Our sampler in a process of its own. So several versions of JAX can be timed in one run, each in its interpreter.
 
 `python -m qcrs_jax.experiments.bench.jax_sampler CHECKPOINT` prints a line of JSON: the version of JAX, the devices,
-the seconds from the file to the first certificate, and the programs compiled for that. It then answers each line
-"BATCH SECONDS" with the samples a second.
+the seconds from the file to the first certificate, and the number of programs compiled for that. It then answers each
+line "BATCH SECONDS" with the samples a second.
 """
 
 import json
@@ -18,7 +18,7 @@ class JaxSampler:
 
     Attributes:
         jax, devices: the version, and the devices in words.
-        first, compilations: seconds from the file to the first certificate, and programs compiled on the way.
+        first, compilations: seconds from the file to the first certificate, and number of programs compiled for it.
     """
 
     def __init__(self, python: str | Path, checkpoint: Path):
@@ -37,7 +37,7 @@ class JaxSampler:
         self.first, self.compilations = facts["first"], facts["compilations"]
 
     def rate(self, batch: int, seconds: float) -> float:
-        """Samples a second at `batch` copies of each device, over about so many seconds."""
+        """Samples a second with `batch` copies on each device, measured for about `seconds`."""
         self._process.stdin.write(f"{batch} {seconds}\n")
         self._process.stdin.flush()
         return float(self._answer())
@@ -51,7 +51,7 @@ class JaxSampler:
     def _answer(self):
         line = self._process.stdout.readline()
         if not line:
-            raise UserError(f"--python {self.python}: it ended; JAX and qcrs_jax must be installed there")
+            raise UserError(f"--python {self.python}: the process ended; JAX and qcrs_jax must be installed there")
         return line
 
 
@@ -74,7 +74,7 @@ def main(checkpoint: str) -> None:
 
 
 def _sampler(checkpoint, devices):
-    """Our sampler, the seconds to its first certificate, and the programs compiled for that."""
+    """Our sampler, the seconds to its first certificate, and the number of programs compiled for it."""
     import time
 
     import jax
@@ -84,7 +84,7 @@ def _sampler(checkpoint, devices):
 
     image = np.random.default_rng(0).uniform(size=(32, 32, 3)).astype(np.float32)
     key, options = jax.random.key(0), {"n": 100, "devices": devices, "search": GoldenSection(0.08, 0.9)}
-    # What is compiled once for every classifier, such as the folding of keys, is not the network's.
+    # Programs that serve every classifier, such as the folding of keys, do not count.
     certify(lambda x: x.mean((1, 2)), image, 0.25, key=key, **options)
     compilations = []
     jax.monitoring.register_event_duration_secs_listener(

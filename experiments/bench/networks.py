@@ -1,4 +1,4 @@
-"""The networks that are timed, with made-up weights: in PyTorch, and ours, converted from these."""
+"""The networks that are timed, with random weights: in PyTorch, and in our form, converted from it."""
 
 import contextlib
 import dataclasses
@@ -14,9 +14,9 @@ MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 class Network:
     """A network to time.
 
-    arch: a name of ours: cifar_resnetD, or resnet50.
-    classes, shape: of the logits, and (h, w, c) of the images.
-    batches: batch sizes to try, the first first.
+    arch: our name of it: cifar_resnetD or resnet50.
+    classes, shape: number of classes, and (h, w, c) of the images.
+    batches: batch sizes to try, in order.
     """
 
     arch: str
@@ -37,7 +37,7 @@ class Network:
 
     @contextlib.contextmanager
     def file(self):
-        """A file of PyTorch with the network, for the time of the body."""
+        """A context with a PyTorch file of the network."""
         import torch
 
         with tempfile.TemporaryDirectory() as folder:
@@ -47,7 +47,7 @@ class Network:
             yield file
 
     def classifier(self):
-        """Our Classifier of it; with other weights where PyTorch is not installed."""
+        """Our Classifier of it; with other weights if PyTorch is not installed."""
         from qcrs_jax.convert.load import load_classifier
         from qcrs_jax.models import Classifier, Spec, build
 

@@ -1,4 +1,4 @@
-"""Our sampler as a side of the comparison: compiled beforehand for one number of copies in a forward pass."""
+"""Our sampler as a side of the comparison, compiled beforehand for a number of copies in a forward pass."""
 
 import time
 
@@ -21,10 +21,10 @@ LAYOUTS = {"free": {}, "nhwc": {"xla_gpu_force_conv_nhwc": True}, "nchw": {"xla_
 def side(network: Network, classifier, device, name: str, dtype: str, precision: str | None, **axes) -> Side:
     """The sampler with `network` on `device`.
 
-    classifier: the network's.
+    classifier: our Classifier of the network.
     dtype: "float32" or "bfloat16".
-    precision: of products in float32, as `jax.default_matmul_precision` takes it.
-    axes: other values to try than the usual ones.
+    precision: precision of float32 products, as for `jax.default_matmul_precision`.
+    axes: values of options to try instead of the usual ones.
     """
     few_channels = network.arch.startswith("cifar")
     usual = {
@@ -43,7 +43,7 @@ def side(network: Network, classifier, device, name: str, dtype: str, precision:
 
 
 def sampler(classify, network: Network, device, batch: int, images: int = 1, precision=None, options=None) -> Program:
-    """Counts of noisy copies, `batch` in a forward pass, of `images` images in step: the program behind `predict`."""
+    """Counts noisy copies, `batch` in a forward pass, of `images` images in step, by the program of `predict`."""
     if batch % images:
         raise ValueError(f"{images} images do not share a batch of {batch}")
     started, devices = time.perf_counter(), (device,)
@@ -72,7 +72,7 @@ def sampler(classify, network: Network, device, batch: int, images: int = 1, pre
 
 
 def cheap(classes: int) -> Partial:
-    """A classifier that costs next to nothing, and yet looks at every pixel."""
+    """A classifier that costs almost nothing, and still depends on every pixel."""
     weights = jnp.asarray(np.random.default_rng(0).normal(size=(3, classes)), jnp.float32)
     return Partial(_cheap, weights)
 
@@ -82,12 +82,12 @@ def _cheap(weights, images):
 
 
 def network_alone(classify, network: Network, device, batch: int, precision=None) -> Program:
-    """Forward passes of images that lie in memory: no noise is drawn, and no class counted."""
+    """Forward passes of images in memory, without noise and without counting."""
     started = time.perf_counter()
     arguments = place((classify, np.stack([network.image()] * batch)), (device,))
 
     def passes(classify, images, turns):
-        def turn(i, total):  # other images each time, which the compiler cannot compute beforehand
+        def turn(i, total):  # different images each time, which the compiler cannot compute in advance
             return total + classify(images + 1e-6 * i.astype(jnp.float32)).sum(0)
 
         return jax.lax.fori_loop(0, turns, turn, jnp.zeros(network.classes))
@@ -108,7 +108,7 @@ def network_alone(classify, network: Network, device, batch: int, precision=None
 
 
 def memory_of(compiled) -> int | None:
-    """Bytes that a compiled program needs: arguments, results, and what lies between."""
+    """Bytes that a compiled program needs: arguments, results and intermediate values."""
     analysis = compiled.memory_analysis()
     if analysis is None:
         return None
@@ -116,7 +116,7 @@ def memory_of(compiled) -> int | None:
 
 
 def first_certificate(network: Network, device) -> float:
-    """Seconds from a file of PyTorch to the first certificate of an image by QCRS; JAX is at work already."""
+    """Seconds from a PyTorch file to the first certificate of an image by QCRS, after JAX has started."""
     from qcrs_jax import GoldenSection, certify, load_classifier
 
     with network.file() as file:

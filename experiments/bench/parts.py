@@ -1,4 +1,4 @@
-"""The parts of the GPU check. Each takes a `report.Part`, says what it finds, and raises nothing that it foresees."""
+"""The parts of the GPU check. Each takes a `report.Part` and reports its findings to it."""
 
 import contextlib
 import functools
@@ -15,11 +15,11 @@ from . import reference
 from .report import Part, markdown, seconds_since
 from .sides import Clock
 
-ROOT = Path(__file__).resolve().parents[2]  # of the checkout, if it is one
+ROOT = Path(__file__).resolve().parents[2]  # root of the checkout, if there is one
 
 
 def devices():
-    """JAX's first device, and a CPU of the same process; None where there is none."""
+    """JAX's first device, and a CPU of the same process; None if there is none."""
     import jax
 
     try:
@@ -50,7 +50,7 @@ def machine() -> str:
 
 
 def _on_the_grid(image, sigma, copies):
-    """Noisy copies of an image whose noise is on the grid."""
+    """Noisy copies of an image, with noise on the grid."""
     import jax
     import jax.numpy as jnp
 
@@ -61,7 +61,7 @@ def _on_the_grid(image, sigma, copies):
 
 
 def exact(part: Part) -> None:
-    """Noise and counts of a classifier that does not round: the device's equal the CPU's."""
+    """Checks that noise, and counts of a classifier that does not round, equal those of the CPU."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -100,12 +100,12 @@ def exact(part: Part) -> None:
         part.expect(differ == 0, f"batch {batch}, {images} images in step: {differ} copies are in another class")
     part.numbers["counts"], part.numbers["committed"] = rows, committed.tolist()
     header = ["batch", "images in step", "Cohen", "QCRS, golden", "copies in another class"]
-    part.say(f"{reference.EXACT_N:,} copies by the signs of two pixels, beside the committed counts of a CPU:\n\n"
+    part.say(f"{reference.EXACT_N:,} copies by the signs of two pixels, and the committed counts of a CPU:\n\n"
              + markdown(header, rows))  # fmt: skip
 
 
 def counts(part: Part) -> None:
-    """LeNet and ResNet-20 beside the committed counts of a CPU, in each number format."""
+    """LeNet and ResNet-20, compared with the committed counts of a CPU, in each number format."""
     import jax
     import numpy as np
 
@@ -128,12 +128,12 @@ def counts(part: Part) -> None:
                             "than near ties")  # fmt: skip
             header = ["network", "format", "precision", "copies in another class", "most of an image", "share",
                       f"images within the rule, of {len(moved)}"]  # fmt: skip
-            part.say(f"{n:,} copies of {reference.IMAGES} images each, beside the CPU's counts:\n\n"
+            part.say(f"{n:,} copies of {reference.IMAGES} images each, compared with the CPU's counts:\n\n"
                      + markdown(header, rows), "table")  # fmt: skip
 
 
 def compared(found, committed, n) -> tuple[list[int], int]:
-    """Copies of each image that are in another class, and how many images are within the rule for near ties."""
+    """Copies of each image in another class, and the number of images within the rule for near ties."""
     from qcrs_jax.bounds import certified_radius, clopper_pearson_lower
 
     from ..verification.near_ties import SHARE, allowed, close, moved
@@ -152,7 +152,7 @@ def compared(found, committed, n) -> tuple[list[int], int]:
 
 
 def benchmark(part: Part) -> None:
-    """Rates beside PyTorch's, and their parts."""
+    """Our rates, PyTorch's, and the parts of ours."""
     from . import gpu
     from .networks import NETWORKS, Network
 
@@ -185,7 +185,7 @@ def benchmark(part: Part) -> None:
 
 
 def searches(part: Part) -> None:
-    """Every search and estimation, on a few images, beside the committed certificates of a CPU."""
+    """Every search and estimation, on a few images, compared with the committed certificates of a CPU."""
     device, committed = devices()[0], reference.read()["searches"]
     names = ["cohen", "golden"] if part.quick else list(committed)
     rows = []
@@ -222,7 +222,7 @@ def searches(part: Part) -> None:
 
 
 def differences(found: list[dict], committed: list[dict]) -> tuple[int, float, float]:
-    """Copies in another class where sigma is the same, and the largest shares by which sigmas and radii differ."""
+    """Copies in another class if sigma is the same, and the largest relative differences of sigmas and radii."""
     from ..verification.near_ties import moved
 
     copies, sigma, radius = 0, 0.0, 0.0
@@ -265,13 +265,13 @@ def table(part: Part) -> None:
                 raise RuntimeError(f"certify {words}: exit status {status}: {said[-1500:]}")
             part.keep_files(folder)
         spent = seconds_since(started)
-        if done:  # before, programs were compiled as well
+        if done:  # the first ones include compilation
             each = spent / (upto - done)
         done = upto
         shown = [command(name, *files, "--format", "markdown")[1] for name in ("table", "compare")]
         part.numbers["images"], part.numbers["seconds an image, three methods"] = done, each
         rate = "" if each is None else f" {each:.2f} s an image for the three together."
-        why = "" if done == size else f" Not all {size}: that is what the time was for."
+        why = "" if done == size else f" Not all {size}: the time was over."
         part.say(f"{network}, {done} images of {Path(images).name}, N = {n:,}, alpha = 0.001, float32.{rate}{why} The "
                  "results files are in the archive.\n\n" + "\n\n".join(shown), "table")  # fmt: skip
         left = part.clock.left() - 3
@@ -280,7 +280,7 @@ def table(part: Part) -> None:
 
 
 def memory(part: Part) -> None:
-    """`--batch auto`, a batch that the memory does not hold, and a card that somebody else fills."""
+    """`--batch auto`, a batch that does not fit into memory, and a card that another process fills."""
     import jax
 
     from ..run.batch_size import fastest_batch
@@ -333,7 +333,7 @@ def memory(part: Part) -> None:
         part.expect(status == 0 and (halved or batch > 2**16), f"{title}: exit status {status}")
         part.expect("Traceback" not in said, f"{title}: ended in a traceback")
     if part.clock.left() < 20:
-        part.say("A card that somebody else fills: left out: no time")
+        part.say("A card that another process fills: left out: no time")
         return
     holder = subprocess.Popen([sys.executable, "-c", HOLDER], stdout=subprocess.PIPE, text=True)
     try:
@@ -347,7 +347,7 @@ def memory(part: Part) -> None:
         holder.wait()
     last = [line for line in said.splitlines() if "qcrs-jax: error" in line]
     part.numbers["taken"] = {"status": status, "said": last}
-    part.say(f"A card that somebody else fills: exit status {status}.\n\n```\n{said[-2500:]}\n```")
+    part.say(f"A card that another process fills: exit status {status}.\n\n```\n{said[-2500:]}\n```")
     part.expect(status in (0, 2) and "Traceback" not in said, "a card that is full ended in a traceback")
 
 
@@ -375,7 +375,7 @@ time.sleep(120)
 
 
 def again(part: Part) -> None:
-    """A run of this device verified, an exported program run by JAX alone, a directory made on a CPU, bfloat16."""
+    """`verify` of a run of this device, an exported program under JAX alone, a directory made on a CPU, bfloat16."""
     device = devices()[0]
     data = ["--dataset", "npz", "--data_dir", shipped()]
     n = 200 if part.quick else 10_000
@@ -396,7 +396,7 @@ def again(part: Part) -> None:
     if part.clock.left() > 8:
         few = ["--skip", 250, "--N", 100] if part.quick else ["--skip", 25, "--N", 10_000]
         status, said = command("agreement", reference.LENET, *data, "--sigma", 0.25, *few, *batch)
-        part.say(f"bfloat16 beside float32, copy by copy: exit status {status}.\n\n```\n{said[-1500:]}\n```")
+        part.say(f"bfloat16 compared with float32, copy by copy: exit status {status}.\n\n```\n{said[-1500:]}\n```")
         part.expect(status == 0, "agreement failed")
 
 
@@ -445,7 +445,7 @@ def _program(part, device):
 
 
 def _directory(part, device):
-    """A directory that a process on a CPU converts, and this one opens."""
+    """Opens a directory that a process on a CPU converted."""
     import numpy as np
 
     from qcrs_jax.convert import zoo
@@ -471,7 +471,7 @@ def shipped() -> Path:
 
 
 def command(*words) -> tuple[int, str]:
-    """Runs a command of `qcrs-jax` in this process: its exit status, and what it printed, progress left out."""
+    """Runs a command of `qcrs-jax` in this process. Returns its exit status, and its output without progress."""
     from .. import cli
 
     with io.StringIO() as text, contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
@@ -483,7 +483,7 @@ def command(*words) -> tuple[int, str]:
 
 
 def process(words, environment: dict, seconds: float) -> tuple[int, str]:
-    """The same in a process of its own, which has so many seconds; -1 for a process that needed more."""
+    """The same in a process of its own, which may take `seconds`. The status is -1 if it needs more."""
     own = {**os.environ, **environment, **python_path()}
     if "XLA_PYTHON_CLIENT_PREALLOCATE" not in environment:
         own.pop("XLA_PYTHON_CLIENT_PREALLOCATE", None)
@@ -499,7 +499,7 @@ def process(words, environment: dict, seconds: float) -> tuple[int, str]:
 
 
 def python_path() -> dict[str, str]:
-    """The variable with which a new process finds the package: only in a checkout is there something to add."""
+    """The environment variable with which a child process finds the package of a checkout."""
     if not (ROOT / "qcrs_jax" / "__init__.py").exists():
         return {}
     return {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
@@ -518,7 +518,7 @@ def _counts(path):
 
 @functools.cache
 def parts() -> dict:
-    """The parts in the order of their value, and the share of the time by which each has to end."""
+    """The parts, the most important first, and the share of the time by which each has to end."""
     return {
         "exact classifier": (exact, 0.08),
         "counts": (counts, 0.18),

@@ -1,10 +1,10 @@
-"""How many samples a second a sampler draws."""
+"""The rate of a sampler."""
 
 import time
 
 
 def rate(sampler, batch: int, seconds: float) -> float:
-    """Samples a second over about so many seconds; the first calls, which may compile, do not count."""
+    """Samples a second, measured for about `seconds`, without the first calls, which may compile."""
     sampler(batch, batch)
     started = time.perf_counter()
     sampler(batch, 4 * batch)

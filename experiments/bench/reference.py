@@ -1,4 +1,4 @@
-"""What a CPU counts: images, settings, and the committed numbers that another device's are compared with."""
+"""The reference of the GPU check: images, settings, and the committed counts of a CPU."""
 
 import json
 from pathlib import Path
@@ -6,9 +6,9 @@ from pathlib import Path
 FILE = Path(__file__).with_name("reference_counts.json")
 LENET, RESNET = "zoo:fashion_mnist-lenet-sigma0.25", "zoo:cifar10-resnet20-sigma0.25"
 SIGMA, ALPHA = 0.25, 0.001
-IMAGES = 6  # of which counts are committed
-SEARCHED = 3  # of which certificates are
-N = {False: 10_000, True: 128}  # copies of an image whose classes are counted, by whether it has to be quick
+IMAGES = 6  # number of images with committed counts
+SEARCHED = 3  # number of images with committed certificates
+N = {False: 10_000, True: 128}  # copies of an image: {whether quick: number}
 EXACT_N = 100_000
 
 
@@ -22,7 +22,7 @@ def write() -> None:
     import jax
 
     if jax.default_backend() != "cpu":
-        raise RuntimeError("the reference is a CPU's: set JAX_PLATFORMS=cpu")
+        raise RuntimeError("the reference has to be computed on a CPU: set JAX_PLATFORMS=cpu")
     device = jax.devices()[0]
     found = {"made_on": f"jax {jax.__version__}, {device.platform}", "exact": exact_counts(device).tolist()}
     found["networks"] = {
@@ -35,7 +35,7 @@ def write() -> None:
 
 
 def by_sign(images):
-    """Four classes from the signs of two pixels: exact whatever the order of the arithmetic."""
+    """Four classes from the signs of two pixels: exact for any order of the arithmetic."""
     import jax.numpy as jnp
 
     return jnp.eye(4)[2 * (images[:, 0, 0, 0] > 0) + (images[:, 1, 1, 1] > 0)]
@@ -61,7 +61,7 @@ def exact_counts(device, batch_size: int = 512, images: int = 1):
 def images(name: str, count: int):
     """Images for the network `name` of the zoo, (count, h, w, c) in [0, 1], and their labels.
 
-    Those of Fashion-MNIST that are shipped. The ResNet, of CIFAR-10, sees them padded, in grey.
+    They are the Fashion-MNIST images of the package. The ResNet, of CIFAR-10, sees them padded, in grey.
     """
     import numpy as np
 
@@ -121,7 +121,7 @@ def settings() -> dict[str, dict]:
 
 
 def certificates(name: str, device, in_step: bool = False) -> list[dict]:
-    """The certificates of some images by the settings `name`, in plain values; `in_step` for all images at once."""
+    """The certificates of some images with the settings `name`, as plain values; with `in_step`, all at once."""
     import jax
     import numpy as np
 

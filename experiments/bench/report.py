@@ -1,4 +1,4 @@
-"""The pages of the GPU check: what each part found, written as it is found."""
+"""The pages of the GPU check, written as the findings of the parts arrive."""
 
 import json
 import os
@@ -10,7 +10,7 @@ TABLES, NUMBERS, LOG, FILES = "tables.md", "numbers.json", "log.txt", "results.t
 
 
 class Report:
-    """What the parts found, in memory and in a folder: a page in markdown, and the numbers in JSON.
+    """The findings of the parts, in memory and in a folder: a page in markdown, and the numbers in JSON.
 
     Each change is written at once, to a new file that then takes the place of the old one.
     """
@@ -22,7 +22,7 @@ class Report:
             self.state = json.loads((folder / NUMBERS).read_text())
 
     def part(self, name: str) -> dict:
-        """What is known of a part: status, seconds, texts by key, troubles, numbers."""
+        """The state of a part: status, seconds, texts by key, troubles, numbers."""
         empty = {"status": "not begun", "seconds": None, "texts": {}, "troubles": [], "numbers": {}}
         return self.state["parts"].setdefault(name, empty)
 
@@ -45,13 +45,13 @@ class Report:
 
 
 class Part:
-    """A part under way: what it may use, and where it says what it finds.
+    """A running part: its resources, and the report of its findings.
 
-    quick: whether numbers are to be tiny, so that nothing is measured.
+    quick: whether numbers are tiny, and nothing is measured.
     images: an .npz of test images, or None.
-    scratch: a folder that is removed behind the last part.
-    clock: the time that the part has.
-    networks, axes: of the benchmark: names of the networks, and values of options to try; None for the usual ones.
+    scratch: a folder that is removed after the last part.
+    clock: the time that is left for the part.
+    networks, axes: for the benchmark: names of the networks, and values of options to try; None for the usual ones.
     """
 
     def __init__(
@@ -82,13 +82,13 @@ class Part:
         self.report.write()
 
     def expect(self, holds: bool, said: str) -> None:
-        """Records `said` as a trouble where something does not hold."""
+        """Records the text `said` as a trouble unless `holds`."""
         if not holds:
             self.found["troubles"].append(said)
             self.report.write()
 
     def keep_files(self, folder: Path) -> None:
-        """Puts the files of `folder` beside the page, in one archive."""
+        """Puts the files of `folder` next to the page, in one archive."""
         target = self.report.folder / FILES
         partial = target.with_name(f".{target.name}")
         with tarfile.open(partial, "w:gz") as archive:
@@ -97,7 +97,7 @@ class Part:
 
 
 def replace(path: Path, text: str) -> None:
-    """Writes a file anew, so that at no time there is half of it."""
+    """Replaces a file as a whole."""
     partial = path.with_name(f".{path.name}")
     partial.write_text(text)
     os.replace(partial, path)

@@ -1,4 +1,4 @@
-"""Ways to sample, timed side by side: the best options of each by climbing, then turns in alternation."""
+"""Ways to sample, compared: hill climbing for the best options of each, then alternating turns."""
 
 import dataclasses
 import math
@@ -6,7 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 
-LEVEL = 1.01  # a rate has to be this much higher for its options to be taken
+LEVEL = 1.01  # options are taken if their rate is higher by this factor
 FIRST = 30.0  # seconds that the first trial of a side is expected to take
 
 
@@ -14,10 +14,10 @@ FIRST = 30.0  # seconds that the first trial of a side is expected to take
 class Program:
     """One way to sample, ready to run.
 
-    run: (copies) -> seconds that the class counts of so many noisy copies took, waiting included.
-    copies: those of one forward pass.
-    compile_seconds: what it took to make the program and to run it once.
-    memory: bytes of the device that it needs, as its maker tells; None where nobody does.
+    run: (copies) -> seconds for the class counts of that number of noisy copies, waiting included.
+    copies: copies in one forward pass.
+    compile_seconds: seconds to make the program and to run it once.
+    memory: bytes of device memory that it needs; None if unknown.
     """
 
     run: Callable[[int], float]
@@ -28,11 +28,11 @@ class Program:
 
 @dataclasses.dataclass(frozen=True)
 class Side:
-    """Somebody who samples.
+    """A way to sample.
 
     name: short, for the table.
-    axes: values to be tried of each option; climbing starts from the first of each. Of numbers the larger ones are
-        tried next, for as long as they help, and the smaller ones if none did.
+    axes: values to try for each option; climbing starts from the first of each. For numbers, larger ones are tried as
+        long as they help, and smaller ones if none did.
     build: (**options) -> the Program.
     """
 
@@ -43,7 +43,7 @@ class Side:
 
 @dataclasses.dataclass
 class Trial:
-    """One choice of options and what it gave: samples a second, or the error."""
+    """A choice of options with its result: samples a second, or the error."""
 
     options: dict
     rate: float = 0.0
@@ -55,7 +55,7 @@ class Trial:
 
 @dataclasses.dataclass
 class Result:
-    """What is known of a side: all trials, the best one, and the rates of its turns."""
+    """The results of a side: all trials, the best one, and the rates of its turns."""
 
     name: str
     trials: list[Trial] = dataclasses.field(default_factory=list)
@@ -66,18 +66,18 @@ class Result:
 
     @property
     def rate(self) -> float:
-        """Median samples a second of the turns; of the trial where there were none."""
+        """Median samples a second of the turns; of the best trial if there were none."""
         return statistics.median(self.rates) if self.rates else self.best.rate if self.best else math.nan
 
     def raw(self) -> dict:
-        """All of it in plain values, for JSON."""
+        """All results as plain values, for JSON."""
         trials = [dataclasses.asdict(trial) for trial in self.trials]
         best = self.best and self.best.options
         return {"name": self.name, "best": best, "rates": self.rates, "trials": trials, "left_out": self.left_out}
 
 
 class Clock:
-    """A deadline. seconds: from now; None for none."""
+    """A deadline in `seconds` from now; None for none."""
 
     def __init__(self, seconds: float | None = None):
         self.end = math.inf if seconds is None else time.monotonic() + seconds
@@ -88,7 +88,7 @@ class Clock:
 
 
 def climb(axes: Mapping[str, tuple]) -> Generator[dict, float, None]:
-    """Yields options to try, and is sent the rate of each: one axis after another, from the best so far."""
+    """Yields options to try, and is sent the rate of each. It varies one option at a time, from the best so far."""
     best = {name: values[0] for name, values in axes.items()}
     highest = yield dict(best)
     for name, values in axes.items():
@@ -116,7 +116,7 @@ def _is_number(value):
 
 
 def rate(program: Program, seconds: float) -> float:
-    """Samples a second over about so many seconds. The program has run before."""
+    """Samples a second, measured for about `seconds`. The program has to have run before."""
     n = 4 * program.copies
     spent = program.run(n)
     while spent < seconds:
@@ -136,9 +136,9 @@ def compare(
     """The best options of each side, then the rates of `turns` turns of about `seconds` each, in alternation.
 
     First every side is tried with its first options, in order; then each tries one thing after another, in rotation.
-    What the clock leaves no time for is left out. A trial that fails is recorded, and counts as slow.
+    Trials and turns for which there is no time are left out. A trial that fails is recorded, and counts as slow.
 
-    report: is called with all results after each trial and each turn.
+    report: function that is called with all results after each trial and each turn.
     """
     clock, sides = clock or Clock(), list(sides)
     results = [Result(side.name) for side in sides]
@@ -174,13 +174,13 @@ def compare(
 
 
 def _try(side, options, seconds):
-    """The Trial of `options`, and its Program; None where it failed."""
+    """The Trial of `options`, and its Program; None if it failed."""
     started, trial, program = time.monotonic(), Trial(options), None
     try:
         program = side.build(**options)
         trial.compile_seconds, trial.memory = program.compile_seconds, program.memory
         trial.rate = rate(program, seconds)
-    except Exception as error:  # of a compiler or of a full memory: of any kind
+    except Exception as error:  # errors of compilers and of full memory have many types
         lines = [line for line in str(error).splitlines() if line.strip()]
         trial.error, program = f"{type(error).__name__}: {lines[0][:300] if lines else ''}", None
     trial.seconds = time.monotonic() - started

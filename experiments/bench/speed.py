@@ -1,4 +1,4 @@
-"""Our sampler beside PyTorch eager and ONNX Runtime on a CPU, in turns."""
+"""Our sampler, PyTorch eager and ONNX Runtime on a CPU, in alternating turns."""
 
 import dataclasses
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 
 @dataclasses.dataclass(frozen=True)
 class Turns:
-    """How the sides are timed: seconds of a turn, turns of each, batch sizes to try, interpreters for rows of ours."""
+    """The settings of the timing: seconds of a turn, turns of each side, batch sizes, interpreters for our rows."""
 
     seconds: float
     turns: int
@@ -15,7 +15,7 @@ class Turns:
 
 
 def compare(depth: int, asked: Turns):
-    """The cells of the rows of a network: for each version of JAX one of our network, and one of it as a `.pt2`."""
+    """The rows of a network: for each version of JAX one for our network, and one for it as a `.pt2`."""
     import contextlib
     import functools
     import statistics
@@ -33,7 +33,7 @@ def compare(depth: int, asked: Turns):
             for python in asked.python
             for name, file in files.items()
         }
-        # Of each side, what takes (batch, seconds) and gives a rate.
+        # For each side, a function of (batch, seconds) that returns a rate.
         sides = {
             "torch": [functools.partial(rate, sampler) for sampler in _torch_samplers(depth)],
             "onnx": [functools.partial(rate, sampler) for sampler in _onnx_samplers(depth)],
@@ -63,7 +63,7 @@ def _network(depth):
 
 
 def _checkpoint(net, depth, folder):
-    """A file of PyTorch's weights."""
+    """A file of the weights in PyTorch."""
     import torch
 
     weights = {f"1.{k}": v for k, v in net.state_dict().items()}
@@ -81,7 +81,7 @@ def _program(net, folder):
 
     model = Noisy(net, torch.zeros(3, 1, 1), 1.0).eval()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns of what it calls in PyTorch itself
+        warnings.simplefilter("ignore")  # PyTorch warns about its own calls
         shapes = ({0: torch.export.Dim("batch")},)
         program = torch.export.export(model, (torch.rand(2, 3, 32, 32),), dynamic_shapes=shapes)
         torch.export.save(program.run_decompositions({}), folder / "program.pt2")
@@ -98,7 +98,7 @@ def _torch_samplers(depth):
 
 
 def _onnx_samplers(depth):
-    """Samplers of ONNX Runtime whose threads spin and do not; none where it is not installed."""
+    """Samplers of ONNX Runtime, with spinning threads and without; none if it is not installed."""
     if onnx_runtime() is None:
         return []
     from .torch_nets import noisy_cifar_resnet
@@ -108,7 +108,7 @@ def _onnx_samplers(depth):
 
 
 def onnx_runtime():
-    """The module, or None where it or the exporter is not installed."""
+    """The module; None if it or the exporter is not installed."""
     try:
         import onnxruntime
         import onnxscript  # noqa: F401
@@ -124,7 +124,7 @@ def export_onnx(net):
 
     import torch
 
-    # It warns of networks that are not installed, and of what it calls in PyTorch itself.
+    # It warns about packages that are not installed, and about its own calls of PyTorch.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,6 +1,6 @@
-"""PyTorch as sides of the comparison, eager and compiled. Noise is drawn, and classes counted, on the device.
+"""PyTorch as sides of the comparison, eager and compiled. Noise is drawn and classes are counted on the device.
 
-PyTorch is imported in functions alone.
+PyTorch is imported only inside functions.
 """
 
 import time
@@ -8,7 +8,7 @@ import time
 from .networks import MEAN, SIGMA, STD, Network
 from .sides import Program, Side
 
-# Words of torch.compile by the name of an option.
+# Arguments of torch.compile, by the name of an option.
 COMPILERS = {
     "default": {},
     "reduce-overhead": {"mode": "reduce-overhead"},
@@ -18,7 +18,7 @@ COMPILERS = {
 
 
 def device_of(kind: str = "cuda"):
-    """PyTorch's device, and None; or None, and why there is none."""
+    """(PyTorch's device, None), or (None, the reason why there is none)."""
     try:
         import torch
     except ImportError:
@@ -32,7 +32,7 @@ def device_of(kind: str = "cuda"):
 
 
 def free() -> None:
-    """Gives memory back that PyTorch keeps for later."""
+    """Frees the memory that PyTorch caches."""
     import gc
     import sys
 
@@ -42,7 +42,7 @@ def free() -> None:
 
 
 def eager(network: Network, device, name: str, dtype: str, **axes) -> Side:
-    """PyTorch as it comes, with weights in the order of channels that its convolutions like best.
+    """PyTorch eager, with weights in the memory format that is fastest for its convolutions.
 
     dtype: "float32", with products in TF32 on a GPU, or "bfloat16": by autocast, or with the weights rounded.
     """
@@ -70,11 +70,11 @@ def compiled(network: Network, device, name: str, dtype: str, **axes) -> Side:
 
 
 def sampler(network: Network, device, batch: int, weights: str, folded: bool, compiler: dict | None) -> Program:
-    """Counts of noisy copies, `batch` in a forward pass.
+    """Counts noisy copies, `batch` in a forward pass.
 
     weights: "float32"; "autocast", which rounds to bfloat16 on the way; or "bfloat16".
     folded: whether batch normalisation is folded into the convolutions.
-    compiler: words of torch.compile; None for none.
+    compiler: name of arguments of torch.compile; None for eager.
     """
     import torch
 
@@ -100,7 +100,7 @@ def sampler(network: Network, device, batch: int, weights: str, folded: bool, co
     if compiler is not None:
         import torch._dynamo
 
-        for limit in ("recompile_limit", "cache_size_limit"):  # each Program is another network to the same code
+        for limit in ("recompile_limit", "cache_size_limit"):  # each Program counts as another network for the compiler
             if hasattr(torch._dynamo.config, limit):
                 setattr(torch._dynamo.config, limit, 256)
         votes = torch.compile(votes, dynamic=False, **compiler)
@@ -123,7 +123,7 @@ def sampler(network: Network, device, batch: int, weights: str, folded: bool, co
 
 
 def fold(net) -> None:
-    """Folds the batch normalisation behind each convolution of `net` into it, in place."""
+    """Folds the batch normalisation after each convolution of `net` into it, in place."""
     import torch
     from torch.nn.utils.fusion import fuse_conv_bn_eval
 

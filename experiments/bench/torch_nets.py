@@ -1,4 +1,4 @@
-"""The networks of the field in PyTorch, with its names: what the converter is tested and the benchmark run against."""
+"""The usual networks in PyTorch, with their names there, for tests of the converter and for the benchmark."""
 
 import torch
 from torch import nn
@@ -67,7 +67,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """torchvision's ResNets; bottleneck=2 are the wide ones. stem=3 is that of CIFAR versions, no stem_norm DDRS's."""
+    """The ResNets of torchvision. bottleneck=2 gives the wide ones, stem=3 the CIFAR stem, stem_norm=False DDRS's."""
 
     def __init__(self, blocks, bottleneck=None, stem=7, num_classes=1000, stem_norm=True):
         super().__init__()
@@ -149,7 +149,7 @@ class LeNet(nn.Module):
 
 
 def randomise(net, seed=0):
-    """`net` in evaluation mode, with batch statistics as if it were trained."""
+    """`net` in evaluation mode, with random batch statistics, as a trained network has."""
     generator = torch.Generator().manual_seed(seed)
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):

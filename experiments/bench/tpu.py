@@ -1,6 +1,6 @@
-"""What XLA's compiler for TPUs makes of a program, and what its own cost model says of it, on a machine without one.
+"""Compiles programs for a TPU on a machine without one, and reads the estimates of XLA's cost model.
 
-The compiler is in the package libtpu, which lies in a folder of its own: beside JAX it would be taken for a TPU.
+The compiler is in the package libtpu, which has to be in a folder of its own: next to JAX it would be used as a TPU.
 """
 
 import os
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from qcrs_jax.errors import UserError
 
-# A chip of v5e, as Google documents it; the clock is that at which its 4 arrays of 128 x 128 give the peak.
+# A v5e chip by Google's documentation; at this clock its 4 arrays of 128 x 128 reach the peak.
 CLOCK = 1.5e9
 PEAK_FLOPS = 197e12
 PEAK_BYTES = 819e9
@@ -23,12 +23,12 @@ _UNTIMED = ("parameter", "constant", "bitcast", "tuple", "get-tuple-element", "w
 
 
 class Cost(NamedTuple):
-    """What one run of a program costs, the turns of loops with a known end counted, those of others once.
+    """The cost of one run of a program. Loops count as often as they turn, if that is known, else once.
 
-    cycles: of the chip, as the compiler estimates them for each operation, and summed.
-    flops: of convolutions and matrix products.
-    traffic: bytes between the chip's main memory and what is on the chip.
-    memory: bytes of main memory that are needed at once.
+    cycles: cycles of the chip, the sum of the compiler's estimates for all operations.
+    flops: floating-point operations of convolutions and matrix products.
+    traffic: bytes between main memory and the chip.
+    memory: bytes of main memory in use at once.
     """
 
     cycles: float
@@ -38,12 +38,12 @@ class Cost(NamedTuple):
 
     @property
     def seconds(self) -> float:
-        """By the cycles, or by the peaks where these allow less."""
+        """Seconds by the cycles, or by the peaks of products and memory if these take longer."""
         return max(self.cycles / CLOCK, self.flops / PEAK_FLOPS, self.traffic / PEAK_BYTES)
 
 
 def devices(libtpu: Path, chips: int):
-    """The chips of a v5e slice to compile for, of which this machine has none.
+    """The chips of a v5e slice to compile for; this machine need not have any.
 
     Raises:
         UserError: no libtpu in that folder, or one that this JAX cannot use.
@@ -62,13 +62,13 @@ def devices(libtpu: Path, chips: int):
     name, host = TOPOLOGIES[min(size for size in TOPOLOGIES if size >= chips)]
     try:
         topology = topologies.get_topology_desc(platform="tpu", topology_name=name, chips_per_host_bounds=host)
-    except Exception as error:  # of any kind, by what does not fit
+    except Exception as error:  # mismatched versions fail in many ways
         raise UserError(f"{libtpu}: this JAX cannot use it; {install_hint()}. {error}") from error
     return topology.devices[:chips]
 
 
 def install_hint() -> str:
-    """How to have the libtpu that the installed JAX asks for."""
+    """The command that installs the libtpu which the installed JAX requires."""
     import importlib.metadata
 
     wanted = next(r for r in importlib.metadata.requires("jax") if r.startswith("libtpu"))
@@ -84,7 +84,7 @@ def replicated(devices, tree):
 
 
 def cost(compiled) -> Cost:
-    """What the compiler estimates of a program that it compiled for a TPU."""
+    """The Cost of a program that was compiled for a TPU, by the compiler's estimates."""
     computations, entry = _parse(compiled.as_text())
     stats = compiled.memory_analysis()
     memory = stats.argument_size_in_bytes + stats.output_size_in_bytes + stats.temp_size_in_bytes
@@ -132,18 +132,18 @@ def _sum(computations, name):
 
 
 def _turns(condition):
-    """How often a loop turns: the constant that its counter, from 0, is compared with; 1 where that is not constant."""
+    """The turns of a loop: the constant with which its counter, from 0, is compared; 1 if it is not constant."""
     limits = [int(c) for op in condition for c in re.findall(r"^  .*s32\[\]\S* constant\((\d+)\)", op.line)]
     counts = any(op.opcode == "compare" and "direction=LT" in op.line for op in condition)
     return limits[0] if counts and len(limits) == 1 else 1
 
 
 def _flops(computations, op, types):
-    """Of the convolutions in `op`, or in the fusion that it is; the compiler makes matrix products of them too."""
+    """The operations of the convolutions in `op` or in its fusion. Matrix products are compiled to convolutions too."""
     if op.opcode == "convolution":
         image, kernel = (_dimensions(types[operand]) for operand in op.operands)
         image_labels, labels = re.search(r"dim_labels=(\w+)_(\w+)->", op.line).groups()
-        # The kernel may be the larger of the two, and lie on padding for the most part.
+        # The kernel may be larger than the input, and be mostly over padding.
         taps = [min(size, image[image_labels.index(d)]) for size, d in zip(kernel, labels) if d.isdigit()]
         return 2 * _product(taps) * kernel[labels.index("i")] * _product(_dimensions(op.type))
     called = re.search(r"calls=%([\w.\-]+)", op.line) if op.opcode == "fusion" else None

@@ -1,8 +1,8 @@
-"""The sampler on a TPU v5e as XLA's cost model for it predicts, step by step; no TPU is needed.
+"""Predicts the sampler on a TPU v5e by XLA's cost model, step by step. No TPU is needed.
 
-Every row of the tables compiles the sampler for one chip, the lines below them the whole program of `qcrs-jax certify`
-for one chip and for slices. Cycles are the compiler's estimates of every operation of the program, summed with the
-turns of its loops, at 1.5 GHz; nothing is measured.
+Each row of the tables is the sampler, compiled for one chip. The lines below are the whole program of `qcrs-jax
+certify` for one chip and for slices. Cycles are the compiler's estimates of every operation of the program, summed with
+the turns of its loops, at 1.5 GHz; nothing is measured.
 """
 
 import math
@@ -12,7 +12,7 @@ from . import tpu
 
 
 class Job(NamedTuple):
-    """A published headline: evaluations of the search of 500 samples each, seconds an image on the authors' GPU."""
+    """A published job: evaluations of a search with 500 samples each, and seconds an image on the authors' GPU."""
 
     name: str
     arch: str
@@ -22,7 +22,7 @@ class Job(NamedTuple):
     seconds: float
 
     def batches(self, batch: int) -> int:
-        """Forward passes for one image: each count of 500, 100 and 100 000 samples fills its last batch up."""
+        """Forward passes for one image. Each query of 500, 100 or 100 000 samples takes whole batches."""
         return self.evaluations * math.ceil(500 / batch) + math.ceil(100 / batch) + math.ceil(100_000 / batch)
 
 
@@ -33,11 +33,11 @@ JOBS = {
 
 
 class Step(NamedTuple):
-    """What is compiled: the network's form, its dtype, copies in a batch, JAX's precision, options of the compiler.
+    """A configuration to compile: form of the network, dtype, copies in a batch, precision, compiler options.
 
     form: that of a platform, or what it was made from: with "norms" apart, "plain" (these folded), "uncut" (the form of
         a TPU, except that no block's weights are cut from their stack beforehand).
-    runs: whether `qcrs-jax certify` runs this on a TPU, by itself or told so.
+    runs: whether `qcrs-jax certify` runs this on a TPU, by default or by a flag.
     """
 
     title: str
@@ -107,7 +107,7 @@ def run(libtpu, archs, slices=(4, 16)) -> None:
 
 
 def _of_certify(job, step, chips) -> str:
-    """What the program of `qcrs-jax certify` does on some chips, by one turn of its loop over batches."""
+    """A line on the whole program of `qcrs-jax certify` on some chips, from one turn of its loop over batches."""
     whole, images = compiled_certifier(job, step, chips)
     cost = tpu.cost(whole)
     return (
@@ -178,7 +178,7 @@ def compiled_sampler(job: Job, step: Step, chips):
 
 
 def compiled_certifier(job: Job, step: Step, chips):
-    """What `qcrs-jax certify` runs on `chips`, search and all, and how many images it has in step there."""
+    """The whole program of `qcrs-jax certify` on `chips`, with its search, and its number of images in step."""
     import jax
     import jax.numpy as jnp
 
@@ -207,7 +207,7 @@ def compiled_certifier(job: Job, step: Step, chips):
 
 
 def compiled_network(job: Job, step: Step, chips):
-    """The network alone, on images that lie in memory."""
+    """The network alone, on images in memory."""
     import jax
     import jax.numpy as jnp
 

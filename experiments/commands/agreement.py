@@ -40,7 +40,7 @@ def run(args) -> None:
     check_installed()
     sweep = sweep_of(args)
     if sweep.network.dtype == "float32":
-        raise SettingError("{dtype} float32: that is what it is compared with")
+        raise SettingError("{dtype} float32 would be compared with itself; give another")
     with possible():
         check_request(args.sigma, 1, args.n, args.alpha)
     inputs = open_inputs(sweep)

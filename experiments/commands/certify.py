@@ -30,7 +30,7 @@ def run(args) -> None:
     from ..run.certify import certify_dataset
 
     path = certify_dataset(request, sweep)
-    if path is None:  # the first of the hosts has it; a dry run has none
+    if path is None:  # only the first host has the file, and no dry run
         return
     print()
     print_tables([path])

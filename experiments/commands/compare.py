@@ -24,7 +24,7 @@ def add_arguments(parser):
         metavar="K",
         help="list the K images of each run that gain most over the reference, and the K that lose most",
     )
-    parser.add_argument("--names", nargs="+", metavar="NAME", help="what the runs are called, the reference first")
+    parser.add_argument("--names", nargs="+", metavar="NAME", help="names of the runs, the reference first")
     parser.add_argument("--out", type=Path, help="write to this file instead of the terminal")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw sigma and radius of each image (png, pdf, svg)")
     parser.add_argument(

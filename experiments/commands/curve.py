@@ -37,13 +37,13 @@ def add_curve(group, samples: int) -> None:
 
 def run(args) -> None:
     path = measure(args)
-    if path is None:  # the first of the hosts has it; a dry run has none
+    if path is None:  # only the first host has the file, and no dry run
         return
-    print(f"{path}: `qcrs-jax quasiconcavity {path}` tells what the curves look like")
+    print(f"{path}: `qcrs-jax quasiconcavity {path}` describes these curves")
 
 
 def measure(args):
-    """Measures the data set. Returns and raises what `run_over_images` does."""
+    """Measures the data set. Returns the results file; errors as for `run_over_images`."""
     from ..run.curve import task
     from ..run.runner import run_over_images
 

@@ -31,11 +31,11 @@ EMBEDDED = 500
 
 
 def cost(requests: Sequence, images: int) -> str:
-    """The sentences that state what the demo will take, for `requests` over so many images."""
+    """Sentences on the cost of the demo, for `requests` over this number of images."""
     samples = images * sum(request.search.samples + request.n0 + request.n for request in requests)
     return (
         f"The demo certifies {images} images by {len(requests)} methods, {samples:,} noisy copies at most.\n"
-        "This takes about one minute on two free CPU cores. Stop it at any time: the same command goes on from there."
+        "This takes about one minute on two free CPU cores. Stop it at any time: the same command continues."
     )
 
 

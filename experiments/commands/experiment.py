@@ -68,7 +68,7 @@ def commands_of(name: str, base: Path, quick: bool) -> list[list[str]]:
 
 
 def print_costs(arguments_of: Callable, commands: list[list[str]], out: Path, each: bool) -> None:
-    """Prints what the runs among `commands` cost, whose results are in the folder `out`: in sum, or `each` besides.
+    """Prints the cost of the runs among `commands`, whose results are in the folder `out`: the sum, or also `each`.
 
     arguments_of: the name of a command and its words -> its parsed arguments.
 
@@ -86,7 +86,7 @@ def print_costs(arguments_of: Callable, commands: list[list[str]], out: Path, ea
     for name, *words in runs:
         args = arguments_of(name, words)
         args.results, args.dry_run, estimates.costs = out / args.results, estimates, []
-        with contextlib.redirect_stdout(io.StringIO()):  # the run itself says it again
+        with contextlib.redirect_stdout(io.StringIO()):  # the run itself prints it again
             args.invoked.run(args)
         images = max(cost.images for cost in estimates.costs)  # a run of two passes has them twice
         cost = dataclasses.replace(sum(estimates.costs, NOTHING), images=images)

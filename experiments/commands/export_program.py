@@ -40,7 +40,7 @@ def run(args) -> None:
     batch = settings_of(
         Program, args, devices=None, images=None, distributed=False, coordinator=None, process=None
     ).batch_size
-    if not isinstance(request.estimate, Fixed) or request.estimate.randomises or request.own_n or request.at_once:
+    if not isinstance(request.estimate, Fixed) or request.estimate.randomises or request.plans_n or request.at_once:
         raise SettingError("a program counts classes at N samples: it knows no {tolerance} and no soft certificate")
     if args.file.exists():
         raise UserError(f"{args.file}: already exists; choose another file or move it away")

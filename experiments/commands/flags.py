@@ -127,7 +127,7 @@ def add_settings(group, kind: type, names: str | None = None, **defaults: Any) -
 
 def _add(group, name, hint, default, metadata):
     """Adds the flag of one field, or its positional argument. A field without a default is required."""
-    said = {key: metadata[key] for key in ("choices", "metavar", "nargs", "type") if metadata.get(key) is not None}
+    options = {key: metadata[key] for key in ("choices", "metavar", "nargs", "type") if metadata.get(key) is not None}
     help = metadata["help"].replace("%", "%%")
     if metadata.get("positional"):
         group.add_argument(name, metavar=name.upper(), type=_converter(hint), help=help)
@@ -140,30 +140,30 @@ def _add(group, name, hint, default, metadata):
         group.add_argument(*flags, dest=name, action=argparse.BooleanOptionalAction, default=default, help=help)
         return
     if metadata.get("action"):
-        said["action"] = metadata["action"]
+        options["action"] = metadata["action"]
     if default not in (None, (), dataclasses.MISSING) and "(default" not in help:
         help += f" (default: {default:g})" if isinstance(default, float) else f" (default: {default})"
-    said.setdefault("type", _converter(hint))
-    if said["type"] is str:
-        del said["type"]
+    options.setdefault("type", _converter(hint))
+    if options["type"] is str:
+        del options["type"]
     elif "type" in metadata:
-        said["type"] = _telling(said["type"], {name: flags[0]})
+        options["type"] = _showing_errors(options["type"], {name: flags[0]})
     if default is dataclasses.MISSING:
-        said["required"], default = True, None
-    group.add_argument(*flags, dest=name, default=None if default == () else default, help=help, **said)
+        options["required"], default = True, None
+    group.add_argument(*flags, dest=name, default=None if default == () else default, help=help, **options)
 
 
-def _telling(convert, names):
+def _showing_errors(convert, names):
     """`convert`, with its UserErrors shown by argparse as they are."""
 
     @functools.wraps(convert)
-    def told(text):
+    def converted(text):
         try:
             return convert(text)
         except UserError as error:
             raise argparse.ArgumentTypeError(error.named(names)) from error
 
-    return told
+    return converted
 
 
 def _converter(hint):
@@ -248,8 +248,8 @@ def add_object(
         text = (help or {}).get(name) or described(kind).get(name, "").rstrip(".")
         if field.default not in (None, dataclasses.MISSING) and "default" not in text:
             text += f" (default: {field.default})"
-        said: dict[str, Any] = {"help": text, "aliases": [f"--{alias}" for alias in aliases.get(name, ())]}
-        said["metavar"] = {int: "N", float: "X"}.get(hint, None if hint is str else "X")
+        options: dict[str, Any] = {"help": text, "aliases": [f"--{alias}" for alias in aliases.get(name, ())]}
+        options["metavar"] = {int: "N", float: "X"}.get(hint, None if hint is str else "X")
         if hint is bool:
             group.add_argument(
                 f"--{prefix}{name}",
@@ -258,10 +258,10 @@ def add_object(
                 help=text.replace("%", "%%"),
             )
             continue
-        _add(group, prefix + name, hint, None, said)
+        _add(group, prefix + name, hint, None, options)
 
 
-def asked(kind: type, args: argparse.Namespace, prefix: str = "") -> dict[str, Any]:
+def given_fields(kind: type, args: argparse.Namespace, prefix: str = "") -> dict[str, Any]:
     """The fields of `kind` that were given, with their values."""
     values = {field.name: getattr(args, prefix + field.name, None) for field in dataclasses.fields(kind)}
     return {name: value for name, value in values.items() if value is not None}

@@ -3,7 +3,7 @@
 import argparse
 import dataclasses
 
-from .flags import Parser, add_object, asked, possible
+from .flags import Parser, add_object, given_fields, possible
 
 SEARCH = {
     "sigma_lower": ("left",),
@@ -40,8 +40,8 @@ def add_request(parser: Parser) -> None:
     add("--alpha", type=float, default=0.001, help="failure probability of each certificate (default: 0.001)")
     search = parser.screen("search", "search: the settings of --method qcrs")
     ascent = parser.screen("search", "ascent: the settings of --method ddrs")
-    add_noise(parser.screen("guarantee", "noise: what is added, and the norm of the radii"))
-    guarantee = parser.screen("guarantee", "guarantee: number of samples, and what they certify")
+    add_noise(parser.screen("guarantee", "noise: its kind, and the norm of the radii"))
+    guarantee = parser.screen("guarantee", "guarantee: the number of samples, and the claim that they support")
     parser.late(lambda parser: _add_search(search, ascent, parser.names))
     parser.late(lambda _: _add_estimate(guarantee))
 
@@ -162,13 +162,13 @@ def _search(args):
     if args.method == "ddrs":
         names = "sigma_lower", "sigma_upper"
         ends = {name: relative[name] if (value := getattr(args, name)) is None else value for name in names}
-        return DDRS(**PRESETS[args.ddrs_preset] | asked(DDRS, args, "ddrs_") | ends)
+        return DDRS(**PRESETS[args.ddrs_preset] | given_fields(DDRS, args, "ddrs_") | ends)
     kind = SEARCHES.get(args.search)
     if kind is None or kind.method != "qcrs":
         known = ", ".join(name for name, kind in SEARCHES.items() if kind.method == "qcrs")
         raise SettingError(f"{{search}} {args.search!r} is not known; known are {known}")
     own = {name: value for name, value in relative.items() if name in _fields(kind)}
-    given = asked(kind, args) | ({"alpha": args.alpha} if "alpha" in _fields(kind) else {})
+    given = given_fields(kind, args) | ({"alpha": args.alpha} if "alpha" in _fields(kind) else {})
     if args.objective == "lcb" and "objective" not in _fields(kind):
         raise SettingError(f"{{search}} {args.search} compares expected radii; it has no {{objective}}")
     return kind(**own | given)

@@ -36,8 +36,10 @@ def add_arguments(parser):
     parser.add_argument(
         "--p_a",
         action="store_true",
-        help="draw the distribution of p_A beside: the share of images with at most each p_A, an image that is not "
-        "answered rightly counting as 0",
+        help=(
+            "draw the distribution of p_A in a second panel: the share of images with at most each p_A, an image that "
+            "is not classified correctly counting as 0"
+        ),
     )
 
 

@@ -31,7 +31,7 @@ def run(args) -> None:
         request = Prediction(args.sigma, args.n, args.alpha, noise_of(args))
         request.check()
     path = run_over_images(task(request), sweep)
-    if path is None:  # the first of the hosts has it; a dry run has none
+    if path is None:  # only the first host has the file, and no dry run
         return
     print()
     print_tables([path])

@@ -2,7 +2,7 @@
 
     qcrs-jax prepare-tfds cifar10 IMAGES DATA_DIR
 
-IMAGES is a folder [test/]CLASS/IMAGE, perhaps with train/ beside test/, or a tar file of such a folder. For
+IMAGES is a folder [test/]CLASS/IMAGE, with or without train/ next to test/, or a tar file of such a folder. For
 imagenet2012 it may also be the flat folder of validation images. CLASS is the name of a class, or its number. PNG and
 JPEG files are stored as they are, others as PNG. The data set is then read by its name, `--dataset cifar10 --data_dir
 DATA_DIR`, and by tfds.data_source("cifar10", data_dir=DATA_DIR).

@@ -1,16 +1,16 @@
-"""A page to hand to a reviewer or a safety board: one HTML file of what results files hold.
+"""A page to hand to a reviewer or a safety board: the content of results files as one HTML file.
 
 It has the table and the curves, radii and noise levels, a row for each class, a list of all images to sort and to
 filter, the images that gained and lost most over a run of one sigma (--method cohen) where one is given, what alpha
-amounts to, where the results come from, and the command that verifies them. It says in plain words what a certificate
-means.
+amounts to, where the results come from, and the command that verifies them. It explains the certificates in plain
+words.
 
 The page is one file that loads nothing, works without network, in dark and in light, by keyboard and in print. Nothing
 is certified again. Where the data set can be opened as the run recorded it, or is given by --data_dir, the list has
 thumbnails. Paths that a results file names are opened as `qcrs-jax verify` opens them.
 
-With --verify N that many images are drawn again, as `qcrs-jax verify --recount N` does, and the page says what came
-out. Where something differs the page says so, and the command ends with status 2.
+With --verify N, N images are drawn again, as `qcrs-jax verify --recount N` does, and the page reports the outcome. If
+anything differs, the command ends with status 2.
 
   qcrs-jax report cohen.tsv qcrs.tsv --out report.html
   qcrs-jax report qcrs.tsv --data_dir images --verify 5 --out report.html
@@ -33,7 +33,7 @@ def add_arguments(parser):
     add("--out", type=Path, required=True, metavar="FILE", help="FILE.html")
     add("--title", help="default: the network and the data set")
     add("--data_dir", type=Path, help="where the data set is now (default: where it was)")
-    add("--verify", type=count, metavar="N", help="draw N images of each file again, or all, and say what came out")
+    add("--verify", type=count, metavar="N", help="draw N images of each file again, or all, and report the outcome")
     add("--checkpoint", type=Path, help="goes with --verify: where the checkpoint is now (default: where it was)")
     add(
         "--trust_paths",
@@ -71,7 +71,7 @@ def write_report(results: Sequence[Path], out: Path, where, title: str | None = 
     if out.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"--out {out}: the page is HTML; end its name with .html")
     check_replaceable(out, results)
-    with writing(out):  # before what takes long
+    with writing(out):  # before the slow part
         if not out.absolute().parent.is_dir():
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(out))
     parts = _parts(results)
@@ -82,11 +82,11 @@ def write_report(results: Sequence[Path], out: Path, where, title: str | None = 
         write_text(out, text)
     if wrong := [part for part in parts if part.verified and part.verified.troubles]:
         names = ", ".join(str(file) for part in wrong for file in part.files)
-        raise UserError(f"{names}: not what was computed, as {out} says: {wrong[0].verified.troubles[0]}")
+        raise UserError(f"{names}: not what was computed, see {out}: {wrong[0].verified.troubles[0]}")
 
 
 def _parts(paths):
-    """The runs in `paths`, the shards of each together. Raises UserError for what no report can be made of."""
+    """The runs in `paths`, the shards of each together. Raises UserError for files that no report can be made of."""
     from qcrs_jax.results.records import read_run
     from qcrs_jax.results.shards import gather, join
 
@@ -104,7 +104,7 @@ def _parts(paths):
 
 
 def _verified(part, recount, where):
-    """`part` with what was found out of its files."""
+    """`part` with the findings about its files."""
     from ..report.parts import Verified
     from ..verification.check import Checks, Found
     from ..verification.choice import Choice

@@ -29,7 +29,7 @@ def add_arguments(parser):
         nargs="+",
         default=[0.05, 0.1],
         metavar="SHARE",
-        help="shares within which a radius is to be known (default: 0.05 0.1)",
+        help="relative precisions of a radius (default: 0.05 0.1)",
     )
     add(
         "--results",

@@ -1,4 +1,4 @@
-"""Compare searches on measured curves, without the network: what each would find for its samples, in seconds.
+"""Compare searches on measured curves, without the network: the radii that each would find for its samples.
 
 CURVES are files of `qcrs-jax curve`. Measure them with 10 000 samples or more at each sigma: fewer samples cannot show
 large radii. Radii are those that certificates of N samples can be expected to give at the sigma that is found. Regret

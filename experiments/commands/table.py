@@ -29,15 +29,17 @@ def add_arguments(parser):
         "--names",
         nargs="+",
         metavar="NAME",
-        help="what the runs are called, one name a run (default: the method, what differs between the runs, the file)",
+        help="names of the runs, one each (default: the method, what differs between the runs, the file)",
     )
     parser.add_argument(
         "--columns",
         nargs="+",
         metavar="COLUMN",
         choices=COLUMNS,
-        help="acr, radii (certified accuracy at each), p_a (share of images that are answered rightly with p_A above "
-        "0.9, 0.99 and 0.999), abstains, samples and seconds, in this order (default: all but p_a)",
+        help=(
+            "acr, radii (certified accuracy at each), p_a (share of images that are classified correctly with p_A "
+            "above 0.9, 0.99 and 0.999), abstains, samples and seconds, in this order (default: all but p_a)"
+        ),
     )
     parser.add_argument("--caption", help="with --format latex: the caption of a table environment, as LaTeX reads it")
     parser.add_argument("--label", help="with --format latex: the label of a table environment")

@@ -42,5 +42,5 @@ def run(args) -> None:
     if args.init is not None:
         network = settings_of(Network, args, checkpoint=Path(args.init), dtype="float32")
     elif given := [name for name in OPENING.split()[1:] if getattr(args, name) not in (None, ())]:
-        raise SettingError(f"{{{given[0]}}} tells of the file of {{init}}; give {{init}} with it")
+        raise SettingError(f"{{{given[0]}}} describes the file of {{init}}; give {{init}} too")
     train(args.out_dir, settings_of(Training, args), settings_of(Data, args), network, args.normalization)

@@ -57,7 +57,7 @@ def add_arguments(parser):
         "--confidence",
         type=share,
         metavar="C",
-        help="instead of --recount: draw as many images again as find a forged one with probability C, such as 95%% or "
+        help="instead of --recount: draw enough images again to find a forged one with probability C, such as 95%% or "
         "0.95, if a share --forged of all images is forged",
     )
     add("--forged", type=share, metavar="S", help="share of forged images for --confidence, such as 5%% or 0.05")
@@ -113,7 +113,7 @@ def run(args):
             said = error.named(args.invoked.names)
             print(printable_lines(said if str(path) in said else f"{path}: {said}"), flush=True)
     if len(paths) > 1:
-        print(f"{len(paths) - len(failed)} of {len(paths)} files passed what is said of each above")
+        print(f"{len(paths) - len(failed)} of {len(paths)} files passed the checks listed above")
     if failed:
         raise UserError(f"{len(failed)} of {len(paths)} files did not pass: {', '.join(map(str, failed))}")
 
@@ -122,11 +122,13 @@ def _check(args) -> None:
     """Raises UserError for flags that do not go together."""
     if (args.confidence is None) != (args.forged is None):
         raise UserError(
-            "--confidence and --forged go together: the one says how surely, the other how many forged lines"
+            "--confidence and --forged go together: the probability of finding a forged line, and the share of forged "
+            "lines"
         )
     if args.confidence is not None and args.recount is not None:
-        raise UserError("--recount says how many images are drawn again, and so does --confidence; give one of them")
+        raise UserError("--recount and --confidence both set how many images are drawn again; give one of them")
     if args.confidence is not None and not (0 < args.confidence <= 1 and 0 < args.forged <= 1):
         raise UserError(
-            f"--confidence {args.confidence:g}, --forged {args.forged:g}: both lie above 0 and up to 1, as 95% and 5%"
+            f"--confidence {args.confidence:g}, --forged {args.forged:g}: both must be above 0 and at most 1, such as "
+            "95% and 5%"
         )

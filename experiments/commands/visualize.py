@@ -40,7 +40,7 @@ def run(args) -> None:
     request, sweep = request_of(args), sweep_of(args)
     if not (request.search.evaluations or request.search.keeps_sigma):
         raise SettingError("{method} ddrs has no evaluations to show; {method} qcrs or cohen has")
-    if request.estimate != Fixed() or request.own_n or request.at_once:
+    if request.estimate != Fixed() or request.plans_n or request.at_once:
         raise SettingError(
             "the figure shows class counts of N samples, and the hard certificates that follow from them: it has no "
             "{tolerance}, {decide}, {precision}, {bound}, {budget}, {stop_when_wrong}, {simultaneous} or "

@@ -1,4 +1,4 @@
-"""Runs beside a reference run, image by image: gain in ACR with its interval, cost of the search, regret."""
+"""Runs compared with a reference run, image by image: gain in ACR with its interval, cost of the search, regret."""
 
 import itertools
 import math
@@ -19,10 +19,10 @@ from .words import DDRS_SAMPLES, earlier_notes, group_by_images, label, left_out
 
 
 def comparison(reference, runs, format="terminal", names=None, top=0) -> str:
-    """The text of a table with a line for each of `runs` beside `reference`.
+    """The text of a table that compares each of `runs` with `reference`.
 
     Args:
-        names: of the reference and the runs; None makes them of what differs between them.
+        names: names of the reference and the runs; None takes the settings in which they differ.
         top: how many of the images that gain most, and that lose most, are listed for each run.
 
     Raises:
@@ -71,15 +71,15 @@ def plot(reference, runs, out, names=None) -> None:
         panels[0, column].set_title(textwrap.fill(called[1 + column], 34), fontsize=9)
     panels[0, 0].set_ylabel("sigma of the run")
     panels[1, 0].set_ylabel(f"certified {NORMS[reference.norm]} radius of the run")
-    figure.suptitle(f"Each image beside the reference, {called[0]}", fontsize=10)
+    figure.suptitle(f"Each image, compared with the reference {called[0]}", fontsize=10)
     save(figure, out)
 
 
 def frontier(reference, runs, out, names=None) -> None:
-    """Draws what each run gains in ACR over `reference`, against its mean samples an image, to the file `out`.
+    """Draws the gain in ACR of each run over `reference`, against its mean samples an image, to the file `out`.
 
-    Bars are 95% intervals of the gain, which the reference has none of. A run of one sigma, which may lie far below,
-    stands at the lower edge where it would press the others together.
+    Bars are 95% intervals of the gain; the reference has none. A run of one sigma may lie far below the others. It is
+    then drawn at the lower edge, with its value.
     """
     every = (reference, *runs)
     called = [literal(name) for name in names_of(every, names)]
@@ -117,7 +117,7 @@ def frontier(reference, runs, out, names=None) -> None:
         loc="outside lower center",
         frameon=False,
         fontsize=8,
-    )  # names beside points would cross them
+    )  # names next to points would overlap
     tidy(axes)
     save(figure, out)
 
@@ -128,7 +128,7 @@ def _widened(low, high):
 
 
 def _images(reference, run, name, top, format):
-    """Yields a table of the images of a run that gain most, and one of those that lose most, each with a line above."""
+    """Yields a heading and a table for the images of a run that gain most, and for those that lose most."""
     gain = gains(reference, run)
     for places, what in zip(extremes(reference, run, top), ("gained", "lost")):
         if not places:
@@ -141,7 +141,7 @@ def _images(reference, run, name, top, format):
             cells = [str(record.idx), *[record.file or ""] * with_files, run.class_name(record.label)]
             cells += [_radius(reference.records[place], reference), _radius(record, run), f"{gain[place]:+.4f}"]
             rows.append([(cell, None) for cell in (*cells, "-" if record.sigma is None else f"{record.sigma:.4g}")])
-        yield f"{name}: the {len(places)} images that {what} most, in certified radius (0 where not answered rightly)"
+        yield f"{name}: the {len(places)} images that {what} most, by certified radius (0 for a wrong answer or none)"
         yield Body(LAYOUTS[format](header, rows))
 
 

@@ -1,4 +1,4 @@
-"""What the figures share: the format, the axes, and the band of a curve of R(sigma). Reads no file."""
+"""The common parts of figures: file format, axes, and the band of a curve of R(sigma). Reads no file."""
 
 import contextlib
 import dataclasses
@@ -13,22 +13,22 @@ from qcrs_jax.files import output
 
 from .styles import METHODS
 
-COHEN, QCRS, BAND = METHODS["cohen"], METHODS["bisection"], "0.5"  # told apart by marker and lightness as well
+COHEN, QCRS, BAND = METHODS["cohen"], METHODS["bisection"], "0.5"  # markers and lightness differ too
 SIGMA = r"$\sigma$"
 NORMS = {"L2": r"$\ell_2$", "L1": r"$\ell_1$"}
 """The norms of radii, as figures write them."""
 
 
 def check_ending(out) -> None:
-    """Raises UserError where the ending of the file `out` is no format that can be written, or Matplotlib missing."""
+    """Raises UserError if the ending of the file `out` is no known format, or Matplotlib is missing."""
     if out.suffix not in (".png", ".pdf", ".svg"):
-        raise UserError(f"--out {out}: the ending tells the format; it must be .png, .pdf or .svg")
-    with needed_for("a plot"):  # before what is to be drawn is computed
+        raise UserError(f"--out {out}: the ending sets the format; it must be .png, .pdf or .svg")
+    with needed_for("a plot"):  # before the figure is computed
         import matplotlib  # noqa: F401
 
 
 def pyplot():
-    """Matplotlib's pyplot, which is to write files and opens no window. Fonts are TrueType: venues refuse Type 3."""
+    """Matplotlib's pyplot, set to write files and to open no window. Fonts are TrueType: venues refuse Type 3."""
     with needed_for("a plot"):
         import matplotlib
 
@@ -41,12 +41,12 @@ def pyplot():
 
 @dataclasses.dataclass(frozen=True)
 class Look:
-    """How large a figure is drawn, and with which letters.
+    """The size and the letters of a figure.
 
-    width: in inches.
-    height: as a share of the width.
-    font: size of all letters in points; None leaves them as they are.
-    titled: whether the figure has a title where none is given.
+    width: width in inches.
+    height: height, as a share of the width.
+    font: size of all letters in points; None keeps the usual sizes.
+    titled: whether the figure has a title by default.
     """
 
     width: int | float = 6.4
@@ -56,7 +56,7 @@ class Look:
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
-        """Figures made within it have its letters, and lines that fit them."""
+        """A context in which figures have these letters, and lines that fit them."""
         with needed_for("a plot"):
             import matplotlib
 
@@ -78,12 +78,12 @@ class Look:
 
 
 LOOKS = {"page": Look(), "paper": Look(width=3.25, height=0.9, font=8, titled=False)}
-"""`paper` is as wide as a column of two, and has letters as large as its caption's."""
+"""`paper` is as wide as one of two columns, with letters of the size of a caption."""
 
 
 def literal(text: str) -> str:
-    """A name as a figure shows it: with no mathematics between dollars, and in a legend even if it begins with _."""
-    text = text.encode(errors="replace").decode()  # a file name need not be a text
+    """A name as text for Matplotlib: dollars start no mathematics, and a leading _ hides nothing from a legend."""
+    text = text.encode(errors="replace").decode()  # a file name may have bytes that are no text
     return text.replace("$", r"\$").replace("_", " _", text.startswith("_"))
 
 
@@ -109,11 +109,11 @@ def log_sigma(axes, lower, upper) -> None:
 
 
 def draw_band(axes, sigmas, successes, n, alpha, top, unit_radius=special.ndtri):
-    """Draws R(sigma) as estimated, and its band up to `top`, lighter where that has no upper end.
+    """Draws the estimate of R(sigma), and its band up to `top`, lighter where the band has no upper end.
 
     Returns the handles of both, for a legend.
     """
-    from qcrs_jax.analysis.curves import radius_band  # needs JAX, which no other figure does
+    from qcrs_jax.analysis.curves import radius_band  # needs JAX, unlike all other figures
 
     successes = np.asarray(successes)
     lower, upper = radius_band(successes, n, sigmas, alpha, unit_radius)
@@ -128,7 +128,7 @@ def draw_band(axes, sigmas, successes, n, alpha, top, unit_radius=special.ndtri)
 
 
 def radius_label(norm: str) -> str:
-    """What an axis of radii is called."""
+    """The label of an axis of radii."""
     return f"{NORMS[norm]} radius, pixels in [0, 1]"
 
 

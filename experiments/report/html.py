@@ -1,4 +1,4 @@
-"""A page to hand in: what results files hold, for a reviewer or a safety board. One file, which loads nothing."""
+"""The report: results files as one HTML page for a reviewer or a safety board. The page loads nothing."""
 
 import base64
 import dataclasses
@@ -20,13 +20,13 @@ from .markup import cell, e, p, per_cent, section, table
 from .names import names_of
 from .parts import Group, Part, Pictures
 from .table import _certified, _class_figures, _default_radii
-from .words import _heading, data_name, group_by_images, only_norm
+from .words import data_name, group_by_images, images_heading, only_norm
 
 LENGTHS = {
     "L2": ("the square root of the sum of the squared changes of all colour values", 2),
     "L1": ("the sum of the changes of all colour values", 1),
 }
-"""What the length of a change is in each norm, and the power that it is a root of."""
+"""The length of a change in each norm, in words, and the power of which it is a root."""
 MOST_CLASSES = 200
 
 
@@ -34,9 +34,9 @@ def page(parts: Sequence[Part], pictures: dict[int, Pictures], title: str | None
     """The page of the runs in `parts`.
 
     Args:
-        parts: of runs of certificates, none of them empty.
-        pictures: of each set of images, by the place of its first run in `parts`.
-        title: of the page; by default it names the network and the data.
+        parts: runs of certificates, none of them empty.
+        pictures: the pictures of each set of images, by the place of its first run in `parts`.
+        title: title of the page; by default it names the network and the data.
 
     Raises:
         UserError: the runs have radii of different norms.
@@ -53,12 +53,12 @@ def page(parts: Sequence[Part], pictures: dict[int, Pictures], title: str | None
         _head(groups, title),
         _plain_words(groups, radii),
         section("results", "Results", "".join(_results(group, radii) for group in groups)),
-        section("distributions", "How radii, noise and probabilities are distributed", distributions(groups)),
+        section("distributions", "Distributions of radii, noise and probabilities", distributions(groups)),
         section("classes", "Class by class", "".join(_classes(part, radii) for part in parts)),
-        section("gains", "What a noise level for each image gained", "".join(gains_of(group) for group in groups)),
+        section("gains", "Gain by a noise level for each image", "".join(gains_of(group) for group in groups)),
         section("images", "All images", images(groups)),
         section("sure", "How sure this is", sure(groups)),
-        section("origin", "Where it comes from, and how to check it", "".join(origin(part) for part in parts)),
+        section("origin", "Origin of the results, and how to check them", "".join(origin(part) for part in parts)),
     ]
     script, style = (ASSETS / "report.js").read_text(), (ASSETS / "report.css").read_text()
     allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -122,7 +122,7 @@ def _card(part):
 
 
 def _plain_words(groups, radii):
-    parts, at = [], min(_telling(run, radii) for group in groups for run in group.runs)
+    parts, at = [], min(_example_radius(run, radii) for group in groups for run in group.runs)
     for group in groups:
         parts += [_of_a_run(part, at) for part in group.parts]
     first = groups[0]
@@ -136,23 +136,23 @@ def _plain_words(groups, radii):
         each = at * 255 / math.prod(shape) ** (1 / power)
         size += f", or all {math.prod(shape):,} values, each by {each:.2g} levels"
     limits = [
-        "It is about the classifier together with its noise: many noisy copies of an image are classified, and the "
-        "class that most of them fall into is the answer. It is not about the network alone.",
-        f"It is about changes of the pixels that are shorter than the radius, in {norm} length. Of longer changes, and "
-        "of others such as a turned camera or another kind of object, it says nothing.",
-        "It is about these images. What it means for other images like them is estimated: that is what the 95% "
-        "intervals are for, and they suppose that the images were drawn at random.",
-        "A certificate is a statistical statement: each may fail, with a small probability that was set before. See "
+        "It says nothing about the network without noise. The classifier here is the network together with its noise: "
+        "it classifies many noisy copies of an image, and answers the class that most of them fall into.",
+        f"It says nothing about changes of the pixels that are longer than the radius, in {norm} length, nor about "
+        "other changes, such as a turned camera or another kind of object.",
+        "It says nothing certain about other images. The 95% intervals estimate the figures for images like these, and "
+        "assume that these were drawn at random.",
+        "A certificate is a statistical statement. Each may fail, with a small probability that was set before. See "
         '"How sure this is".',
-        "Right and wrong are meant by the labels of the data set. A wrong answer can have a certificate too.",
+        "Right and wrong refer to the labels of the data set. A wrong answer can have a certificate too.",
     ]
     if any(run.input_specific for group in groups for run in group.runs):
         limits.append(INPUT_SPECIFIC)
     points = "".join(f"<li>{e(text)}</li>" for text in limits)
     about = (
-        "For each image the certifier gives an answer, and a radius: as long as an image is changed by less than its "
-        f"radius, the answer stays the same, whatever the change is. The length of a change is {words} ({norm}), where "
-        f"colours run from 0 to 1. {size}. Where too few noisy copies agree, it gives no answer (it abstains)."
+        "For each image the certifier gives an answer and a radius. The answer stays the same under every change of "
+        f"the image that is shorter than the radius. The length of a change is {words} ({norm}), where colours run "
+        f"from 0 to 1. {size}. If too few noisy copies agree, the certifier gives no answer (it abstains)."
     )
     return section(
         "words",
@@ -168,15 +168,15 @@ def _of_a_run(part, at):
     right, robust = int(correct.sum()), int((correct & (radius >= at)).sum())
     wrong = m - right - silent
     return (
-        f"<li><b>{e(part.name)}</b>. Of {m:,} images {right:,} ({per_cent(right, m)}) are answered rightly, with a "
+        f"<li><b>{e(part.name)}</b>. Of {m:,} images {right:,} ({per_cent(right, m)}) are classified correctly, with a "
         f"certificate. For {robust:,} ({per_cent(robust, m)}) the right answer stays the same under every change "
-        f"shorter than {at:g}. {wrong:,} {'is' if wrong == 1 else 'are'} answered wrongly, and {silent:,} not at "
+        f"shorter than {at:g}. {wrong:,} {'is' if wrong == 1 else 'are'} classified wrongly, and {silent:,} not at "
         "all.</li>"
     )
 
 
-def _telling(run, radii):
-    """A radius to tell of: the largest of `radii` that half of the images that are answered rightly reach."""
+def _example_radius(run, radii):
+    """The radius used as an example: the largest of `radii` that half of the correctly classified images reach."""
     correct, radius = columns(run)
     shares = certified_accuracy(correct, radius, np.asarray(radii, float))
     reached = [r for r, share in zip(radii, shares) if r > 0 and share >= correct.mean() / 2]
@@ -201,14 +201,14 @@ def _results(group, radii):
         f"<tr><th scope=row>{e(part.name)}</th>{''.join(cell(row, key, form) for key, _, form, _ in shown)}</tr>"
         for part, row in zip(group.parts, figures)
     )
-    heading = f"<h3>{e(_heading(group.runs[0]))}</h3>"
+    heading = f"<h3>{e(images_heading(group.runs[0]))}</h3>"
     body = table("Table of results", ["run", *(title for _, title, _, _ in shown)], rows, marks="data-table")
     note = (
-        "ACR is the average certified radius: the mean of the radii, where an image that is not answered rightly "
-        "counts as 0. A few images with large radii can raise it much, so read it beside the curve. r = 0.5 is the "
-        "certified accuracy at 0.5: the share of the images that are answered rightly with a radius of at least 0.5. "
-        "Samples are noisy copies of an image that were classified. Small figures below are 95% intervals for images "
-        "like these."
+        "ACR is the average certified radius: the mean of the radii, where an image that is not classified correctly "
+        "counts as 0. A few images with large radii can raise it much, so read it together with the curve. r = 0.5 is "
+        "the certified accuracy at 0.5: the share of the images that are classified correctly with a radius of at "
+        "least 0.5. Samples are noisy copies of an image that were classified. Small figures below are 95% intervals "
+        "for images like these."
     )
     return f"{heading}{body}{p(note)}{curves(group)}"
 

@@ -1,4 +1,4 @@
-"""The charts of the report: curves, and how radii, noise levels and probabilities are distributed."""
+"""The charts of the report: curves, and distributions of radii, noise levels and probabilities."""
 
 import numpy as np
 
@@ -7,10 +7,10 @@ from qcrs_jax.results.metrics import certified_accuracy_interval, columns
 from . import svg
 from .markup import e, p
 from .steps import distribution, probabilities, steps_of
-from .words import _heading, independent
+from .words import images_heading, independent
 
 STEPS = 600
-"""Of a curve, at most: more than a page has pixels for."""
+"""The most steps of a curve; more would not be visible."""
 
 
 def curves(group):
@@ -34,7 +34,7 @@ def curves(group):
 
 def distributions(groups):
     return "".join(
-        (f"<h3>{e(_heading(group.runs[0]))}</h3>" if len(groups) > 1 else "")
+        (f"<h3>{e(images_heading(group.runs[0]))}</h3>" if len(groups) > 1 else "")
         + f"<div class=pair>{_of_radii(group)}{_of_sigma(group)}{_of_probabilities(group)}</div>"
         for group in groups
     )
@@ -47,8 +47,8 @@ def _of_radii(group):
         found.append((name, style, radius[correct], len(radius)))
     end = max((values.max() for _, _, values, _ in found if len(values)), default=0) or 1.0
     axis = svg.Axis(f"certified radius ({group.runs[0].norm})", 0, end)
-    chart = svg.histogram(found, axis, "How certified radii are distributed")
-    return f"<figure>{chart}<figcaption>Radii of the images that are answered rightly.</figcaption></figure>"
+    chart = svg.histogram(found, axis, "Distribution of certified radii")
+    return f"<figure>{chart}<figcaption>Radii of the images that are classified correctly.</figcaption></figure>"
 
 
 def _of_sigma(group):
@@ -65,7 +65,7 @@ def _of_sigma(group):
         return f"<figure>{said}</figure>" if said else ""
     ends = [f(f(values) for _, _, values, _ in varying) for f in (min, max)]
     axis = svg.Logarithmic("sigma (noise level)", ends[0] * 0.98, ends[1] * 1.02)
-    chart = svg.histogram(varying, axis, "How the noise levels are distributed")
+    chart = svg.histogram(varying, axis, "Distribution of the noise levels")
     said = " ".join(["Noise levels that were chosen for the images.", *fixed])
     return f"<figure>{chart}<figcaption>{e(said)}</figcaption></figure>"
 
@@ -85,8 +85,8 @@ def _of_probabilities(group):
     chart = svg.steps(series, axis, share, "Distribution of p_A")
     said = (
         "p_A is a lower bound of the probability that a noisy copy falls into the answer's class. The line is the "
-        "share of images with at most this p_A; an image that is not answered rightly counts as 0. Unlike the ACR, it "
-        "is not raised by a few images with large radii. Compare runs of the same sigma: there the lower line is the "
-        "better one. A search may take a larger sigma, at which p_A is smaller and the radius larger."
+        "share of images with at most this p_A; an image that is not classified correctly counts as 0. Unlike the ACR, "
+        "it is not raised by a few images with large radii. Compare runs of the same sigma: there the lower line is "
+        "the better one. A search may take a larger sigma, at which p_A is smaller and the radius larger."
     )
     return f"<figure>{chart}<figcaption>{e(said)}</figcaption></figure>"

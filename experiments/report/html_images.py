@@ -1,4 +1,4 @@
-"""The images of the report: which gained and lost most, and the list of all, as JSON that the page's script shows."""
+"""The images of the report: those that gained and lost most, and the list of all, as JSON for the page's script."""
 
 import json
 import math
@@ -11,7 +11,7 @@ from .gains import extremes, gains
 from .markup import e, floor, p, table
 from .parts import TOP
 from .thumbnails import thumbnails
-from .words import _heading
+from .words import images_heading
 
 ASSETS = Path(__file__).parents[1] / "assets"
 PICTURES = 3_000_000
@@ -22,8 +22,8 @@ SHOWN_COUNTS = 4
 def gains_of(group):
     if group.reference is None:
         return p(
-            f"{_heading(group.runs[0])}: there is no run with one noise level for all images beside another run, so "
-            "nothing is compared. Give a run of --method cohen over the same images too."
+            f"{images_heading(group.runs[0])}: nothing to compare. That needs a run with one noise level for all "
+            "images (--method cohen) and another run."
         )
     parts, reference = [], group.reference.run
     for part in group.compared:
@@ -69,7 +69,7 @@ def _called(group, record):
 
 
 def _file_of(group, record):
-    """The name of an image's file, by the results or the last parts of it by the data set; else nothing."""
+    """The name of an image's file from the results, or the end of its path in the data set; else nothing."""
     files = getattr(group.pictures.dataset, "files", None)
     return record.file or ("/".join(Path(files[record.idx]).parts[-2:]) if files else "")
 
@@ -80,7 +80,7 @@ def images(groups):
 
 
 def data_of_images(groups):
-    """The list of images as JSON, which no text of a file can leave."""
+    """The list of images as JSON, escaped so that no text of a file can end it."""
     runs, sets, left = [], [], PICTURES
     for group in groups:
         found = {}

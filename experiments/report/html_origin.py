@@ -1,4 +1,4 @@
-"""The report's account of itself: how sure it is, where results come from, whether they were verified."""
+"""The parts of the report on certainty, on the origin of the results, and on their verification."""
 
 import html
 import json
@@ -9,37 +9,39 @@ from qcrs_jax.results.account import account
 from qcrs_jax.results.records import checksum, read_sidecar
 
 from .markup import e, p
-from .words import _notes, data_name
+from .words import data_name, notes_on_runs
 
 
 def state(part):
-    """Whether the files of a run were verified, in a sentence that does not say more than was done."""
+    """A sentence on whether the files of a run were verified, and how far."""
     name = f"<b>{e(part.name)}</b>: "
     if part.verified is None:
-        sums = _sums(part)
-        mark = "bad" if any(kind == "bad" for kind, _ in sums) else "open"
-        told = " ".join(e(text) for kind, text in sums if kind != "good") or "File and sidecar agree with their sums."
-        return f"<span class={mark}>not verified by this report</span> {name}{told}"
+        hashes = _hashes(part)
+        mark = "bad" if any(kind == "bad" for kind, _ in hashes) else "open"
+        remark = " ".join(e(text) for kind, text in hashes if kind != "good") or "The file agrees with its hash."
+        return f"<span class={mark}>not verified by this report</span> {name}{remark}"
     if part.verified.troubles:
         return f"<span class=bad>not what was computed</span> {name}{e(part.verified.troubles[0])}"
     mark, word = ("good", "verified") if part.verified.whole else ("open", "not verified as a whole")
     return f"<span class={mark}>{word}</span> {name}{e(part.verified.verdict)}"
 
 
-def _sums(part):
-    """(kind, sentence) of each file: whether it is the one that was finished, by the sum in its sidecar."""
+def _hashes(part):
+    """(kind, sentence) for each file: whether it was changed since its run was finished, by the hash in its sidecar."""
     if not part.run.sidecar:
-        return [("open", "It has no sidecar: nothing says how it was made.")]
-    said = []
+        return [("open", "It has no sidecar, so it is not known how it was made.")]
+    found = []
     for file in part.files:
-        sum_ = read_sidecar(file).get("sha256")
-        if sum_ is None:
-            said.append(("open", f"{file.name} has no sum in its sidecar, with which it could be compared."))
-        elif sum_ != checksum(file):
-            said.append(("bad", f"{file.name} was changed after its run was finished: its sum is another."))
+        recorded = read_sidecar(file).get("sha256")
+        if recorded is None:
+            found.append(("open", f"The sidecar of {file.name} has no hash to compare it with."))
+        elif recorded != checksum(file):
+            found.append(("bad", f"{file.name} was changed after its run was finished: its hash differs."))
         else:
-            said.append(("good", f"{file.name} is the file that was finished: its sum is that of its sidecar."))
-    return said
+            found.append(
+                ("good", f"{file.name} was not changed since its run was finished: its hash is the recorded one.")
+            )
+    return found
 
 
 def sure(groups):
@@ -49,10 +51,15 @@ def sure(groups):
         if "alpha" in run.request:
             text = account(run.request, len(run.records))
         else:
-            text = "Its file does not say with what probability a certificate may fail; the program that made it may."
+            text = (
+                "The file does not record the probability with which a certificate may fail. Look in the program that "
+                "made it."
+            )
         parts.append(f"<h3>{e(name)}</h3>{p(text)}")
     accounts = {account(run.request, len(run.records)) for run in runs if "alpha" in run.request}
-    notes = [note for group in groups for note in _notes(group.runs) if not any(text in note for text in accounts)]
+    notes = [
+        note for group in groups for note in notes_on_runs(group.runs) if not any(text in note for text in accounts)
+    ]
     return "".join(parts) + "<h3>Notes</h3>" + "".join(map(p, dict.fromkeys(notes)))
 
 
@@ -64,9 +71,9 @@ def origin(part):
     facts = {
         "classifier": network.get("arch"),
         "its file": provenance.get("checkpoint"),
-        "sum of its weights (SHA-256)": network.get("weights_sha256"),
+        "hash of its weights (SHA-256)": network.get("weights_sha256"),
         "data": data_name(run),
-        "where they were": provenance.get("data"),
+        "place of the data": provenance.get("data"),
         "fingerprint of the data (SHA-256)": data.get("fingerprint"),
         "noise level sigma": request.get("sigma"),
         "samples: selection (N0), certificate (N)": ", ".join(str(request[k]) for k in ("n0", "n") if k in request),
@@ -81,8 +88,8 @@ def origin(part):
         "images left out": _left_out(run),
     }
     for file in part.files:
-        facts[f"sum of {file.name} (SHA-256)"] = checksum(file)
-    for _, sentence in _sums(part):
+        facts[f"hash of {file.name} (SHA-256)"] = checksum(file)
+    for _, sentence in _hashes(part):
         facts.setdefault("the file", "")
         facts["the file"] = f"{facts['the file']} {sentence}".strip()
     rows = "".join(
@@ -92,19 +99,19 @@ def origin(part):
     command = f"<pre><code>qcrs-jax verify {html.escape(files)} --recount all</code></pre>"
     told = p(
         "This command draws all counts again from their seed, and compares them with the file. It needs the checkpoint "
-        "and the data set; --checkpoint and --data_dir say where they are now."
+        "and the data set; give --checkpoint and --data_dir if they have moved."
     )
     if part.verified is None:
         said = p("It was not verified by this report. `qcrs-jax report --verify N` verifies N images of it.")
     else:
         lines = "\n".join([*part.verified.lines, *part.verified.troubles, part.verified.verdict])
         said = (
-            f"<p>{state(part)}</p><details><summary>What the check said</summary><pre>"
+            f"<p>{state(part)}</p><details><summary>Output of the check</summary><pre>"
             f"{html.escape(printable_lines(lines))}</pre></details>"
         )
     asked = {key: value for key, value in request.items() if key != "dataset"}
     whole = html.escape(json.dumps(asked, indent=1, ensure_ascii=True))
-    details = f"<details><summary>Everything that was asked</summary><pre>{whole}</pre></details>" if asked else ""
+    details = f"<details><summary>The whole request</summary><pre>{whole}</pre></details>" if asked else ""
     return f"<h3>{e(part.name)}</h3><dl class=facts>{rows}</dl>{said}{told}{command}{details}"
 
 
@@ -116,4 +123,4 @@ def _left_out(run):
     left_out = run.left_out
     if left_out is None:
         return "not known: the run is not finished"
-    return f"{len(left_out)}, as they could not be read: {', '.join(map(str, left_out[:50]))}" if left_out else "none"
+    return f"{len(left_out)}, which could not be read: {', '.join(map(str, left_out[:50]))}" if left_out else "none"

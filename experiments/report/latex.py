@@ -1,6 +1,6 @@
-"""Text that LaTeX reads as itself: in a table escaped, beside it commented out."""
+"""Text for LaTeX: escaped in a table, commented out around it."""
 
-# What LaTeX takes for something else: its ten special characters, and three that its oldest fonts do not have.
+# The ten special characters of LaTeX, and three that its oldest fonts lack.
 _ESCAPES = str.maketrans(
     {
         "\\": r"\textbackslash{}",
@@ -15,11 +15,11 @@ _ESCAPES = str.maketrans(
 
 
 def escape(text: str) -> str:
-    """`text` on one line, as it is to be read in a cell of a table."""
+    """`text` on one line, escaped for a cell of a table."""
     escaped = _one_line(text).translate(_ESCAPES)
-    while "--" in escaped:  # a dash
+    while "--" in escaped:  # LaTeX would make a dash of it
         escaped = escaped.replace("--", "-{}-")
-    return f"{{{escaped[0]}}}{escaped[1:]}" if escaped[:1] in ("[", "*") else escaped  # of the line's end before
+    return f"{{{escaped[0]}}}{escaped[1:]}" if escaped[:1] in ("[", "*") else escaped  # no argument of the \\ before
 
 
 def comment(text: str) -> str:

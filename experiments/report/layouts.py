@@ -1,4 +1,4 @@
-"""How a table is written: for a terminal, in markdown, in LaTeX; and the page around it."""
+"""The layouts of a table: for a terminal, in markdown, in LaTeX; and of the page around it."""
 
 import dataclasses
 import textwrap
@@ -16,7 +16,7 @@ FORMATS = ("terminal", "markdown", "latex", "csv")
 
 
 def check_replaceable(out, paths) -> None:
-    """Raises UserError if `out` is one of the results files `paths`, or another one; None is the terminal."""
+    """Raises UserError if `out` is one of the results files `paths`, or any results file. None is the terminal."""
     if out is None:
         return
     with writing(out):
@@ -34,11 +34,11 @@ def write(text, out) -> None:
 
 
 class Body(str):
-    """A table, as its format has it; the other parts of a page are prose."""
+    """A table in its format; the other parts of a page are prose."""
 
 
 def page(parts, format) -> str:
-    """Tables and prose, one after another; of LaTeX the prose is comments."""
+    """Tables and prose, one after another. In LaTeX the prose is commented out."""
     if format == "latex":
         parts = [r"needs \usepackage{booktabs}", *parts]
         parts = [part if isinstance(part, Body) else comment(part) for part in parts]
@@ -51,13 +51,13 @@ def page(parts, format) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Float:
-    """What stands around a table in LaTeX, as its user wrote it: a caption and a label, of which one may be None."""
+    """The caption and the label around a table in LaTeX, as the user wrote them; one may be None."""
 
     caption: str | None = None
     label: str | None = None
 
     def around(self, body: str, number: int = 1) -> str:
-        """`body` in a table environment, where there is a caption or a label; a second table has a label of its own."""
+        """`body` in a table environment, if there is a caption or a label. A second table gets a label of its own."""
         if self == PLAIN:
             return body
         lines = [r"\begin{table}", r"\centering"]
@@ -70,7 +70,7 @@ PLAIN = Float()
 
 
 def _marked(rows, mark):
-    """The texts of the cells, the best of each column marked where there is something to compare."""
+    """The texts of the cells. The best of each column is marked if there is more than one row to compare."""
     compared = [[row[i][1] for row in rows if row[i][1] is not None] for i in range(len(rows[0]))]
     return [
         [

@@ -1,4 +1,4 @@
-"""The HTML of the report's parts. What comes from a file goes through `e`."""
+"""The HTML of the report's parts. All text from files goes through `e`."""
 
 import html
 import math
@@ -9,7 +9,7 @@ from .words import interval_text
 
 
 def e(text) -> str:
-    """A text of a file, as HTML shows it."""
+    """`text`, escaped for HTML."""
     return html.escape(printable(text))
 
 
@@ -22,10 +22,10 @@ def p(text):
 
 
 def table(name, header, rows, marks="", caption=""):
-    """A table that is scrolled sideways where it is wide.
+    """A table that scrolls sideways if it is wide.
 
     Args:
-        header: titles of the columns; one of text, not of numbers, begins with a blank.
+        header: titles of the columns. A column of text, not of numbers, has a title that begins with a blank.
     """
     titles = "".join(
         f"<th scope=col{' class=text' * title.startswith(' ')}>{e(title.strip())}</th>" for title in header
@@ -50,5 +50,5 @@ def per_cent(part, whole):
 
 
 def floor(number):
-    """A bound to four digits, never above what it is."""
+    """A bound, rounded down to four digits."""
     return math.floor(number * 10**4 + 1e-9) / 10**4

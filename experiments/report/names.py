@@ -1,4 +1,4 @@
-"""What the runs of a table or a figure are called: by their methods, and by what else differs between them."""
+"""Names of the runs in a table or a figure: their methods, and the settings in which they differ."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from qcrs_jax.results.records import Run, flat
 from .words import method
 
 _TOLD = ("search.", "estimate.", "budget.", "n0", "n", "alpha", "stop_when_wrong", "dtype", "seed", "skip")
-"""Settings that tell runs of one method apart, the most telling first. A name that ends with a dot is all below it."""
+"""Settings that distinguish runs of one method, the most important first. A final dot stands for all names below."""
 _CALLED = {"n": "N", "n0": "N0", "budget.mean": "budget", "search_n": "samples", "max_evaluations": "evaluations"}
 
 
@@ -39,7 +39,7 @@ def names_of(runs: Sequence[Run], given: Sequence[str] | None = None) -> list[st
 
 
 def row_names(runs: Sequence[Run], given: Sequence[str] | None = None) -> list[str]:
-    """As `names_of`, with the file behind a name that is not given: what a row of a table is called."""
+    """Names for the rows of a table: those of `names_of`, followed by the file unless the name was given."""
     names, files = names_of(runs, given), [run.path.name for run in runs]
     if given is not None:
         return names
@@ -47,7 +47,7 @@ def row_names(runs: Sequence[Run], given: Sequence[str] | None = None) -> list[s
 
 
 def _differing(runs):
-    """For each of `runs`, the settings that are not the same in all of them, in words."""
+    """For each of `runs`, in words, its settings that are not the same in all of them."""
     settings = [{**flat(run.request), "network": _network(run)} for run in runs]
     every = list(dict.fromkeys(key for one in settings for key in one))
     different = [key for key in every if len({str(one.get(key)) for one in settings}) > 1]
@@ -55,17 +55,17 @@ def _differing(runs):
         key for of in ("network", *_TOLD) for key in different if key == of or of.endswith(".") and key.startswith(of)
     ]
     keys = [key for key in keys if key not in ("search.name", "search.method", "estimate.votes")][:3]
-    return [[_told(key, one[key]) for key in keys if one.get(key) is not None] for one in settings]
+    return [[_in_words(key, one[key]) for key in keys if one.get(key) is not None] for one in settings]
 
 
 def _network(run):
-    """The network, by its file where there is one, or by its weights."""
+    """The name of the network: its file if it is known, else the hash of its weights."""
     file = run.sidecar.get("provenance", {}).get("checkpoint")
     weights = run.request.get("classifier", {}).get("weights_sha256")
     return None if weights is None else printable(str(file).rpartition("/")[2] if file else weights[:8])
 
 
-def _told(key, value):
+def _in_words(key, value):
     if key == "network":
         return value
     name = _CALLED.get(key) or _CALLED.get(key.rpartition(".")[2]) or key.rpartition(".")[2]

@@ -1,4 +1,4 @@
-"""The runs of a report: what was read, what was verified of it, and which runs are over the same images."""
+"""The runs of a report, the findings of their verification, and the groups of runs over the same images."""
 
 import dataclasses
 from pathlib import Path
@@ -9,14 +9,16 @@ from .gains import extremes, reference_of
 from .styles import styles
 
 TOP = 10
-"""How many of the images that gained most, and that lost most, are shown."""
+"""The number of images shown that gained most, and of those that lost most."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Verified:
-    """What `verify` found out of the files of a run.
+    """The findings of `verify` about the files of a run.
 
-    verdict: in a sentence; lines: all that it said; troubles: what is wrong.
+    verdict: the verdict in a sentence.
+    lines: the output.
+    troubles: the errors.
     whole: whether every line was drawn again, and agrees.
     """
 
@@ -28,7 +30,7 @@ class Verified:
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A run of the report, the files it was read from, what was verified of them (None: nothing), and its name."""
+    """A run of the report, its files, the findings of their verification (None if there was none), and its name."""
 
     run: Run
     files: list[Path]
@@ -38,7 +40,7 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Pictures:
-    """The data set of runs over the same images, or None and a sentence that says why it is not there."""
+    """The data set of runs over the same images, or None and the reason why it could not be opened."""
 
     dataset: object | None
     why: str = ""

@@ -24,12 +24,13 @@ NINES = (0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999)
 
 
 def plot(paths, out, title=None, names=None, look: Look = LOOKS["page"], p_a: bool = False) -> None:
-    """Draws the curves of the runs in `paths` to the file `out`, as the steps that they are.
+    """Draws the curves of the runs in `paths`, as step functions, to the file `out`.
 
     Args:
-        title: None takes the number of images and the data set, where the look has titles; "" none.
-        names: of the runs; None makes them of what differs between them.
-        p_a: whether the distribution of p_A is drawn beside.
+        title: title of the figure; "" for none. None takes the number of images and the data set, if the look has
+            titles.
+        names: names of the runs; None takes the settings in which they differ.
+        p_a: whether a second panel shows the distribution of p_A.
 
     Raises:
         UserError: a file cannot be read, or `out` has another ending.
@@ -54,7 +55,7 @@ def plot(paths, out, title=None, names=None, look: Look = LOOKS["page"], p_a: bo
         note = textwrap.fill(note, int(110 * look.width / size))
         style = {"frameon": False, "title": note, "title_fontsize": size}
         handles, labels = axes.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", **style)  # inside it would hide curves
+        figure.legend(handles, labels, loc="outside lower center", **style)  # inside the axes it would hide curves
         if different:
             title = title or "Different images: curves are not comparable"
         elif title is None and look.titled:
@@ -86,7 +87,7 @@ def _draw_curves(axes, runs, called, different):
 
 
 def _draw_probabilities(axes, runs):
-    """The distribution of p_A of each run, over nines: 0.9, 0.99 and 0.999 stand equally far apart."""
+    """The distribution of p_A of each run, on an axis with 0.9, 0.99 and 0.999 equally far apart."""
     nines = lambda p: -np.log10(1 - np.asarray(p))  # noqa: E731
     found = [(style, values) for run, style in zip(runs, styles(runs)) if (values := probabilities(run)) is not None]
     largest = max([0.99, *(values.max() for _, values in found)])
@@ -101,5 +102,5 @@ def _draw_probabilities(axes, runs):
 
 
 def _line(style):
-    """The colour and the dashes of a line, as Matplotlib takes them."""
+    """The colour and the dashes of a line, as arguments of Matplotlib."""
     return {"color": style.colour, "linestyle": (0, style.dash) if style.dash else "-"}

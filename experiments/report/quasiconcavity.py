@@ -1,4 +1,4 @@
-"""Whether R(sigma) is quasiconcave: for how many measured curves some quasiconcave function fits the band."""
+"""Tests whether R(sigma) is quasiconcave: counts the measured curves whose band contains a quasiconcave function."""
 
 import math
 from pathlib import Path
@@ -14,7 +14,7 @@ MOST_PANELS = 12
 
 
 def report(path, curves, alpha: float) -> str:
-    """What the curves of one file say, in lines for the terminal."""
+    """The findings about the curves of one file, as lines for the terminal."""
     names = curves.request["dataset"]["class_names"]
     images = len(curves.idx)
     band = radius_band(curves.successes, curves.n, curves.sigmas, alpha, curves.noise.unit_radius)
@@ -53,7 +53,7 @@ def report(path, curves, alpha: float) -> str:
 
 
 def draw_exceptions(several, alpha: float, out: Path) -> int:
-    """Draws the deepest dips among the curves to the file `out`; returns how many, and writes nothing for none."""
+    """Draws the deepest dips among the curves to the file `out`, unless there are none. Returns their number."""
     norms = {curves.noise.norm for curves in several}
     if len(norms) > 1:
         raise UserError(f"{out}: the curves are of radii in {' and '.join(sorted(norms))}; draw those of one norm")

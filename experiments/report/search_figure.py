@@ -39,12 +39,12 @@ def read(path: Path) -> dict:
 
 
 def check_replaceable(path: Path) -> None:
-    """Raises UserError where `path` holds something else than such a file."""
+    """Raises UserError if `path` exists and is not such a file."""
     if path.exists():
         try:
             read(path)
         except UserError as error:
-            raise UserError(f"{path}: holds something else, which the figure's counts would replace") from error
+            raise UserError(f"{path}: is another file, which the counts of the figure would replace") from error
 
 
 def draw(path: Path, out: Path) -> None:
@@ -68,7 +68,7 @@ def draw(path: Path, out: Path) -> None:
 
 
 def _draw_image(figure, request, image):
-    """A row: noisy copies, R(sigma), and the order of the search, above each other along one axis of sigma."""
+    """A row of the figure: noisy copies, R(sigma) and the order of the search, one below the other over sigma."""
     names, search = [literal(name) for name in request["dataset"]["class_names"]], image["search"]
     sigmas = np.array(request["sigmas"])
     counts = np.array(image["curve"])
@@ -94,7 +94,7 @@ def _draw_image(figure, request, image):
 
 
 def axis_ends(request, image):
-    """The ends of the axis of sigma: all that was evaluated, but not far beyond the curve."""
+    """The ends of the axis of sigma. They include all evaluated sigmas, except those far beyond the curve."""
     lower, upper = request["sigmas"][0], request["sigmas"][-1]
     reached = [c["sigma"] for c, *_ in _certificates(request, image)] + (image["search"] or {"sigmas": []})["sigmas"]
     return max(min(lower, *reached), lower / 2) / 1.03, min(max(upper, *reached), 2 * upper) * 1.03
@@ -148,7 +148,7 @@ def _draw_radii(axes, request, image, sigmas, successes, name):
 
 
 def _draw_strip(axes, strip):
-    """Noisy copies, each over its sigma, and the clean image to their left."""
+    """Draws noisy copies above their sigmas, and the clean image to their left."""
     from PIL import Image
 
     axes.set_axis_off()

@@ -1,4 +1,4 @@
-"""How many samples a decision takes, or a radius known to a precision: exact means, without a network."""
+"""Exact mean numbers of samples for a decision, or for a radius to a given precision; without a network."""
 
 from pathlib import Path
 
@@ -10,12 +10,23 @@ from qcrs_jax.certification.sequential import Sequential, outcome, walk
 from qcrs_jax.errors import UserError
 from qcrs_jax.results.records import read_run
 
-DISTANCES = (-1.0, -0.5, -0.2, -0.05, 0.0, 0.05, 0.2, 0.5, 1.0, 2.0)  # of the true radius from the one asked about
+DISTANCES = (
+    -1.0,
+    -0.5,
+    -0.2,
+    -0.05,
+    0.0,
+    0.05,
+    0.2,
+    0.5,
+    1.0,
+    2.0,
+)  # of the true radius from the radius that is decided
 RADII = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0)
 
 
 def probits(path: Path) -> list[float]:
-    """Of each image of a results file the z that its certification samples tell.
+    """z = ndtri(p) of each image of a results file, with p estimated from its certification samples.
 
     Raises:
         UserError: the file cannot be read, has no counts, or its radii are not of L2.
@@ -35,7 +46,7 @@ def probits(path: Path) -> list[float]:
 
 
 def decisions(layout, radius: float, n: int, alpha: float, images=None) -> list[str]:
-    """A heading and a table of the mean samples of a decision at `radius`, at sigma = 1, by each scheme.
+    """A heading, and a table of the mean samples of a decision at `radius` by each scheme, at sigma = 1.
 
     `images`: the z of each of some images, whose mean has a column.
     """
@@ -72,7 +83,7 @@ def published(threshold: float, n: int, alpha: float) -> dict:
     """
 
     def binomial(shares):
-        """Rejects p <= q where as many successes have a probability below the look's share of alpha; exact."""
+        """Rejects p <= q if k or more successes have a probability below the look's share of alpha; exact."""
 
         def rejects(look, k, m, q):
             return (k > 0) & (special.betainc(np.maximum(k, 1), m - k + 1, q) < alpha * shares[look])
@@ -80,7 +91,7 @@ def published(threshold: float, n: int, alpha: float) -> dict:
         return rejects
 
     def wealthy(look, k, m, q):
-        """Rejects p <= q where the gambler with the whole of Jeffreys' prior has 1 / alpha."""
+        """Rejects p <= q if the wealth under the whole of Jeffreys' prior reaches 1 / alpha."""
         wealth = special.betaln(k + 0.5, m - k + 0.5) - special.betaln(0.5, 0.5)
         wealth -= special.xlogy(k, q) + special.xlog1py(m - k, -q)
         return (k > m * q) & (wealth >= -np.log(alpha))
@@ -106,7 +117,7 @@ def _claims(looks, rejects, rejects_more, threshold, p, fresh):
 
     rejects: (look, k, m, q) -> whether k of m samples reject that their probability is at most q.
     rejects_more: the same, applied to failures, for the other claim.
-    fresh: whether each look has all its samples anew, as Horvath et al. draw them.
+    fresh: whether each look draws all its samples anew, as Horvath et al. do.
     """
 
     def more(look, k):
@@ -133,7 +144,7 @@ def _claims(looks, rejects, rejects_more, threshold, p, fresh):
 
 
 def precisions(layout, shares, n: int, alpha: float) -> list[str]:
-    """A heading and a table of the mean samples, and the mean certified radius, of runs to a precision at sigma = 1."""
+    """A heading, and a table of mean samples and mean certified radius for each precision, at sigma = 1."""
     settings = {f"N = {n:,}": Sequential(precision=0.5, sequence="fixed")}
     settings |= {f"within {share:.3g}": Sequential(precision=share) for share in shares}
     rows = []

@@ -1,4 +1,4 @@
-"""The points at which curves of a run step: certified accuracy over the radius, and the distribution of p_A."""
+"""Step functions of a run: certified accuracy over the radius, and the distribution of p_A."""
 
 import numpy as np
 
@@ -6,12 +6,12 @@ from qcrs_jax.results.metrics import certified_accuracy
 
 
 def steps_of(correct, radius, end: int | float, most: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Certified accuracy as the steps that it is: (r, share), where share[i] holds for radii in (r[i - 1], r[i]].
+    """Certified accuracy as a step function (r, share): share[i] holds for radii in (r[i - 1], r[i]].
 
     Args:
         correct, radius: the columns of a run.
         end: the last r.
-        most: how many steps at most. Between r where there are more, the share is one that holds for all of them.
+        most: largest number of steps. If there are more, each share is one that holds for its whole interval.
     """
     at = np.unique(np.concatenate([[0.0], radius[correct & (radius < end)], [end]]))
     if most is not None and len(at) > most:
@@ -22,7 +22,7 @@ def steps_of(correct, radius, end: int | float, most: int | None = None) -> tupl
 
 
 def probabilities(run) -> np.ndarray | None:
-    """p_A of each image: the lower bound of its class's probability, 0 where it is not answered rightly.
+    """p_A of each image: the lower bound of its class's probability, 0 for an image that is not classified correctly.
 
     None where the file does not have it.
     """

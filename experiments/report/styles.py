@@ -1,4 +1,4 @@
-"""Colours and lines of runs: a method has its colour everywhere, and the runs of a figure have lines of their own."""
+"""Colours and lines of runs: each method has one colour in all figures, each run of a figure a line of its own."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,14 +12,14 @@ METHODS = {
     "grid": "#cc79a7",
     "ddrs": "#7b61a8",
 }
-"""Of Okabe and Ito (2008), whom colour-blind readers can tell apart, and a violet."""
+"""Colours of Okabe and Ito (2008), which colour-blind readers can distinguish, and a violet."""
 OTHERS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-"""Of runs whose method is not known."""
+"""Colours of runs whose method is not known."""
 DASHES: tuple[tuple[float, ...], ...] = ((), (6, 2), (2, 1.5), (7, 2, 1.5, 2), (4, 1.5, 1, 1.5, 1, 1.5))
 
 
 class Style(NamedTuple):
-    """A colour, and the lengths of strokes and gaps of a line, in its widths; none for a line without gaps."""
+    """A colour, and the lengths of strokes and gaps in widths of the line; () for a solid line."""
 
     colour: str
     dash: tuple[float, ...]
@@ -34,6 +34,6 @@ def styles(runs: Sequence) -> list[Style]:
 
 
 def method_of(run) -> str | None:
-    """The search of a run, or cohen or ddrs; None of a log that does not tell."""
+    """The name of a run's search, or "cohen" or "ddrs"; None for a log that does not record it."""
     search = run.request.get("search") or {}
     return search.get("name") if search.get("method") == "qcrs" else search.get("method")

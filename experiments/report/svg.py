@@ -1,4 +1,4 @@
-"""Small charts as SVG that stands in a page of HTML: its text is text, and its colours are those of the page."""
+"""Small charts as SVG within an HTML page. Their text can be selected, and their colours follow the page."""
 
 import dataclasses
 import html
@@ -15,7 +15,7 @@ LEFT, RIGHT, TOP, BOTTOM = 58, 12, 12, 46
 class Series(NamedTuple):
     """A line of steps: y[i] holds for x in (x[i - 1], x[i]].
 
-    band: lower and upper ends beside y, where there are any.
+    band: lower and upper ends of a band around y; None without one.
     """
 
     name: str
@@ -34,20 +34,20 @@ class Axis:
     end: int | float
 
     def scaled(self, values):
-        """What is linear along it."""
+        """Values on a scale that is linear along the axis."""
         return np.asarray(values, float)
 
     def place(self, values):
-        """Where values stand, from 0 to 1."""
+        """Positions of values along the axis, from 0 to 1."""
         start, end = self.scaled([self.start, self.end])
         return np.clip((self.scaled(values) - start) / (end - start), 0, 1)
 
     def cut(self, bins):
-        """The ends of so many parts of it, equally long."""
+        """The ends of `bins` parts of equal length."""
         return np.linspace(self.start, self.end, bins + 1)
 
     def ticks(self) -> list:
-        """Round numbers along it."""
+        """Round numbers to label."""
         step = 10.0 ** math.floor(math.log10((self.end - self.start) / 4))
         step *= next(m for m in (1, 2, 2.5, 5, 10) if (self.end - self.start) / (m * step) <= 6)
         first = math.ceil(self.start / step - 1e-9)
@@ -72,7 +72,7 @@ class Logarithmic(Axis):
 
 
 class Nines(Axis):
-    """An axis of probabilities below 1, on which 0.9, 0.99 and 0.999 stand equally far apart."""
+    """An axis of probabilities below 1, with 0.9, 0.99 and 0.999 equally far apart."""
 
     def scaled(self, values):
         return -np.log10(1 - np.asarray(values, float))
@@ -83,7 +83,7 @@ class Nines(Axis):
 
 
 def steps(series: Sequence[Series], x: Axis, y: Axis, title: str) -> str:
-    """A chart of lines of steps, with a legend below it where there are several."""
+    """A chart of lines of steps, with a legend below if there are several."""
     parts = [_frame(x, y)]
     for one in series:
         if one.band is not None:
@@ -94,7 +94,7 @@ def steps(series: Sequence[Series], x: Axis, y: Axis, title: str) -> str:
 
 
 def histogram(values: Sequence[tuple], x: Axis, title: str, bins: int = 24) -> str:
-    """A chart of how `values`, (name, style, numbers, number of images), are distributed, in shares of the images."""
+    """A histogram, in shares of the images, of each of `values`: (name, style, numbers, number of images)."""
     ends = np.linspace(0, 1, bins + 1)
     shares = [np.histogram(x.place(numbers), ends)[0] / images for _, _, numbers, images in values]
     at = x.cut(bins)
@@ -158,7 +158,7 @@ def _line(xs, ys, x, y):
 
 
 def _band(one, x, y):
-    """Forth along the upper ends, back along the lower ones."""
+    """The outline of a band: forward along the upper ends, back along the lower ones."""
     low, high = one.band
     forth = _line(one.x, high, x, y)
     across, down = _across(x, one.x).tolist()[::-1], _down(y, low).tolist()[::-1]

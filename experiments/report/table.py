@@ -24,19 +24,19 @@ from .layouts import LAYOUTS, PLAIN, Body, page, write
 from .names import row_names
 from .steps import distribution, probabilities
 from .words import (
-    _heading,
     _limits,
-    _notes,
     _number_left_out,
     group_by_images,
+    images_heading,
     independent,
     interval_text,
+    notes_on_runs,
     seed_words,
 )
 
 
 def print_tables(paths) -> None:
-    """Prints a table for each set of images among the files in `paths`, each as it is, if it is a shard as well.
+    """Prints a table for each set of images among the files in `paths`. A shard is shown by itself.
 
     Raises:
         UserError: a file cannot be read or has no results.
@@ -45,13 +45,13 @@ def print_tables(paths) -> None:
 
 
 def tables(runs, format="terminal", radii=None, names=None, shown=None, around=PLAIN) -> str:
-    """The text of a table for each set of images among `runs`, and what its certificates say.
+    """The text of a table for each set of images among `runs`, with notes on the certificates.
 
     Args:
-        radii: of the certified accuracies; None takes 0, 0.25, 0.5, ...
-        names: of the runs; None makes them of what differs between them.
-        shown: which of `layouts.COLUMNS` are shown, in their order; None shows the usual ones. csv has all of them.
-        around: caption and label, in LaTeX.
+        radii: radii of the certified accuracies; None takes 0, 0.25, 0.5, ...
+        names: names of the runs; None takes the settings in which they differ.
+        shown: columns to show, of `layouts.COLUMNS`, in order; None shows the usual ones. csv has all of them.
+        around: caption and label in LaTeX.
     """
     groups = group_by_images(runs)
     called = dict(zip(map(id, runs), row_names(runs, names)))
@@ -76,15 +76,15 @@ def tables(runs, format="terminal", radii=None, names=None, shown=None, around=P
     header = ["run", *(title for _, title, _, _ in columns)]
     for number, (group, rows) in enumerate(zip(groups, figures), start=1):
         cells = [cells for run, row in zip(group, rows) for cells in _rows([called[id(run)]], row, columns)]
-        parts.append(_heading(group[0]))
+        parts.append(images_heading(group[0]))
         parts.append(Body(around.around(LAYOUTS[format](header, cells), number)))
-    return page([*parts, *_notes(runs)], format)
+    return page([*parts, *notes_on_runs(runs)], format)
 
 
 def class_tables(runs, format="terminal", radii=None, names=None, around=PLAIN) -> str:
     """The text of a table for each of `runs`, with a row for each class of its images and one for all.
 
-    Arguments as of `tables`.
+    Arguments as for `tables`.
     """
     called = row_names(runs, names)
     radii = np.asarray(_default_radii(runs) if radii is None else radii, float)
@@ -98,9 +98,9 @@ def class_tables(runs, format="terminal", radii=None, names=None, around=PLAIN) 
         for name, figures, mistake in _class_figures(run, radii):
             row, below = _rows([name, f"{figures['images']:,}"], figures, [(*c[:3], False) for c in columns])
             rows += [[*row, (mistake, None)], [*below, ("", None)]]
-        parts.append(f"{its_name}: {_heading(run)}")
+        parts.append(f"{its_name}: {images_heading(run)}")
         parts.append(Body(around.around(LAYOUTS[format](header, rows), number)))
-    return page([*parts, *_notes(runs)], format)
+    return page([*parts, *notes_on_runs(runs)], format)
 
 
 def _class_figures(run, radii):
@@ -135,7 +135,7 @@ def image_rows(runs, names=None) -> str:
 
 
 def _plain(value):
-    """A number or text as csv has it: nothing for NaN, 0 or 1 for a truth."""
+    """A number or text for csv: empty for NaN, 0 or 1 for a truth value."""
     return None if value != value else int(value) if isinstance(value, bool) else value
 
 
@@ -172,7 +172,7 @@ def _certified(groups, radii, shown=USUAL):
 
 
 def _figure_columns(radii):
-    """The columns, as in `_certified`, of the figures that have an interval."""
+    """The columns of figures that have an interval, in the form of `_certified`."""
     accuracies = ((_accuracy_key(r), f"r = {r:g}", ".3f", True) for r in radii)
     return [("acr", "ACR", ".4f", True), *accuracies]
 
@@ -209,7 +209,7 @@ def _figures(run, radii):
 
 
 def _agreement(groups):
-    """As `_certified`, of runs of PREDICT."""
+    """The same as `_certified`, for runs of PREDICT."""
     shown = [
         ("n", "N", ",.0f", False),
         ("correct", "correct", ".3f", False),
@@ -223,7 +223,7 @@ def _agreement(groups):
 
 
 def _rows(first, figures, columns):
-    """The row of a run, whose first cells are given, and below it one of intervals where its figures have any.
+    """The row of a run with the given `first` cells, and below it a row of intervals if its figures have any.
 
     A cell is (text, number to compare or None).
     """
@@ -239,7 +239,7 @@ def _rows(first, figures, columns):
 
 
 def _csv(groups, figures, called):
-    """Full precision; the column image_set tells which runs are over the same images."""
+    """The text of csv, in full precision. The column image_set numbers the sets of images."""
     return _csv_text(
         {
             "run": called[id(run)],

@@ -1,4 +1,4 @@
-"""Small pictures of images, as a page of HTML holds them."""
+"""Thumbnails of images for an HTML page."""
 
 import base64
 import io
@@ -9,12 +9,12 @@ from PIL import Image
 
 from qcrs_jax.errors import UserError
 
-SIDE = 64  # pixels of the longer side, at most
-LOSSLESS = 1000  # images up to which small ones keep every pixel
+SIDE = 64  # largest number of pixels of the longer side
+LOSSLESS = 1000  # largest number of images for which small ones keep every pixel
 
 
 def thumbnails(dataset, indices: Iterable[int], budget: int) -> dict[int, str]:
-    """A data URI for each of `indices` that can be read, in their order, until they have `budget` characters."""
+    """A data URI for each image of `indices` that can be read, in order, up to `budget` characters in all."""
     indices, found, left = list(indices), {}, budget
     for index in indices:
         try:

@@ -1,4 +1,4 @@
-"""The log of a training, a line an epoch, and its figure."""
+"""The log of a training, with one line an epoch, and its figure."""
 
 import dataclasses
 from pathlib import Path
@@ -11,10 +11,10 @@ from .figures import pyplot, save, tidy
 
 @dataclasses.dataclass(frozen=True)
 class Epoch(Row):
-    """What is known after an epoch: the last learning rate, the mean loss, and accuracies on training and test images.
+    """The record of an epoch: the last learning rate, the mean loss, and accuracies on training and test images.
 
-    noisy_accuracy: under one draw of the noise.
-    seconds: of this epoch alone.
+    noisy_accuracy: accuracy on test images under one draw of the noise.
+    seconds: time of this epoch.
     """
 
     epoch: int

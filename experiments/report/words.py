@@ -1,4 +1,4 @@
-"""What tables and plots say beside their figures: names of runs, and notes on what certificates hold for."""
+"""The words around the figures of tables and plots: names of runs, and notes on their certificates."""
 
 import math
 from pathlib import Path
@@ -7,8 +7,8 @@ from qcrs_jax.errors import UserError
 from qcrs_jax.printable import printable
 from qcrs_jax.results import stored_balls as memory
 from qcrs_jax.results.account import account
-from qcrs_jax.results.records import EARLIER_VERSION, INPUT_SPECIFIC, is_ddrs, is_soft, without_class
-from qcrs_jax.results.seeds import asking_the_same, is_chosen, is_committed, text
+from qcrs_jax.results.records import EARLIER_VERSION, INPUT_SPECIFIC, count_unclassified, is_ddrs, is_soft
+from qcrs_jax.results.seeds import equal_but_for_seed, is_chosen, is_committed, text
 
 DDRS_SAMPLES = (
     "Samples of DDRS's search are differentiated: each costs a forward pass and one of its derivative, about twice a "
@@ -43,14 +43,14 @@ AGREEMENT = (
 
 
 def group_by_images(runs):
-    """Runs over the same images, in one norm, together; a file without a fingerprint goes by its indices and labels."""
+    """Groups of runs over the same images in one norm. Without a fingerprint, indices and labels are compared."""
 
     def same(a, b):
         (ids, fingerprint), (other_ids, other) = a.images, b.images
         return a.norm == b.norm and ids == other_ids and (fingerprint == other or None in (fingerprint, other))
 
     groups = []
-    for run in sorted(runs, key=lambda run: run.images[1] is None):  # the doubtful ones last
+    for run in sorted(runs, key=lambda run: run.images[1] is None):  # files without a fingerprint last
         home = next((group for group in groups if all(same(run, member) for member in group)), None)
         if home is None:
             groups.append(home := [])
@@ -70,11 +70,11 @@ def only_norm(runs) -> str:
 
 
 def independent(run) -> bool:
-    """Whether what is certified at an image does not depend on the other images, as intervals over images suppose."""
+    """Whether the certificate of an image does not depend on the other images, as intervals over images assume."""
     return "stored_balls" not in run.request
 
 
-def _heading(run):
+def images_heading(run):
     name = f" of {found}" if (found := data_name(run)) else ""
     indices = [r.idx for r in run.records]
     norm = "" if run.norm == "L2" else f", radii of {run.norm}"
@@ -82,7 +82,7 @@ def _heading(run):
 
 
 def data_name(run) -> str | None:
-    """The data set and its split, None where the file does not tell; images of one's own go by their folder or file."""
+    """The data set and its split; None if not recorded. Images of the user have the name of their folder or file."""
     data = run.request.get("dataset")
     if not data:
         return None
@@ -93,12 +93,12 @@ def data_name(run) -> str | None:
 
 
 def label(run) -> str:
-    """What a run is called in notes: its method and its file."""
+    """The name of a run in notes: its method and its file."""
     return f"{name} ({run.path.name})" if (name := method(run)) else run.path.name
 
 
 def method(run) -> str:
-    """The method of a run, and what else is special of it; nothing of a log that does not tell."""
+    """The method of a run, with its special settings; empty for a log that does not record it."""
     request, parts = run.request, []
     if "kind" in request:
         names = {"predictions": "PREDICT", "curves": "curves"}
@@ -118,7 +118,7 @@ def method(run) -> str:
 
 
 def _search(settings):
-    """The name of a search, with its objective where that is not the search's own."""
+    """The name of a search, with its objective if that is not the search's default."""
     method, name = settings.get("method"), settings.get("name") or "of an unnamed search"
     if method != "qcrs":
         return {"cohen": "Cohen", "ddrs": "DDRS"}.get(method, name)
@@ -126,7 +126,7 @@ def _search(settings):
 
 
 def interval_text(low: float, high: float, images: int) -> str:
-    """An interval over so many images, rounded outwards to as many digits as it is worth; - for NaN."""
+    """An interval as text, rounded outwards, with more digits for more images; - for NaN."""
     if math.isnan(low):
         return "-"
     digits = 2 if images < 1000 else 3
@@ -135,26 +135,26 @@ def interval_text(low: float, high: float, images: int) -> str:
 
 
 def _number_left_out(run):
-    """How many images were left out; nothing where that is not known."""
+    """The number of images that were left out; empty if it is not known."""
     return "" if run.left_out is None else len(run.left_out)
 
 
 def seed_words(run) -> str:
-    """How the seed of a run came about, where that is known."""
+    """The source of a run's seed; empty if it is not known."""
     return "committed" if is_committed(run.request) else "chosen by the user" if is_chosen(run.request) else ""
 
 
 def _limits(run):
-    """What the certificates of a run hold for, where that is not one classifier for all inputs; else nothing."""
+    """The limits of a run's certificates, if these are not for one classifier at all inputs; else empty."""
     if "stored_balls" in run.request:
         return memory.LIMITS
     return INPUT_SPECIFIC if run.input_specific else ""
 
 
 def claims(run) -> str | None:
-    """How many images a run with --decide claims to be robust, right and wrong ones apart; None for another run.
+    """A sentence on the claims of a run with --decide: images robust or not, right or wrong. None for another run.
 
-    A claim is about the class that was selected. Where that is not the label, the image is robust, and wrong.
+    A claim is about the class that was selected. If that is not the label, the image may be robust, and wrong.
     """
     decided = [record for record in run.records if record.robust is not None]
     radius = run.request.get("estimate", {}).get("decide")
@@ -169,50 +169,58 @@ def claims(run) -> str | None:
 
 
 def _selected(record):
-    """The class that a claim is about: also of an image that abstains."""
+    """The class that a claim is about; an image that abstains has one too."""
     return record.counts0.index(max(record.counts0)) if record.counts0 else record.predict
 
 
 def earlier_notes(runs) -> list[str]:
-    """A sentence on those of `runs` that an earlier version made, where there are any."""
-    earlier = [label(run) for run in runs if run.of_an_earlier_version]
-    return [f"{', '.join(earlier)}: {EARLIER_VERSION}"] if earlier else []
+    """A sentence on the runs that an earlier version made; none if there are none."""
+    earlier = [run for run in runs if run.of_an_earlier_version]
+    return [f"{_labels(earlier, runs)}: {EARLIER_VERSION}"] if earlier else []
+
+
+def _labels(some, runs) -> str:
+    """The names of `some` of `runs`; "all runs" if these are all of several."""
+    return "all runs" if len(some) == len(runs) > 1 else ", ".join(map(label, some))
 
 
 def seed_notes(runs) -> list[str]:
-    """Sentences on the runs whose seed the user chose, and on those that ask the same with different seeds."""
+    """Sentences on the runs whose seed the user chose, and on those that have one request with different seeds."""
     asked = [run for run in runs if "seed" in run.request]
-    chosen = [label(run) for run in asked if is_chosen(run.request)]
-    whose = "all runs" if len(chosen) == len(runs) > 1 else ", ".join(chosen)
-    notes = [f"{whose}: seed chosen by the user. Nothing shows that no other was tried before."] if chosen else []
-    for places in asking_the_same([run.request for run in asked]):
+    chosen = [run for run in asked if is_chosen(run.request)]
+    notes = []
+    if chosen:
+        whose = _labels(chosen, runs)
+        notes.append(f"{whose}: seed chosen by the user. Nothing shows that no other was tried before.")
+    for places in equal_but_for_seed([run.request for run in asked]):
         which = ", ".join(f"{label(asked[place])} ({text(asked[place].request['seed'])})" for place in places)
-        notes.append(f"{which}: these ask the same, with different seeds. The better of them is no certificate.")
+        notes.append(f"{which}: these have the same request, with different seeds. The best of them is no certificate.")
     for run in asked:
         if others := run.sidecar.get("provenance", {}).get("other_seeds"):
             names = ", ".join(f"{other['file']} ({text(other['seed'])})" for other in others)
-            notes.append(f"{label(run)}: was begun beside {names}, which asked the same with another seed.")
+            notes.append(f"{label(run)}: was started beside {names}, with the same request and another seed.")
     return notes
 
 
 def left_out_notes(runs) -> list[str]:
-    """A sentence on the images that each of `runs` left out, where there are any or where that is not known."""
+    """Sentences on the images that `runs` left out, or on the lack of that record."""
     notes = []
     for run in runs:
         left_out = run.left_out
         if left_out is None:
             notes.append(
-                f"{label(run)}: is not finished, or what its sidecar said of that was taken out. Images may be missing."
+                f"{label(run)}: is not finished, or the record of left-out images was taken out of its sidecar. Images "
+                "may be missing."
             )
         elif left_out:
             notes.append(
-                f"{label(run)}: {len(left_out)} images were left out, as they could not be read, beside the "
-                f"{len(run.records)} that are here. All figures are over these."
+                f"{label(run)}: {len(left_out)} images could not be read and were left out. All figures are over the "
+                f"other {len(run.records)}."
             )
     return notes
 
 
-def _notes(runs):
+def notes_on_runs(runs):
     accounts = {}
     for run in runs:
         if "alpha" in run.request:
@@ -224,11 +232,11 @@ def _notes(runs):
     notes += [f"{label(run)}: {text}." for run in runs if (text := claims(run))]
     notes += left_out_notes(runs) + seed_notes(runs) + earlier_notes(runs)
     for run in runs:
-        spoilt = [missing for record in run.records if (missing := without_class([record], run.request)[0])]
+        spoilt = [missing for record in run.records if (missing := count_unclassified([record], run.request)[0])]
         if spoilt:
             notes.append(
                 f"{label(run)}: {sum(spoilt):,} noisy copies of {len(spoilt)} images, {max(spoilt):,} of one at "
-                "most, count for no class: a logit is not finite. They speak against the class that is answered."
+                "most, count for no class: a logit is not finite. They count against the answer."
             )
     if any(run.input_specific and "stored_balls" not in run.request for run in runs):
         notes.append(INPUT_SPECIFIC)

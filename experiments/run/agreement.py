@@ -8,15 +8,15 @@ from .copies import pairs_of_classes
 
 
 def compare(inputs, index: int, sigma: float, n: int) -> tuple[int, int, int]:
-    """The `told_by` of n copies of an image, in float32 and in the number format of the inputs."""
+    """`count_agreement` for n copies of an image: the network in float32 and in the number format of the inputs."""
     image, _ = inputs.read(index)
     networks = inputs.classifier.classify, inputs.classify
     pairs = pairs_of_classes(*networks, image, sigma, key=inputs.keys([index])[0], n=n, **inputs.program)
-    return told_by(pairs, inputs.classifier.spec.num_classes)
+    return count_agreement(pairs, inputs.classifier.spec.num_classes)
 
 
-def told_by(pairs, num_classes: int) -> tuple[int, int, int]:
-    """The number of copies in the first network's top class by the first, and by the second; and of those in one class.
+def count_agreement(pairs, num_classes: int) -> tuple[int, int, int]:
+    """(copies that the first network puts into its top class, copies that the second puts there, copies that agree).
 
     Args:
         pairs: arrays (copies, 2) of `copies.pairs_of_classes`. Copies of no class, -1, are not counted.
@@ -31,7 +31,7 @@ def told_by(pairs, num_classes: int) -> tuple[int, int, int]:
 
 
 def summary(compared, sigma: float, n: int, alpha: float):
-    """Header and cells of the comparison of n copies of each image. `compared` has `told_by` of each, (images, 3)."""
+    """Header and cells of a table. `compared` has the `count_agreement` of n copies of each image, (images, 3)."""
     pa_lower = clopper_pearson_lower(compared[:, :2].T, n, alpha)
     radius = np.where(pa_lower < 0.5, 0.0, certified_radius(pa_lower, sigma))
     differs = 1 - compared[:, 2] / n

@@ -15,7 +15,7 @@ def one_record(index, label, seconds, fields) -> list:
 
 
 def draws_of(request: Request, planned: int | None = None) -> Draws:
-    """The noisy copies that an image gets. With a planned number of certification samples it was already searched."""
+    """The noisy copies that an image gets. An image with a planned number of samples was searched before."""
     search = request.search
     counted = (search.search_n,) * search.evaluations
     early = request.estimate.may_end_early or request.stop_when_wrong
@@ -30,8 +30,8 @@ def draws_of(request: Request, planned: int | None = None) -> Draws:
 
 def recorded_fields(request: dict) -> set[str]:
     """The additional fields that each line of a run of this request has."""
-    own_n = {"budget", "stop_when_wrong"} & set(request)
-    return {*estimate_of(request["estimate"]).columns, *(["n"] if own_n else [])}
+    plans_n = {"budget", "stop_when_wrong"} & set(request)
+    return {*estimate_of(request["estimate"]).columns, *(["n"] if plans_n else [])}
 
 
 def draw_image(request: Request, classify, image, **program):
@@ -41,7 +41,7 @@ def draw_image(request: Request, classify, image, **program):
     """
     numbers = {"sigma": request.sigma, "n0": request.n0, "n": request.n, "alpha": request.alpha}
     numbers |= {"estimate": request.estimate, "noise": request.noise}
-    if "sigma" in program:  # a search may have widened its bracket beyond what may be asked for
+    if "sigma" in program:  # a search may widen its bracket beyond the sigmas that are accepted as arguments
         numbers |= {"value_range": None}
     else:
         numbers |= {"search": request.search}
@@ -49,7 +49,7 @@ def draw_image(request: Request, classify, image, **program):
 
 
 def search_samples(request: Request, trace) -> int:
-    """The number of noisy copies spent on the choice of sigma. DDRS differentiates each of its own."""
+    """The number of noisy copies spent on the choice of sigma. For DDRS these are the differentiated ones."""
     return 0 if trace is None else request.search.spent(trace)
 
 
@@ -62,6 +62,6 @@ def fields(request: Request, certificate) -> dict:
         "counts0": tuple(certificate.counts0.tolist()),
         "counts": tuple(certificate.counts.tolist()),
     }
-    if request.own_n:
+    if request.plans_n:
         found["n"] = int(certificate.n)
     return found | request.estimate.fields(certificate)

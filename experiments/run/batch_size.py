@@ -12,8 +12,8 @@ from qcrs_jax.sampling.classifiers import apply
 
 from .full_card import memory_is_full
 
-TURN = 0.2  # seconds of sampling that a rate is measured over, at least
-LEVEL = 0.97  # of the best rate: the smallest batch that reaches it is taken
+TURN = 0.2  # least seconds of sampling for the measurement of a rate
+LEVEL = 0.97  # share of the best rate; the smallest batch that reaches it is taken
 
 
 def fastest_batch(classify, image_shape, devices) -> int:
@@ -22,7 +22,7 @@ def fastest_batch(classify, image_shape, devices) -> int:
     The measurements are printed.
 
     Each size takes some seconds, mostly for compiling. On a CPU sizes are left out if their activations would fill half
-    of the memory. Elsewhere sizes are left out that the device refuses.
+    of the memory. Elsewhere sizes are left out if they do not fit into memory.
     """
     on_cpu = devices[0].platform == "cpu"
     sizes = [2**i for i in (range(3, 9) if on_cpu else range(6, 15))]
@@ -42,12 +42,12 @@ def fastest_batch(classify, image_shape, devices) -> int:
             break
     chosen = choose(rates)
     told = ", ".join(f"{rate:,.0f} at {size}" for size, rate in rates.items())
-    print(f"--batch_size auto: {chosen}; samples a second: {told or 'not measured, for want of memory'}")
+    print(f"--batch_size auto: {chosen}; samples a second: {told or 'not measured, because memory is full'}")
     return chosen
 
 
 def choose(rates: dict[int, float]) -> int:
-    """The smallest batch size with a rate about level with the best. It wastes least on a short query."""
+    """The smallest batch size with nearly the best rate. A small batch wastes least on a short query."""
     return min((size for size, rate in rates.items() if rate >= LEVEL * max(rates.values())), default=1)
 
 

@@ -19,10 +19,10 @@ from .runner import Sweep, Task, run_over_images
 
 
 def certify_dataset(request: Request, sweep: Sweep, inputs: Inputs | None = None) -> Path | None:
-    """Certifies the data set. Returns and raises what `run_over_images` does."""
+    """Certifies the data set. Returns the results file; errors as for `run_over_images`."""
     batch = sweep.program.batch_size
     if request.estimate.votes_beta is not None and isinstance(batch, int) and batch > SOFT_ONE:
-        raise SettingError(f"{{batch_size}} {batch}: soft votes are summed exactly for {SOFT_ONE} at most")
+        raise SettingError(f"{{batch_size}} {batch}: soft votes are summed exactly only up to {SOFT_ONE}")
     plans = pilot.plan(request, sweep, inputs) if request.budget else None
     leave = pilot.left_out(sweep.results) if request.budget else ()
     return run_over_images(lambda m: dataclasses.replace(task(request.of_each(m), plans), leave=leave), sweep, inputs)
@@ -52,9 +52,9 @@ def task(request: Request, plans: Container | None) -> Task:
 
     of_every_line = recorded_fields(recorded)
     score = ("ACR", lambda record: record.correct * record.radius)
-    even = "n" not in of_every_line
+    equal_cost = "n" not in of_every_line
     knows = lambda index: not plans or index in plans  # noqa: E731
     of_any = None if plans else draws_of(request)
     draws = lambda index: of_any or draws_of(request, plans[index].n)  # noqa: E731
     file = {"columns": Record.columns(of_every_line)}
-    return Task(recorded, start, records, draws, score, file=file, own=own, knows=knows, even=even)
+    return Task(recorded, start, records, draws, score, file=file, own=own, knows=knows, equal_cost=equal_cost)

@@ -16,7 +16,7 @@ def known_classes(classifier, checkpoint) -> Sequence[str] | None:
 
 
 def order_warning(known: Sequence[str] | None, found: Sequence[str], whose: str) -> str | None:
-    """A sentence on classes of a data set that have another place than the same names in `whose` file; else None.
+    """A warning if classes of a data set have other places than the same names in `whose` file; else None.
 
     Names are compared without case, spaces and punctuation. Names that only one of the two has are ignored.
     """

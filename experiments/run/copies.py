@@ -1,4 +1,4 @@
-"""The classes that two classifiers give to each noisy copy of an image, one by one."""
+"""The classes of two classifiers for each noisy copy of an image."""
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +13,7 @@ from qcrs_jax.sampling.devices import DEVICES, over_images
 from qcrs_jax.sampling.noise import gaussian_noise
 from qcrs_jax.sampling.streams import CURVE
 
-AT_ONCE = 2**14  # copies whose classes come from the devices together
+AT_ONCE = 2**14  # copies whose classes are fetched from the devices together
 
 
 def pairs_of_classes(

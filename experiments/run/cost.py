@@ -15,16 +15,16 @@ import jax
 
 from qcrs_jax.certification.procedure import with_samples
 from qcrs_jax.errors import UserError
-from qcrs_jax.sampling.devices import first_call, word_of_the_first
+from qcrs_jax.sampling.devices import broadcast_from_first, first_call
 
 from .full_card import memory_is_full
 from .pipeline import check_hosts
 
-MEASURED = 0.3  # seconds of passes that a rate is measured over at the start of a run, about
-THOROUGH = 2.0  # and where nothing else is asked for
-DROWNED = 0.05  # passes that take a smaller share of a call than this are lost in the rest of it
-SHARE = 50  # of the run's passes, at most one in so many is measured beforehand
-DIFFERENTIATED = 2.5  # a copy that DDRS differentiates takes about as long as so many others
+MEASURED = 0.3  # approximate seconds of passes for a measurement at the start of a run
+THOROUGH = 2.0  # the same for a dry run
+DROWNED = 0.05  # passes with a smaller share of a call than this cannot be measured
+SHARE = 50  # at most this part of the run's passes is measured beforehand: one in so many
+DIFFERENTIATED = 2.5  # a differentiated copy of DDRS takes about as long as this number of others
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,11 +53,11 @@ class Work:
 
     @classmethod
     def of(cls, draws: Callable[[int], Draws], todo: Sequence[int], together: int) -> "Work":
-        """The work for the images `todo`, so many `together`. `draws` returns the draws of the image at an index."""
+        """The work for the images `todo`, `together` of them in step. `draws` maps an index to the draws there."""
         drawn, found = [draws(index) for index in todo], {}
         for i in range(0, len(drawn), together):
             group = tuple(drawn[i : i + together])
-            same = tuple(map(id, group))  # of most runs all images have one object
+            same = tuple(map(id, group))  # in most runs all images share one object
             found[same] = group, found.get(same, (group, 0))[1] + 1
         return cls(tuple(found.values()))
 
@@ -79,7 +79,7 @@ class Work:
         return max((draws.differentiated for group, _ in self.groups for draws in group), default=0)
 
     def passes(self, copies: int) -> int:
-        """Forward passes of `copies` of each image. Every query takes whole passes, as many as the longest needs."""
+        """Forward passes of `copies` of each image. A query takes whole passes, as many as the longest image needs."""
         return sum(
             number * sum(-(-max(query) // copies) for query in zip(*(draws.queries for draws in group)))
             for group, number in self.groups
@@ -99,7 +99,7 @@ class Work:
 class Rate:
     """The measurements of a network.
 
-    fixed: seconds of a group without its samples: the search's own arithmetic, the ascent of DDRS.
+    fixed: seconds of a group without its samples, for the arithmetic of the search or the ascent of DDRS.
     turn: seconds of a forward pass on all devices, noise and counting included.
     copies: copies of each image in such a pass.
     of_another: whether another run of this network measured it, perhaps with another search.
@@ -139,7 +139,7 @@ def measure(call, copies: int, least: float, most: int, agreed: Callable[[bool],
 
 
 def measure_ascent(call, copies: int, differentiated: int) -> Rate:
-    """The rate of a call with an ascent of DDRS of so many copies, the only thing that is measured.
+    """The rate of a call with an ascent of DDRS over this number of copies. Only the ascent is measured.
 
     An ascent cannot be shortened, and a few passes more would not be visible.
     """
@@ -208,7 +208,7 @@ class Cost:
 
 
 NOTHING = Cost(0, 0, seconds=0.0)
-"""The cost of no run; what others are added to."""
+"""The cost of no run: the start of a sum."""
 
 
 @dataclasses.dataclass
@@ -256,7 +256,7 @@ class Estimates:
 
     def _measured(self, cost, work, inputs, launch, together, copies):
         spec = inputs.classifier.spec
-        program = (inputs.circumstances["dtype"], together, copies, len(inputs.devices))
+        program = (inputs.common_request["dtype"], together, copies, len(inputs.devices))
         network = repr((spec.arch, spec.options, spec.image_shape, spec.num_classes, program))
         rate, memory = self.rates.get(network, (None, None)) if self.shared else (None, None)
         if rate is not None:
@@ -267,12 +267,12 @@ class Estimates:
                 call = first_call(launch(copies))
                 memory = call.memory()
                 if work.ascent and self.waits:
-                    return dataclasses.replace(cost, on_device=memory, why="said after the first images")
+                    return dataclasses.replace(cost, on_device=memory, why="printed after the first images")
                 if work.ascent:
                     rate = measure_ascent(call, each, work.ascent)
                 else:
                     most = max(1, work.passes(each) // (SHARE if self.waits else 1))
-                    rate = measure(call, each, self.least, most, lambda more: word_of_the_first([more])[0])
+                    rate = measure(call, each, self.least, most, lambda more: broadcast_from_first([more])[0])
             except jax.errors.JaxRuntimeError as error:
                 check_hosts(error)
                 if not memory_is_full(error):

@@ -7,7 +7,7 @@ from qcrs_jax.analysis.curves import Point, read_points, sigma_grid
 from qcrs_jax.certification.certificate import MAX_N
 from qcrs_jax.checks import check_sigma
 from qcrs_jax.errors import SettingError
-from qcrs_jax.sampling.smoothing import GAUSSIAN, Noise, asked, check_largest, noise_of
+from qcrs_jax.sampling.smoothing import GAUSSIAN, Noise, check_largest, noise_of, recorded_noise
 
 from .cost import Draws
 from .runner import Task
@@ -45,7 +45,13 @@ class Curve:
 
     def recorded(self) -> dict:
         """Its record in a sidecar."""
-        return {"kind": "curves", "sigma": self.sigma, "sigmas": list(self.sigmas), "n": self.n, **asked(self.noise)}
+        return {
+            "kind": "curves",
+            "sigma": self.sigma,
+            "sigmas": list(self.sigmas),
+            "n": self.n,
+            **recorded_noise(self.noise),
+        }
 
     @classmethod
     def of(cls, recorded: dict) -> "Curve":

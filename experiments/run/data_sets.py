@@ -1,4 +1,4 @@
-"""Opens the data set that settings name, and prints the choices that were made on the way."""
+"""Opens the data set that settings name, and prints the choices made while opening it."""
 
 import dataclasses
 
@@ -13,7 +13,7 @@ def open_dataset(data: Data):
     """The data set. Prints its notes.
 
     Raises:
-        UserError: what `load_dataset` raises.
+        UserError: as for `load_dataset`.
     """
     dataset = load_dataset(
         data.dataset, data.data_dir, data.split, data.on_error, data.class_order, data.tfds, data.memory_limit
@@ -27,7 +27,7 @@ def open_train_and_test(data: Data):
     """The two data sets of a training.
 
     Raises:
-        UserError: what `load_dataset` raises, or their labels are of different classes.
+        UserError: as for `load_dataset`, or their labels belong to different classes.
     """
     train, test = (open_dataset(dataclasses.replace(data, split=split)) for split in ("train", "test"))
     if any(one != other for one, other in zip(train.class_names, test.class_names)):

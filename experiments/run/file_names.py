@@ -1,4 +1,4 @@
-"""The column of a results file with the names of the images' files, where the images are files."""
+"""The column of a results file with the names of the images' files, if the images are files."""
 
 import dataclasses
 import io
@@ -11,7 +11,7 @@ COLUMN = "file"
 
 
 def name_of(dataset, index: int) -> str | None:
-    """The file of an image below the folder of its data set, in characters that a line can hold; None without one."""
+    """The file of an image below the folder of its data set, in printable characters; None if it has no file."""
     if not dataset.files:
         return None
     file = Path(dataset.files[index])
@@ -22,9 +22,9 @@ def name_of(dataset, index: int) -> str | None:
 
 
 def with_names(file: dict, request: dict, dataset, path: Path) -> dict:
-    """How a run writes its file, a task's `file`, with the column of names where it has them.
+    """A task's `file`, with the column of names if the images have files.
 
-    A file that was begun without the column goes on without it.
+    A file that was started without the column continues without it.
     """
     columns = file.get("columns")
     if request.get("kind") != "certificates" or not dataset.files or columns is None:
@@ -35,7 +35,7 @@ def with_names(file: dict, request: dict, dataset, path: Path) -> dict:
 
 
 def _first_line(path):
-    """The first line of a file; nothing where there is none, of which the writer says why."""
+    """The first line of a file; empty if it cannot be read, which the writer will report."""
     try:
         with open(path, "rb") if path.is_file() else io.BytesIO() as file:
             return file.readline(2**16).rstrip(b"\r\n")
@@ -50,9 +50,9 @@ def named(records: list, dataset, index: int) -> list:
 
 
 def name_troubles(lines: dict, dataset):
-    """Where a file has a name of an image that is not that of the data set; `lines` are as of `lines_of`."""
+    """The names of images in `lines`, as of `lines_of`, that differ from those of the data set."""
     for index, rows in lines.items():
         due = (name_of(dataset, index) or "") if index < len(dataset) else None
         for row in rows:
             if row.get(COLUMN, due) != due and due is not None:
-                yield f"image {index}: its file is called {row[COLUMN]!r}, and {due!r} in the data set"
+                yield f"image {index}: its file is {row[COLUMN]!r}, but {due!r} in the data set"

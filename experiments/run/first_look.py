@@ -1,8 +1,7 @@
-"""A first look at the predictions of a classifier on a data set: may it be the wrong one?
+"""A first look at the predictions of a classifier on a data set, before hours of work: is it the right one?
 
 It is taken before hours of work.
-The look changes no count and no key. It has noise of its own, and the images that it reads are read again at their
-turn.
+The look changes no count and no key. It has noise of its own, and the run reads its images again.
 """
 
 import dataclasses
@@ -18,20 +17,20 @@ from qcrs_jax.errors import UserError
 from qcrs_jax.sampling.classifiers import apply
 
 IMAGES = 50
-EACH = 5  # images of one class, where there are so many: fewer tell nothing of a permutation
-MORE = 200  # images at most where a permutation is likely, but not yet sure
+EACH = 5  # images of one class, if possible: fewer show nothing about a permutation
+MORE = 200  # largest number of images, if a permutation is likely but not yet certain
 COPIES = 2
 LEVEL = 0.001
 """Probability of a false alarm, of each kind."""
 
 
-SHARE = 0.7  # of the stake that is bet
+SHARE = 0.7  # share of the stake that is bet
 
 
 def first_look(inputs, indices: range, sigma: float | None) -> Iterator[str]:
     """Sentences on suspicious results: accuracy near chance, clean or under noise of `sigma`, or permuted labels.
 
-    It looks at 50 images. They are images of the run, if these are as many and of many classes. It looks at up to 200
+    It looks at 50 images. They are images of the run, if it has enough of many classes. It looks at up to 200
     where a permutation of labels seems to explain the first ones.
 
     False alarms have a probability of at most LEVEL for each kind of sentence. For accuracy this holds for a network
@@ -53,7 +52,7 @@ def first_look(inputs, indices: range, sigma: float | None) -> Iterator[str]:
         if len(their_labels):
             evidence = evidence.seen(their_labels, predictions(inputs, further))
     if evidence.enough:
-        yield said_of_exchange(evidence, inputs.dataset.class_names)
+        yield permutation_warning(evidence, inputs.dataset.class_names)
     elif near_chance(right, len(labels), classes):
         yield (
             f"accuracy is near chance: of {len(labels)} clean images of {len(set(labels.tolist()))} classes, {right} "
@@ -112,7 +111,7 @@ def predictions(inputs, images, sigma: float = 0.0):
 
     -1 if a logit is not finite.
     """
-    copies, level = COPIES if sigma else 1, np.float32(max(sigma, 1e-3))  # what one that knows the noise is told
+    copies, level = COPIES if sigma else 1, np.float32(max(sigma, 1e-3))  # sigma, for a classifier that knows the noise
     rng = np.random.default_rng(0)
     batch = min(inputs.batch, IMAGES)
     shares, total = _shares(), 0.0
@@ -223,7 +222,7 @@ def _assignment(confusion):
     return columns
 
 
-def said_of_exchange(evidence: Evidence, names: list[str]) -> str:
+def permutation_warning(evidence: Evidence, names: list[str]) -> str:
     """A sentence on the classes that seem to be exchanged."""
     found = evidence.exchanges()
     told = [f"images of {names[label]} are called {names[called]}" for label, called in found.items()]

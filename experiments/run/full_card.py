@@ -2,10 +2,10 @@
 
 import subprocess
 
-MEMORY_IS_FULL = ("RESOURCE_EXHAUSTED", "YNNPACK operation failed")  # all that XLA's convolutions on a CPU tell then
+MEMORY_IS_FULL = ("RESOURCE_EXHAUSTED", "YNNPACK operation failed")  # the only message of XLA's convolutions on a CPU
 
 
-# Libraries of CUDA that find no memory to start with say so in these words.
+# Messages of CUDA libraries that cannot allocate their first memory.
 _NO_ROOM_TO_START = (
     "CUDA_ERROR_OUT_OF_MEMORY",
     "out of memory",
@@ -36,7 +36,7 @@ def no_room(error: Exception) -> str | None:
     ):
         return None
     first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
-    return f"the device's memory is full{in_use()}. {REMEDY}. It said: {first[:200]}"
+    return f"the device's memory is full{in_use()}. {REMEDY}. JAX said: {first[:200]}"
 
 
 def in_use() -> str:

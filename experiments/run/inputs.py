@@ -39,8 +39,8 @@ class Inputs:
 
     name: name of the classifier in messages.
     batch: noisy copies per forward pass of a device.
-    circumstances: everything that decides the results beside a task's own numbers.
-    provenance: where and with what the run was started; a rerun may differ.
+    common_request: the part of a request that is the same for every task: platform, network and data set.
+    provenance: where and how the run was started; a rerun may differ in it.
     seed: seed of the noise, as a request records it; None until a committed one is known, see `seeded`.
     """
 
@@ -50,7 +50,7 @@ class Inputs:
     noise: Noise
     batch: int
     devices: list
-    circumstances: dict
+    common_request: dict
     provenance: dict
     name: str | Path
     seed: int | dict | None = None
@@ -70,7 +70,7 @@ class Inputs:
             noise=noise,
             batch=batch,
             devices=devices,
-            circumstances=_circumstances(classifier, dataset, network),
+            common_request=_common_request(classifier, dataset, network),
             provenance=_provenance(network, dataset, batch, devices),
             name=network.checkpoint,
             seed=noise.seed,
@@ -92,21 +92,21 @@ class Inputs:
         return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(root, np.asarray(indices, np.uint32))
 
     def request(self, of_task: dict, images: Images, whole: int) -> dict:
-        """Everything that decides the results of a task with this request, at these of the `whole` images of a run."""
+        """The whole request: everything that decides the results of a task on these `images` of a run over `whole`."""
         seed, draws = self.noise.seed, noise_of(of_task).draws(self.noise.prng)
         own = {"seed": seed, "skip": images.skip, "noise": draws}
-        asked = {**of_task, **own, **self.circumstances, **images.recorded_shard(whole)}
+        asked = {**of_task, **own, **self.common_request, **images.recorded_shard(whole)}
         return {**asked, "seed": committed(asked, whole) if seed is None else seed}
 
     def seeded(self, request: dict) -> "Inputs":
-        """These inputs, with the noise of a run of this whole request."""
+        """These inputs, with the seed of the whole `request`."""
         return dataclasses.replace(self, seed=request["seed"])
 
     def warn_of_sigma(self, sigma: float | None) -> None:
         """Prints a warning if the classifier was trained at another sigma."""
         trained = self.classifier.spec.source.get("sigma", sigma)
         if sigma is not None and trained != sigma:
-            print(f"warning: it was trained at sigma {trained:g}, and --sigma is {sigma:g}")
+            print(f"warning: the network was trained at sigma {trained:g}, but --sigma is {sigma:g}")
 
 
 def root_key(seed: int | dict, implementation: str):
@@ -132,13 +132,13 @@ def digest_of_all(digests: dict[int, str]) -> str:
 
 
 def open_inputs(sweep: Sweep) -> Inputs:
-    """The classifier and the data set of a sweep, opened. Prints which classifier it is."""
+    """Opens the classifier and the data set of a sweep. Prints a line on the classifier."""
     network, data, program = sweep.network, sweep.data, sweep.program
     if program.distributed:
         join_hosts(program.coordinator, program.process)
-    devices = open_devices(program.devices, program.distributed)  # before anything touches them
+    devices = open_devices(program.devices, program.distributed)  # before JAX uses any device
     if jax.process_index() > 0:
-        sys.stdout = open(os.devnull, "w")  # the first one tells
+        sys.stdout = open(os.devnull, "w")  # only the first process prints
     file = network.checkpoint
     if is_python(file):
         dataset = open_dataset(data)
@@ -160,7 +160,7 @@ def open_inputs(sweep: Sweep) -> Inputs:
 
 
 def opening_of(network: Network) -> Opening:
-    """How the file of a network is opened."""
+    """The answers to what the file of a network leaves open, from its settings."""
     size = network.image_size
     return Opening(
         normalization="none" if network.macer else network.normalization,
@@ -200,7 +200,7 @@ def open_devices(count: int | None = None, distributed: bool = False) -> list:
         first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise SettingError(
             f"{{distributed}}: this process could not open a device (CUDA_VISIBLE_DEVICES is {seen}). Start as many "
-            "processes on a host as it has cards, each of which sees its own card or all of them. It said: "
+            "processes on a host as it has cards, each of which sees its own card or all of them. JAX said: "
             f"{first[:200]}"
         ) from error
     own = [device for device in devices if device.process_index == jax.process_index()]
@@ -212,8 +212,8 @@ def open_devices(count: int | None = None, distributed: bool = False) -> list:
     return devices
 
 
-def _circumstances(classifier, dataset, network):
-    """Everything that decides the results beside the task's own numbers."""
+def _common_request(classifier, dataset, network):
+    """The part of a request that is the same for every task: platform, network and data set."""
     spec = classifier.spec
     return {
         "platform": f"{jax.default_backend()}, matmul precision {jax.config.jax_default_matmul_precision}",
@@ -236,7 +236,7 @@ def _circumstances(classifier, dataset, network):
 
 
 def _provenance(network, dataset, batch_size, devices):
-    """Where and with what the run was started; a rerun may differ."""
+    """Where and how the run was started; a rerun may differ in it."""
     return {
         "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         "checkpoint": str(network.checkpoint),

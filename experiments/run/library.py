@@ -1,4 +1,4 @@
-"""The program for a classifier in memory: results files that resume, and their verification."""
+"""`run`, `verify` and `read_results` of the library: the program for a classifier in memory."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -51,8 +51,8 @@ def run(
 
     A file that already has some of the images is continued. A file of another request is refused. Beside it stands a
     sidecar with everything that decides the results, including the hashes of the weights and of the data. `qcrs-jax
-    table`, `plot` and `compare` read the file, and `verify` draws it again. The cost is printed first, then the
-    progress.
+    table`, `plot` and `compare` read the file, and `verify` draws lines of it again. The cost is printed first, then
+    the progress.
 
     Without `seed` the noise is committed to the run: its key is the first 64 bits of a hash of everything that the
     sidecar's request asks. The sidecar records that hash as `request["seed"]["sha256"]`. A run over other images has
@@ -116,7 +116,7 @@ def opened(classify: Callable | Classifier, dataset: Dataset | Pairs, sweep: Swe
         classify = given_classifier(classify, dataset[0][0].shape, name)
     classes = classify.spec.num_classes
     if classes < len(dataset.class_names):
-        raise UserError(f"{name} tells {classes} classes apart, and {dataset.name} has {len(dataset.class_names)}")
+        raise UserError(f"{name} has {classes} classes, but {dataset.name} has {len(dataset.class_names)}")
     devices = open_devices(sweep.program.devices)
     return Inputs.on(devices, classify, dataset, sweep.network, sweep.noise, sweep.program.batch_size)
 
@@ -126,14 +126,16 @@ def _of_arrays(images, labels) -> Dataset:
     images, labels = np.asarray(images), np.asarray(labels)
     if images.ndim != 4 or labels.shape != images.shape[:1] or not len(labels) or labels.dtype.kind not in "iu":
         raise UserError(
-            f"dataset is images (m, h, w, c) and labels (m,), whole numbers, not arrays of shapes {images.shape} and "
-            f"{labels.shape}"
+            f"dataset must be images (m, h, w, c) and integer labels (m,), not arrays of shapes {images.shape} and "
+            f"{labels.shape} and of {images.dtype} and {labels.dtype}"
         )
     if labels.min() < 0:
-        raise UserError("labels count from 0")
+        raise UserError("labels must count from 0; one is negative")
     names = [str(label) for label in range(int(labels.max()) + 1)]
-    sums = digest(repr((images.dtype.str, images.shape)).encode(), np.ascontiguousarray(images).data, labels.tobytes())
-    return Dataset("arrays", "test", "memory", names, labels, images.__getitem__, sums, held=images.nbytes)
+    fingerprint = digest(
+        repr((images.dtype.str, images.shape)).encode(), np.ascontiguousarray(images).data, labels.tobytes()
+    )
+    return Dataset("arrays", "test", "memory", names, labels, images.__getitem__, fingerprint, held=images.nbytes)
 
 
 def verify(
@@ -161,7 +163,7 @@ def verify(
     from ..verification.trusted_paths import Where
 
     if (classify is None) != (dataset is None):
-        raise UserError("classify and dataset go together: what the run was made of")
+        raise UserError("give both classify and dataset, those of the run, or neither")
     open_given = None if classify is None else lambda sweep: opened(classify, dataset, sweep)
     checks = Checks(Choice(recount, seed=recount_seed), asked=recount > 0, where=Where(inputs=open_given))
     found, path = Found(), Path(results)

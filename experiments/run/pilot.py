@@ -66,7 +66,7 @@ def plan(request: Request, sweep: Sweep, inputs: Inputs | None = None) -> Contai
             "{budget}: several hosts each take a part of the images: give {shard} I/N, not {distributed}"
         )
     path = pilot_path(sweep.results)
-    print(f"first of two passes: what each image is worth, into {path}")
+    print(f"first of two passes: the value of samples for each image, into {path}")
     requests, leave = [], left_out(sweep.results)
 
     def task(images):

@@ -24,7 +24,7 @@ def stopping():
     def stop(number, frame):
         raise Stopped({signal.SIGTERM: "stopped by SIGTERM", signal.SIGINT: "interrupted"}[number], 128 + number)
 
-    if threading.current_thread() is not threading.main_thread():  # where no handler can be set
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         yield
         return
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -151,11 +151,11 @@ class Launcher:
                 "the device's memory does not hold a single copy of each image; give "
                 f"{setting('images')} 1. {REMEDY}. {error}"
             )
-        if jax.process_count() > 1:  # the others would go on with a program of another shape
+        if jax.process_count() > 1:  # the other hosts would continue with a program of another shape
             raise UserError(f"the device's memory is full; give all hosts a smaller {setting('batch')}: {error}")
         if self._copies == copies:
             self._copies = copies // 2
             self._say(
-                f"the device's memory does not hold {copies} noisy copies of an image in a forward pass; going on with "
-                f"{self._copies}, which changes no count"
+                f"the device's memory does not hold {copies} noisy copies of an image in a forward pass; continuing "
+                f"with {self._copies}, which changes no count"
             )

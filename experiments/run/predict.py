@@ -5,7 +5,7 @@ import dataclasses
 from qcrs_jax import decide, draw_counts
 from qcrs_jax.certification.certificate import check_prediction
 from qcrs_jax.results.records import PREDICT_COLUMNS
-from qcrs_jax.sampling.smoothing import GAUSSIAN, Noise, asked, check_largest, noise_of
+from qcrs_jax.sampling.smoothing import GAUSSIAN, Noise, check_largest, noise_of, recorded_noise
 
 from .answers import one_record
 from .cost import Draws
@@ -29,7 +29,7 @@ class Prediction:
     def recorded(self) -> dict:
         """Its record in a sidecar."""
         numbers = {name: getattr(self, name) for name in ("sigma", "n", "alpha")}
-        return {"kind": "predictions", **numbers, **asked(self.noise)}
+        return {"kind": "predictions", **numbers, **recorded_noise(self.noise)}
 
     @classmethod
     def of(cls, recorded: dict) -> "Prediction":

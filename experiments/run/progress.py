@@ -1,4 +1,4 @@
-"""How far a run is: a bar on a terminal; elsewhere, as in a log, one plain line a minute."""
+"""Progress of a run: a bar on a terminal; elsewhere, as in a log, one plain line a minute."""
 
 import sys
 import time
@@ -13,19 +13,19 @@ MINUTE = 60.0
 
 
 def check_installed() -> None:
-    """Raises MissingPackage where a terminal would have no bar, before what takes long."""
+    """Raises MissingPackage if the bar for a terminal cannot be shown. Call it before the slow part."""
     with needed_for("a bar of progress"):
         import tqdm  # noqa: F401
 
 
-def progress(things: Iterable | None = None, **told: Any) -> Any:
-    """What shows the progress over `things`, or where there are none of what `update` counts, on standard error.
+def progress(things: Iterable | None = None, **options: Any) -> Any:
+    """Shows progress on standard error: over `things`, or, without them, by calls of `update`.
 
-    It is a context, can be gone through, and has `update`, `write` and `set_postfix_str`, as a bar of tqdm.
+    The result is a context and an iterator, with `update`, `write` and `set_postfix_str`, like a bar of tqdm.
 
     Args:
-        told: total; unit, what is counted; desc, what is done; initial, how many are done; disable, for no output;
-            leave, whether the bar stays when all is done.
+        options: total, their number; unit, their name; desc, name of the work; initial, number done before; disable,
+            no output; leave, whether the bar stays at the end.
 
     Raises:
         MissingPackage: tqdm is not installed.
@@ -34,14 +34,14 @@ def progress(things: Iterable | None = None, **told: Any) -> Any:
         from tqdm import tqdm
 
     if sys.stderr is not None and sys.stderr.isatty():
-        return tqdm(things, dynamic_ncols=True, **told)
-    return Lines(things, **told)
+        return tqdm(things, dynamic_ncols=True, **options)
+    return Lines(things, **options)
 
 
 class Lines:
-    """Progress as lines, of which one is printed a minute, and one at the end of what took longer.
+    """Progress as lines: one a minute, and one at the end if it took longer than that.
 
-    clock: seconds, as `time.monotonic`.
+    clock: function that returns seconds, like `time.monotonic`.
     """
 
     def __init__(

@@ -36,7 +36,7 @@ class PythonSpec(Spec):
     """The record of such a classifier in a run. Its `arch` is the file and the function."""
 
     def __post_init__(self):
-        pass  # there is no architecture of ours to look for
+        pass  # its architecture is not one of the registry
 
 
 class PythonClassifier:

@@ -7,7 +7,7 @@ import numpy as np
 from qcrs_jax.certification.certificate import check_request, check_search
 from qcrs_jax.certification.estimates import Estimate, estimate_of
 from qcrs_jax.errors import SettingError, UserError, quoted, setting
-from qcrs_jax.sampling.smoothing import GAUSSIAN, Noise, asked, check_largest, noise_of
+from qcrs_jax.sampling.smoothing import GAUSSIAN, Noise, check_largest, noise_of, recorded_noise
 from qcrs_jax.search import Search, search_of
 
 
@@ -60,15 +60,15 @@ class Request:
                 ) from error
 
     @property
-    def own_n(self) -> bool:
+    def plans_n(self) -> bool:
         """Whether an image's number of samples is decided before they are drawn, outside the estimate."""
         return bool(self.budget) or self.stop_when_wrong
 
     def of_each(self, images: int) -> "Request":
-        """The request of each of a run's images.
+        """The request for each of a run's images.
 
         Raises:
-            UserError: with alpha shared among so many images nothing could be certified.
+            UserError: with alpha shared among this number of images, nothing could be certified.
         """
         if not self.at_once:
             return self
@@ -80,16 +80,16 @@ class Request:
         )
         try:
             each.check()
-        except SettingError as error:  # of the part that an image has, which nobody typed
+        except SettingError as error:  # alpha here is the share of one image, not the flag
             raise SettingError(f"{{simultaneous}}, {images} images: {error}") from error
         return each
 
     def recorded(self) -> dict:
-        """Its record in a sidecar, without the parts that were not asked for."""
+        """Its record in a sidecar, without settings that were not used."""
         numbers = {name: getattr(self, name) for name in ("sigma", "n0", "n", "alpha")}
         more = {name: getattr(self, name) for name in ("stop_when_wrong", "budget", "simultaneous")}
         found = {"kind": "certificates", "search": self.search.recorded(), "estimate": self.estimate.recorded()}
-        found |= asked(self.noise)
+        found |= recorded_noise(self.noise)
         return {**found, **numbers, **{name: value for name, value in more.items() if value}}
 
     @classmethod
@@ -106,5 +106,5 @@ class Request:
             request = cls(**numbers, **objects, noise=noise_of(recorded))
             request.check()
         except (ValueError, TypeError, KeyError, ArithmeticError) as error:
-            raise UserError(f"its request is none of this version: {quoted(error)}") from error
+            raise UserError(f"its request is not one of this version: {quoted(error)}") from error
         return request

@@ -15,11 +15,11 @@ import numpy as np
 from qcrs_jax.convert.check import class_names
 from qcrs_jax.errors import UserError
 from qcrs_jax.printable import printable, printable_lines
-from qcrs_jax.results.records import without_class
-from qcrs_jax.results.seeds import is_chosen, is_committed, others_asking_the_same, text
+from qcrs_jax.results.records import count_unclassified
+from qcrs_jax.results.seeds import files_with_other_seeds, is_chosen, is_committed, text
 from qcrs_jax.results.writer import Preview, Writer
 from qcrs_jax.sampling.counts import default_batch_size, default_pass
-from qcrs_jax.sampling.devices import agreement, hosts_agree, word_of_the_first
+from qcrs_jax.sampling.devices import agreement, broadcast_from_first, hosts_agree
 
 from .cost import Draws, Work, duration, estimates_of
 from .file_names import named, with_names
@@ -51,12 +51,12 @@ class Task:
     records: (index, label, seconds, findings) -> the lines of an image.
     draws: index -> largest number of noisy copies drawn for the image.
     file: how `Writer` writes and reads these lines, if they are not those of results.
-    done: records -> indices of the images that need nothing more.
+    done: records -> indices of the images that are finished.
     own: (indices, labels) -> further arguments of `start`, arrays with one value for each image.
-    knows: index -> whether `own` has what the image needs.
-    even: whether every image needs the same number of samples. Otherwise images run one at a time by default, because a
-        group waits for its slowest image.
-    leave: images that were left out before, and stay left out.
+    knows: index -> whether `own` has the values of the image.
+    equal_cost: whether every image needs the same number of samples. Otherwise images run one at a time by default,
+        because a group waits for its slowest image.
+    leave: images that an earlier pass left out, and that stay left out.
     """
 
     request: dict
@@ -68,7 +68,7 @@ class Task:
     done: Callable = lambda records: {record.idx for record in records}
     own: Callable = lambda indices, labels: {}
     knows: Callable = lambda index: True
-    even: bool = True
+    equal_cost: bool = True
     leave: Sequence[int] = ()
 
 
@@ -97,7 +97,7 @@ def run_over_images(task: Task | Callable[[int], Task], sweep: Sweep, inputs: In
     inputs.warn_of_sigma(request.get("sigma"))
     if sweep.data.on_error == "stop":  # before there is a results file
         inputs.read(indices[0])
-    together = program.images or (default_images(devices, inputs.classifier.spec.image_shape) if task.even else 1)
+    together = program.images or (default_images(devices, inputs.classifier.spec.image_shape) if task.equal_cost else 1)
     batch = inputs.batch
     if program.batch_size is None:
         batch = together * default_batch_size((together, *inputs.classifier.spec.image_shape))
@@ -114,16 +114,16 @@ def run_over_images(task: Task | Callable[[int], Task], sweep: Sweep, inputs: In
     if first and is_chosen(request) and request["kind"] != "pilot":
         provenance |= _other_seeds(sweep.results, request)
     if first and not sweep.dry_run and not sweep.results.parent.exists():
-        print(printable(f"the folder {sweep.results.parent} is made for the results"))
+        print(printable(f"the folder {sweep.results.parent} is created for the results"))
     written = with_names(task.file, request, data, sweep.results) if first else task.file
     opened = Preview if sweep.dry_run else Writer
     with opened(sweep.results, request, provenance, **written) if first else contextlib.nullcontext() as writer:
         before = writer.done if first else []
         _check_records(before, sweep.images.extended(len(data), indices), data.labels, sweep.results)
         done, total, count = task.done(before), sum(map(score, before)), len(before)
-        done = {i for i, is_done in zip(indices, word_of_the_first([i in done for i in indices])) if is_done}
+        done = {i for i, is_done in zip(indices, broadcast_from_first([i in done for i in indices])) if is_done}
         if done:
-            print(f"{sweep.results}: {len(done)} of {len(indices)} images are done; going on behind them")
+            print(f"{sweep.results}: {len(done)} of {len(indices)} images are done; continuing with the others")
         todo = [index for index in indices if index not in done and index not in left_out]
         finished = writer.finished if first else {}
         digests = _digests(inputs, before, finished.get("pixels_sha256"), sweep.results) if finished else {}
@@ -148,7 +148,7 @@ def run_over_images(task: Task | Callable[[int], Task], sweep: Sweep, inputs: In
             with bar, stopping():
                 if (
                     first and todo and ("budget" not in request or request["kind"] == "pilot")
-                ):  # of two passes at the first
+                ):  # in the first pass, where there are two
                     for said in first_look(inputs, indices, task.request.get("sigma")):
                         bar.write(printable(f"warning: {said}"))
                 started = time.perf_counter()
@@ -164,7 +164,7 @@ def run_over_images(task: Task | Callable[[int], Task], sweep: Sweep, inputs: In
                         writer.write(*records)
                     for index, image, _ in call:
                         digests[index] = digest(image)
-                        spoilt, copies = without_class([r for r in records if r.idx == index], request)
+                        spoilt, copies = count_unclassified([r for r in records if r.idx == index], request)
                         if spoilt:
                             why = "count for no class: a logit is not finite"
                             bar.write(f"image {index}: {spoilt} of {copies} noisy copies {why}")
@@ -174,14 +174,19 @@ def run_over_images(task: Task | Callable[[int], Task], sweep: Sweep, inputs: In
                         bar.set_postfix_str(f"{name} {total / count:.4f}")
                     bar.update(len(call))
                     if cost.seconds is None and (rest := len(indices) - len(done) - len(left_out)) > 0:
-                        rate = f"about {duration(seconds * rest)} for the other {rest} images, by the first {len(call)}"
+                        rate = (
+                            f"about {duration(seconds * rest)} for the other {rest} images, judging by the first "
+                            f"{len(call)}"
+                        )
                         bar.write(rate)
                         cost = dataclasses.replace(cost, seconds=0.0)
                 if first:
                     digests |= _digests(inputs, [record for record in before if record.idx not in digests])
         except (UserError, Stopped) as error:
-            number = f"{len(done)} " if isinstance(error, UserError) else ""  # a signal comes at any moment
-            so_far = f"The {number}results so far stay in {sweep.results}; the same command goes on there"
+            number = (
+                f"{len(done)} " if isinstance(error, UserError) else ""
+            )  # a signal may come before the count is up to date
+            so_far = f"The {number}results so far are kept in {sweep.results}; the same command continues there"
             error.add_note(so_far)
             raise
         if first:
@@ -196,12 +201,12 @@ def run_over_images(task: Task | Callable[[int], Task], sweep: Sweep, inputs: In
 
 def _other_seeds(path, request) -> dict:
     """The record of results beside `path` with the same request and other seeds. Reports them on stderr."""
-    if not (others := others_asking_the_same(path, request)):
+    if not (others := files_with_other_seeds(path, request)):
         return {}
     names = ", ".join(f"{other['file']} ({text(other['seed'])})" for other in others)
     said = (
-        f"warning: {path}: {text(request['seed'])} is not the first: beside it are runs that ask the same with "
-        f"another, {names}. The sidecar names them. Whoever keeps the best of several seeds has no certificate"
+        f"warning: {path}: {text(request['seed'])} is not the first: runs in the same folder have the same request "
+        f"with another seed, {names}. The sidecar names them. The best of several seeds is no certificate"
     )
     print(printable(said), file=sys.stderr)
     return {"other_seeds": others}
@@ -214,7 +219,7 @@ def starter(task, inputs, todo, together):
     place_of = {index: place for place, index in enumerate(todo)}
 
     def start(call, copies):
-        padded = call + [call[-1]] * (together - len(call))  # a program for fewer would have to be compiled
+        padded = call + [call[-1]] * (together - len(call))  # fewer images would need another compiled program
         images = np.stack([image for _, image, _ in padded])
         indices, labels = [index for index, _, _ in padded], np.array([label for _, _, label in padded])
         keys = data[[place_of[index] for index in indices]]
@@ -250,12 +255,12 @@ def blank(start, inputs, todo, copies):
 
 
 def _digests(inputs, records, whole=None, path=None) -> dict[int, str]:
-    """The digests of the images of `records` by index. Raises UserError if `whole` is not their sum."""
+    """The digests of the images of `records` by index. Raises UserError if `whole` is not the hash over them."""
     digests = {index: digest(inputs.read(index)[0]) for index in {record.idx for record in records}}
     if whole not in (None, digest_of_all(digests)):
         raise UserError(
-            f"{path}: its {len(digests)} images are no longer those that it was made of: the sum of their pixels is "
-            "another. Put them back, or choose another file"
+            f"{path}: the pixels of its {len(digests)} images have changed since: their hash differs. Restore the "
+            "images, or choose another file"
         )
     return digests
 
@@ -265,6 +270,6 @@ def _check_records(records, indices, labels, path):
     for record in records:
         if record.idx not in indices or record.label != labels[record.idx]:
             raise UserError(
-                f"{path}: its line of image {record.idx}, label {record.label}, is of none of this run's images; "
-                "mend the line, or delete it, and the same command computes what is missing"
+                f"{path}: its line of image {record.idx}, label {record.label}, belongs to no image of this run; "
+                "mend the line, or delete it: the same command then computes what is missing"
             )

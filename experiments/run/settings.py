@@ -112,7 +112,7 @@ class Network:
 
     def __post_init__(self):
         if self.macer and self.normalization not in (None, "none"):
-            raise SettingError("{macer} says that images are not normalised; it does not go with {normalization}")
+            raise SettingError("{macer} means that images are not normalised; it does not go with {normalization}")
         if self.image_size is not None and len(self.image_size) > 2:
             raise SettingError(f"{{image_size}} takes H or H W, not {len(self.image_size)} numbers")
 
@@ -121,7 +121,7 @@ class Network:
 class Data:
     """A data set, and how its files are read.
 
-    tfds: what TensorFlow Datasets may do, as for `load_dataset`.
+    tfds: permissions of TensorFlow Datasets, as for `load_dataset`.
     """
 
     dataset: str | None = setting(
@@ -193,7 +193,7 @@ class Images:
         return whole[part - 1 :: of], whole
 
     def recorded_shard(self, images: int) -> dict:
-        """The record of the shard in a request, for a run over so many images; {} for a whole run."""
+        """The record of the shard in a request, for a run over this number of images; {} for a whole run."""
         return {"shard": {"part": self.shard[0], "of": self.shard[1], "images": images}} if self.shard else {}
 
     def extended(self, count: int, indices: range) -> range:
@@ -275,7 +275,7 @@ class Program:
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise SettingError(f"{{{name}}} must be at least 1, not {getattr(self, name)}")
         if (self.coordinator or self.process) and not self.distributed:
-            raise SettingError("{coordinator} and {process} tell where {distributed} finds the others; give it too")
+            raise SettingError("{coordinator} and {process} go with {distributed}; give it too")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -37,7 +37,7 @@ def postprocess(
     if not run.records:
         raise UserError(f"{results}: holds no results yet")
     if "stored_balls" in run.request:
-        raise UserError(f"{results}: is memory-based already")
+        raise UserError(f"{results}: is already memory-based")
     if run.norm != "L2":
         raise UserError(
             f"{results}: has radii of {run.norm}, and balls are compared in L2; give a run with radii of L2"
@@ -109,8 +109,8 @@ def _check_data(run, data):
     theirs = run.request.get("dataset", {}).get("fingerprint")
     if theirs not in (None, data.fingerprint):
         raise UserError(
-            f"{run.path}: was made of another data set than {data.source} ({data.split}); name its own with --dataset, "
-            "--data_dir and --split"
+            f"{run.path}: was made from another data set than {data.source} ({data.split}); name its own with "
+            "--dataset, --data_dir and --split"
         )
     for record in run.records:
         label = data.labels[record.idx] if 0 <= record.idx < len(data) else None

@@ -49,7 +49,7 @@ def method_of(training: Training) -> Gaussian | Macer:
 
 
 def schedule_of(training: Training, steps: int):
-    """The learning rate by step, with so many steps in an epoch."""
+    """The learning rate by step, with `steps` steps in an epoch."""
     with needed_for("training"):
         import optax
 
@@ -109,7 +109,7 @@ def spec_of(training: Training, normalization: str | None, dataset, start) -> Sp
 
 
 def described(training: Training, spec: Spec, train, test) -> dict:
-    """Everything that decides the result."""
+    """All settings that decide the result."""
     names = "method sigma schedule epochs batch lr momentum weight_decay augment dtype seed test_skip".split()
     names += "copies lbd gamma beta".split() if training.method == "macer" else []
     data = {"name": train.name, "train_fingerprint": train.fingerprint, "test_fingerprint": test.fingerprint}
@@ -176,7 +176,7 @@ def accuracy(trainer, state, read, indices, sigma, key, sharding, batch=256):
 class TrainingFolder:
     """The folder `training` of OUT_DIR: request.json, log.tsv, and Orbax's checkpoints, one per epoch.
 
-    One process has it at a time: the file lock is locked until the run ends in any way.
+    Only one process can use it: the file lock is locked until the process ends.
     """
 
     def __init__(self, out_dir, request):
@@ -252,7 +252,7 @@ class TrainingFolder:
             import orbax.checkpoint as ocp
 
         text = "\t".join(Epoch.columns()) + "\n" + "".join(row.line() for row in rows)
-        with writing(self.folder, again="give the same command again: it goes on behind the last whole epoch"):
+        with writing(self.folder, again="give the same command again: it continues after the last whole epoch"):
             with replacing(self.folder / "log.tsv") as file:
                 file.write(text.encode())
         self.manager.save(len(rows), args=ocp.args.StandardSave(state))
@@ -270,15 +270,15 @@ def train(out_dir: Path, training: Training, data: Data, network: Network | None
         UserError: the settings are impossible, the data set does not fit, or OUT_DIR holds a run with other settings,
             or one that is still running.
     """
-    with needed_for("training"):  # all of it, before hours of work
+    with needed_for("training"):  # all packages, before hours of work
         import matplotlib  # noqa: F401
         import optax  # noqa: F401
         import orbax.checkpoint  # noqa: F401
 
-    devices = open_devices()  # before anything touches them
+    devices = open_devices()  # before JAX uses any device
     training = training.complete()
     if training.batch % len(devices):
-        raise SettingError(f"{{batch}} {training.batch} is no multiple of the {len(devices)} devices that share it")
+        raise SettingError(f"{{batch}} {training.batch} is not a multiple of the {len(devices)} devices that share it")
     train_set, test_set = open_train_and_test(data)
     steps = len(train_set) // training.batch
     if steps == 0:
@@ -302,7 +302,7 @@ def train(out_dir: Path, training: Training, data: Data, network: Network | None
         state = jax.device_put(trainer.init(training.seed, start), everywhere)
         first, state, rows = saved.restore(state)
         if first:
-            print(f"{out_dir}: {first} of {training.epochs} epochs are done; going on behind them")
+            print(f"{out_dir}: {first} of {training.epochs} epochs are done; continuing with the next")
         what = f"{spec.arch}, {training.method}, sigma {training.sigma:g}"
         print(f"{what}: {len(train_set)} images of {train_set.source}, {len(devices)} devices")
         key = jax.random.key(training.seed, impl="threefry2x32")

@@ -43,7 +43,7 @@ def measure(request: Request, curve: Curve, sweep: Sweep, indices: list[int]) ->
     return {
         "format": FORMAT,
         "kind": "visualize",
-        "request": {**numbers, "noise": request.noise.draws(sweep.noise.prng), **inputs.circumstances},
+        "request": {**numbers, "noise": request.noise.draws(sweep.noise.prng), **inputs.common_request},
         "provenance": {**inputs.provenance, "settings": sweep.recorded()},
         "images": images,
     }

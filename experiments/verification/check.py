@@ -14,7 +14,7 @@ from ..run.pilot import pilot_path
 from ..run.rebound import rebound
 from ..run.stored_balls import postprocess
 from .choice import Choice, missed
-from .inputs import check_inputs, recorded_sweep, whole_time
+from .inputs import check_inputs, recorded_sweep, time_of_all
 from .lines import bound_troubles, curve_troubles, header_trouble, lines_of, recorded_time
 from .seed import check_seed
 from .sidecar import NOT_PROVED, check_request, check_whole, earlier_version, summary, why_not_verified
@@ -45,10 +45,10 @@ class Found:
     troubles: errors.
     lines, drawn: number of images of the file, and of those that were drawn again.
     by_rule: number of images drawn again in which copies moved.
-    agree: the things with which all lines agree.
-    one: name of a line; in a file of curves an image has several.
-    short: reason why the file is not called verified, even if all its lines were drawn again.
-    words: the verdict, if it is not about counts.
+    agree: what all lines were found to agree with.
+    one: "line"; "image" in a file of curves, where an image has several lines.
+    short: reasons why the file is not called verified, even if all its lines were drawn again.
+    words: the verdict, where no counts can be drawn again.
     """
 
     troubles: list = dataclasses.field(default_factory=list)
@@ -142,7 +142,7 @@ class Checks:
             yield f"{found.lines} lines, each compared with what follows from its counts"
         else:
             images = indices = lines_of(path)
-            found.lines, found.agree = len(images), "its sum"
+            found.lines, found.agree = len(images), "its hash"
             if request["kind"] == "curves":
                 found.troubles += curve_troubles(images, request)
                 found.agree, found.one = "its settings", "image"
@@ -160,7 +160,7 @@ class Checks:
             yield earlier
         if not self.choice.draws:
             if left_out := sidecar.get("left_out"):
-                yield f"{len(left_out)} images were left out; whether they can be read was not tried"
+                yield f"{len(left_out)} images were left out; whether they can be read was not checked"
             yield (
                 f"0 of {found.lines} {found.one}s drawn again: forged counts would not be found; neither checkpoint "
                 "nor data were opened"
@@ -172,14 +172,14 @@ class Checks:
                     "these were ever drawn, or that none is missing. Anybody can write such a file"
                 )
             elif estimate:
-                yield whole_time(found.lines, [], estimate)
+                yield time_of_all(found.lines, [], estimate)
             return
         if earlier:
             raise UserError(
                 "\n  ".join([f"{path}: no line can be drawn again: {earlier}", *map(printable, found.troubles)])
-                + "\n--recount 0 checks its lines alone"
+                + "\n--recount 0 checks its lines without drawing any"
             )
-        if "settings" not in sidecar["provenance"]:  # which is among the troubles
+        if "settings" not in sidecar["provenance"]:  # reported above
             return
         yield from check_inputs(path, request, self, found)
 
@@ -188,18 +188,18 @@ class Checks:
         pilot, of_pilot = pilot_path(path), Found()
         theirs = read_sidecar(pilot).get("request", {})
         if not self.choice.draws and not pilot.exists():
-            found.short.append(f"{pilot.name} is not here")
+            found.short.append(f"{pilot.name} is missing")
             return
         if theirs.get("kind") != "pilot" or "stored_balls" in theirs:
             raise UserError(
-                f"{pilot}: is not the pilot of {path.name}, which was run with --budget; put that beside it"
+                f"{pilot}: is not the pilot of {path.name}, which was run with --budget; put the right file there"
             )
         yield from (f"{pilot.name}: {said}" for said in self.verify(pilot, of_pilot) if said != NOT_PROVED)
         changed = differences({**request, "kind": "pilot"}, theirs, (f"in {path.name}", "in its pilot"))
         ours = [trouble for trouble in changed if not trouble.startswith(("platform:", "estimate.votes:"))]
         found.troubles += [f"{pilot.name}: {trouble}" for trouble in [*of_pilot.troubles, *ours]]
         if not of_pilot.whole:
-            found.short.append(f"{pilot.name} was not drawn again whole either")
+            found.short.append(f"not all of {pilot.name} was drawn again either")
 
     def _of_another_program(self, path, found):
         """The checks of a log without a sidecar."""
@@ -207,15 +207,15 @@ class Checks:
         if ours := {b"search_samples", b"counts0", b"counts"} & {name.strip() for name in header}:
             names = ", ".join(sorted(name.decode() for name in ours))
             found.troubles.append(
-                f"its columns {names} are those of qcrs-jax, and the sidecar {sidecar_path(path).name} is not beside it"
+                f"its columns {names} are those of qcrs-jax, but the sidecar {sidecar_path(path).name} is missing"
             )
             return
         run = read_run(path)
-        found.lines, found.agree = len(run.records), "each other as far as could be checked"
+        found.lines, found.agree = len(run.records), "each other, as far as can be checked"
         if self.asked and self.choice.draws:
             raise UserError(
-                f"{path}: has no counts, and no sidecar that says how they were drawn: no line can be drawn again; "
-                "--recount 0 checks what can be"
+                f"{path}: has no counts, and no sidecar that records how they were drawn: no line can be drawn again. "
+                "--recount 0 checks the rest"
             )
         yield from check_uncounted(path, run, self.numbers, found.troubles)
 
@@ -227,19 +227,21 @@ def _stored_balls(path, made, checks, found):
         return
     of_source, theirs = Found(), read_sidecar(source)
     if "stored_balls" in theirs.get("request", {}):
-        raise UserError(f"{path}: was made of {source.name}, which is memory-based itself; no such file can be made")
+        raise UserError(f"{path}: names {source.name} as its source, which is memory-based itself; memory refuses that")
     yield from (f"{source.name}: {said}" for said in checks.verify(source, of_source))
     troubles += [f"{source.name}: {trouble}" for trouble in of_source.troubles]
     if not checks.choice.draws or not theirs or troubles:
-        found.words = f"its own lines were compared with nothing; {source.name} is {of_source.verdict()}"
-        yield f"its own lines were not compared with those of {source.name}, which takes the data that this was made of"
+        found.words = f"its own lines were not checked; {source.name} is {of_source.verdict()}"
+        yield (
+            f"not checked: its own lines. `qcrs-jax memory` would need the images to make them from {source.name} again"
+        )
         return
-    found.words = f"it is what `qcrs-jax memory` makes of {source.name}, of which {of_source.verdict()}"
+    found.words = f"it equals the result of `qcrs-jax memory` on {source.name}; there, {of_source.verdict()}"
     if not of_source.whole:
-        found.words = f"it is what `qcrs-jax memory` makes of {source.name}, which is {of_source.verdict()}"
+        found.words = f"it equals the result of `qcrs-jax memory` on {source.name}, which is {of_source.verdict()}"
     data = recorded_sweep(source, checks.where).data
     _compare_with(path, source, "memory", lambda again: postprocess(source, again, data), troubles)
-    yield f"compared with what `qcrs-jax memory` makes of {source.name}"
+    yield f"compared with the result of `qcrs-jax memory` on {source.name}"
 
 
 def _rebound(path, made, checks, found):
@@ -249,7 +251,7 @@ def _rebound(path, made, checks, found):
         return
     request = read_sidecar(source).get("request", {})
     if "rebound" in request or "stored_balls" in request:
-        raise UserError(f"{path}: was made of {source.name}, which was made of another file itself")
+        raise UserError(f"{path}: was made from {source.name}, which was itself made from another file")
     of_source, bound = Found(), read_sidecar(path)["request"].get("estimate", {}).get("bound")
     yield from (f"{source.name}: {said}" for said in checks.verify(source, of_source))
     found.troubles += [f"{source.name}: {trouble}" for trouble in of_source.troubles]
@@ -258,21 +260,21 @@ def _rebound(path, made, checks, found):
     if bound not in BOUNDS:
         raise UserError(f"{path}: has the bound {bound!r}, which is not known")
     _compare_with(path, source, "rebound", lambda again: rebound(source, bound, again), found.troubles)
-    yield f"compared with what `qcrs-jax rebound` makes of {source.name}"
-    found.words = f"it is what `qcrs-jax rebound` makes of {source.name}, of which {of_source.verdict()}"
+    yield f"compared with the result of `qcrs-jax rebound` on {source.name}"
+    found.words = f"it equals the result of `qcrs-jax rebound` on {source.name}; there, {of_source.verdict()}"
     if not of_source.whole:
-        found.words = f"it is what `qcrs-jax rebound` makes of {source.name}, which is {of_source.verdict()}"
+        found.words = f"it equals the result of `qcrs-jax rebound` on {source.name}, which is {of_source.verdict()}"
 
 
 def _source(path, made, found):
-    """The file that `path` was made of, as its request says. Another sum of it is a trouble."""
+    """The file that `path` was made from, as its request says. Another hash of it is a trouble."""
     source = path.with_name(made["source"])
     if source == path:
-        raise UserError(f"{path}: its sidecar says that it was made of itself")
+        raise UserError(f"{path}: its sidecar names the file itself as its source")
     if not source.exists():
-        raise UserError(f"{path}: was made of {source.name}; put that beside it")
+        raise UserError(f"{path}: was made from {source.name}, which is missing; put it in the same folder")
     if checksum(source) != made["source_sha256"]:
-        found.troubles.append(f"{source.name} is not the file that it was made of: its sum is another")
+        found.troubles.append(f"{source.name} is not the file that it was made from: its hash differs")
     return source
 
 
@@ -283,4 +285,4 @@ def _compare_with(path, source, command, make, troubles):
         make(again)
         sidecars = [{name: read_sidecar(file)[name] for name in ("request", "said")} for file in (again, path)]
         if again.read_bytes() != read_regular(path) or sidecars[0] != sidecars[1]:
-            troubles.append(f"it is not what `qcrs-jax {command}` makes of {source.name}")
+            troubles.append(f"it differs from the result of `qcrs-jax {command}` on {source.name}")

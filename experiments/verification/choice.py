@@ -27,7 +27,7 @@ class Choice:
         return self.confidence is not None or self.lines > 0
 
     def number(self, of: int) -> int:
-        """The number of lines, out of so many, that are drawn again."""
+        """The number of lines that are drawn again, out of `of`."""
         if self.confidence is None:
             return int(min(self.lines, of))
         return lines_needed(of, forged_lines(of, self.forged), self.confidence)
@@ -49,12 +49,12 @@ class Choice:
 
 
 def forged_lines(of: int, share: int | float) -> int:
-    """The number of lines that make up a share of so many lines, at least one."""
+    """The number of lines in a `share` of `of` lines, at least one."""
     return max(1, math.ceil(share * of - 1e-9))
 
 
 def found(of: int, drawn: int, forged: int) -> float:
-    """The probability that one of `forged` lines, of so many in all, is among `drawn` that are chosen at random."""
+    """The probability that one of `forged` lines, out of `of`, is among `drawn` that are chosen at random."""
     missed = 1.0
     for k in range(drawn):
         missed *= max(of - forged - k, 0) / (of - k)
@@ -72,7 +72,7 @@ def lines_needed(of: int, forged: int, confidence: int | float) -> int:
 
 
 def missed(of: int, drawn: int) -> str:
-    """The probability that one forged line, of so many, is not among those drawn again; in per cent, rounded up."""
+    """The probability that one forged line, out of `of`, is not among those drawn again; in per cent, rounded up."""
     return f"{math.ceil(1000 * (of - drawn) / max(of, 1) - 1e-9) / 10 if of else 100:g}%"
 
 

@@ -26,7 +26,7 @@ from .lines import differing_fields, lines_of, recorded_time, typed_lines
 from .near_ties import RULE, compare_certificates, compare_pilots, compare_points, leaning, of_fewer_samples
 from .trusted_paths import Where, use_paths
 
-MOST_SAMPLES = 10**8  # of an image, which are hours on any machine
+MOST_SAMPLES = 10**8  # of an image; more would take hours on any machine
 MOST_TABLE = 10**7  # entries of the tables that selection and search look up
 
 
@@ -40,15 +40,17 @@ def recorded_sweep(path: Path, where: Where) -> Sweep:
     recorded = sidecar["provenance"].get("settings")
     if not recorded:
         raise UserError(
-            f"{sidecar_path(path)}: does not tell how the run was started, as files of earlier versions do not; "
-            "--recount 0 checks its bounds"
+            f"{sidecar_path(path)}: does not record how the run was started, as in all files of earlier versions; "
+            "--recount 0 checks the bounds"
         )
     try:
         sweep = Sweep.of(recorded)
     except SettingError as error:
-        raise UserError(f"{sidecar_path(path)}: not the sidecar of a run: {error}") from error  # its names, no flags
-    data = dataclasses.replace(sweep.data, on_error="skip")  # an image that was left out keeps no other from being read
-    if data.class_order is not None:  # its file may be elsewhere by now
+        raise UserError(
+            f"{sidecar_path(path)}: not the sidecar of a run: {error}"
+        ) from error  # names of settings, not of flags
+    data = dataclasses.replace(sweep.data, on_error="skip")  # a damaged image must not stop the others
+    if data.class_order is not None:  # the file with the order may have moved
         data = dataclasses.replace(data, class_order=sidecar["request"]["dataset"]["class_names"])
     program = Program(batch_size=sidecar["provenance"].get("batch"))
     sweep = dataclasses.replace(sweep, data=data, program=program, results=path)
@@ -64,25 +66,25 @@ def check_inputs(path, request, checks, found):
         inputs = (checks.where.inputs or open_inputs)(sweep)
     except UserError as error:
         raise UserError(
-            f"{path}: what it was made of is not to be had: {text_of(error)}\nGive --checkpoint and --data_dir where "
-            "they are elsewhere now, or --recount 0 to check the bounds alone"
+            f"{path}: its classifier or its data cannot be opened: {text_of(error)}\nIf they have moved, give "
+            "--checkpoint and --data_dir; --recount 0 checks the bounds without them"
         ) from error
     indices, whole = sweep.images.of(len(inputs.dataset))
-    asked, task = _task(path, request, sweep.images, len(whole))
+    asked, task = _run_task(path, request, sweep.images, len(whole))
     now = inputs.request(task.request, sweep.images, len(whole))
     inputs = inputs.seeded(now)
     now, then = json.loads(json.dumps(now)), dict(request)
     if sweep.noise.prng == "threefry" and (here := now.get("platform")) != (there := then.get("platform")):
-        then["platform"] = here  # the noise is the same everywhere
-        yield f"platform: {there} in the file, {here} here, where near ties may fall otherwise"
+        then["platform"] = here  # threefry draws the same noise on every platform
+        yield f"platform: {there} in the file, {here} here: near ties may fall into other classes"
     changed = differences(then, now, ("in the sidecar", "by the inputs"))
     troubles += changed
-    yield "the configuration, the weights' and the data's hashes, compared with the inputs"
+    yield "the configuration, and the hashes of weights and data, compared with the inputs"
     sidecar = read_sidecar(path)
     yield from _other_programs(sidecar["provenance"], inputs.provenance)
     lines, possible = lines_of(path), sweep.images.extended(len(inputs.dataset), indices)
     troubles += [
-        f"image {index}: is not one of the run's, with this label"
+        f"image {index}: is not an image of the run, or has another label"
         for index, rows in lines.items()
         if index not in possible or any(row["label"] != inputs.dataset.labels[index] for row in rows)
     ]
@@ -95,10 +97,10 @@ def check_inputs(path, request, checks, found):
             troubles.append(f"an image of the run cannot be read: {error}")
             return
         if digest_of_all(digests) != sidecar["pixels_sha256"]:
-            troubles.append("the images are not those of the run: the sum of their pixels is another")
-        yield f"the pixels of {len(digests)} images, compared with their sum"
+            troubles.append("the images are not those of the run: the hash of their pixels differs")
+        yield f"the pixels of {len(digests)} images, compared with their hash"
     if changed:
-        yield "no counts were drawn again: what they would be drawn from differs"
+        yield "no counts were drawn again, because the inputs differ"
         return
     own = [index for index in possible if index in lines]
     unplanned = [index for index in own if not task.knows(index)]
@@ -108,8 +110,8 @@ def check_inputs(path, request, checks, found):
     if asked is not None and asked.estimate.randomises and request["kind"] != "pilot":
         for index, u in zip(own, uniform(uniform_words(inputs.keys(own))).tolist()):
             written = lines[index][0]["u"]
-            troubles += [f"image {index}: u is {written}, and {u} by its seed"] * (written != repr(u))
-    yield from _drawn_again(path, request, task, asked, inputs, {index: lines[index] for index in own}, checks, found)
+            troubles += [f"image {index}: u is {written}, but {u} by its seed"] * (written != repr(u))
+    yield from _draw_again(path, request, task, asked, inputs, {index: lines[index] for index in own}, checks, found)
 
 
 def _check_effort(path, request):
@@ -123,8 +125,8 @@ def _check_effort(path, request):
     ):
         if number > most:
             raise UserError(
-                f"{path}: its sidecar asks for {name} = {number}; lines with more than {most} are not drawn again, "
-                "which would take hours for each. --recount 0 checks its lines alone"
+                f"{path}: its sidecar asks for {name} = {number}. Lines with more than {most} are not drawn again, "
+                "because each would take hours. --recount 0 checks the lines without drawing any"
             )
 
 
@@ -136,7 +138,9 @@ def _check_left_out(sidecar, inputs, lines, indices, possible, troubles):
     """
     left_out, last = set(sidecar.get("left_out", ())), max(lines, default=0)
     troubles += [f"image {i}: is left out, and has a line" for i in sorted(left_out & lines.keys())]
-    troubles += [f"image {i}: is left out, and is not one of the run's" for i in sorted(left_out) if i not in possible]
+    troubles += [
+        f"image {i}: is left out, and is not an image of the run" for i in sorted(left_out) if i not in possible
+    ]
     finished = "sha256" in sidecar
     without = [i for i in possible if i not in lines and (i < last or i in left_out or finished and i in indices)]
     unread = 0
@@ -163,19 +167,15 @@ def _other_programs(then, now):
     if then.get("devices") != now["devices"]:
         parts.append(now["devices"])
     if parts:
-        yield f"here are {', '.join(parts)}, which may round near ties otherwise"
+        yield f"this machine has {', '.join(parts)}: near ties may be rounded differently"
 
 
-def _drawn_again(path, request, task, asked, inputs, lines, checks, found):
+def _draw_again(path, request, task, asked, inputs, lines, checks, found):
     """Draws some lines again, and compares them."""
     chosen, seed = checks.choice.choose(lines)
     estimate = recorded_time(path, request) * len(chosen) / max(len(lines), 1)
-    about = (
-        f"; that takes about {duration(estimate)} by the times in the file, and what compiling takes"
-        if estimate
-        else ""
-    )
-    given = ", which was given," if checks.choice.seed is not None else ""
+    about = f"; that takes about {duration(estimate)} by the times in the file, and compilation" if estimate else ""
+    given = " (given)" if checks.choice.seed is not None else ""
     names = f"images {', '.join(map(str, chosen))}" if len(chosen) <= 20 else f"{len(chosen)} images"
     yield f"to be drawn again: {names}, chosen by seed {seed}{given} of --recount_seed{about}"
     written = typed_lines(path, request)
@@ -188,9 +188,7 @@ def _drawn_again(path, request, task, asked, inputs, lines, checks, found):
         records = named(task.records(index, label, 0.0, answer), inputs.dataset, index)
         seconds.append(time.perf_counter() - started)
         if len(records) != len(lines[index]):
-            found.troubles.append(
-                f"image {index}: has {len(lines[index])} lines, and {len(records)} when it is drawn again"
-            )
+            found.troubles.append(f"image {index}: has {len(lines[index])} lines, but {len(records)} when drawn again")
             continue
         differing = list(differing_fields(index, records, lines[index]))
         if not differing:
@@ -211,22 +209,20 @@ def _drawn_again(path, request, task, asked, inputs, lines, checks, found):
         yield RULE
     found.drawn = len(chosen)
     yield checks.choice.power(len(lines), found.one) + (
-        "; of a seed that the maker of the file knew this does not hold" if checks.choice.seed is not None else ""
+        "; not so if the maker of the file knew the seed" if checks.choice.seed is not None else ""
     )
     if 0 < len(chosen) < len(lines):
-        yield whole_time(len(lines), seconds, recorded_time(path, request))
+        yield time_of_all(len(lines), seconds, recorded_time(path, request))
 
 
-def whole_time(lines, seconds, recorded):
-    """The time, in words, that drawing all lines again would take. The first line includes the compilation."""
+def time_of_all(lines, seconds, recorded):
+    """A sentence on the time that drawing all lines again would take. The first line includes compilation."""
     if len(seconds) > 1:
         rest = seconds[1:]
-        return (
-            f"--recount all takes about {duration(lines * sum(rest) / len(rest))}, by the time of the last {len(rest)}"
-        )
+        return f"--recount all takes about {duration(lines * sum(rest) / len(rest))}, by the last {len(rest)} images"
     if recorded:
-        return f"--recount all takes about {duration(recorded)} by the times in the file, and what compiling takes"
-    return f"--recount all takes less than {duration(lines * seconds[0])}, by the time of the first, with its compiling"
+        return f"--recount all takes about {duration(recorded)} by the times in the file, and compilation"
+    return f"--recount all takes less than {duration(lines * seconds[0])}, by the first image, compilation included"
 
 
 def _compare(request, asked, inputs, index, image, label, written, records):
@@ -265,21 +261,21 @@ def _plan_troubles(task, request, lines, indices):
             if name == "n" and request.get("stop_when_wrong"):
                 value *= np.argmax(parse_counts(row["counts0"])) == row["label"]
             if float(row[column]) != value:
-                yield f"image {index}: {column} is {row[column]}, and {value} by the pilot"
+                yield f"image {index}: {column} is {row[column]}, but {value} by the pilot"
 
 
-def _task(path, request, images, whole):
-    """The request of the run for an image (None for curves and predictions), and the task that it did at each."""
+def _run_task(path, request, images, whole):
+    """The Request of the run (None for curves and predictions), and its task at each image."""
     if request["kind"] == "curves":
         return None, curve.task(curve.Curve.of(request))
     if request["kind"] == "predictions":
         return None, predict.task(predict.Prediction.of(request))
     try:
         asked = Request.of(request)
-        if asked.simultaneous:  # what each image's share of alpha is follows from the number of images
+        if asked.simultaneous:  # an image's share of alpha depends on the number of images
             asked = dataclasses.replace(asked, alpha=asked.simultaneous["alpha"], at_once=True).of_each(whole)
     except UserError as error:
-        raise UserError(f"{path}: {error}; --recount 0 checks its lines alone") from error
+        raise UserError(f"{path}: {error}; --recount 0 checks the lines without drawing any") from error
     if asked.budget:
         asked = dataclasses.replace(asked, budget={**asked.budget, "stop": images.stop})
     if request["kind"] == "pilot":

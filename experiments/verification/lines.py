@@ -20,10 +20,10 @@ from ..run.pilot import Pilot, read_pilots
 CLOSE = 1e-9  # by which SciPy's functions may differ between machines
 MOST_SELECTION = 100_000  # samples, for whose table --tolerance takes seconds
 KEYS = ("idx", "label")
-NEAR = dict.fromkeys(("mean", "deviation"), 1e-3)  # and what a pilot computes in float32, which no guarantee rests on
+NEAR = dict.fromkeys(("mean", "deviation"), 1e-3)  # a pilot computes these in float32; no guarantee rests on them
 
 
-def columns_due(request) -> tuple[str, ...]:
+def expected_columns(request) -> tuple[str, ...]:
     """The columns, in their order, of a file of this request."""
     if request["kind"] == "curves":
         return Point.columns()
@@ -36,7 +36,7 @@ def columns_due(request) -> tuple[str, ...]:
 
 def header_trouble(path, request) -> str | None:
     """The difference between the first line and that of this request, byte by byte: readers use names or places."""
-    due = columns_due(request)
+    due = expected_columns(request)
     first = read_regular(path).split(b"\n", 1)[0].rstrip(b"\r")
     also = [(*due, COLUMN)] if request["kind"] == "certificates" else []  # of images that are files
     if first in ["\t".join(columns).encode() for columns in (due, *also)]:
@@ -44,9 +44,9 @@ def header_trouble(path, request) -> str | None:
     found = first.decode(errors="replace").split("\t")
     said = [f"it has {name!r} {found.count(name)} times" for name in due if found.count(name) > 1]
     said += [f"it lacks {name!r}" for name in due if name not in found]
-    said += [f"{name[:60]!r} is no column of such a run" for name in dict.fromkeys(found) if name not in due][:5]
+    said += [f"{name[:60]!r} is not a column of this run" for name in dict.fromkeys(found) if name not in due][:5]
     return (
-        f"its first line is not that of such a run: {'; '.join(said) or 'the columns are in another order'}. It should "
+        f"its first line is not that of this run: {'; '.join(said) or 'the columns are in another order'}. It should "
         f"be, with tabs between: {' '.join(due)}"
     )
 
@@ -70,7 +70,7 @@ def curve_troubles(images, request):
                 yield f"image {index}: not a line of a curve: {quoted(error)}"
                 continue
             if not 0 <= min(counts) <= sum(counts) <= request["n"] or sigma not in request["sigmas"]:
-                yield f"image {index}: sigma {sigma:g} with {sum(counts)} samples is not of the run"
+                yield f"image {index}: sigma {sigma:g} with {sum(counts)} samples is not in the request"
 
 
 def bound_troubles(record, request):
@@ -79,23 +79,23 @@ def bound_troubles(record, request):
         yield "has no counts"
         return
     try:
-        made = concluded(record, request)
+        made = recomputed_fields(record, request)
     except (ValueError, IndexError, TypeError, KeyError, ArithmeticError) as error:
-        yield f"nothing follows from its counts: {quoted(error)}"
+        yield f"no certificate follows from its counts: {quoted(error)}"
         return
     for name, value in made.items():
         written = getattr(record, name)
         if written is None or not math.isclose(written, value, rel_tol=CLOSE, abs_tol=1e-300):
-            yield f"{name} is {written}, and {value} by its counts and the request"
+            yield f"{name} is {written}, but {value} by its counts and the request"
 
 
-def concluded(record, request) -> dict:
+def recomputed_fields(record, request) -> dict:
     """The fields of a record that follow from its counts, computed again."""
     n, alpha = request["n"], request["alpha"]
     if request["kind"] == "predictions":
         return {"predict": int(make_prediction(np.array(record.counts), n, alpha).prediction)}
     if request["estimate"].get("tolerance") and request["n0"] > MOST_SELECTION:
-        raise ValueError(f"no table is made for n0 = {request['n0']}; {MOST_SELECTION} is the most")
+        raise ValueError(f"no table is made for n0 = {request['n0']}; the largest is {MOST_SELECTION}")
     found = {}
     if not chooses_sigma(request):
         found["sigma"] = float(np.float32(request["sigma"]))
@@ -112,7 +112,7 @@ def differing_fields(index, records, rows):
         again = dict(zip(columns, record.line(columns).rstrip("\n").split("\t")))
         for name in columns:
             if not same(row[name], again[name], NEAR.get(name, CLOSE)):
-                yield f"image {index}: {name} is {row[name]}, and {again[name]} when it is drawn again"
+                yield f"image {index}: {name} is {row[name]}, but {again[name]} when drawn again"
 
 
 def typed_lines(path, request) -> dict:

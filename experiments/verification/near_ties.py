@@ -10,17 +10,17 @@ from scipy import special
 
 from qcrs_jax.sampling.counts import SOFT_ONE
 
-COPIES = 2  # of an image, which may always have moved, up to 1 in 100
-SHARE = 0.001  # of an image's copies, which may have moved where the radius stays
-RADIUS = 0.01  # the share by which that may be another
-SEARCHED = 0.03  # the same where a search went another way
-CHANCE = 0.01  # of honest lines that all lean to one side, below which they do not count as honest
+COPIES = 2  # copies of an image that may have moved in any case, but at most 1 in 100
+SHARE = 0.001  # share of an image's copies that may have moved if the radius stays
+RADIUS = 0.01  # relative difference up to which a radius counts as the same
+SEARCHED = 0.03  # the same, where the search chose another sigma
+CHANCE = 0.01  # lines that all lean to one side are refused if honest ones do so with a smaller probability
 RULE = (
     f"rule for near ties: of an image's copies {COPIES} may be in another class (but not more than 1 in 100), or "
-    f"{SHARE:.1%} of them where the radius is the same within {RADIUS:.0%}. The class has to be the same. Over all "
-    "lines the copies that moved must not favour the certified class more often than chance allows. Where a search "
-    "went another way, the counts at the file's own sigma are compared so, and the radius has to be that of the search "
-    f"here within {SEARCHED:.0%}"
+    f"{SHARE:.1%} of them if the radius is the same within {RADIUS:.0%}. The class has to be the same. Over all "
+    "lines the copies that moved must not favour the certified class more often than chance allows. Where the search "
+    "chose another sigma here, the counts at the file's sigma are compared in this way, and its radius has to agree "
+    f"with that of the search here within {SEARCHED:.0%}"
 )
 
 
@@ -30,7 +30,7 @@ class Comparison:
 
     moved: number of copies that are in another class, out of `drawn`.
     troubles: reasons why it is not the same by the rule.
-    gain: how many copies more the file has in the class that it certifies. If its sigma is another, 1 for a larger
+    gain: how many more copies the file has in the class that it certifies. If its sigma differs, 1 for a larger
         radius, -1 for a smaller one.
     missing: number of copies that have a class here and none in the file.
     remark: any other remark.
@@ -74,11 +74,11 @@ def compare_certificates(record, again, at_its_sigma, request: dict) -> Comparis
     result = Comparison()
     n0 = request.get("n0") or 0
     if (record.label, record.u) != (again.label, again.u):
-        result.troubles.append("its label, or what randomised its bound, is another")
+        result.troubles.append("its label, or the number that randomised its bound, differs")
     same_choice = _same(record.sigma, again.sigma) and record.n == again.n
     if not same_choice:
         what = "sigma" if not _same(record.sigma, again.sigma) else "number of samples"
-        result.remark = f"; its {what} is not what is chosen here, as where a near tie turned the choice"
+        result.remark = f"; its {what} differs from the one chosen here, as after a near tie in the search"
         there = at_its_sigma()
     else:
         there = again
@@ -102,7 +102,7 @@ def compare_certificates(record, again, at_its_sigma, request: dict) -> Comparis
     ):
         result.troubles.append(f"the radius is {record.radius:.6g} in the file and {again.radius:.6g} here")
     if {record.robust, again.robust} == {0, 1}:
-        result.troubles.append("robust is another")
+        result.troubles.append("robust differs")
     result.troubles += _soft_troubles(record, there, again, n, n0)
     if not same_choice and record.radius is not None:
         result.gain = (record.radius > again.radius) - (record.radius < again.radius)
@@ -119,7 +119,7 @@ def _soft_troubles(record, there, again, n, n0):
     for name, whole in (("sums0", n0 * SOFT_ONE), ("sums", n * SOFT_ONE), ("squares", n * SOFT_ONE**2)):
         ours, theirs = getattr(record, name), getattr(there, name)
         if ours and (len(ours) != len(theirs) or max(abs(a - b) for a, b in zip(ours, theirs)) > SHARE * whole):
-            yield f"its {name} are others by more than rounding"
+            yield f"its {name} differ by more than rounding"
     if record.sums and not close(record.radius, again.radius):
         yield f"the radius is {record.radius:.6g} in the file and {again.radius:.6g} here"
 
@@ -137,7 +137,7 @@ def compare_points(points, again, n: int) -> Comparison:
 
 
 def compare_pilots(pilot, again) -> Comparison:
-    """Compares lines of a pilot, which decides how many samples an image gets, and no certificate."""
+    """Compares lines of a pilot, which decides the number of samples of an image but certifies nothing."""
     result = Comparison(remark="; the pilot's numbers are the same within 5%")
     for name, share in (("sigma", 1e-4), ("mean", 0.05), ("deviation", 0.05)):
         if abs(getattr(pilot, name) - getattr(again, name)) > share * abs(getattr(again, name)):
@@ -146,7 +146,7 @@ def compare_pilots(pilot, again) -> Comparison:
             )
     for name in ("label", "selected", "search_samples"):
         if getattr(pilot, name) != getattr(again, name):
-            result.troubles.append(f"its {name} is another")
+            result.troubles.append(f"its {name} differs")
     return result
 
 
@@ -156,8 +156,8 @@ def leaning(gains) -> str | None:
     up = sum(gain > 0 for gain in gains)
     if gains and special.bdtrc(up - 1, len(gains), 0.5) < CHANCE:
         return (
-            f"of {len(gains)} lines with other counts the file has more copies in the certified class, or a larger "
-            f"radius, in {up}: near ties fall to either side"
+            f"of {len(gains)} lines with other counts, {up} have more copies in the certified class, or a larger "
+            "radius, in the file than here: near ties would fall to either side"
         )
     return None
 
@@ -166,8 +166,8 @@ def of_fewer_samples(missing) -> str | None:
     """The error if every line lacks copies that have a class here; `missing` has the number for each line."""
     if missing and min(missing) > 0:
         return (
-            f"each of the {len(missing)} lines has fewer copies than here, by {min(missing)} at least: they are of "
-            "fewer samples than the sidecar says"
+            f"each of the {len(missing)} lines has fewer copies than here, by {min(missing)} at least: fewer samples "
+            "were drawn than the sidecar says"
         )
     return None
 

@@ -72,10 +72,10 @@ def _prepared(run, data, dataset):
 
 
 def _other(run, dataset):
-    """Why `dataset` is not that of `run`; None where it is."""
+    """The reason why `dataset` is not that of `run`; None if it is."""
     due = run.request.get("dataset", {}).get("fingerprint")
     if due is not None and due != dataset.fingerprint:
-        return "its fingerprint is another"
+        return "its fingerprint differs"
     for record in run.records:
         if record.idx >= len(dataset):
             return f"it has {len(dataset)} images, and the results are of image {record.idx} too"

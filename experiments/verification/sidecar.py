@@ -1,19 +1,24 @@
-"""`qcrs-jax verify`: a sidecar by itself. Describes its run, and checks whether file and sidecar are whole."""
+"""`qcrs-jax verify`: the checks of a sidecar that need no other input, and a description of its run."""
 
 from qcrs_jax.errors import UserError, quoted
-from qcrs_jax.results.records import WHEN_FINISHED, checksum, read_sidecar, said_of, sidecar_checksum, whole_sidecar
+from qcrs_jax.results.records import (
+    WHEN_FINISHED,
+    checksum,
+    guarantee_texts,
+    read_sidecar,
+    sidecar_checksum,
+    whole_sidecar,
+)
 from qcrs_jax.results.seeds import text
 
-SUMS = {"sha256", "pixels_sha256", "sidecar_sha256"}
+HASHES = {"sha256", "pixels_sha256", "sidecar_sha256"}
 FIRST_NOISE = (
     "threefry fold_in(seed, image, stage, draw, sample), jax.random.normal float32, jax_threefry_partitionable=True"
 )
-"""The noise of the earliest version, by which alone a file is known to be of it."""
+"""The noise of the earliest version. A file of that version is recognised by it alone."""
 
-
-LEARNT_SINCE = {"class_order", "field", "prefix", "leave_out", "image_size", "max_pool"}
-"""Flags that certify has learnt since it records sums of pixels and sidecar."""
-
+LATER_FLAGS = {"class_order", "field", "prefix", "leave_out", "image_size", "max_pool"}
+"""Flags of certify that are newer than the hashes of pixels and sidecar."""
 
 EVERY_RUN = ("kind", "sigma", "n", "seed", "skip", "noise", "classifier", "dataset")
 _CERTIFIED = ("search", "estimate", "n0", "alpha")
@@ -21,7 +26,7 @@ OF_KIND = {"certificates": _CERTIFIED, "pilot": _CERTIFIED, "predictions": ("alp
 """The fields that every version records of a run, and of a run of this kind."""
 NOT_PROVED = (
     "not proved, as no sidecar can prove it: that alpha, the other settings, --skip and --max were chosen before the "
-    "results were seen; the date, the devices, the versions and the times that it records"
+    "results were seen; the date, the devices, the versions and the times that are recorded"
 )
 
 
@@ -30,7 +35,7 @@ def summary(sidecar: dict) -> str:
     try:
         return _summary(sidecar["request"], sidecar["provenance"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        return f"its sidecar does not say what it is of: {type(error).__name__}, {quoted(error)}"
+        return f"its sidecar does not describe the run: {type(error).__name__}, {quoted(error)}"
 
 
 def _summary(request, provenance):
@@ -67,16 +72,16 @@ def _summary(request, provenance):
 
 
 def earlier_version(sidecar) -> str | None:
-    """The reason why nothing of a file of the earliest version can be drawn again; None for any other version.
+    """The reason why no line of a file of the earliest version can be drawn again; None for any other version.
 
-    Only a file that records what that version recorded, and no more, counts as one.
+    A file counts as one only if it has the records of that version and no others.
     """
     request = sidecar["request"]
     if "stored_balls" in request or _later_than_the_first(sidecar):
         return None
     return (
-        "it is of an earlier version, which did not record how the run was started, and whose noise "
-        f"({request['noise']}) is not drawn any more"
+        "it is of an earlier version, which did not record how the run was started. The noise of that version "
+        f"({request['noise']}) can no longer be drawn"
     )
 
 
@@ -88,10 +93,10 @@ def _later_than_the_first(sidecar):
     return said + ["noise"] * (sidecar["request"].get("noise") != FIRST_NOISE)
 
 
-def sums_of_two_more_are_due(sidecar) -> bool:
-    """Whether the sidecar is of a version that records sums of pixels and sidecar beside that of the file."""
+def records_all_hashes(sidecar) -> bool:
+    """Whether the sidecar is of a version that records hashes of pixels and sidecar, beside that of the file."""
     arguments = sidecar["provenance"].get("arguments")
-    return arguments is None or bool(LEARNT_SINCE & arguments.keys())
+    return arguments is None or bool(LATER_FLAGS & arguments.keys())
 
 
 def check_request(path, sidecar) -> None:
@@ -101,56 +106,57 @@ def check_request(path, sidecar) -> None:
         raise UserError(f"{path}.json: not the sidecar of a run: its request does not have {', '.join(missing)}")
 
 
-def taken_out(path, sidecar):
-    """Yields the records that a sidecar of its version lacks. Such a file is unfinished, or was tampered with."""
-    name, sums = f"{path.name}.json", SUMS & sidecar.keys()
+def missing_records(path, sidecar):
+    """Yields a sentence on each record that a sidecar of its version lacks. It is unfinished, or was tampered with."""
+    name, hashes = f"{path.name}.json", HASHES & sidecar.keys()
     if "settings" not in sidecar["provenance"]:
         if later := _later_than_the_first(sidecar):
             yield (
-                f"{name}: how the run was started (provenance.settings) was taken out of it: every version records "
-                f"that which records {', '.join(later)} as here"
+                f"{name}: how the run was started (provenance.settings) was taken out. Every version that records "
+                f"{', '.join(later)} in this way also records that"
             )
         return
-    if not sums:
+    if not hashes:
         yield (
-            f"{name} has no sums: the run is not finished, or they were taken out of it. The command of the run "
-            "finishes it, and writes them"
+            f"{name} has no hashes: the run is not finished, or they were taken out. The same command finishes the "
+            "run, and writes them"
         )
-    elif sums != SUMS and (sums != {"sha256"} or sums_of_two_more_are_due(sidecar)):
-        yield f"{name}: {', '.join(sorted(SUMS - sums))} was taken out of it"
+    elif hashes != HASHES and (hashes != {"sha256"} or records_all_hashes(sidecar)):
+        yield f"{name}: {', '.join(sorted(HASHES - hashes))} was taken out"
     elif "left_out" not in sidecar:
-        yield f"{name}: left_out was taken out of it"
+        yield f"{name}: left_out was taken out"
 
 
 def check_whole(path, troubles):
-    """Compares the file with its hash, and the guarantee in the sidecar with its record of the run."""
+    """Compares the file with its hash, and the guarantee in the sidecar with the one of its request."""
     sidecar, name = read_sidecar(path), f"{path.name}.json"
-    said, due = sidecar["said"], said_of(sidecar["request"])
+    said, due = sidecar["said"], guarantee_texts(sidecar["request"])
     earlier = earlier_version(sidecar)
-    if earlier:  # which said less
+    if earlier:  # it recorded fewer sentences
         due = {name: text for name, text in due.items() if name in said}
     if said != due:
-        troubles.append(f"{name}: what it says of the guarantee is not that of its request")
-    troubles += taken_out(path, sidecar)
+        troubles.append(f"{name}: its sentences on the guarantee are not those of its request")
+    troubles += missing_records(path, sidecar)
     if "sidecar_sha256" in sidecar:
         content = whole_sidecar(path)
         if content["sidecar_sha256"] != sidecar_checksum(content):
-            troubles.append(f"{name} is not the one that was finished: its sum is another")
+            troubles.append(f"{name} was changed after the run was finished: its hash differs")
     if "sha256" not in sidecar and earlier:
-        return "no sums are recorded, as files of an earlier version have none: whether it is whole cannot be told"
+        return "no hashes are recorded, as in all files of that version: whether it was changed cannot be checked"
     if "sha256" not in sidecar:
-        return "the file has no sum, with which it could be compared"
+        return "no hash of the file is recorded, so it cannot be compared"
     if sidecar["sha256"] != checksum(path):
-        troubles.append("the file is not the one that was finished: its sum is another")
+        troubles.append("the file was changed after the run was finished: its hash differs")
     if "sidecar_sha256" not in sidecar:
         return (
-            "the file, compared with its sum; none is recorded of pixels and sidecar, as of files of an earlier version"
+            "the file, compared with its hash; no hash of pixels and sidecar is recorded, as in files of an earlier "
+            "version"
         )
-    return "file and sidecar, compared with their sums"
+    return "file and sidecar, compared with their hashes"
 
 
 def why_not_verified(sidecar) -> list[str]:
-    """The reason why a file is not called verified, even if all its lines are the same when they are drawn again."""
-    if not SUMS <= sidecar.keys():
-        return ["the sums of its pixels and of its sidecar are not there, as in files of an earlier version"]
+    """The reason why a file is not called verified, even if all its lines are the same when drawn again."""
+    if not HASHES <= sidecar.keys():
+        return ["the hashes of its pixels and of its sidecar are not recorded, as in files of an earlier version"]
     return []

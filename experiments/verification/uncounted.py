@@ -19,7 +19,7 @@ def check_uncounted(path, run, numbers: dict, troubles: list):
     for record in run.records:
         if record.predict == -1 and (record.radius or 0) > 0:
             troubles.append(f"image {record.idx}: abstains, with a radius of {record.radius:g}")
-    unchecked = ["the counts: it has no counts, from which anything could be computed again"]
+    unchecked = ["the counts: the log has none, so nothing can be computed again from them"]
     if run.predicts:
         yield f"not checked: {unchecked[0]}"
         return
@@ -27,7 +27,7 @@ def check_uncounted(path, run, numbers: dict, troubles: list):
     known = all(sigmas.values())
     hard = not any(record.pb_upper is not None for record in run.records)
     if any(record.pa_lower is None for record in run.records) or not hard:
-        unchecked.append("the radius against pABar, which it does not have for a hard certificate")
+        unchecked.append("the radius against pABar: the log has no pABar of a hard certificate")
     else:
         for record, row in zip(run.records, texts):
             troubles += [f"image {record.idx}: {t}" for t in _bound_troubles(record, row, sigmas[record.idx])]
@@ -35,7 +35,7 @@ def check_uncounted(path, run, numbers: dict, troubles: list):
             yield "radii, compared with sigma and pABar, and abstentions with pABar"
         else:
             yield "abstentions, compared with pABar"
-            unchecked.append("the radius against pABar: it has no column of sigmas; give --sigma")
+            unchecked.append("the radius against pABar: the log has no column of sigmas; give --sigma")
     missing = [flag for name, flag in (("n", "--N"), ("alpha", "--alpha")) if numbers[name] is None]
     missing += [] if known else ["--sigma"]
     if missing or not hard:

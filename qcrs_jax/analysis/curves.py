@@ -91,7 +91,7 @@ def read_points(path: str | Path) -> list[Point]:
     seen = set()
     for number, point in enumerate(points, start=2):
         if (point.idx, point.sigma) in seen:
-            raise RecordsError(f"{path}, line {number}: image {point.idx} is there twice at sigma {point.sigma:g}")
+            raise RecordsError(f"{path}, line {number}: image {point.idx} is listed twice at sigma {point.sigma:g}")
         seen.add((point.idx, point.sigma))
     return points
 
@@ -125,7 +125,9 @@ def _finished(path):
     path = Path(path)
     points, sidecar = read_points(path), read_sidecar(path)
     if not {"sigma", "sigmas", "n"} <= set(sidecar.get("request", {})):
-        raise RecordsError(f"{path}: has no sidecar {path.name}.json of `qcrs-jax curve`, which tells its sigmas and n")
+        raise RecordsError(
+            f"{path}: has no sidecar {path.name}.json of `qcrs-jax curve`, which records its sigmas and n"
+        )
     if trouble := _trouble(sidecar["request"], points):
         raise RecordsError(f"{path}: not a whole file of curves: {trouble}; measure them again")
     images = {}

@@ -71,7 +71,7 @@ def certify(
 
     Args:
         classify: jit-compatible function of images (batch, h, w, c) in [0, 1] to logits (batch, num_classes), with the
-            normalisation inside; or a `NoiseConditional`, which is told sigma as well. Weights bound by
+            normalisation inside; or a `NoiseConditional`, which also receives sigma. Weights bound by
             `jax.tree_util.Partial` are arguments of the compiled program.
         images: one image (h, w, c) of floats in `value_range`, or several (m, h, w, c). Several images are certified
             together under vmap.
@@ -141,7 +141,7 @@ def draw(
     batch_size: int | None = None,
     devices: Sequence[Device] | None = None,
 ) -> Drawn:
-    """Returns what `certify` draws, as soon as the devices are at work. `conclude` makes the certificate of it.
+    """Returns the samples of `certify` as soon as the devices are at work. `conclude` makes the certificate from them.
 
     Jit- and vmap-compatible. Arguments and errors are those of `certify`.
     """
@@ -179,7 +179,7 @@ def draw(
 
 
 def conclude(drawn: Drawn) -> Certificate:
-    """Returns the certificate for what `draw` drew, after waiting for it. Float64 on the host, or float32 inside jit.
+    """Returns the certificate for the samples of `draw`, after waiting for them: float64, or float32 inside jit.
 
     The guarantee is that of `Certificate`.
 

@@ -62,7 +62,7 @@ def cifar10(root: Path, split: str, limit: Limit = _LIMIT) -> Dataset | None:
 def cifar100(root: Path, split: str, limit: Limit = _LIMIT) -> Dataset | None:
     """The files test and train, or the same with .bin, and the fine labels; None if they are not in `root`.
 
-    The names of the classes are those of the file meta beside them, or else the well-known ones.
+    The names of the classes come from the file `meta` in the same folder; without it they are the well-known ones.
     """
     if not holds_cifar100(root):
         return None
@@ -229,7 +229,7 @@ def read_idx(file: Path, limit: Limit = _LIMIT) -> UInt8[np.ndarray, "..."]:
             data = stream.read(size + 1)  # one more, to see where it ends
         if len(data) != size:
             there = "more" if len(data) > size else f"{len(data)}"
-            raise ValueError(f"its header says {size} bytes, and {there} are there")
+            raise ValueError(f"its header says {size} bytes, but the file has {there}")
         return np.frombuffer(data, np.uint8).reshape(shape)
     except DataError:
         raise

@@ -44,7 +44,7 @@ def unpickle(content: bytes) -> Any:
     """The value of a pickle of protocol 0 to 4; texts of Python 2 are bytes.
 
     Raises:
-        Exception: of any kind, where the pickle is damaged, or does what those of CIFAR do not.
+        Exception: of any kind, if the pickle is damaged, or has anything that the pickles of CIFAR have not.
     """
     stack, below, memo = [], [], {}
 
@@ -181,7 +181,7 @@ def _text(value):
 
 
 def _plain(value):
-    """A dict by texts, with arrays in the place of what stands in for them."""
+    """The dict with texts as keys, its stand-ins replaced by arrays."""
     if type(value) is not dict:
         raise ValueError("its pickle is no dict")
     plain = {key.decode() if isinstance(key, bytes) else key: item for key, item in value.items()}

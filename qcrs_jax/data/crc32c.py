@@ -41,7 +41,7 @@ def crc32c(data: bytes) -> int:
 
 @functools.cache
 def _byte_table():
-    """(256,) the register after a byte."""
+    """(256,): the register after a byte."""
     table = np.arange(256, dtype=np.uint32)
     for _ in range(8):
         table = np.where(table & 1, table >> 1 ^ np.uint32(_POLYNOMIAL), table >> 1)
@@ -50,7 +50,7 @@ def _byte_table():
 
 @functools.cache
 def _block_table():
-    """(BLOCK, 256) the register at the end of a block of which the byte at one place is not 0."""
+    """(BLOCK, 256): the register after a block that is 0 but for one byte, by the place and the value of that byte."""
     table = np.empty((BLOCK, 256), np.uint32)
     table[-1] = _byte_table()
     for place in range(BLOCK - 2, -1, -1):
@@ -60,7 +60,7 @@ def _block_table():
 
 @functools.cache
 def _zeros(power):
-    """(4, 256) what 2**power zero bytes make of each byte of a register."""
+    """(4, 256): the register after 2**power zero bytes, by the place and the value of the only byte it had."""
     values = np.arange(256, dtype=np.uint32)[None] << np.arange(0, 32, 8, dtype=np.uint32)[:, None]
     if power == 0:
         return _byte_table()[values & 255] ^ values >> 8

@@ -14,7 +14,7 @@ from .splits import TAKEN_FOR, is_hidden, is_plain, split_of, split_within
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 
 GENERIC = re.compile(r"(images?|imgs?|pics?|pictures?|photos?|jpe?gs?|pngs?)", re.IGNORECASE)
-"""Names of folders that hold images, and say nothing of their class."""
+"""Names of folders that hold images and are no classes."""
 
 
 class Listing(NamedTuple):
@@ -85,7 +85,7 @@ def splits_below(root: Path) -> list[str]:
 
 
 def split_folder(root: Path, split: str) -> Path:
-    """The folder that `choose_split` finds. Raises what it raises."""
+    """The folder that `choose_split` finds. Errors as for `choose_split`."""
     return choose_split(root, split).folder
 
 
@@ -228,7 +228,7 @@ def _folders(root):
 def by_class(root):
     folders = _folders(root)
     found = {path.name: _images(path) for path in folders}
-    if any(found.values()):  # an empty folder keeps the place of its class, but images is none
+    if any(found.values()):  # an empty folder keeps the place of its class; a folder called images is no class
         found = {name: images for name, images in found.items() if images or not GENERIC.fullmatch(name)}
     files, labels = [], []
     for label, images in enumerate(found.values()):
@@ -238,7 +238,7 @@ def by_class(root):
 
 
 def _images(folder):
-    """The images in a folder and in those below it, in sorted order, without what is hidden at any depth."""
+    """The images in a folder and in those below it, in sorted order, without hidden files and folders at any depth."""
     found = []
     for path, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not is_hidden(name)]

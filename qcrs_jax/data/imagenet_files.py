@@ -91,7 +91,7 @@ def _devkit_folders(listing):
 
 
 def _official_classes(listing):
-    """{folder: WordNet id} by the official names of the validation images in them; {} where these do not tell."""
+    """{folder: WordNet id} by the official names of the validation images in them; {} if these do not decide it."""
     named = [re.fullmatch(r"ILSVRC2012_val_(\d{8})", file.stem) for file in listing.files]
     numbers = [match for match in named if match]
     if len(numbers) < len(named) or len(set(listing.labels)) < len(listing.classes):

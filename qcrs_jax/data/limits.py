@@ -63,7 +63,7 @@ def check_classes(count: int, where: str | Path) -> None:
 
 
 def read_text(file: Path) -> str:
-    """The text of a regular file of labels or names; what is not UTF-8 in it is replaced.
+    """The text of a regular file of labels or names; bytes that are not UTF-8 are replaced.
 
     Raises:
         DataError: longer than TEXT bytes.

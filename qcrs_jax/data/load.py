@@ -132,7 +132,7 @@ def _find(name, data_dir, split, tfds, limit) -> Dataset:
         return tfds_files.load(name, data_dir, split, looked, prepare=tfds == "prepare", limit=limit)
     places = "".join(f"\n  {place.absolute()}" for place in looked)
     unasked = (
-        f"TensorFlow Datasets was not asked, as nobody named this folder; name it as {setting('data_dir')}"
+        f"TensorFlow Datasets was not asked, because no folder was named for it; name one as {setting('data_dir')}"
         if source.in_tfds
         else f"Name the folder of its files as {setting('data_dir')}"
     )

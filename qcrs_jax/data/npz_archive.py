@@ -9,7 +9,7 @@ import numpy as np
 
 from .limits import Limit
 
-_DIRECTORY = 2**20  # bytes of the list of what is in the file
+_DIRECTORY = 2**20  # bytes of the list of arrays in the file
 
 
 class Archive:

@@ -53,7 +53,9 @@ def load(
     except MissingPackage:
         raise
     except Exception as error:
-        raise DataError(f"{data_dir or 'TFDS'}: cannot read what TFDS keeps of {name}: {_first_line(error)}") from error
+        raise DataError(
+            f"{data_dir or 'TFDS'}: cannot read the files of TFDS for {name}: {_first_line(error)}"
+        ) from error
     if not builder.is_prepared() and not prepare:
         raise DataError(
             f"data set {name} ({split}) was not found, nor has TensorFlow Datasets prepared it; nothing is downloaded "
@@ -233,7 +235,7 @@ def _first_line(error):
 
 def _require_connection(builder) -> None:
     """Fails at once, with the reason, where TFDS would fail after minutes."""
-    if builder.name == "imagenet2012" or _manual(builder).is_dir():  # TFDS takes what it finds there
+    if builder.name == "imagenet2012" or _manual(builder).is_dir():  # TFDS uses files that are already there
         return
     host = urllib.parse.urlparse(next(iter(builder.url_infos))).hostname
     if not any(os.environ.get(v) for v in ("http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")):
@@ -300,7 +302,7 @@ def _mnist(builder, manager):
 
 
 def _svhn(builder, manager):
-    """Only the splits train and test: the extra images of its authors are 1.3 GB that nobody certifies."""
+    """Only the splits train and test: the extra images, 1.3 GB, are for training alone."""
     import scipy.io
 
     splits = {}

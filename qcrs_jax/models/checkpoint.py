@@ -34,7 +34,7 @@ EXPORTED = "classifier.pt2"
 FORMAT = 2
 _OLD_FORMAT = 1
 _OLD_FILES = ("classifier.json", "weights")
-_OLD_PARTIAL = FILE + ".partial"  # what a write of an earlier version leaves behind when it is cut off
+_OLD_PARTIAL = FILE + ".partial"  # left behind by an interrupted write of an earlier version
 _HEADER = 2**22  # bytes of a header; that of a ResNet-152 takes a hundredth
 
 
@@ -129,7 +129,7 @@ def is_classifier(path: str | Path) -> bool:
         return False
     try:
         return "classifier" in _metadata(path)
-    except Exception:  # a damaged file can fail in any way; whoever reads it says how
+    except Exception:  # a damaged file can fail in any way; reading it gives the error
         return False
 
 
@@ -170,7 +170,7 @@ def _restore_file(file):
         if "classifier" not in metadata:
             raise ValueError("its header does not describe a classifier")
         if metadata.get("sha256") != _sum(metadata["classifier"]):
-            raise ValueError("what its header says of the classifier was changed after it was written")
+            raise ValueError("the description of the classifier in its header was changed after it was written")
         fields = json.loads(metadata["classifier"])
         spec, model, written = _described(fields, FORMAT)
     except Exception as error:  # damaged metadata can fail in any way
@@ -179,7 +179,7 @@ def _restore_file(file):
     try:
         with safetensors.safe_open(file, framework="numpy") as content:
             if changed := variables.keys() ^ set(content.keys()):
-                raise ValueError(f"{min(changed)!r} is not in both of the file and the network")
+                raise ValueError(f"{min(changed)!r} is only in one of the file and the network")
             weights = {name: content.get_tensor(name) for name in variables}
         classifier = Classifier(spec, fill(model, _nested(weights)))
     except Exception as error:

@@ -120,7 +120,7 @@ def fold_norms(model: nnx.Module) -> None:
 def compute_in(model: nnx.Module, dtype) -> None:
     """Makes the layers of `model` compute in `dtype`, in place, their weights rounded to it.
 
-    Batch normalisation that is not folded keeps its statistics and weights in float32, and rounds what it gives.
+    Batch normalisation that is not folded keeps its statistics and weights in float32, and rounds its output.
     """
     for _, layer in nnx.iter_modules(model):
         if isinstance(layer, (nnx.Conv, nnx.Linear, nnx.BatchNorm)):

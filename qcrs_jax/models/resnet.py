@@ -82,7 +82,7 @@ class Stage(nnx.Module):
             return self._run_rest(self.first(x))
         beside, features_in = math.gcd(len(x), self.beside), self.first.features_in
         x = x.reshape(*x.shape[:2], -1, features_in)  # undoes join_columns of the stem
-        if self.first.stride > 1:  # what strides takes the images apart
+        if self.first.stride > 1:  # a strided convolution needs the images apart
             x = put_beside(self.first(x), beside)
         else:
             x = self.first(put_beside(x, beside))

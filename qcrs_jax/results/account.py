@@ -55,7 +55,7 @@ def account(request: dict, images: int | None = None) -> str:
         at_once = "of all at once nothing is said (the setting simultaneous shares alpha among them)"
     text += f"; over {images} images expect up to {images * alpha:.2g} wrong ones, and {at_once}."
     most = most_wrong(images, alpha)
-    if 1 < images > most:  # of one image all is said
+    if 1 < images > most:  # one certificate was described above
         wrong = f"At most {most} of these {images} {what}s {'is' if most == 1 else 'are'} wrong"
         text += f" {wrong if most else f'None of these {images} {what}s is wrong'}, with probability {1 - RHO:g}"
         if what == "certificate":

@@ -29,7 +29,7 @@ SETTINGS = {
 
 
 def upgraded(content: dict) -> dict:
-    """A sidecar of format 1 in format 2. Its arguments are kept beside the settings that they became."""
+    """A sidecar of format 1 in format 2. Its arguments are kept, besides the settings made from them."""
     provenance = dict(content["provenance"])
     if "arguments" in provenance:
         provenance["settings"] = settings_of(provenance["arguments"])

@@ -82,7 +82,7 @@ def certified_accuracy_lower(accuracy: float, m: int, alpha: float, rho: float =
 def share_interval(
     successes: Int[np.ndarray, "*r"], m: int, level: float = LEVEL
 ) -> tuple[Float[np.ndarray, "*r"], Float[np.ndarray, "*r"]]:
-    """An interval of each probability with which m independent trials had so many successes: (low, high).
+    """An interval (low, high) of a probability of success, for each number of `successes` in m independent trials.
 
     It is exact for every probability: low is too high with probability at most (1 - level) / 2, and high too low.
 

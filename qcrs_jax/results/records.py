@@ -39,8 +39,8 @@ INPUT_SPECIFIC = (
 """The meaning of an input-specific certificate, for sidecars and tables."""
 
 EARLIER_VERSION = (
-    "written by an earlier version, with its noise and its searches, and without sums. `qcrs-jax verify` computes "
-    "bounds from these counts, but cannot draw the counts again."
+    "written by an earlier version, with other noise and searches, and without hashes. `qcrs-jax verify` computes "
+    "bounds from the counts, but cannot draw the counts again."
 )
 """The remark on results files whose counts cannot be verified."""
 
@@ -210,7 +210,7 @@ class Run:
         return tuple((r.idx, r.label) for r in self.records), self.request.get("dataset", {}).get("fingerprint")
 
 
-def without_class(records: Sequence, request: dict) -> tuple[int, int]:
+def count_unclassified(records: Sequence, request: dict) -> tuple[int, int]:
     """The number of noisy copies of `records` in no class, because a logit is not finite, and the number of all copies.
 
     They are copies of selection and certification in a run of this request; those of a search are not in the file.
@@ -218,14 +218,14 @@ def without_class(records: Sequence, request: dict) -> tuple[int, int]:
     """
     drawn = counted = 0
     for record in records:
-        for name, n in _asked(record, request).items():
+        for name, n in _expected_counts(record, request).items():
             if n is not None and (counts := getattr(record, name, None)):
                 drawn, counted = drawn + n, counted + sum(counts)
     return drawn - counted, drawn
 
 
-def _asked(record, request):
-    """The number of samples behind each of a record's counts, by name; None if it is not known."""
+def _expected_counts(record, request):
+    """The sum that each of a record's counts has if all logits are finite, by name; None if it is not known."""
     n = getattr(record, "n", None)  # 0 where none were drawn
     return {"counts0": request.get("n0"), "counts": request.get("n") if n is None else n}
 
@@ -245,7 +245,7 @@ def read_run(path: str | Path) -> Run:
     columns = _columns(header, [row for _, row in rows])
     if len(radii := [name for name in header if _plain(name) in _OTHER_NAMES["radius"]]) > 1 and "radius" not in header:
         raise RecordsError(
-            f"{path}: its columns {' and '.join(radii)} both could be the radius; call one of them radius"
+            f"{path}: its columns {' and '.join(radii)} could both be the radius; call one of them radius"
         )
     _check_columns(path, header, {"idx", "label", "predict", "correct"} - set(columns), "results file")
     sidecar = read_sidecar(path)
@@ -258,12 +258,12 @@ def read_run(path: str | Path) -> Run:
         except _NO_RESULT as error:
             raise RecordsError(f"{path}, line {number}: not a result: {quoted(error)}") from error
         if record.idx in seen:
-            raise RecordsError(f"{path}, line {number}: image {record.idx} is there twice")
-        if trouble := _counting_trouble(record, sidecar.get("request", {})):
+            raise RecordsError(f"{path}, line {number}: image {record.idx} is listed twice")
+        if trouble := _count_error(record, sidecar.get("request", {})):
             raise RecordsError(f"{path}, line {number}: not a result: {trouble}")
         seen.add(record.idx)
         records.append(record)
-    of_a_search = "best_sigma" in columns and not sidecar and _of_a_search(columns["best_sigma"], records)
+    of_a_search = "best_sigma" in columns and not sidecar and _is_search_sigma(columns["best_sigma"], records)
     return Run(path, records, sidecar, of_a_search)
 
 
@@ -306,7 +306,7 @@ def _plain(name):
     return re.sub(r"[\s-]+", "_", name.lower())
 
 
-def _of_a_search(name, records):
+def _is_search_sigma(name, records):
     """Whether a column of this name, in a log without further hints, has the sigmas of a search; True if in doubt."""
     return len(records) == 1 or name.lower() not in ("sigma", "best_sigma")
 
@@ -322,9 +322,9 @@ def _check_prediction_columns(path, header, columns):
         )
 
 
-def _counting_trouble(record, request):
-    """The error in the counts of a record; None without one. A sum below n is right: some logits were not finite."""
-    for name, n in _asked(record, request).items():
+def _count_error(record, request):
+    """The error in the counts of a record; None without one. A sum below n is no error: some logits were not finite."""
+    for name, n in _expected_counts(record, request).items():
         counts = getattr(record, name)
         if counts and n is not None and not 0 <= min(counts) <= sum(counts) <= n:
             return f"{name} are not those of {n} samples: they sum to {sum(counts)}"
@@ -377,14 +377,14 @@ def _read_table(path, kind):
     rows = []
     for number, line in enumerate(lines[1:], start=2):
         fields = _fields(line)
-        while len(fields) > len(header) and not fields[-1]:  # tabs behind the last field
+        while len(fields) > len(header) and not fields[-1]:  # tabs after the last field
             del fields[-1]
         if fields == header or not line.strip():  # logs that were joined
             continue
         ended = number < len(lines) or text.endswith(("\n", "\r"))
         if (longest := max(map(len, fields))) > LONGEST_FIELD:
             raise RecordsError(f"{path}, line {number}: not a result: it has a field of {longest:,} characters")
-        if trouble := _line_trouble(header, fields, ended, sidecar_path(path).exists()):
+        if trouble := _line_error(header, fields, ended, sidecar_path(path).exists()):
             raise RecordsError(f"{path}, line {number}: not a result: {trouble}")
         rows.append((number, dict(zip(header, fields))))
     return header, rows
@@ -394,21 +394,21 @@ def _fields(line):
     return [field.strip() for field in line.split("\t")]
 
 
-def _line_trouble(header, fields, ended, ours):
+def _line_error(header, fields, ended, ours):
     """The reason why the fields are not those of a whole line under this header, with the remedy; None if they are."""
     remedy = "delete it, " + (
         "and the same command computes that image again" if ours else "or put the whole line there"
     )
     if header[0] in fields and len(set(header) & set(fields)) > 1:
-        return "it is a header of other columns: logs of two kinds were joined; give each its own file"
+        return "it is a header of other columns: two kinds of logs were joined; put each into a file of its own"
     if len(fields) != len(header):
         cut = ": the line is cut" if len(fields) < len(header) else ""
         return f"it has another number of fields than the first line, {len(fields)} for {len(header)}{cut}; {remedy}"
     whole = ended or header[-1] == "time" and re.fullmatch(r"(.*, )?\d+:\d\d:\d\d(\.\d+)?", fields[-1])
     if not whole:
         return (
-            f"it does not end behind {header[-1]} {fields[-1]!r}, and may be cut; {remedy}, or, if it is whole, end it "
-            "with a newline"
+            f"it ends in {header[-1]} {fields[-1]!r} without a newline, and may be cut; {remedy}, or, if it is whole, "
+            "end it with a newline"
         )
     return None
 
@@ -416,8 +416,9 @@ def _line_trouble(header, fields, ended, ours):
 def read_sidecar(path: Path) -> dict:
     """The sidecar of the results file `path`; {} if there is none.
 
-    It has "request", "provenance" and what is "said" of guarantees. That of a finished run also has "left_out" and the
-    hashes "sha256", "pixels_sha256" and "sidecar_sha256". Its fields have the types and ranges of `sidecar`.
+    It has "request", "provenance" and, as "said", the sentences on the guarantee. That of a finished run also has
+    "left_out" and the hashes "sha256", "pixels_sha256" and "sidecar_sha256". Its fields have the types and ranges of
+    `sidecar`.
 
     Raises:
         RecordsError: it is damaged, or no run has such a sidecar.
@@ -494,7 +495,7 @@ def sidecar_checksum(content: dict) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
-def said_of(request: dict) -> dict:
+def guarantee_texts(request: dict) -> dict:
     """The sentences of a sidecar about the guarantees of a run with this request."""
     said = {}
     if chooses_sigma(request) and "stored_balls" not in request:

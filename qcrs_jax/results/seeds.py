@@ -56,12 +56,12 @@ def text(seed: int | dict) -> str:
     return f"committed seed {seed['sha256'][:12]}" if isinstance(seed, dict) else f"seed {seed}"
 
 
-def others_asking_the_same(path: Path, request: dict) -> list[dict]:
+def files_with_other_seeds(path: Path, request: dict) -> list[dict]:
     """Results files beside `path` with the same request and another seed: "file" and "seed" of each.
 
     At most 200 files are looked at, the newest ones. Files that cannot be read are passed over.
     """
-    found, asked, request = [], canonical(request), json.loads(json.dumps(request))
+    found, ours, request = [], canonical(request), json.loads(json.dumps(request))
     for file in _sidecars_beside(path):
         results = file.with_name(file.name.removesuffix(".json"))
         try:
@@ -71,13 +71,13 @@ def others_asking_the_same(path: Path, request: dict) -> list[dict]:
         except (UserError, OSError):
             continue
         if theirs.get("kind") == request.get("kind") and "seed" in theirs and theirs["seed"] != request["seed"]:
-            if canonical(theirs) == asked:
+            if canonical(theirs) == ours:
                 found.append({"file": results.name, "seed": theirs["seed"]})
     return found[:MOST_NAMED]
 
 
-def asking_the_same(requests: Sequence[dict]) -> list[list[int]]:
-    """Positions of the requests that are the same but for their seeds, of which the user chose at least one."""
+def equal_but_for_seed(requests: Sequence[dict]) -> list[list[int]]:
+    """Groups of positions of requests that are equal but for the seed, if the user chose at least one of the seeds."""
     groups: dict[str, list[int]] = {}
     for place, request in enumerate(requests):
         if "seed" in request:

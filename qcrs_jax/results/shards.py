@@ -85,7 +85,9 @@ def merge(group: Sequence[Run]) -> Run:
         there = here.union(run.sidecar.get("left_out", []))
         name = f"{run.path}: shard {shard['part']}/{shard['of']}"
         if strays := sorted(index for index in here if index not in own):
-            raise RecordsError(f"{name} has image {strays[0]}, which is another's; give the files as they were written")
+            raise RecordsError(
+                f"{name} has image {strays[0]}, which belongs to another shard; give the files as they were written"
+            )
         if missing := len(own) - sum(index in own for index in there):
             first = next(index for index in own if index not in there)
             raise RecordsError(

@@ -89,7 +89,7 @@ def correct(
         for j in range(block.start, block.stop):
             if not answered[j]:
                 continue
-            # Sketches are at most as far apart as the images are. They tell whose distance to compute: more than are
+            # Sketches are at most as far apart as the images are. They show whose distance to compute: more than are
             # near, and in spite of the rounding of a matrix product none less.
             apart = lengths[:j] + lengths[j] - 2 * products[j - start, :j]
             reach = (radii[:j] + radii[j]) ** 2

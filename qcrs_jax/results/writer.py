@@ -1,4 +1,4 @@
-"""Writes results files and their sidecars: line by line, whole or not at all, resumed where they were cut."""
+"""Writes results files and their sidecars: line by line, each whole or not at all; and resumes a run that stopped."""
 
 import contextlib
 import errno
@@ -20,9 +20,9 @@ from .records import (
     RecordsError,
     checksum,
     differences,
+    guarantee_texts,
     read_run,
     read_sidecar,
-    said_of,
     sidecar_checksum,
     sidecar_path,
     whole_sidecar,
@@ -65,7 +65,7 @@ class Writer:
         with _writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.exists() and not path.is_file():
-                raise RecordsError(f"{path}: is not a file that results can be kept in; choose another")
+                raise RecordsError(f"{path}: is not a regular file, so no results can be written to it; choose another")
             self._file = open(path, "ab", buffering=0)
             try:
                 lock(
@@ -83,7 +83,7 @@ class Writer:
         path = self._path
         if _is_new(path, self._header):
             self._file.truncate(0)
-            self._own()
+            self._claim()
             self._write(self._header)
             return []
         self._check(path, self._request, self._header)
@@ -91,11 +91,11 @@ class Writer:
         self._provenance = content["provenance"]
         self.finished = _when_finished(content)
         if not self.finished:
-            self._own()  # before its lines are read: nobody adds to them any more
+            self._claim()  # before its lines are read: from now on no other run appends
         _cut_torn_line(path)
         return self._records(path, read)
 
-    def _own(self):
+    def _claim(self):
         _write_sidecar(self._path, self._request, self._provenance, owner=self._owner)
 
     @staticmethod
@@ -104,8 +104,8 @@ class Writer:
             return read(path)
         except RecordsError as error:
             raise RecordsError(
-                f"{text_of(error)}. Nothing is appended to it: mend the line, or delete it, and the same command "
-                "computes that image again"
+                f"{text_of(error)}. Nothing is appended to this file. Mend the line, or delete it: the same command "
+                "then computes that image again"
             ) from error
 
     @staticmethod
@@ -113,34 +113,34 @@ class Writer:
         content = read_sidecar(path)
         if not content:
             raise RecordsError(
-                f"{path}: exists, without the sidecar {sidecar_path(path).name} that says how it was made; nothing is "
+                f"{path}: exists, without the sidecar {sidecar_path(path).name} that records its request; nothing is "
                 "appended to it. Choose another file, or move it away"
             )
         if changed := differences(content["request"], request):
             raise RecordsError(
-                f"{path}: holds results of another configuration; nothing is appended to it. Choose another file or "
-                "move it away. Different are\n  "
+                f"{path}: holds results of another configuration; nothing is appended to it. Choose another file, or "
+                "move it away. The differences are\n  "
                 + "\n  ".join([*map(_with_setting, changed), *_about_the_seed(content["request"], request)])
             )
         if content.get("sha256") not in (None, checksum(path)):
             raise RecordsError(
-                f"{path}: was changed after the run was finished; nothing is appended to it. Put it back as it was, or "
-                f"delete what is not of the run, and all sums in {sidecar_path(path).name} (..._sha256): the same "
-                "command computes what is missing then"
+                f"{path}: was changed after the run was finished; nothing is appended to it. Restore it; or delete the "
+                f"lines that are not of the run, and all hashes in {sidecar_path(path).name} (..._sha256): the same "
+                "command then computes the missing images"
             )
         with open(path, "rb") as file:
             if file.readline().rstrip(b"\r\n") != header.rstrip("\n").encode():
                 raise RecordsError(
-                    f"{path}: its first line is not the one it was begun with, {header.split()}; mend it, or choose "
-                    "another file"
+                    f"{path}: its first line was changed; it should be {header.split()}. Mend it, or choose another "
+                    "file"
                 )
 
     def write(self, *records) -> None:
         """Appends records, any objects with a `line(columns)`, and flushes them to the disk."""
-        if self.finished:  # no longer
+        if self.finished:  # until now
             self.finished = {}
             with _writing(self._path):
-                self._own()
+                self._claim()
         self._write("".join(record.line(self._columns) for record in records))
 
     def finish(self, left_out: Sequence[int], pixels_sha256: str) -> None:
@@ -152,10 +152,9 @@ class Writer:
         """
         with _writing(self._path):
             self._check_owner()
-            sums = {"sha256": checksum(self._path), "pixels_sha256": pixels_sha256}
-            notes = {"left_out": list(left_out), **sums}
-            _write_sidecar(self._path, self._request, self._provenance, notes)
-            self.finished = notes
+            hashes = {"sha256": checksum(self._path), "pixels_sha256": pixels_sha256}
+            self.finished = {"left_out": list(left_out), **hashes}
+            _write_sidecar(self._path, self._request, self._provenance, self.finished)
 
     def _write(self, text):
         """Appends all of `text` or, if that fails, nothing."""
@@ -175,8 +174,8 @@ class Writer:
     def _check_owner(self):
         if not self.finished and whole_sidecar(self._path).get("owner") != self._owner:
             raise RecordsError(
-                f"{self._path}: another run has begun to write to it, as its sidecar tells; this one stops. Locks do "
-                "nothing on this file system: give each run a file of its own"
+                f"{self._path}: another run has begun to write to it, by its sidecar; this one stops. Locks have no "
+                "effect on this file system: give each run a file of its own"
             )
 
     def __enter__(self):
@@ -196,10 +195,10 @@ def _with_setting(difference):
 def _about_the_seed(before, now):
     """Yields how a run can continue with the seed of its file, if that seed is of another kind or for other images."""
     if is_chosen(before) and is_committed(now):
-        yield f"The run was begun with a chosen seed; {setting('seed')} {before['seed']} goes on with it"
+        yield f"The run was started with a chosen seed; {setting('seed')} {before['seed']} continues it"
     elif is_committed(before) and is_committed(now) and before["seed"]["images"] != now["seed"]["images"]:
         yield (
-            f"A committed seed is of all images of its run, which cannot be extended. A run that is begun with "
+            f"A committed seed is for all images of its run, which cannot be extended. A run that is started with "
             f"{setting('seed')} can"
         )
 
@@ -227,7 +226,7 @@ class Preview:
         self.done, self.finished = [], {}
         with _writing(path):
             if path.exists() and not path.is_file():
-                raise RecordsError(f"{path}: is not a file that results can be kept in; choose another")
+                raise RecordsError(f"{path}: is not a regular file, so no results can be written to it; choose another")
             _check_writable(path)
             if not path.exists() or _is_new(path, header):
                 _sidecar_text(path, request, provenance)
@@ -288,11 +287,11 @@ def check_new(path: str | Path, request: dict | None = None) -> None:
     for file in (path, sidecar_path(path)):
         with _writing(path):
             exists = is_there(file)
-        if exists and not (file != path and request is not None and _asks(path, request)):
-            raise RecordsError(f"{file}: exists, and is not replaced; choose another file, or move it away")
+        if exists and not (file != path and request is not None and _has_request(path, request)):
+            raise RecordsError(f"{file}: already exists, and is not replaced; choose another file, or move it away")
 
 
-def _asks(path, request):
+def _has_request(path, request):
     """Whether the sidecar of `path` has this request."""
     try:
         return read_sidecar(path).get("request") == json.loads(json.dumps(request))
@@ -330,7 +329,7 @@ def _sidecar_text(path, request, provenance, more=None, owner=None):
     """The content of the sidecar. Raises RecordsError if no reader would accept it."""
     content = {
         "format": sidecar.FORMAT,
-        **said_of(request),
+        **guarantee_texts(request),
         "request": request,
         "provenance": provenance,
         **(more or {}),
@@ -342,13 +341,13 @@ def _sidecar_text(path, request, provenance, more=None, owner=None):
     text = (json.dumps(content, indent=2) + "\n").encode()
     try:
         sidecar.parse(text)
-    except sidecar.Unfit as error:  # before anything is computed that no reader would take
+    except sidecar.Unfit as error:  # before anything is computed for it
         raise RecordsError(f"{sidecar_path(path)}: such a run cannot be recorded: {error}") from error
     return text
 
 
 _writing = functools.partial(
-    writing, error=RecordsError, again="give the same command again: it goes on behind the last whole line"
+    writing, error=RecordsError, again="give the same command again: it continues after the last whole line"
 )
 
 

@@ -1,7 +1,7 @@
 """Class counts of noisy copies.
 
 noise.py       random words, a function of (key, number of the sample), and normal numbers from them
-smoothing.py   noises: what is added to an image, and the radii that it certifies
+smoothing.py   kinds of noise, and the radii that they certify
 thresholds.py  the places where a rounded normal number changes, in whole numbers
 streams.py     the random streams of an image, one for each stage
 classifiers.py functions of images, or of images and their noise

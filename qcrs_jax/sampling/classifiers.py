@@ -17,11 +17,11 @@ class NoiseConditional:
 
     It is called with noisy images (batch, h, w, c) and the standard deviation of their noise, sigma (batch,), in the
     images' units. A search compares it at different sigmas, as if there were a network for each. A certificate is about
-    the classifier that is told the certificate's sigma, and smoothed with it.
+    the classifier that receives the certificate's sigma, and is smoothed with it.
 
     Args:
         function: images (batch, h, w, c) in [0, 1] with noise added, not clipped, and sigma (batch,), to logits (batch,
-            num_classes); jit-compatible, weights bound by `jax.tree_util.Partial`. What it does with one image must not
+            num_classes); jit-compatible, weights bound by `jax.tree_util.Partial`. Its output for one image must not
             depend on the others.
     """
 
@@ -48,12 +48,12 @@ Classifier = Callable[[Float[Array, "batch h w c"]], Float[Array, "batch num_cla
 
 
 def apply(classify: Classifier, images: Float[Array, "batch h w c"], sigma: Float[ArrayLike, ""]) -> Any:
-    """What `classify` returns for images with noise of `sigma`."""
+    """The logits of `classify` for images with noise of `sigma`."""
     return classify(images, sigma) if isinstance(classify, NoiseConditional) else classify(images)
 
 
 def num_classes(classify: Classifier, image_shape: tuple[int, ...]) -> int:
-    """The number of classes `classify` tells apart on images of shape (h, w, c).
+    """The number of classes that `classify` distinguishes on images of shape (h, w, c).
 
     Raises:
         ValueError: `classify` does not map (1, h, w, c) images to (1, num_classes) logits.
@@ -74,7 +74,7 @@ def logits_of(
     """The logits of each of `images`, which have noise of `sigma`.
 
     Raises:
-        ValueError: `classify` gives another number of them, which would be counted for copies that it never saw.
+        ValueError: `classify` gives another number of rows, which would be counted for copies that it never saw.
     """
     logits = apply(classify, images, sigma)
     if logits.shape != (len(images), classes):

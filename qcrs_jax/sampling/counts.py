@@ -115,8 +115,8 @@ def sample_votes(
     copies with a logit that is not finite. Those belong to no class and support no certificate.
 
     Args:
-        classify: function of images in [0, 1], with noise added and not clipped, to logits; a `NoiseConditional` is
-            told sigma.
+        classify: function of images in [0, 1], with noise added and not clipped, to logits; a `NoiseConditional` also
+            receives sigma.
         image: one image (h, w, c) in [0, 1].
         sigma: standard deviation of the noise, in the image's units.
         key: a threefry key, JAX's default, or one of rbg. The same key gives the same random numbers at every sigma.

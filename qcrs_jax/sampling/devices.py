@@ -274,8 +274,8 @@ def hosts_agree(settings, devices: Sequence[Device]) -> None:
     agreement(np.frombuffer(digest, np.uint32), devices)()
 
 
-def word_of_the_first(flags: Sequence[bool]) -> list[bool]:
-    """The `flags` of the first process. All processes call it, each with as many flags of its own."""
+def broadcast_from_first(flags: Sequence[bool]) -> list[bool]:
+    """The `flags` of the first process, on every process. All call it, with equally many flags."""
     if jax.process_count() == 1:
         return list(flags)
     from jax.experimental.multihost_utils import broadcast_one_to_all

@@ -1,4 +1,4 @@
-"""Noises: what is added to an image, the norm in which it certifies, and the radius that a probability certifies.
+"""Kinds of noise: how it is added to an image, the norm in which it certifies, and the radius of a probability.
 
 `certify` is given a noise as an object. Sampling asks it for noisy images, and conclusions ask it for radii. Nobody
 asks for its name. A new one is one class, and one line in NOISES.
@@ -325,13 +325,13 @@ NOISES: dict[str, type] = {noise.name: noise for noise in (Gaussian, GridGaussia
 """The noises, by their names in commands and in results files."""
 
 
-def asked(noise: Noise) -> dict:
+def recorded_noise(noise: Noise) -> dict:
     """The part of a request that describes `noise`: `smoothing`; {} for `Gaussian()`, the noise of earlier versions."""
     return {} if noise == GAUSSIAN else {"smoothing": noise.recorded()}
 
 
 def noise_of(request: dict) -> Noise:
-    """The noise of a request, as `asked` wrote it.
+    """The noise of a request, as `recorded_noise` wrote it.
 
     Raises:
         SettingError: no noise has that name, or the noise does not have these settings.

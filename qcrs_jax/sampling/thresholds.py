@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float, UInt32
 
 COUNT = 2**13
-"""How many thresholds there are: scale * |Z| is told apart up to here."""
+"""The number of thresholds: the largest whole number to which scale * |Z| is rounded."""
 FARTHEST = 9.1
 """No magnitude lies beyond: the quantile of the smallest, 2**-63, is 9.08."""
 UNITS = 32

@@ -1,4 +1,4 @@
-"""Curves of R(sigma): their files, their bands, and which of them no quasiconcave function fits."""
+"""Curves of R(sigma): files, confidence bands, and the test of quasiconcavity."""
 
 import json
 
@@ -179,7 +179,7 @@ def test_damaged_files_of_curves_are_named(tmp_path):
     text = path.read_text()
     for content, message in (
         (text.replace("10,0", "10,x"), "curves.tsv, line 2"),
-        (text + text.splitlines()[1] + "\n", "line 6: image 0 is there twice at sigma 0.1"),
+        (text + text.splitlines()[1] + "\n", "line 6: image 0 is listed twice at sigma 0.1"),
         ("idx\tlabel\n", "no column counts, sigma"),
     ):
         path.write_text(content)

@@ -1,4 +1,4 @@
-"""Budgets of samples: what they gain, that they are kept, and that the certificates they end in hold."""
+"""Budgets of samples: their gain, that they are kept, and that the certificates under them hold."""
 
 import itertools
 
@@ -23,7 +23,7 @@ def seen(rng, z, sigma=0.25, n=(100, 500)):
     return Outlook(*map(np.array, zip(*rows)))
 
 
-def test_expected_radii_are_means_over_what_is_not_known():
+def test_expected_radii_are_means_over_the_unknown_probability():
     nodes = np.random.default_rng(0).normal(1.0, 0.5, 4000)
     mean = 0.3 * expected_radius(nodes, 1000, 0.001, 40).mean()
     assert expected_radii(known([1.0], 0.3, 0.5), [1000], 0.001)[0, 0] == pytest.approx(mean, rel=0.03)
@@ -51,7 +51,7 @@ def test_alike_images_share_the_whole_budget():
     assert 0.97 * 1000 < chosen.mean() <= 1000
 
 
-def test_what_was_seen_at_other_sigmas_counts():
+def test_counts_at_other_sigmas_improve_the_outlook():
     near = outlook(0.25, [0.2, 0.25, 0.3], [500, 499, 498], [500] * 3, 0.25)
     alone = outlook(0.25, [0.25], [499], [500], 0.25)
     assert near.deviation < alone.deviation and near.mean > 2

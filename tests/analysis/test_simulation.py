@@ -58,7 +58,7 @@ def test_the_radius_is_that_of_the_share():
 
 
 @pytest.mark.parametrize("search", ["golden", "bisection", "grid", "bayesian"])
-def test_a_search_finds_what_there_is(search):
+def test_a_search_finds_the_best_sigma(search):
     curves = falling([0.3, 0.5, 0.8])
     best = best_radius(curves, 0.08, 0.9)
     settings = searches.search(search, search_n=2000)
@@ -135,7 +135,7 @@ def test_the_bayesian_search_beats_the_published_one_on_measured_curves():
 
 
 @pytest.mark.slow
-def test_the_command_tells_searches_apart(tmp_path, capsys):
+def test_the_command_distinguishes_searches(tmp_path, capsys):
     curves, path = falling([0.3, 0.5, 0.8]), tmp_path / "curves.tsv"
     sigmas = curves.sigmas.tolist()
     request = {"kind": "curves", "sigma": sigmas[curves.original], "sigmas": sigmas, "n": N}

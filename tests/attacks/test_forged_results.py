@@ -1,7 +1,7 @@
-"""Results files that were forged with sums that fit: none is called verified, whatever was changed.
+"""Results files that were forged with correct hashes. None is called verified, whatever was changed.
 
-The forger knows the program: every sum is made again, and so is everything that follows from a changed count. Only the
-noise is not his, nor the images and the weights of whoever verifies.
+The forger knows the program. He writes all hashes again, and everything that follows from a changed count. He cannot
+change the noise, nor the images and the weights of the verifier.
 """
 
 import copy
@@ -19,7 +19,7 @@ from qcrs_jax.certification.estimates import estimate_of
 from qcrs_jax.errors import UserError
 from qcrs_jax.experiments.run.answers import one_record
 from qcrs_jax.experiments.run.inputs import digest, digest_of_all
-from qcrs_jax.results.records import Record, checksum, read_run, said_of, sidecar_checksum
+from qcrs_jax.results.records import Record, checksum, guarantee_texts, read_run, sidecar_checksum
 from qcrs_jax.results.seeds import committed
 from qcrs_jax.sampling.smoothing import noise_of
 
@@ -65,7 +65,7 @@ def write(path, lines, content, seal=True):
     path.write_text("".join("\t".join(line) + "\n" for line in lines))
     if seal:
         indices = [int(line[0]) for line in lines[1:] if line[0].isdecimal() and int(line[0]) < len(IMAGES)]
-        content = {**content, **said_of(content["request"]), "sha256": checksum(path)}
+        content = {**content, **guarantee_texts(content["request"]), "sha256": checksum(path)}
         content["pixels_sha256"] = digest_of_all({index: digest(IMAGES[index]) for index in indices})
         content["sidecar_sha256"] = sidecar_checksum(content)
     sidecar_of(path).write_text(json.dumps(content))

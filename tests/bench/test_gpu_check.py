@@ -98,7 +98,7 @@ def test_a_part_that_hangs_is_stopped(tmp_path):
 
 
 @pytest.mark.parametrize("dies", [True, False])
-def test_behind_a_process_that_dies_a_new_one_goes_on(tmp_path, monkeypatch, dies):
+def test_a_new_process_continues_after_one_that_dies(tmp_path, monkeypatch, dies):
     """The processes are made up: the first dies in its first part, or before it; the second ends what is left."""
     started = []
 
@@ -141,7 +141,7 @@ def test_images_are_packed_spread_over_the_classes(tmp_path):
         assert packed["x"][:, 0, 0, 0].tolist() == [0, 0, 0, 1, 1, 2, 3]
 
 
-def test_what_differs_is_counted_by_the_rule_for_near_ties():
+def test_differences_are_judged_by_the_rule_for_near_ties():
     n = 10_000
     committed = np.array([[9900, 100], [9900, 100], [5000, 5000]])
     moved, within = parts.compared(committed + [[1, -1], [-400, 400], [0, 0]], committed, n)

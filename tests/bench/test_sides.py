@@ -1,4 +1,4 @@
-"""The comparison of sides: what is tried, what counts, what an end of the time leaves out; and the sides themselves."""
+"""The comparison of sides: trials, rates, the time limit, and the sides themselves."""
 
 import itertools
 
@@ -75,7 +75,7 @@ def test_sides_take_turns_and_a_trial_that_fails_is_recorded():
     assert "| c | left out: RuntimeError: RESOURCE_EXHAUSTED: out of memory |" in page
 
 
-def test_what_there_is_no_time_for_is_left_out_and_said():
+def test_sides_without_time_are_reported_as_left_out():
     first, second = compare(
         [side("a", lambda o: 10.0), side("b", lambda o: 10.0)], seconds=0.01, turns=1, clock=Clock(5.0)
     )
@@ -144,7 +144,7 @@ def test_on_a_gpu_the_command_compares_there(monkeypatch, capsys):
 def test_options_that_are_not_known_are_refused(word, capsys):
     from qcrs_jax.errors import UserError
 
-    with pytest.raises(UserError, match=f"--try {word}: not understood"):
+    with pytest.raises(UserError, match=f"--try {word}: cannot be parsed"):
         gpu.axes_of(["batch=8,16", word])
     assert gpu.axes_of(["batch=8,16", "folded=yes", "layout=free"]) == {
         "batch": (8, 16),

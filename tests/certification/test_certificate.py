@@ -204,7 +204,7 @@ def test_the_linear_classifier_keeps_its_true_radius_at_every_sigma(search):
 
 @pytest.mark.parametrize("objective", ["lcb", "predictive"])
 @pytest.mark.slow_for("lcb")
-def test_the_trace_tells_what_the_search_did(objective):
+def test_the_trace_records_the_search(objective):
     settings = dataclasses.replace(SETTINGS, objective=objective)
     found = search_sigma(linear, at_distance(0.3), 0.25, settings, key=KEY, n=20_000, alpha=0.01)
     m = int(found.evaluations)
@@ -414,7 +414,7 @@ def test_soft_is_refused_inside_jit():
         ({"n": 2**31}, "32 bits"),
     ],
 )
-def test_impossible_requests_are_told(change, message):
+def test_impossible_requests_are_refused(change, message):
     request = {"sigma": 0.25, "n0": 10, "n": 100, "alpha": 0.001, **change}
     with pytest.raises(ValueError, match=message):
         certify(by_sign, jnp.zeros(SHAPE), request.pop("sigma"), key=KEY, **request)
@@ -435,7 +435,7 @@ def test_impossible_requests_are_told(change, message):
         (GoldenSection, {"alpha": 1.0}, "alpha"),
     ],
 )
-def test_impossible_searches_are_told(kind, change, message):
+def test_impossible_searches_are_refused(kind, change, message):
     with pytest.raises(ValueError, match=message):
         kind(**{"sigma_lower": 0.1, "sigma_upper": 0.9, **change})
 
@@ -564,7 +564,7 @@ def test_each_image_may_have_a_sigma_a_number_of_samples_and_a_label():
     [(None, Sequential(decide=0.1)), (Bayesian(0.08, 0.9, search_n=100), Fixed())],
 )
 @pytest.mark.slow_for("search1-estimate1")
-def test_images_in_step_get_what_each_would_get_alone(search, estimate):
+def test_images_in_step_get_the_same_as_alone(search, estimate):
     images = jnp.stack([jnp.full(SHAPE, level) for level in (0.01, 0.3, 0.9)])
     keys = jax.random.split(KEY, 3)
     options = {"n": 500, "search": search, "estimate": estimate, "batch_size": 64}
@@ -594,7 +594,7 @@ def test_a_tolerance_gives_each_image_the_samples_it_needs(search):
     assert np.all(ours.radius[1:] > 0.85 * full.radius[1:])
 
 
-def test_a_tolerance_is_refused_where_it_cannot_be_had():
+def test_estimates_are_refused_inside_jit_and_out_of_range():
     with pytest.raises(ValueError, match="outside jit"):
         jax.jit(lambda x: certify(linear, x, 0.25, key=KEY, n=100, estimate=Tolerance(0.1)).radius)(at_distance(0.3))
     with pytest.raises(ValueError, match=r"must lie in \(0, 1\), not 1.5"):
@@ -609,7 +609,7 @@ ESTIMATES = [Fixed(), Fixed("randomised"), Tolerance(0.05), Sequential(decide=0.
 
 @pytest.mark.parametrize("estimate", ESTIMATES, ids="fixed randomised tolerance sequential soft".split())
 @pytest.mark.slow_for("randomised", "tolerance", "soft")
-def test_what_is_drawn_inside_jit_is_concluded_on_the_host(estimate):
+def test_samples_drawn_inside_jit_are_concluded_on_the_host(estimate):
     images = jnp.stack([at_distance(d) for d in (0.05, 0.3)])
     arguments = {"key": KEY, "n": 1000, "search": SETTINGS, "estimate": estimate}
     drawn = jax.jit(lambda images: draw(linear, images, 0.25, **arguments))(images)

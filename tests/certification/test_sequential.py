@@ -76,7 +76,7 @@ def test_the_wealth_of_the_gambler_is_the_mean_likelihood_ratio():
 
 
 @pytest.mark.parametrize("sequence", SEQUENCES)
-def test_what_runs_claims_wrongly_with_at_most_its_errors_and_stops_early(sequence):
+def test_claims_are_wrong_with_at_most_their_probabilities_and_sampling_stops_early(sequence):
     """`outcome` walks through the very tables that the compiled program looks up."""
     n, alpha, beta, r = 20_000, 0.01, 0.02, 1.0
     sequential = Sequential(decide=r, sequence=sequence, alpha_upper=beta)
@@ -206,7 +206,7 @@ def test_an_infinite_radius_is_never_certified():
     assert randomised_lower(50, 50, 0.01, 0.009) == 1 and made.pa_lower[0] == clopper_pearson_lower(50, 50, 0.01)
 
 
-def test_what_cannot_be_had_is_refused():
+def test_impossible_sequential_estimates_are_refused():
     with pytest.raises(ValueError, match="certify at most a radius of"):
         certify(linear, at_distance(0.3), 0.25, key=KEY, n=1000, estimate=Sequential(decide=2.0))
     with pytest.raises(ValueError, match="unknown bound"):
@@ -216,7 +216,7 @@ def test_what_cannot_be_had_is_refused():
 @pytest.mark.parametrize(
     "estimate", [Fixed(), Fixed("randomised"), Tolerance(0.1), Sequential(precision=0.1, look_every=20), Soft(2.0)]
 )
-def test_an_estimate_is_read_from_what_is_recorded_of_it(estimate):
+def test_an_estimate_is_read_back_from_its_record(estimate):
     assert estimate_of(json.loads(json.dumps(estimate.recorded()))) == estimate
 
 
@@ -231,7 +231,7 @@ def test_settings_out_of_range_are_refused(settings):
 
 
 @pytest.mark.parametrize("estimate", [Sequential(decide=0.1), Fixed("randomised")])
-def test_what_the_host_computes_is_refused_inside_jit(estimate):
+def test_estimates_of_the_host_are_refused_inside_jit(estimate):
     def radius(image):
         return certify(linear, image, 0.25, key=KEY, n=100, estimate=estimate).radius
 
@@ -286,7 +286,7 @@ def test_tables_of_very_small_alphas_stay_on_the_safe_side(alpha, sequence, n):
         assert np.all(looks.upper[entries] >= special.ndtri(sequential.upper(look, k, n, alpha)))
 
 
-def test_alphas_that_are_too_small_for_the_tables():
+def test_alphas_too_small_for_the_tables_are_refused():
     for sequential, alpha in ((Sequential(decide=0.5), 1e-16), (Sequential(precision=0.1, alpha_upper=1e-300), 0.001)):
         with pytest.raises(ValueError, match="of a sequential estimation must be at least 1e-15"):
             check_request(0.25, 10, 10_000, alpha, sequential)

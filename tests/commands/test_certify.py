@@ -184,7 +184,7 @@ def test_a_results_file_that_cannot_be_written(here):
 
 
 @pytest.mark.parametrize("name", ["cohen", "golden", "bayesian", "ddrs"])
-def test_a_run_of_format_1_goes_on_and_is_finished_in_format_2(certified, name):
+def test_a_run_of_format_1_continues_and_is_finished_in_format_2(certified, name):
     old = certified / f"old_{name}.tsv"
     old.write_bytes((certified / f"{name}.tsv").read_bytes())
     content = json.loads((certified / f"{name}.tsv.json").read_text())

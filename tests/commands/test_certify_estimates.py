@@ -14,7 +14,7 @@ from qcrs_jax.certification.estimates import estimate_of
 from qcrs_jax.results.records import read_run
 
 
-def test_a_budget_is_kept_and_goes_on_where_it_was_cut(here):
+def test_a_budget_is_kept_and_continues_where_it_was_cut(here):
     words = ["certify", "lenet.pth", "r.tsv", *SMALL, "--search", "bayesian", "--budget", 300, "--max", 6]
     qcrs_jax(*words, cwd=here)
     whole, pilot = lines(here / "r.tsv"), (here / "r.tsv.pilot").read_text()
@@ -137,7 +137,7 @@ def test_certify_soft(certified):
     assert "estimate.name: 'soft' in the file" in message and "--beta (estimate.beta): 500.0 in the file" in message
 
 
-def test_samples_of_no_class_are_told_of(here):
+def test_samples_without_a_class_are_reported(here):
     content = torch.load(here / "lenet.pth")
     for name, tensor in content["net"].items():  # some of the largest logits of a copy leave the range of float32
         tensor *= {"fc1": 1e20, "fc2": 1e20 * 0.545}.get(name[:3], 1) if name != "fc2.bias" else 0

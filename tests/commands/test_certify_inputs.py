@@ -33,7 +33,7 @@ def test_no_images_to_certify(here):
     assert "Traceback" not in done.stderr and done.returncode == 2
 
 
-def test_convert_gives_what_certify_takes(certified):
+def test_certify_takes_the_output_of_convert(certified):
     qcrs_jax("convert", "lenet.pth", "converted", cwd=certified)
     flags = [*SMALL, "--method", "cohen", "--max", 3]
     qcrs_jax("certify", "converted", "from_converted.tsv", *flags, cwd=certified)
@@ -55,7 +55,7 @@ def test_an_image_that_cannot_be_read_stops_the_run_or_is_left_out(here, folder,
     else:
         Image.fromarray(np.zeros((20, 28), np.uint8)).save(bad)
     message = refused(*words, cwd=here)
-    assert "image 1" in message and "class1/0.png" in message and "1 results so far stay in r.tsv" in message
+    assert "image 1" in message and "class1/0.png" in message and "1 results so far are kept in r.tsv" in message
     assert [r.idx for r in read_run(here / "r.tsv").records] == [0]
     result = qcrs_jax(*words, "--on_error", "skip", cwd=here)
     assert "image 1 is left out" in result.stdout + result.stderr

@@ -56,7 +56,7 @@ def assert_error(done, *words):
         assert str(word) in done.stderr
 
 
-def test_refuses_to_overwrite_until_told(tmp_path):
+def test_overwriting_needs_the_flag(tmp_path):
     path, out = lenet_file(tmp_path), tmp_path / "out"
     out.mkdir()
     (out / "notes.txt").write_text("mine")
@@ -70,7 +70,7 @@ def test_refuses_to_overwrite_until_told(tmp_path):
     assert (spec.mean, spec.std) == ((0.5,), (0.25,))
 
 
-def test_mistakes_are_told_in_a_line_and_leave_nothing_behind(tmp_path):
+def test_mistakes_give_one_line_and_leave_nothing_behind(tmp_path):
     good, text, cut = lenet_file(tmp_path), tmp_path / "text.pth", tmp_path / "cut.pth"
     text.write_text("hello")
     cut.write_bytes(good.read_bytes()[:5000])

@@ -20,7 +20,7 @@ def names(command, flag="--out"):
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_every_preset_says_what_it_is_and_gives_commands_that_exist(name):
+def test_every_preset_has_a_description_and_existing_commands(name):
     preset = PRESETS[name]
     assert all((preset.asks, preset.source, preset.takes, preset.expect)) and describe(name).startswith(name)
     for command in preset.commands:

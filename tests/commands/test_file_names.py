@@ -26,17 +26,17 @@ def test_a_run_over_files_names_them(folder):
     )
     table = qcrs_jax("table", "r.tsv", "--format", "csv", "--per_image", cwd=here).stdout
     assert "class2/0.png" in table
-    # a name that was changed is found, though no sum of the file is there any more
+    # a name that was changed is found, though the file has no hash any more
     text = (here / "r.tsv").read_text().replace("class2/0.png", "class9/0.png")
     (here / "r.tsv").write_text(text)
     content = json.loads((here / "r.tsv.json").read_text())
     for name in ("sha256", "pixels_sha256", "sidecar_sha256", "left_out"):
         content.pop(name)
     (here / "r.tsv.json").write_text(json.dumps(content))
-    assert "its file is called 'class9/0.png', and 'class2/0.png'" in refused("verify", "r.tsv", cwd=here)
+    assert "its file is 'class9/0.png', but 'class2/0.png'" in refused("verify", "r.tsv", cwd=here)
 
 
-def test_a_file_without_the_column_goes_on_without_it(folder):
+def test_a_file_without_the_column_continues_without_it(folder):
     images, words = folder
     here = images.parent
     qcrs_jax(*words, cwd=here)

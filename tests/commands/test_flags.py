@@ -83,7 +83,7 @@ def test_flags_are_spelled_in_full_with_either_dash(here):
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)
-def test_what_has_no_default_has_to_be_given(command):
+def test_flags_without_a_default_are_required(command):
     parser = cli.parser_of(command).complete()
     assert [action.dest for action in parser._actions if action.default is dataclasses.MISSING] == []
 
@@ -116,7 +116,7 @@ def test_every_flag_is_explained(command):
 
 
 @pytest.mark.parametrize("name", ["cohen", "macer"])
-def test_published_flags_mean_what_they_meant(name):
+def test_published_flags_keep_their_meaning(name):
     parser = cli.parser_of("certify")
     args = parser.parse_args(PUBLISHED[name].split())
     request, sweep = request_of(args), sweep_of(args)

@@ -49,7 +49,10 @@ def test_a_machine_that_is_taken_away_leaves_its_results_and_says_how_to_go_on(h
         process.send_signal(signal.SIGTERM)
         message = process.communicate()[1]
     assert process.returncode == 143 and 1 <= len(read_run(here / "r.tsv").records) < 6, message
-    assert "qcrs-jax: stopped by SIGTERM\nThe results so far stay in r.tsv; the same command goes on there" in message
+    assert (
+        "qcrs-jax: stopped by SIGTERM\nThe results so far are kept in r.tsv; the same command continues there"
+        in message
+    )
     assert "Traceback" not in message
 
 
@@ -77,7 +80,7 @@ def test_a_host_that_dies_ends_the_run_of_the_others(here):
     second.kill()
     message = first.communicate(timeout=60)[1]
     assert first.returncode == 75 and "the hosts lost each other; start all of them again" in message
-    assert "The results so far stay in hosts.tsv" in message and "Traceback" not in message
+    assert "The results so far are kept in hosts.tsv" in message and "Traceback" not in message
     assert 1 <= len(read_run(path).records) < 6
     second.communicate()
     qcrs_jax("certify", "lenet.pth", "hosts.tsv", *flags, cwd=here)

@@ -44,7 +44,7 @@ def test_memory_keeps_all_that_a_run_of_ours_has(certified):
         assert "exists" in refused("memory", "golden.tsv", *DATA, "--out", out, cwd=certified)
     assert (certified / "ddrs_memory.tsv").read_bytes() == content
     again = refused("memory", "ddrs_memory.tsv", *DATA, "--out", "again.tsv", cwd=certified)
-    assert "memory-based already" in again and not (certified / "again.tsv").exists()
+    assert "is already memory-based" in again and not (certified / "again.tsv").exists()
 
 
 def test_memory_refuses_another_data_set(crowded, certified):
@@ -53,7 +53,7 @@ def test_memory_refuses_another_data_set(crowded, certified):
     )
     assert "image 0 has label 0" in message and "label 4" in message
     message = refused("memory", certified / "cohen.tsv", *DATA, "--out", "m.tsv", cwd=crowded)
-    assert "cohen.tsv: was made of another data set" in message
+    assert "cohen.tsv: was made from another data set" in message
     (crowded / "predictions.tsv").write_text("idx\tlabel\tpredict\tcorrect\ttime\n0\t0\t0\t1\t1.5\n")
     assert "have no radii" in refused("memory", "predictions.tsv", *DATA, "--out", "m.tsv", cwd=crowded)
     (crowded / "long.tsv").write_text(COHEN_FORMAT.format("6\t0\t0\t0.1\t1\t1.5\n"))

@@ -1,4 +1,4 @@
-"""--noise: what a run with another noise records, resumes, verifies, and shows."""
+"""--noise: records, resuming, verification, tables and figures of runs with other noises."""
 
 import json
 
@@ -72,7 +72,7 @@ def test_tables_and_plots_keep_norms_apart(runs, tmp_path, capsys):
     assert (tmp_path / "p.svg").exists()
 
 
-def test_what_is_meant_for_l2_refuses_radii_of_l1(runs, tmp_path):
+def test_commands_for_l2_refuse_radii_of_l1(runs, tmp_path):
     results = runs["uniform"].path
     np.savez(tmp_path / "data.npz", x=IMAGES, y=LABELS)
     words = ["memory", results, "--dataset", "npz", "--data_dir", "data.npz", "--out", "out.tsv"]
@@ -92,7 +92,7 @@ def test_what_is_meant_for_l2_refuses_radii_of_l1(runs, tmp_path):
         ("curve c r.tsv --sigma 2 --noise grid", "can be drawn up to"),
     ],
 )
-def test_the_flag_refuses_what_cannot_be(words, said, tmp_path):
+def test_the_flag_refuses_impossible_noises(words, said, tmp_path):
     assert said in refused(*words.split(), cwd=tmp_path)
 
 

@@ -33,7 +33,7 @@ def test_predict(predicted):
     assert "PREDICT, sigma 0.25 (p200.tsv)" in (predicted / "p200.out").read_text()
 
 
-def test_predict_goes_on_where_it_stopped_and_nothing_is_mixed(predicted):
+def test_predict_continues_where_it_stopped_and_nothing_is_mixed(predicted):
     words = [*PREDICT, "--N", 60, "--max", 3]
     path = predicted / "stopped.tsv"
     qcrs_jax("predict", "lenet.pth", "stopped.tsv", *PREDICT, "--N", 60, "--max", 2, cwd=predicted)

@@ -1,4 +1,4 @@
-"""Curves of a data set as a user measures them, and what is said of them."""
+"""Curves of a data set as a user measures them, and their analysis."""
 
 import json
 
@@ -27,7 +27,7 @@ def measured(tmp_path_factory):
     return path
 
 
-def test_a_data_set_s_curves(measured):
+def test_the_curves_of_a_data_set(measured):
     curves = read_curves(measured)
     assert curves.idx.tolist() == [0, 2, 4] and curves.counts.shape == (3, 5, 10)
     assert np.all(curves.counts.sum(axis=-1) == 100) and curves.sigmas[curves.original] == 0.25
@@ -83,7 +83,7 @@ def write(path, rows, n=1000):
     return path
 
 
-def test_exceptions_are_told_and_drawn(tmp_path, capsys):
+def test_exceptions_are_reported_and_drawn(tmp_path, capsys):
     path = write(tmp_path / "c.tsv", [(999, 990, 600, 500), (999, 800, 500, 900), (300, 510, 400, 200)])
     out = tmp_path / "f.png"
     written = tmp_path / "report.txt"

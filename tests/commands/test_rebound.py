@@ -64,7 +64,7 @@ def test_verify_makes_it_again_and_verifies_its_source(runs, tmp_path, capsys):
     assert rebound(tmp_path, "cohen", tmp_path / "new.tsv") == 0
     assert cli.main(["verify", str(tmp_path / "new.tsv"), "--recount", "all"]) == 0
     text = capsys.readouterr().out
-    assert "it is what `qcrs-jax rebound` makes of cohen.tsv, of which" in text and "verified" in text
+    assert "it equals the result of `qcrs-jax rebound` on cohen.tsv; there," in text and "verified" in text
     assert cli.main(["verify", str(tmp_path / "new.tsv"), "--recount", "0"]) == 0
     assert "verified" not in capsys.readouterr().out.splitlines()[-1]
 
@@ -73,13 +73,13 @@ def test_verify_makes_it_again_and_verifies_its_source(runs, tmp_path, capsys):
     row[3] = str(float(row[3]) + 0.125)
     (tmp_path / "new.tsv").write_text("\n".join([lines[0], "\t".join(row), *lines[2:]]) + "\n")
     assert cli.main(["verify", str(tmp_path / "new.tsv"), "--recount", "0"]) != 0
-    assert "it is not what `qcrs-jax rebound` makes of cohen.tsv" in capsys.readouterr().err
+    assert "it differs from the result of `qcrs-jax rebound` on cohen.tsv" in capsys.readouterr().err
     (tmp_path / "cohen.tsv").write_bytes((tmp_path / "cohen.tsv").read_bytes().replace(b"\t1\t", b"\t0\t", 1))
     assert cli.main(["verify", str(tmp_path / "new.tsv"), "--recount", "0"]) != 0
-    assert "is not the file that it was made of" in capsys.readouterr().err
+    assert "is not the file that it was made from" in capsys.readouterr().err
     (tmp_path / "cohen.tsv").unlink()
     assert cli.main(["verify", str(tmp_path / "new.tsv"), "--recount", "0"]) != 0
-    assert "was made of cohen.tsv; put that beside it" in capsys.readouterr().err
+    assert "was made from cohen.tsv, which is missing; put it in the same folder" in capsys.readouterr().err
 
 
 def test_runs_that_cannot_have_another_bound_are_refused(runs, tmp_path, capsys):

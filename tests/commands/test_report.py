@@ -134,7 +134,7 @@ def test_verify_says_what_came_out(certified, tmp_path):
     assert "all 3 lines were drawn again and verified" in text and "not verified" not in text
 
 
-def test_a_forged_file_is_called_that(certified, tmp_path):
+def test_the_report_marks_a_forged_file(certified, tmp_path):
     lines = (certified / "cohen.tsv").read_text().splitlines()
     fields = lines[1].split("\t")
     fields[3] = "9.5"  # the radius

@@ -81,7 +81,7 @@ def test_images_that_are_kept_are_those_of_the_data_set():
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_to_the_same_weights(folder):
+def test_a_killed_run_continues_to_the_same_weights(folder):
     """All in processes of their own, with the same devices."""
 
     def run(name):
@@ -139,7 +139,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path, name):
     assert [f for f in (tmp_path / "out").rglob("*") if f.is_file()] == [file]
 
 
-def test_a_run_that_was_killed_before_it_began_goes_on(tmp_path):
+def test_a_run_that_was_killed_before_it_began_continues(tmp_path):
     (tmp_path / "out" / "training").mkdir(parents=True)
     for name in ("lock", "request.json.tmp"):
         (tmp_path / "out" / "training" / name).write_text("")

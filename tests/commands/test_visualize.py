@@ -1,4 +1,4 @@
-"""The figure of a search, the file behind it, and what both promise."""
+"""The figure of a search and the file of its counts."""
 
 import base64
 import io

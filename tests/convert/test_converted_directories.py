@@ -69,7 +69,7 @@ def test_two_processes_share_a_run_on_a_converted_directory(folder, form):
     assert counts(folder / f"{form}-hosts.tsv") == counts(folder / "one.tsv")
 
 
-def test_convert_tells_a_converted_classifier_and_a_folder_from_a_file(folder, tmp_path):
+def test_convert_refuses_converted_classifiers_and_folders(folder, tmp_path):
     for form in ("new", f"new/{FILE}", "old"):
         assert "is a converted classifier already" in run("convert", form, tmp_path / "out", cwd=folder, status=2)
     assert "open a file in it" in run("convert", ".", tmp_path / "out", cwd=folder, status=2)
@@ -88,7 +88,7 @@ def test_the_options_of_opening_reach_every_command(tmp_path):
     data = "--dataset npz --data_dir data.npz".split()
     assert "--field" in run("certify", "net.pth", "x.tsv", *FLAGS, cwd=tmp_path, status=2)
     said = run("certify", "net.pth", "certified.tsv", *FLAGS, *flags, cwd=tmp_path)
-    assert said.count("net.pth: note: Left out, as was asked: criterion.weight.") == 1
+    assert said.count("net.pth: note: Left out, as requested: criterion.weight.") == 1
     recorded = read_sidecar(tmp_path / "certified.tsv")["request"]["classifier"]
     assert recorded["options"] == {"max_pool": True} and recorded["image_shape"] == [16, 20, 3]
     said = run("convert", "net.pth", "converted", *flags, cwd=tmp_path)
@@ -115,7 +115,7 @@ def test_the_options_of_opening_reach_every_command(tmp_path):
         ["export", "net.pth", "exported.pth"],
         ["export-program", "net.pth", "program.jax", "--sigma", 0.25, "--method", "cohen", "--platforms", "cpu"],
     ):
-        assert "note: Left out, as was asked: criterion.weight." in run(*words, *flags, cwd=tmp_path), words
+        assert "note: Left out, as requested: criterion.weight." in run(*words, *flags, cwd=tmp_path), words
     exported = load_classifier(tmp_path / "exported.pth")
     assert exported.spec.image_shape == (16, 20, 3) and exported.spec.options == {"max_pool": True}
     assert exported.fingerprint() == recorded["weights_sha256"]
@@ -131,7 +131,7 @@ def test_train_starts_from_a_file_with_these_options_and_refuses_them_without_on
     save({"state_dict": {**prefixed(randomise(CifarResNet(8)), "model."), **extra}}, tmp_path / "net.pth")
     words = "train out --dataset npz --data_dir data --sigma 0.25 --schedule onecycle --batch 8 --epochs 1".split()
     flags = ["--prefix", "model.", "--image_size", 16, "--normalization", "none"]
-    assert "--prefix tells of the file of --init" in run(*words, "--prefix", "model.", cwd=tmp_path, status=2)
+    assert "--prefix describes the file of --init" in run(*words, "--prefix", "model.", cwd=tmp_path, status=2)
     assert "note: Left out" in run(*words, "--init", "net.pth", *flags, cwd=tmp_path)
     spec = load_classifier(tmp_path / "out").spec
     assert spec.class_names == ("b", "a", *"cdefghij") and spec.image_shape == (16, 16, 3)
@@ -140,7 +140,7 @@ def test_train_starts_from_a_file_with_these_options_and_refuses_them_without_on
     assert again.class_names == spec.class_names and again.image_shape == spec.image_shape
 
 
-def test_a_number_of_pixels_that_is_none_is_told(tmp_path):
+def test_an_invalid_number_of_pixels_is_refused(tmp_path):
     with pytest.raises(SystemExit), contextlib.redirect_stderr(io.StringIO()) as err:
         cli.main(["certify", "--image_size", "64", "net.pth", "out.tsv", "--sigma", "1"])
     assert "give other arguments before --image_size" in err.getvalue()

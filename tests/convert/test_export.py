@@ -1,4 +1,4 @@
-"""Exported classifiers: what PyTorch reads in them, and that converting them again is the identity."""
+"""Exported classifiers: read by PyTorch, and converted back to the same classifier."""
 
 import subprocess
 import sys

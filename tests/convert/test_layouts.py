@@ -1,4 +1,4 @@
-"""PyTorch checkpoints of every layout against PyTorch's logits, and what is refused rather than guessed."""
+"""PyTorch checkpoints of every layout against PyTorch's logits, and refusals of ambiguous files."""
 
 import functools
 import json
@@ -249,7 +249,7 @@ def test_timm_s_files(tmp_path):
         ),
     ],
 )
-def test_resnets_of_another_shape_are_told_what_differs(tmp_path, changes, words):
+def test_errors_about_other_resnets_name_the_difference(tmp_path, changes, words):
     weights = {**imagenet("resnet18").state_dict()}
     for key, shape in changes.items():
         if shape is None:

@@ -1,4 +1,4 @@
-"""What a file leaves open when it is opened: asked for or said, never taken in silence; and the options that answer."""
+"""Open questions of checkpoints: each is asked or reported, never decided in silence; and the options that answer."""
 
 import functools
 import subprocess
@@ -89,7 +89,7 @@ def test_cohen_s_layout_of_other_classes_asks(tmp_path):
 
 
 @pytest.mark.parametrize("given", [{"prefix": "1."}, {"leave_out": "0."}])
-def test_what_is_left_out_may_be_the_normalisation(tmp_path, given):
+def test_a_part_that_is_left_out_may_be_the_normalisation(tmp_path, given):
     content = cohen(of_classes(10), "cifar_resnet8")
     content["state_dict"] |= {"0.mean": torch.full((3,), 0.5), "0.var": torch.full((3,), 0.1)}
     path = asked(content, tmp_path, "cifar10 (", "0.mean, 0.var", settings="normalization", **given)
@@ -103,7 +103,7 @@ def test_a_normalisation_beside_the_weights_is_not_passed_over(tmp_path, beside)
     assert load_classifier(path, "cifar10").spec.mean == NORMALIZATIONS["cifar10"][0]
 
 
-def test_the_settings_of_a_training_tell_the_data_set(tmp_path):
+def test_the_data_set_is_read_from_the_settings_of_a_training(tmp_path):
     content = {**cohen(of_classes(100), "resnet"), "args": {"dataset": "cifar100"}}
     assert load_classifier(save(content, tmp_path / "net.pth")).spec.mean == CIFAR100[0]
 
@@ -155,7 +155,7 @@ def test_the_stem_of_imagenet_with_other_classes_asks(tmp_path):
     asked(cohen(net, "resnet18", "1.module."), tmp_path, "imagenet (")
 
 
-def test_networks_of_one_channel_ask_in_words_that_help(tmp_path):
+def test_networks_of_one_channel_need_their_normalisation(tmp_path):
     path = asked(
         {"state_dict": prefixed(lenet(), "1."), "arch": "lenet"}, tmp_path, "none (", "0.1307/0.3081", "MEAN/STD"
     )
@@ -169,7 +169,7 @@ def test_networks_of_one_channel_ask_in_words_that_help(tmp_path):
     "pair", ["mean std", "means sds", "means stds", "mu sigma", "new_mean new_std", "pixel_mean pixel_std"]
 )
 @pytest.mark.parametrize("place", ["0.", "normalize.", "module.norm.layer.", ""])
-def test_normalisation_under_any_of_its_names_is_used_and_said(tmp_path, pair, place):
+def test_normalisation_under_any_of_its_names_is_used_and_reported(tmp_path, pair, place):
     mean, std = pair.split()
     stored = {place + mean: torch.full((1, 3, 1, 1), 0.5), place + std: torch.full((3,), 0.25)}
     path = save({"state_dict": {**prefixed(of_classes(10), "1."), **stored}}, tmp_path / "net.pth")
@@ -220,7 +220,7 @@ def test_several_networks_ask_by_field(tmp_path):
     assert "hold the same weights" in notes(load_classifier(save(content, path), "none"))
 
 
-def test_another_dictionary_of_tensors_beside_the_network_is_said(tmp_path):
+def test_another_dictionary_of_tensors_is_reported(tmp_path):
     content = {"classifier": of_classes(10).state_dict(), "denoiser": {"0.weight": torch.ones(3)}}
     classifier = load_classifier(save(content, tmp_path / "net.pth"), "none")
     assert "'classifier'" in notes(classifier) and "denoiser" in notes(classifier)
@@ -235,7 +235,7 @@ def test_tensors_that_are_not_the_network_s_are_left_out_when_asked(tmp_path):
     )
     classifier = load_classifier(path, "none", prefix="model.")
     assert_logits(classifier, net, images(2, (32, 32, 3)))
-    assert "Left out, as was asked: criterion.weight, metric.steps." in notes(classifier)
+    assert "Left out, as requested: criterion.weight, metric.steps." in notes(classifier)
     assert classifier.spec.source["prefix"] == "model."
     same = load_classifier(path, "none", leave_out=["criterion.", "metric.steps"])
     assert same.fingerprint() == classifier.fingerprint() and "criterion.weight" in notes(same)
@@ -325,7 +325,7 @@ def test_cifar_resnets_of_any_depth(tmp_path, depth, option_a):
 
 
 @pytest.mark.parametrize("arch", ["cifar_resnet21", "cifar_resnet2", "cifar_resnet020", "cifar_resnet60002"])
-def test_depths_that_there_are_not(arch):
+def test_impossible_depths_are_refused(arch):
     from qcrs_jax.models import Spec
 
     with pytest.raises(ValueError, match="6n"):
@@ -375,7 +375,7 @@ def test_a_network_of_one_image_size_says_so(tmp_path):
 
 
 @pytest.mark.parametrize("stem, classes, said", [(3, 10, False), (3, 200, True), (7, 10, True), (7, 1000, False)])
-def test_an_image_size_that_is_assumed_is_said(tmp_path, stem, classes, said):
+def test_an_assumed_image_size_is_reported(tmp_path, stem, classes, said):
     net = ResNet((2, 2, 2, 2), None, stem, classes)
     path = save({"state_dict": net.state_dict()}, tmp_path / "net.pth")
     side = {3: 32, 7: 224}[stem]
@@ -387,7 +387,7 @@ def test_an_image_size_that_is_assumed_is_said(tmp_path, stem, classes, said):
 @pytest.mark.parametrize("pool", [False, True])
 @pytest.mark.parametrize("stem", [3, 7])
 @pytest.mark.slow_for("7")
-def test_a_max_pool_that_no_tensor_tells(tmp_path, stem, pool):
+def test_a_max_pool_that_no_tensor_shows(tmp_path, stem, pool):
     net = resnet18(stem, 10, pool)
     path = save({"state_dict": net.state_dict()}, tmp_path / "net.pth")
     classifier = load_classifier(path, "none", image_size=32, max_pool=pool)

@@ -112,7 +112,7 @@ def test_a_denoiser_of_images_and_sigma_is_read(denoising):
         assert_near(numbers(found), numbers(denoiser()(x, sigma)))
 
 
-def test_what_is_no_classifier_of_images_and_sigma_is_refused(denoising, tmp_path):
+def test_programs_that_do_not_classify_images_and_sigma_are_refused(denoising, tmp_path):
     with pytest.raises(CheckpointError, match="numbers of the shape .'batch', 3, 32, 32.*a classifier gives logits"):
         load_classifier(denoising)
 

@@ -1,4 +1,4 @@
-"""`.pt2` files as classifiers: opened, converted, certified and verified, and what is refused."""
+"""`.pt2` files as classifiers: opened, converted, certified, verified and refused."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def test_golden_archives_give_the_logits_of_pytorch(name):
     assert np.abs(found - wanted).max() <= 1e-5 * np.abs(wanted).max()
 
 
-def test_what_a_classifier_is_said_to_be():
+def test_the_metadata_of_a_program():
     spec = load_classifier(FOLDER / "tokens.pt2").spec
     assert (spec.image_shape, spec.num_classes, spec.class_names) == ((8, 8, 3), 3, ("a", "b", "c"))
     assert (spec.source["sigma"], spec.mean, spec.std) == (0.25, (0.0,), (1.0,))
@@ -115,10 +115,10 @@ def refused(path, **options):
     return text.removeprefix(f"{path}: ")
 
 
-def test_all_that_is_not_known_is_listed_with_its_modules(tmp_path):
+def test_unknown_operations_are_listed_with_their_modules(tmp_path):
     path = classifier_file(tmp_path / "net.pt2", lambda x: (torch.special.i0(x) + torch.digamma(x)).mean((2, 3)))
     words = refused(path)
-    assert "operations that are not known here" in words
+    assert "operations that are not supported" in words
     assert "aten.special_i0.default in inner" in words and "aten.digamma.default in inner" in words
 
 
@@ -248,7 +248,7 @@ def batches(program):
                 yield from batches(inner)
 
 
-def test_a_network_of_any_size_asks_for_it(tmp_path):
+def test_a_network_of_any_image_size_needs_image_size(tmp_path):
     d = torch.export.Dim
 
     class Mean(torch.nn.Module):
@@ -266,7 +266,7 @@ def test_a_network_of_any_size_asks_for_it(tmp_path):
     assert load_classifier(tmp_path / "net").spec.image_shape == (5, 7, 3)
 
 
-def test_what_is_no_classifier_is_refused(tmp_path):
+def test_functions_that_return_no_classifier_are_refused(tmp_path):
     assert "gives 2 results" in refused(classifier_file(tmp_path / "a.pt2", lambda x: (x.mean((2, 3)), x.sum((2, 3)))))
     assert "logits (batch, classes)" in refused(classifier_file(tmp_path / "b.pt2", lambda x: x * 2))
     assert "logits (batch, classes)" in refused(classifier_file(tmp_path / "c.pt2", lambda x: x.mean((0, 2, 3))[None]))
@@ -285,16 +285,16 @@ def test_what_is_no_classifier_is_refused(tmp_path):
         ({"image_size": 16}, "takes images of 8 x 8"),
     ],
 )
-def test_there_is_little_to_be_said_of_a_program(options, words):
+def test_options_of_checkpoints_are_refused_for_programs(options, words):
     assert words in refused(FOLDER / "tokens.pt2", **options)
     load_classifier(FOLDER / "tokens.pt2", normalization="none", image_size=8)
 
 
-def test_what_needs_a_network_of_ours_is_refused(tmp_path, capsys):
+def test_training_and_export_of_a_program_are_refused(tmp_path, capsys):
     classifier = load_classifier(FOLDER / "tokens.pt2")
     with pytest.raises(CheckpointError, match="exported program, not a network of ours"):
         _ = classifier.model
-    with pytest.raises(CheckpointError, match="number formats that it was exported in"):
+    with pytest.raises(CheckpointError, match="number formats of its export"):
         classifier.inference(dtype="bfloat16")
     assert cli.main(["export", str(FOLDER / "tokens.pt2"), str(tmp_path / "net.pth.tar")]) != 0
     assert "not a network of ours" in capsys.readouterr().err
@@ -461,7 +461,7 @@ CHANGES = {
     ),
     "code": (
         {"document": lambda d: nodes(d, "relu")[0].update(target="__import__('os').system('true')")},
-        "not known here",
+        "not supported",
     ),
     "dunder": ({"document": lambda d: nodes(d, "relu")[0].update(target="torch.ops.aten.__class__.x")}, "not known"),
     "argument name": (

@@ -157,7 +157,7 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64
     ],
     ids="pointer page xml json gzip bzip2 xz zstd 7z rar hdf5 npy png".split(),
 )
-def test_stand_ins_are_named_for_what_they_are(tmp_path, name, data, words):
+def test_stand_ins_are_recognised_by_kind(tmp_path, name, data, words):
     path = tmp_path / name
     path.write_bytes(data)
     with pytest.raises(CheckpointError, match=words) as error:
@@ -202,7 +202,7 @@ def test_safetensors_and_torch_files_under_each_other_s_names(tmp_path):
         load(tmp_path / "net.pth")
 
 
-def test_directories_that_are_no_classifier_are_named_for_what_they_are(tmp_path):
+def test_directories_that_are_no_classifier_are_recognised_by_kind(tmp_path):
     path = save({"w": torch.ones(2)}, tmp_path / "net.pth")
     zipfile.ZipFile(path).extractall(tmp_path / "unpacked")
     (tmp_path / "empty").mkdir()
@@ -462,7 +462,7 @@ def beside_the_weights():
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("protocol", [2, 4])
 @BOTH
-def test_what_lies_beside_the_weights_is_dropped_unread(tmp_path, legacy, protocol):
+def test_other_content_of_a_checkpoint_is_dropped_unread(tmp_path, legacy, protocol):
     weights, path = {"w": torch.arange(3.0)}, tmp_path / "f"
     beside = beside_the_weights()
     content = {**beside, "state_dict": weights}

@@ -11,7 +11,7 @@ from qcrs_jax.experiments.report.training_curve import read_log
 
 
 @pytest.mark.parametrize("name", zoo.entries())
-def test_every_classifier_of_the_zoo_is_what_its_entry_says(name):
+def test_every_classifier_of_the_zoo_agrees_with_its_entry(name):
     entry = zoo.entries()[name]
     spec = load_classifier(f"zoo:{name}").spec
     assert (spec.arch, spec.source["sigma"]) == (entry["arch"], entry["sigma"])

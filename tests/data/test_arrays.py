@@ -74,7 +74,7 @@ def test_validation_stands_for_a_test_split_that_is_not_there(tmp_path):
         ({"x": X // 200, "y": Y}, "no value above 1"),
     ],
 )
-def test_arrays_that_do_not_tell_are_refused(tmp_path, arrays, message):
+def test_ambiguous_arrays_are_refused(tmp_path, arrays, message):
     np.savez(tmp_path / "d.npz", **arrays)
     with pytest.raises(DataError, match=rf"d\.npz: .*{message}"):
         load_dataset("npz", tmp_path / "d.npz")
@@ -87,7 +87,7 @@ def test_names_of_classes_under_other_keys(tmp_path, key):
 
 
 @pytest.mark.parametrize("name", ["images.npy", "images.npz"])
-def test_a_single_array_is_named_for_what_it_is(tmp_path, name):
+def test_a_single_array_is_recognised_by_kind(tmp_path, name):
     with open(tmp_path / name, "wb") as file:
         np.save(file, X)
     with pytest.raises(DataError, match=r"is a single array \(\.npy\), without labels.*np\.savez"):
@@ -113,7 +113,7 @@ def test_files_of_splits_in_a_folder(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"), [("d.npz", "It holds d.npz"), ("x_test.npy", "single arrays, x_test.npy")]
 )
-def test_a_folder_without_the_file_of_the_split_says_what_it_has(tmp_path, name, message):
+def test_a_folder_without_the_file_of_the_split_lists_its_files(tmp_path, name, message):
     np.savez(tmp_path / name, x=X, y=Y) if name.endswith("z") else np.save(tmp_path / name, X)
     with pytest.raises(DataError, match=rf"test\.npz: no such file.*{message}"):
         load_dataset("npz", tmp_path)
@@ -215,6 +215,6 @@ def test_a_file_that_is_not_svhn_s_is_refused(tmp_path, labels):
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "mnist", "fashion_mnist", "svhn_cropped"])
-def test_a_split_that_a_known_data_set_has_not(tmp_path, name):
+def test_a_missing_split_of_a_known_data_set_is_refused(tmp_path, name):
     with pytest.raises(DataError, match=f"{name}: has the splits train and test, and no val"):
         load_dataset(name, tmp_path, "val")

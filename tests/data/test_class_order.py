@@ -1,4 +1,4 @@
-"""The order of classes: when it is asked for, how it is said, and what it changes."""
+"""The order of classes: when it is required, the ways to give it, and its effect."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def numbers(start, end):
         [f"{i:04d}" for i in range(1, 1001)],  # ImageNet's by the devkit, in an order of its own
     ],
 )
-def test_it_is_asked_for(names, tmp_path):
+def test_class_order_is_required_for_numbered_names(names, tmp_path):
     error = question_of(names, tmp_path)
     question = str(error)
     assert str(tmp_path) in question and "by number" in question and "by text" in question
@@ -61,7 +61,7 @@ def test_it_is_asked_for(names, tmp_path):
         [],
     ],
 )
-def test_it_is_not_asked_for_where_names_tell_it(names, tmp_path):
+def test_class_order_is_not_required_for_clear_names(names, tmp_path):
     assert question_of(names, tmp_path) is None
 
 
@@ -96,7 +96,7 @@ def test_an_order_in_a_file_or_a_list(tmp_path):
     assert load_dataset("folder", root, class_order=same.class_names).fingerprint == same.fingerprint
 
 
-def test_a_class_of_the_order_without_a_folder_keeps_its_place_and_is_said(tmp_path):
+def test_a_class_without_a_folder_keeps_its_place_and_is_reported(tmp_path):
     root = folders(tmp_path / "d", ["ant", "wolf"])
     dataset = load_dataset("folder", root, class_order=["ant", "bee", "wolf"])
     assert dataset.labels.tolist() == [0, 2]
@@ -131,7 +131,7 @@ def test_an_order_for_the_names_of_an_npz(tmp_path):
     assert dataset.labels[:3].tolist() == [1, 2, 0] and list(dataset.problems) == [3]
 
 
-def test_gaps_in_the_numbers_are_said(tmp_path):
+def test_gaps_in_the_numbers_are_reported(tmp_path):
     dataset = load_dataset("folder", folders(tmp_path / "gap", ["0", "1", "3"]))
     assert dataset.labels.tolist() == [0, 1, 2] and "have gaps (0, 1, 3)" in dataset.notes[0]
     for names in (["0", "1", "2"], ["1", "2", "3"], ["a", "b"]):

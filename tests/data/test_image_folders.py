@@ -49,7 +49,7 @@ def test_splits_are_known_in_capitals_and_by_their_usual_names(tmp_path, names, 
     assert (dataset.split, dataset.notes) == (asked, ())
 
 
-def test_where_there_is_no_test_split_validation_is_taken_and_said(tmp_path):
+def test_where_there_is_no_test_split_validation_is_taken_and_reported(tmp_path):
     put(tmp_path, *split("train"), *split("valid"), "test/1.png", "test/2.png")
     dataset = load_dataset("folder", tmp_path)
     assert files_of(dataset, tmp_path) == split("valid")
@@ -70,7 +70,7 @@ def test_splits_by_other_names_are_refused_with_the_remedy(tmp_path, names):
     assert load_dataset("folder", tmp_path / names.split()[-1]).class_names == ["cat", "dog"]
 
 
-def test_a_split_of_which_there_are_two_is_refused(tmp_path):
+def test_two_folders_for_one_split_are_refused(tmp_path):
     put(tmp_path, *split("val"), *split("Valid"))
     assert files_of(load_dataset("folder", tmp_path, "val"), tmp_path) == split("val")  # by its very name
     put(tmp_path, *split("Train"), *split("Training"))
@@ -117,7 +117,7 @@ def test_images_in_a_split_beside_classes_are_asked_about(tmp_path, name):
     assert dataset.class_names == ["cat", "dog", name]
 
 
-def test_a_folder_within_a_folder_is_passed_through_and_said(tmp_path):
+def test_a_folder_within_a_folder_is_passed_through_and_reported(tmp_path):
     put(tmp_path, "data/cat/1.png", "data/dog/1.png", "__MACOSX/data/cat/._1.png")
     dataset = load_dataset("folder", tmp_path)
     assert dataset.class_names == ["cat", "dog"] and "holds nothing but data" in dataset.notes[0]
@@ -127,12 +127,12 @@ def test_a_folder_within_a_folder_is_passed_through_and_said(tmp_path):
     assert load_dataset("folder", tmp_path / "twice").class_names == ["cat", "dog"]
 
 
-def test_what_stands_beside_a_single_split_is_said(tmp_path):
+def test_folders_beside_a_single_split_are_reported(tmp_path):
     put(tmp_path, *split("test"), "other/x/1.png")
     assert "other beside it is left out" in load_dataset("folder", tmp_path).notes[0]
 
 
-def test_an_undivided_folder_for_another_split_is_said(tmp_path):
+def test_an_undivided_folder_for_another_split_is_reported(tmp_path):
     put(tmp_path / "train", *CLASSES)
     put(tmp_path / "mine", *CLASSES)
     assert "is called train, and is taken for test" in load_dataset("folder", tmp_path / "train").notes[0]
@@ -155,7 +155,7 @@ def test_nothing_below_a_hidden_folder_is_an_image(tmp_path, where, name):
     assert dataset.fingerprint == expected.fingerprint
 
 
-def test_a_folder_called_like_an_image_is_none(tmp_path):
+def test_a_folder_with_the_name_of_an_image_is_no_image(tmp_path):
     put(tmp_path, *CLASSES, "cat/2.png/3.png")
     assert files_of(load_dataset("folder", tmp_path), tmp_path) == ["cat/1.png", "cat/2.png/3.png", "dog/1.png"]
 

@@ -143,8 +143,8 @@ def test_idx_headers(tmp_path, pack):
         return str(error.value)
 
     assert "would take" in said(pack(idx((2**31, 2**31, 2), b"")))
-    assert "header says 12 bytes, and more are there" in said(pack(idx((3, 4), bytes(2**24))))
-    assert "header says 12 bytes, and 5 are there" in said(pack(idx((3, 4), bytes(5))))
+    assert "header says 12 bytes, but the file has more" in said(pack(idx((3, 4), bytes(2**24))))
+    assert "header says 12 bytes, but the file has 5" in said(pack(idx((3, 4), bytes(5))))
     assert "not an IDX file" in said(pack(b"\0\0"))
     (tmp_path / "f").write_bytes(pack(idx((3, 4), bytes(range(12)))))
     assert read_idx(tmp_path / "f", SMALL).tolist() == np.arange(12).reshape(3, 4).tolist()

@@ -1,4 +1,4 @@
-"""Which names are splits, and which are no data."""
+"""Names of splits, and names that are not data."""
 
 import pytest
 

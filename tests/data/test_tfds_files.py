@@ -206,7 +206,7 @@ def as_tfrecord(folder):
     info.write_text(info.read_text().replace('"array_record"', '"tfrecord"'))
 
 
-def test_what_was_prepared_in_another_format_or_version_is_read_too(prepared, tmp_path):
+def test_data_sets_of_other_formats_and_versions_are_read(prepared, tmp_path):
     import shutil
 
     shutil.copytree(prepared / "cifar10/3.0.2", tmp_path / "cifar10/3.0.0")
@@ -238,7 +238,7 @@ def test_what_was_prepared_in_another_format_or_version_is_read_too(prepared, tm
     with pytest.raises(DataError, match="has 1000000000000 classes, but a data set may have"):
         load_dataset("cifar10", tmp_path)
     info.write_text("{")
-    with pytest.raises(DataError, match="cannot read what TFDS keeps of cifar10"):
+    with pytest.raises(DataError, match="cannot read the files of TFDS for cifar10"):
         load_dataset("cifar10", tmp_path)
 
 

@@ -16,7 +16,7 @@ class Page:
     """A page in the browser.
 
     Attributes:
-        errors: what its console said of errors, and which requests it made for anything but itself.
+        errors: errors in its console, and requests for anything other than the page itself.
     """
 
     def __init__(self, to, back):
@@ -35,13 +35,13 @@ class Page:
             self._read()
 
     def do(self, script):
-        """What an expression of JavaScript gives, as JSON."""
+        """The value of a JavaScript expression, through JSON."""
         answer = self._call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
     def press(self, key, code=0):
-        """Presses a key, as its user does."""
+        """Presses a key, as a user does."""
         text = {"Enter": "\r", " ": " "}.get(key)
         for kind in ("keyDown", "keyUp"):
             said = {"key": key, "windowsVirtualKeyCode": code} | ({"text": text} if text and kind == "keyDown" else {})
@@ -96,7 +96,7 @@ class Page:
 
 @contextlib.contextmanager
 def browser(profile):
-    """A `Page` of a browser that keeps what it keeps in the folder `profile`; skips the test where there is none."""
+    """A `Page` of a browser with its profile in the folder `profile`. Skips the test if there is no browser."""
     program = next(filter(None, map(shutil.which, NAMES)), None)
     if program is None:
         pytest.skip("needs Chromium")

@@ -22,7 +22,7 @@ def resnet(depth, option_a=False):
 
 
 def calibrated(net, shape):
-    """`net` with the batch statistics of some images: else those of a deep net drown its images in constants."""
+    """`net` with batch statistics of some images. Others would make the logits of a deep net nearly constant."""
     norms = [module for module in net.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     for norm in norms:
         norm.momentum = 1.0
@@ -72,12 +72,12 @@ def save(content, path, legacy=False):
 
 
 def old_directory(classifier, path, devices=None):
-    """Writes `classifier` as earlier versions did; with `devices`, as one of that name would have written it."""
+    """Writes `classifier` as earlier versions did; with `devices`, as if it was written on a device of that name."""
     weights = nnx.to_pure_dict(nnx.state(classifier.model))
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(Path(path).absolute() / "weights", weights)
     spec = dataclasses.asdict(classifier.spec)
-    del spec["class_names"]  # which they did not know
+    del spec["class_names"]  # which earlier versions did not have
     (path / "classifier.json").write_text(json.dumps({"format": 1, **spec}, indent=2) + "\n")
     if devices is not None:
         file = path / "weights" / "_sharding"
@@ -93,7 +93,7 @@ def lenet_file(folder):
 
 
 def images(count, shape, seed=0):
-    """Images in [0, 1] of coloured patches and some noise, which networks tell apart better than noise alone."""
+    """Images in [0, 1] of coloured patches and some noise, which networks distinguish better than noise alone."""
     rng = np.random.default_rng(seed)
     h, w, c = shape
     patches = rng.random((count, 4, 4, c)).repeat(-(-h // 4), axis=1).repeat(-(-w // 4), axis=2)[:, :h, :w]

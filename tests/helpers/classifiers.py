@@ -30,7 +30,7 @@ def slab_probability(width, sigma):
 
 
 def by_sign(images):
-    """Four classes from the signs of two pixels: exact whatever the order of the arithmetic."""
+    """Four classes from the signs of two pixels: exact for any order of the arithmetic."""
     return jnp.eye(4)[2 * (images[:, 0, 0, 0] > 0) + (images[:, 1, 1, 1] > 0)]
 
 

@@ -1,10 +1,10 @@
-"""What stands where in the text of a compiled program."""
+"""The structure of a compiled program, from its text."""
 
 import re
 
 
 def depths(text, instruction):
-    """How many loops each `instruction` of a compiled program stands in."""
+    """The number of loops around each `instruction` of a compiled program."""
     bodies = {}
     for line in text.splitlines():
         if header := re.match(r"(ENTRY )?%?([\w.-]+) \(.*\{$", line):

@@ -3,10 +3,11 @@
     python tests/helpers/damage.py FOLDER COUNT
 
 reads COUNT damaged copies of each file of FOLDER, and all of its file `hostile`, a pickled list of files by name. It
-writes what was accepted to FOLDER/accepted, and prints a JSON object with counts. Any damage that is not answered by
-tensors or a CheckpointError ends the process: so do running code, MemoryError and 60 seconds for one file.
+writes what was accepted to FOLDER/accepted, and prints a JSON object with counts. Reading a damaged file has to end
+with tensors or a CheckpointError. Anything else ends the process: code that runs, a MemoryError, or 60 seconds for one
+file.
 
-No PyTorch here: what the reader must do without is not imported.
+PyTorch is not imported here, because the reader must work without it.
 """
 
 import codecs
@@ -61,7 +62,7 @@ def number(value: int) -> bytes:
 
 
 def named(module: str, name: str) -> list[bytes]:
-    """The two ways to name something."""
+    """The two ways in which a pickle names something."""
     return [f"c{module}\n{name}\n".encode(), text(module) + text(name) + b"\x93"]
 
 
@@ -73,7 +74,7 @@ ALLOWED += ("torch.Size", "torch.FloatStorage", "argparse.Namespace", "numpy.dty
 
 
 def operations() -> list[bytes]:
-    """What hostile pickles are made of: every operation without an argument, and many with one."""
+    """The operations of hostile pickles: all without an argument, and many with one."""
     plain = [op.code.encode("latin-1") for op in pickletools.opcodes if op.arg is None]
     names = [code for name in CALLED + ALLOWED for code in named(*name.rsplit(".", 1))]
     command, endings = text("echo ran > ran"), (b"\x85R", b"\x85\x81", b"\x85}\x92")
@@ -121,7 +122,7 @@ def damage_pickle(data: bytes, rng: random.Random) -> bytes:
 
 
 def zip_archive(records: list[tuple[str, bytes]], rng: random.Random | None = None) -> bytes:
-    """A zip archive as `torch.save` writes it, of zip64. With `rng`, some of what it says of itself is untrue."""
+    """A zip archive as `torch.save` writes it, of zip64. With `rng`, some of its headers are wrong."""
     body, directory, count = b"", b"", 0
 
     def lie(value, size):
@@ -185,7 +186,7 @@ def damage_zip(data: bytes, rng: random.Random) -> bytes:
 
 
 def legacy_pickles(data: bytes) -> list[bytes]:
-    """The five pickles of a legacy file, and what follows."""
+    """The five pickles of a legacy file, and the bytes after them."""
     stream, ends = io.BytesIO(data), [0]
     for _ in range(5):
         *_, (_, _, _) = pickletools.genops(stream)
@@ -256,7 +257,7 @@ def tensors(content) -> list:
 
 
 def foreign(content) -> list:
-    """What is in `content` and is neither a tensor, plain data nor a placeholder; its first hundred thousand parts."""
+    """Objects among the first hundred thousand parts of `content` that are no tensor, plain data or placeholder."""
     from qcrs_jax.convert.files.tensor import Storage, Tensor
     from qcrs_jax.convert.files.torch_file import _NAMES
     from qcrs_jax.convert.files.unpickle import Unused
@@ -279,7 +280,7 @@ def foreign(content) -> list:
 
 
 def read_all(path: Path):
-    """What the reader gives for `path`, once every tensor has been read, or its CheckpointError."""
+    """The content of `path`, with every tensor read, or the CheckpointError of the reader."""
     from qcrs_jax.convert.files.torch_file import load
     from qcrs_jax.models.checkpoint import CheckpointError
 

@@ -1,4 +1,4 @@
-"""Data sets as files, and what must be read in them."""
+"""Data sets as files, and their expected content."""
 
 import pickle
 import struct

@@ -1,11 +1,11 @@
-"""Kills what writes results, again and again at random moments, and checks that nothing is lost, doubled or torn.
+"""Kills processes that write results, at random moments, and checks that nothing is lost, doubled or torn.
 
     python tests/helpers/kill_runs.py writer 120     a process that only writes lines, one after another
     python tests/helpers/kill_runs.py files 100      processes that write whole files, again and again
     python tests/helpers/kill_runs.py classifier 20  processes that replace a converted classifier, again and again
     python tests/helpers/kill_runs.py run 100        `qcrs-jax certify`, on images of the package; some minutes
 
-Whenever the work is finished it is compared with what an unbroken one writes, and begun again.
+Finished work is compared with that of an uninterrupted process, and then started again.
 """
 
 import argparse
@@ -32,7 +32,7 @@ RECORDS = [Record(i, 1, 1, 0.1 + i / 3, True, 0.25, 2 / 3, 0.0, 0, (0, 10), (1, 
 
 
 def cut(path: Path, text: str) -> None:
-    """Leaves `text` in a results file as a run that was killed there would have left it: not finished."""
+    """Leaves `text` in a results file, unfinished, as a run that was killed there would."""
     path.write_text(text)
     sidecar = sidecar_path(path)
     content = json.loads(sidecar.read_text())
@@ -41,23 +41,23 @@ def cut(path: Path, text: str) -> None:
 
 
 def lines(path: Path) -> list[list[str]]:
-    """The fields of each line of a results file, less the time; of a torn last line what is there."""
+    """The fields of each line of a results file, without the time. A torn last line has fewer."""
     rows = [line.split("\t") for line in path.read_text().splitlines()]
     column = rows[0].index("time")
     return [row[:column] + row[column + 1 :] for row in rows]
 
 
 def check_broken(path: Path, whole: list[list[str]]) -> int:
-    """How many results the file of a killed process has; each must be the one that an unbroken one writes there."""
+    """The number of results in the file of a killed process. Each must be that of an uninterrupted process."""
     if not path.exists() or not path.read_bytes().count(b"\n"):
         return 0
     done = path.read_bytes().count(b"\n")
-    assert lines(path)[:done] == whole[:done], f"{path}: is no beginning of what an unbroken run writes"
+    assert lines(path)[:done] == whole[:done], f"{path}: is not a beginning of the file of an uninterrupted run"
     return done - 1
 
 
 def write_slowly(path: Path) -> None:
-    """Writes what is missing of RECORDS, with pauses."""
+    """Writes the missing lines of RECORDS, with pauses."""
     with Writer(path, REQUEST, {}) as writer:
         done = {record.idx for record in writer.done}
         for record in RECORDS:
@@ -67,7 +67,7 @@ def write_slowly(path: Path) -> None:
 
 
 def kill_writers(kills: int, folder: Path) -> None:
-    """Kills as many processes of `write_slowly`; each goes on where the last one ended."""
+    """Kills `kills` processes of `write_slowly`; each continues where the last one ended."""
     write_slowly(folder / "whole.tsv")
     whole, path = lines(folder / "whole.tsv"), folder / "killed.tsv"
     killed = finished = before = 0
@@ -99,9 +99,9 @@ def kill_writers(kills: int, folder: Path) -> None:
 
 
 def kill_while(kills: int, work, check) -> None:
-    """Kills as many processes of `work`, a function that goes on for ever, each once it has told the pipe it is given.
+    """Kills `kills` processes of `work`, a function without end, each after it has written to the pipe that it gets.
 
-    check: is called after each kill.
+    check: function that is called after each kill.
     """
     for _ in range(kills):
         reads, writes = os.pipe()
@@ -121,14 +121,14 @@ def kill_while(kills: int, work, check) -> None:
 
 
 def only_partial(folder: Path, *names: str) -> list[Path]:
-    """What is in `folder` beside `names`, all of which writes that were cut off have left."""
+    """The files in `folder` besides `names`. All of them have to be remains of interrupted writes."""
     others = [file for file in folder.iterdir() if file.name not in names]
     assert all(is_partial(file.name) for file in others), others
     return others
 
 
 def kill_file_writers(kills: int, folder: Path) -> None:
-    """Kills processes that replace a file, and such that write a whole run to a new one."""
+    """Kills processes that replace a file, and others that write a whole run to a new one."""
     texts, left = ("a" * 3_000_000, "b" * 2_000_000), 0
 
     def replace(pipe):
@@ -155,7 +155,7 @@ def kill_file_writers(kills: int, folder: Path) -> None:
         nonlocal left
         for file in folder.iterdir():
             if file.name.endswith(".tsv.json") and not file.with_suffix("").exists():
-                write_run(file.with_suffix(""), RECORDS, REQUEST, {})  # the same command goes on
+                write_run(file.with_suffix(""), RECORDS, REQUEST, {})  # the same command continues
                 left += 1
             if is_partial(file.name):
                 left += 1
@@ -171,7 +171,7 @@ def kill_file_writers(kills: int, folder: Path) -> None:
 
 
 def kill_conversions(kills: int, folder: Path) -> None:
-    """Kills processes that replace a classifier by another; whoever opens it finds the one or the other, whole."""
+    """Kills processes that replace a classifier by another. Either the one or the other can then be opened, whole."""
     from safetensors.numpy import load_file
 
     from qcrs_jax.models import Classifier, Spec, build
@@ -199,7 +199,7 @@ def kill_conversions(kills: int, folder: Path) -> None:
 
 
 def kill_runs(kills: int, command: list[str], folder: Path, signals=(signal.SIGKILL,)) -> None:
-    """Kills as many runs of `command`, to which the results file is added; each goes on where the last one ended."""
+    """Kills `kills` runs of `command`, which gets the results file as argument; each continues the last one."""
 
     def start(path):
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}

@@ -4,7 +4,7 @@
 
 reads COUNT damaged copies of each data set that `make` writes into FOLDER, and prints a JSON object with counts: of
 each kind how many were "refused", opened "equal" to the whole one, or opened as "other" images or labels, which a run
-records by the fingerprint of its data. Whatever else is raised ends the process, and so do 60 seconds for one file.
+records by the fingerprint of its data. Any other exception ends the process, and so do 60 seconds for one file.
 """
 
 import faulthandler

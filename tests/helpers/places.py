@@ -1,4 +1,4 @@
-"""Where the tests find the checkout, themselves, and what lies beside it."""
+"""The paths of the checkout, of the tests, and of optional files outside the checkout."""
 
 from pathlib import Path
 

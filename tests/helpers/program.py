@@ -1,4 +1,4 @@
-"""The program as its user runs it, and what is said of the files that it writes."""
+"""Runs the program as a user does, and checks the files that it writes."""
 
 import contextlib
 import io
@@ -28,7 +28,7 @@ PUBLISHED = {
 
 
 def qcrs_jax(*words, cwd, ok=True):
-    """A command as a user runs it. In this process, which saves a start, unless its flags say how JAX begins."""
+    """Runs a command as a user does: in this process, which saves time, unless its flags change the start of JAX."""
     words = [*map(str, words)]
     if {"--devices", "--distributed"} & set(words):
         done = subprocess.run([PROGRAM, *words], cwd=cwd, capture_output=True, text=True)
@@ -45,7 +45,7 @@ def qcrs_jax(*words, cwd, ok=True):
 
 
 def refused(*words, cwd):
-    """The one message of a command that must exit with status 2. Run in this process, which saves a start each."""
+    """The only message of a command that must exit with status 2. It runs in this process, which saves time."""
     messages = io.StringIO()
     with contextlib.chdir(cwd), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(messages):
         try:
@@ -59,7 +59,7 @@ def refused(*words, cwd):
 
 
 def assert_certificates(path, n=200, alpha=0.001):
-    """Everything in a results file follows from its raw counts."""
+    """Asserts that everything in a results file follows from its raw counts."""
     for record in read_run(path).records:
         assert sum(record.counts) == n
         selected = int(np.argmax(record.counts0))

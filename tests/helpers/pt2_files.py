@@ -1,4 +1,4 @@
-"""Programs of `torch.export` made for the tests, and what they compute here."""
+"""Programs of `torch.export` for the tests, and their evaluation with our reader."""
 
 import warnings
 
@@ -51,7 +51,7 @@ def export(model, examples, path, form="functional", batch="any", **extra):
 
 
 class Read:
-    """An exported program, as it is read here: a function of its inputs as PyTorch has them."""
+    """An exported program, read by our reader: a function of its inputs, in the layout of PyTorch."""
 
     def __init__(self, path, platform=None):
         archive = ExportArchive(path)

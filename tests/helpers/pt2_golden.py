@@ -1,6 +1,6 @@
-"""Writes the golden archives: `python tests/helpers/pt2_golden.py`. They are read where PyTorch is not installed.
+"""Writes the golden archives: `python tests/helpers/pt2_golden.py`. They can be read without PyTorch.
 
-The archives have no path of this machine: stack traces are left out of them.
+The archives have no stack traces, and so no path of this machine.
 """
 
 import sys
@@ -45,7 +45,7 @@ NAMES = {"convolutions": ("Convolutions", "functional"), "tokens": ("Tokens", "a
 
 
 def images():
-    """What the golden logits are of."""
+    """The images of the golden logits."""
     return np.random.default_rng(0).uniform(size=(3, 8, 8, 3)).astype(np.float32)
 
 

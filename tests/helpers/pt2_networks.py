@@ -166,7 +166,7 @@ class Attention(nn.Module):
 
 
 def places_of(size, others=0):
-    """Of each pair of places in a square, the number of their distance; `others` are tokens in front of them."""
+    """For each pair of places in a square, an index of their distance. `others` are tokens in front of them."""
     at = torch.stack(torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")).flatten(1)
     away = (at[:, :, None] - at[:, None, :]).permute(1, 2, 0) + size - 1
     number = away[..., 0] * (2 * size - 1) + away[..., 1]
@@ -251,7 +251,7 @@ class Windows(nn.Module):
 
 
 class Residual(nn.Module):
-    """A block of the denoiser, told the noise by shift and scale."""
+    """A block of the denoiser, which receives the noise level as shift and scale."""
 
     def __init__(self, before, width, told):
         super().__init__()
@@ -290,7 +290,7 @@ class Denoiser(nn.Module):
 
 
 def perturbed(net):
-    """`net` with weights of which none is 0 or 1, so that no branch of it hides, and the statistics of some images."""
+    """`net` with no weight equal to 0 or 1, so that every branch has an effect, and with statistics of some images."""
     generator = torch.Generator().manual_seed(1)
     norms = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     for tensor in net.parameters():

@@ -84,8 +84,8 @@ def laid_out(head, words, tail) -> list[str]:
 
 
 def schema(rule, name="", words=()) -> list[str]:
-    """A line for each field of a sidecar: its name, and what it should be."""
-    while hasattr(rule, "rule"):  # what stands around a rule: Needed, Nullable, Several, and others like them
+    """A line for each field of a sidecar: its name and its rule."""
+    while hasattr(rule, "rule"):  # classes around a rule: Needed, Nullable, Several and the like
         more = ", ".join(f"{key} {value}" for key, value in vars(rule).items() if key != "rule")
         words, rule = (*words, type(rule).__name__.lower() + (f" ({more})" if more else "")), rule.rule
     if isinstance(rule, sidecar.Either):

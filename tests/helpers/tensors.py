@@ -10,7 +10,7 @@ from qcrs_jax.convert.files.unpickle import ODD_KEYS, Unused
 
 
 def assert_equal(ours, theirs, seen=None):
-    """`ours` is what torch.load gives, tensor by tensor and container by container."""
+    """Asserts that `ours` equals the result of torch.load, tensor by tensor and container by container."""
     seen = {} if seen is None else seen  # containers may hold themselves
     if isinstance(ours, Unused):  # neither a tensor nor a plain container
         assert not isinstance(theirs, torch.Tensor) and type(theirs) not in (dict, OrderedDict, list, tuple)

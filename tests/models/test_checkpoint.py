@@ -1,4 +1,4 @@
-"""Classifiers on disk: what is written comes back exactly, and nothing else is opened or overwritten."""
+"""Classifiers on disk: they come back exactly, and nothing else is opened or overwritten."""
 
 import dataclasses
 import json
@@ -182,7 +182,7 @@ def test_truncated_files_are_refused(file):
     assert "header" in refused(file.parent)
 
 
-def test_a_write_that_fails_leaves_what_was_there(original, file, monkeypatch, tmp_path):
+def test_a_write_that_fails_leaves_the_earlier_file(original, file, monkeypatch, tmp_path):
     def full(number):
         raise OSError("no space left on device")
 
@@ -289,7 +289,7 @@ def test_a_classifier_written_beside_other_things_takes_the_place_of_one_of_an_e
     assert load_classifier(copy).spec == original.spec
 
 
-def test_what_is_said_of_a_converted_classifier_must_agree_with_it(written, tmp_path):
+def test_arguments_must_agree_with_a_converted_classifier(written, tmp_path):
     net = load_classifier(save(cohen(resnet(20), "cifar_resnet20"), tmp_path / "net.pth.tar"), image_size=64)
     save_classifier(net, tmp_path / "net")
     assert load_classifier(tmp_path / "net").spec.image_shape == (64, 64, 3)
@@ -330,7 +330,7 @@ def test_overwriting_needs_to_be_asked_for(original, copy):
             save_classifier(original, copy)
 
 
-def test_what_is_no_classifier_is_left_alone(original, tmp_path):
+def test_other_directories_are_left_alone(original, tmp_path):
     (tmp_path / "folder").mkdir()
     thesis = tmp_path / "folder" / "thesis.tex"
     thesis.write_text("precious")
@@ -412,7 +412,7 @@ def test_metadata_of_other_weights(copy, change):
     assert "weights" in refused(copy)
 
 
-def test_load_classifier_says_what_is_missing(tmp_path):
+def test_load_classifier_names_the_missing_file(tmp_path):
     with pytest.raises(CheckpointError, match="no such file or directory") as error:
         load_classifier(tmp_path / "none.pth")
     assert str(tmp_path / "none.pth") in str(error.value)

@@ -1,4 +1,4 @@
-"""The networks: folding, sizes, scanned stages, shared programs, and what a Spec refuses."""
+"""The networks: folding, sizes, scanned stages, shared programs, and the checks of a Spec."""
 
 import jax
 import jax.numpy as jnp

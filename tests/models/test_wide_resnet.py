@@ -1,4 +1,4 @@
-"""Wide ResNets: published sizes, blocks and batch statistics against PyTorch's, folding, and what is refused."""
+"""Wide ResNets: published sizes, blocks and batch statistics against PyTorch's, folding, and refusals."""
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +33,7 @@ def test_published_numbers_of_parameters():
 
 
 @pytest.mark.parametrize("depth, widen", [(41, 2), (4, 2), (40, 0)])
-def test_sizes_that_are_none(depth, widen):
+def test_impossible_sizes_are_refused(depth, widen):
     with pytest.raises(ValueError, match=f"{depth} and {widen}"):
         WideResNet(3, 10, depth=depth, widen=widen, rngs=nnx.Rngs(0))
 

@@ -148,7 +148,7 @@ def test_a_run_whose_images_depend_on_each_other_has_no_band(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize(("radii", "ends"), [([0.5] * 30, "ACR 0.5000"), ([0.1, 0.3], "ACR 0.2000")])
-def test_where_nothing_is_known_of_the_acr_nothing_is_said(tmp_path, monkeypatch, radii, ends):
+def test_figures_without_an_interval_of_the_acr_show_none(tmp_path, monkeypatch, radii, ends):
     drawn = []
     monkeypatch.setattr(plot, "save", lambda figure, out: drawn.append(figure))
     plot.plot([write_run(tmp_path / "run.tsv", radii)], tmp_path / "p.png")

@@ -1,4 +1,4 @@
-"""What LaTeX reads in our tables, whatever files, classes and data sets are called."""
+"""LaTeX tables are valid for all names of files, classes and data sets."""
 
 import re
 from pathlib import Path
@@ -83,7 +83,7 @@ def test_any_text_can_be_escaped_and_commented(text):
     assert all(line.startswith("% ") and line.isprintable() for line in comment(text).split("\n") if text)
 
 
-def test_escapes_are_read_as_what_was_written():
+def test_escapes_are_read_as_the_original_text():
     assert escape(r"\{}_%&#$~^") == r"\textbackslash{}\{\}\_\%\&\#\$\textasciitilde{}\textasciicircum{}"
     assert (
         escape("[a] *") == "{[}a] *"

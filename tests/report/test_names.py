@@ -1,4 +1,4 @@
-"""What runs are called: by what differs between them."""
+"""Names of runs: the settings in which they differ."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def test_runs_of_different_methods_are_called_by_them():
         ({"dtype": "float32"}, {"dtype": "bfloat16"}, ["dtype float32", "dtype bfloat16"]),
     ],
 )
-def test_runs_of_one_method_are_called_by_what_differs(one, other, names):
+def test_runs_of_one_method_are_named_by_their_differences(one, other, names):
     runs = [made("a.tsv", **one), made("b.tsv", **other), made("c.tsv", "cohen")]
     found = names_of(runs)
     assert [name.split(", ")[-1] for name in found[:2]] == names and found[2] == "Cohen, sigma 0.25"

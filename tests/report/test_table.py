@@ -1,4 +1,4 @@
-"""Which runs share a table, and what the formats do to names."""
+"""Groups of runs that share a table, and names in all formats."""
 
 import csv
 import dataclasses
@@ -40,7 +40,7 @@ def test_different_indices_or_labels_are_different_images(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a_b.tsv", "a&b", "100%", "x#1$"])
-def test_latex_escapes_what_it_would_read(tmp_path, name):
+def test_latex_special_characters_are_escaped(tmp_path, name):
     text = tables([make_run(tmp_path, name)], "latex")
     row = next(line for line in text.splitlines() if line.startswith(name[0]) and "0.5000" in line)
     escaped = json.dumps(row.split(" & ")[0])
@@ -135,7 +135,7 @@ def test_the_intervals_are_in_all_formats(tmp_path):
     assert [cell.strip() for cell in first.split("&")[1:4]] == [*interval, ""]
 
 
-def test_what_has_no_interval_has_none(tmp_path):
+def test_runs_without_intervals_have_no_row_of_them(tmp_path):
     equal = Run(tmp_path / "equal.tsv", [Record(i, 1, 1, 0.5, True) for i in range(30)], {})
     below = tables([equal], radii=[0.0, 1.0]).splitlines()[5]
     assert below.split() == [*BELOW, "-", ".88-1.00", ".00-.12"]

@@ -43,7 +43,7 @@ def test_other_spellings_of_numbers(tmp_path, line, expected):
     "line",
     ["0\t3.5\t3\t0.5\t0\t1.0", "0\t3\t-3\t0.5\t0\t1.0", "0\t-1\t-1\t0.0\t1\t1.0", "0\t3\t3\t0.5\tyes\t1.0"],
 )
-def test_what_is_no_result(tmp_path, line):
+def test_lines_that_are_no_results_are_refused(tmp_path, line):
     with pytest.raises(RecordsError, match="log.tsv, line 2: not a result"):
         read_run(log(tmp_path, COHEN, line))
 
@@ -53,7 +53,7 @@ def test_byte_order_marks_padding_and_repeated_headers(tmp_path, encoding):
     padded = COHEN.replace("\t", " \t ")
     path = log(tmp_path, padded, "0\t3\t3\t0.51\t1\t1.0", COHEN, "", padded, "7\t3\t3\t0.4\t1\t1.0", encoding=encoding)
     assert values(path) == [(0, 3, 3, 0.51, True), (7, 3, 3, 0.4, True)]
-    with pytest.raises(RecordsError, match="line 6: image 0 is there twice"):  # as the file counts its lines
+    with pytest.raises(RecordsError, match="line 6: image 0 is listed twice"):  # as the file counts its lines
         read_run(log(tmp_path, padded, "0\t3\t3\t0.51\t1\t1.0", COHEN, "", padded, "0\t3\t3\t0.4\t1\t1.0"))
 
 
@@ -63,7 +63,7 @@ def test_tabs_behind_the_last_field(tmp_path):
 
 
 def test_joined_logs_of_two_kinds_are_refused(tmp_path):
-    with pytest.raises(RecordsError, match="line 3: .*header of other columns.*own file"):
+    with pytest.raises(RecordsError, match="line 3: .*header of other columns.*file of its own"):
         read_run(log(tmp_path, COHEN, "0\t3\t3\t0.5\t1\t1.0", "idx\tlabel\tpredict\tcorrect\ttime", "1\t3\t3\t1\t1.0"))
 
 
@@ -147,7 +147,7 @@ def cases(tmp_path_factory):
 @pytest.mark.parametrize(
     "name, images", [("min_sigma", 2), ("joined", 2), ("byte_order_mark", 1), ("padded_header", 1)]
 )
-def test_the_kinds_that_are_read(cases, name, images):
+def test_logs_of_these_kinds_are_read(cases, name, images):
     run = read_run(cases / f"{name}.tsv")
     assert len(run.records) == images and not run.predicts and run.records[0].radius == 0.51
     assert run.input_specific == (name == "min_sigma") == (INPUT_SPECIFIC in tables([run], "markdown"))
@@ -156,6 +156,6 @@ def test_the_kinds_that_are_read(cases, name, images):
 @pytest.mark.parametrize(
     "name, message", [("radius_proved", "no column radius.*'radius proved'"), ("cut", "line 3: .*cut")]
 )
-def test_the_kinds_that_are_refused(cases, name, message):
+def test_logs_of_these_kinds_are_refused(cases, name, message):
     with pytest.raises(RecordsError, match=message):
         read_run(cases / f"{name}.tsv")

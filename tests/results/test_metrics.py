@@ -25,7 +25,7 @@ from qcrs_jax.results.metrics import (
     share_interval,
     summarise,
 )
-from qcrs_jax.results.records import Record, Run, read_run, said_of
+from qcrs_jax.results.records import Record, Run, guarantee_texts, read_run
 from qcrs_jax.results.sidecar import present
 
 RESULTS = SHARED / "results"
@@ -75,7 +75,7 @@ def test_summary_of_a_file_without_counts_or_times():
     assert math.isnan(summary.samples) and math.isnan(summary.seconds) and summary.acr == 0.5
 
 
-def test_no_images_have_no_summary():
+def test_a_run_without_images_has_no_summary():
     with pytest.raises(ValueError, match=r"run\.tsv: holds no results yet"):
         summarise(make_run([]))
 
@@ -178,7 +178,7 @@ def test_the_interval_of_the_acr_is_one_and_the_same_each_time_and_in_parts(monk
         (np.ones(FEWEST - 1, bool), np.linspace(0, 1, FEWEST - 1)),
     ],
 )
-def test_where_nothing_can_be_said_of_the_acr_it_is_not(correct, radius):
+def test_the_acr_has_no_interval_for_few_or_equal_radii(correct, radius):
     assert all(map(math.isnan, acr_interval(correct, radius)))
 
 
@@ -231,13 +231,13 @@ def test_published_figures(name):
          "certified accuracy of these images is at least what is shown less 0.0023."),  # 16 / 7000 = .00229
     ],
 )  # fmt: skip
-def test_the_account_tells_how_many_may_be_wrong(m, said):
+def test_the_account_states_how_many_may_be_wrong(m, said):
     text = account({"alpha": 0.001}, m)
     assert text.endswith(said) and f"over {m} images expect up to {m * 0.001:.2g} wrong ones" in text
     assert wrong_share(m, 0.001) == most_wrong(m, 0.001) / m
 
 
-def test_the_account_says_nothing_where_nothing_is_known():
+def test_the_account_is_silent_without_alpha():
     assert "of these" not in account({"alpha": 0.001}, 1)
     assert "of these" not in account({"alpha": 0.4}, 3)  # all may be wrong
     assert "None of these 5 certificates is wrong, with probability 0.999: at all" in account({"alpha": 1e-6}, 5)
@@ -253,13 +253,13 @@ def test_a_shared_alpha_keeps_its_own_words():
         assert "At most" not in text and "None of" not in text
 
 
-def test_what_a_sidecar_says_of_alpha_is_what_those_of_earlier_versions_say():
+def test_the_account_in_a_sidecar_is_that_of_earlier_versions():
     folder = ROOT / "experiments/results"
     sidecars = [json.loads(file.read_text()) for file in sorted(folder.rglob("*.tsv.json"))]
     told = [sidecar for sidecar in sidecars if "account" in sidecar]
     assert told
     for sidecar in told:
-        assert said_of(present(sidecar)["request"])["account"] == sidecar["account"]
+        assert guarantee_texts(present(sidecar)["request"])["account"] == sidecar["account"]
     assert account({"alpha": 0.001}) == (
         "Each certificate fails with probability at most alpha = 0.001. Of M images expect up to 0.001 M wrong ones; "
         "all M hold at once with probability at least 1 - 0.001 M."

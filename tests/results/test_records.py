@@ -23,9 +23,9 @@ from qcrs_jax.results.records import (
     INPUT_SPECIFIC,
     Record,
     RecordsError,
+    count_unclassified,
     read_run,
     sidecar_path,
-    without_class,
 )
 from qcrs_jax.results.writer import Writer, write_run
 
@@ -77,7 +77,7 @@ def test_the_columns_of_a_line():
     assert COLUMNS[:8] == ("idx", "label", "predict", "radius", "correct", "best_sigma", "pABar", "time")
 
 
-def test_a_soft_line_keeps_what_its_bound_follows_from(tmp_path):
+def test_a_soft_line_keeps_the_sums_of_its_bound(tmp_path):
     soft = dict(pb_upper=1 / 3, sums0=(2**22, 0), sums=(2**45, 1), squares=(2**60, 1))
     with Writer(tmp_path / "r.tsv", REQUEST, {}, Record.columns(soft)) as writer:
         writer.write(make_record(**soft))
@@ -131,7 +131,7 @@ def test_a_file_torn_at_any_byte_is_completed_to_the_same_bytes(tmp_path):
         assert path.read_bytes() == whole
 
 
-def test_a_full_disk_is_told_and_takes_nothing_that_was_written(tmp_path):
+def test_a_full_disk_is_reported_and_loses_nothing(tmp_path):
     records, path = [make_record(i) for i in range(6)], tmp_path / "r.tsv"
     write_all(tmp_path / "whole.tsv", records)
     whole = (tmp_path / "whole.tsv").read_bytes()
@@ -144,7 +144,7 @@ def test_a_full_disk_is_told_and_takes_nothing_that_was_written(tmp_path):
                 writer.write(*records[3:])
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        assert "goes on behind the last whole line" in str(error.value)
+        assert "continues after the last whole line" in str(error.value)
     assert whole.startswith(path.read_bytes()) and [r.idx for r in read_run(path).records] == [0, 1, 2]
     assert len(write_all(path, records[3:])) == 3 and path.read_bytes() == whole
 
@@ -187,15 +187,15 @@ def test_where_locks_do_nothing_one_of_two_runs_stops(tmp_path, monkeypatch):
     assert [record.idx for record in read_run(path).records] == [0, 1] and "owner" not in read_run(path).sidecar
 
 
-def test_what_is_no_regular_file_is_not_written_to():
-    with pytest.raises(RecordsError, match="/dev/null: is not a file that results can be kept in"):
+def test_results_are_only_written_to_regular_files():
+    with pytest.raises(RecordsError, match="/dev/null: is not a regular file, so no results can be written to it"):
         Writer("/dev/null", REQUEST, {})
 
 
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda text: text.replace("best_sigma\t", ""), "its first line is not the one it was begun with"),
+        (lambda text: text.replace("best_sigma\t", ""), "its first line was changed"),
         (lambda text: text.replace("\t0.5\t", "\t"), "line 3: not a result: it has another number of fields"),
         (lambda text: text.replace("99900", "99901"), "line 2: .*counts are not those of 100000 .*sum to 100001"),
         (lambda text: text.replace("1,2,3,94", "1,2,-3,94"), "line 2: .*counts0 are not those of 100 samples"),
@@ -226,7 +226,7 @@ def test_a_finished_run_names_the_images_that_were_left_out(tmp_path):
     assert not {"left_out", "sha256"} & set(read_run(path).sidecar)  # until it is finished again
 
 
-def test_a_finished_run_that_was_changed_is_not_gone_on_with(tmp_path):
+def test_a_finished_run_that_was_changed_is_not_continued(tmp_path):
     path = tmp_path / "r.tsv"
     write_all(path, [make_record(0), make_record(1)])
     with Writer(path, REQUEST, {}) as writer:
@@ -238,7 +238,9 @@ def test_a_finished_run_that_was_changed_is_not_gone_on_with(tmp_path):
     text = path.read_text()
     for changed in (text.replace("3", "4", 1), text[:-1], "".join(text.splitlines(True)[:-1])):
         path.write_text(changed)
-        with pytest.raises(RecordsError, match="r.tsv: was changed after the run was finished.*all sums in r.tsv.json"):
+        with pytest.raises(
+            RecordsError, match=("r.tsv: was changed after the run was finished.*all hashes in r.tsv.json")
+        ):
             Writer(path, REQUEST, {})
         assert path.read_text() == changed
     sidecar = json.loads(sidecar_path(path).read_text())  # as the message says
@@ -317,7 +319,7 @@ def test_a_run_without_results_binds_no_request(tmp_path):
 
 
 @pytest.mark.parametrize("soft", [False, True])
-def test_a_whole_run_is_written_once_and_keeps_what_is_known(tmp_path, soft):
+def test_a_whole_run_is_written_once_and_keeps_all_fields(tmp_path, soft):
     others = {"pb_upper": 0.25, "sums0": (1, 2), "sums": (3, 4), "squares": (5, 6)} if soft else {}
     unknown = {"sigma": None, "pa_lower": None, "seconds": 0.5, "counts0": None, "counts": None}
     records = [make_record(0, **others), make_record(1, **others, **unknown)]
@@ -325,10 +327,10 @@ def test_a_whole_run_is_written_once_and_keeps_what_is_known(tmp_path, soft):
     write_run(path, records, REQUEST, {})
     run = read_run(path)
     assert run.records == records and run.request == REQUEST
-    with pytest.raises(RecordsError, match="r.tsv: exists"):
+    with pytest.raises(RecordsError, match="r.tsv: already exists"):
         write_run(path, [], REQUEST, {})
     path.unlink()
-    with pytest.raises(RecordsError, match="r.tsv.json: exists"):
+    with pytest.raises(RecordsError, match="r.tsv.json: already exists"):
         write_run(path, [], {**REQUEST, "sigma": 9}, {})
     write_run(path, records, REQUEST, {})  # a sidecar of this request alone is left of a write that was cut off
     assert read_run(path).records == records
@@ -383,7 +385,7 @@ def test_a_damaged_sidecar_is_named(tmp_path, content):
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        ("0\t3\t3\t0.5\t1\t1.0", "image 0 is there twice"),
+        ("0\t3\t3\t0.5\t1\t1.0", "image 0 is listed twice"),
         ("1\t3\t3\tfive\t1\t1.0", "not a result.*five"),
         ("1\t3\tcat\t0.5\t1\t1.0", "not a result.*cat"),
         ("1\t3\t3\t-0.5\t1\t1.0", "radius -0.5"),
@@ -409,7 +411,7 @@ def test_a_bad_line_stops_a_resume(tmp_path):
     write_all(path, [make_record(0), make_record(1)])
     before = path.read_bytes() + make_record(1).line().encode()
     path.write_bytes(before)
-    with pytest.raises(RecordsError, match="line 4: image 1 is there twice"):
+    with pytest.raises(RecordsError, match="line 4: image 1 is listed twice"):
         Writer(path, REQUEST, {})
     assert path.read_bytes() == before
 
@@ -472,7 +474,7 @@ def test_published_files(name, images, first, specific):
 def test_copies_of_no_class_are_those_that_were_drawn_and_are_not_counted():
     request = {"n0": 10, "n": 100}
     record = Record(0, 1, 1, 0.0, True, counts0=(4, 5), counts=(90, 7))
-    assert without_class([record], request) == (4, 110)
-    assert without_class([record, dataclasses.replace(record, n=97)], request) == (5, 217)
-    assert without_class([dataclasses.replace(record, counts=(0, 0), n=0)], request) == (1, 10)  # none were drawn
-    assert without_class([dataclasses.replace(record, counts=None), record], {}) == (0, 0)
+    assert count_unclassified([record], request) == (4, 110)
+    assert count_unclassified([record, dataclasses.replace(record, n=97)], request) == (5, 217)
+    assert count_unclassified([dataclasses.replace(record, counts=(0, 0), n=0)], request) == (1, 10)  # none were drawn
+    assert count_unclassified([dataclasses.replace(record, counts=None), record], {}) == (0, 0)

@@ -1,4 +1,4 @@
-"""Committed seeds: of which things they are the hash; and runs that ask the same with different seeds."""
+"""Committed seeds as hashes of requests, and runs with one request and different seeds."""
 
 import hashlib
 import json
@@ -56,7 +56,7 @@ def test_whatever_else_is_asked_has_another_seed(path):
     assert seeds.committed(request, 5) != seeds.committed(REQUEST, 5)
 
 
-def test_what_is_new_in_a_request_and_the_number_of_images_count():
+def test_new_settings_and_the_number_of_images_change_the_seed():
     assert seeds.committed({**REQUEST, "another object": {"a": 1}}, 5) != seeds.committed(REQUEST, 5)
     assert seeds.committed(REQUEST, 6) != seeds.committed(REQUEST, 5)
 
@@ -77,7 +77,7 @@ def make(path, seed, **more):
     Writer(path, {**REQUEST, "seed": seed, **more}, {}).__exit__()
 
 
-def test_files_beside_a_run_that_ask_the_same_with_another_seed_are_found(tmp_path):
+def test_files_with_the_same_request_and_another_seed_are_found(tmp_path):
     committed = seeds.committed(REQUEST, 5)
     make(tmp_path / "one.tsv", 1)
     make(tmp_path / "same.tsv", 2)
@@ -88,22 +88,22 @@ def test_files_beside_a_run_that_ask_the_same_with_another_seed_are_found(tmp_pa
     (tmp_path / "large.tsv.json").write_text(" " * (seeds.LARGEST + 1))
     os.mkfifo(tmp_path / "pipe.tsv.json")
     (tmp_path / "of_something_else.json").write_text('{"a": 1}')
-    found = seeds.others_asking_the_same(tmp_path / "new.tsv", {**REQUEST, "seed": 2})
+    found = seeds.files_with_other_seeds(tmp_path / "new.tsv", {**REQUEST, "seed": 2})
     assert sorted(other["file"] for other in found) == ["committed.tsv", "one.tsv"]
     assert {other["file"]: other["seed"] for other in found} == {"one.tsv": 1, "committed.tsv": committed}
-    assert seeds.others_asking_the_same(tmp_path / "nowhere" / "new.tsv", {**REQUEST, "seed": 2}) == []
+    assert seeds.files_with_other_seeds(tmp_path / "nowhere" / "new.tsv", {**REQUEST, "seed": 2}) == []
     make(tmp_path / "new.tsv", 2)
     provenance = {"other_seeds": found}
     Writer(tmp_path / "noted.tsv", {**REQUEST, "seed": 2}, provenance).__exit__()
     assert read_sidecar(tmp_path / "noted.tsv")["provenance"] == provenance
 
 
-def test_so_many_files_are_looked_at(tmp_path, monkeypatch):
+def test_the_number_of_files_that_are_read_is_limited(tmp_path, monkeypatch):
     monkeypatch.setattr(seeds, "MOST_FILES", 3)
     for age in range(5):
         make(tmp_path / f"{age}.tsv", age)
         os.utime(tmp_path / f"{age}.tsv.json", (10**9 - age, 10**9 - age))
-    found = seeds.others_asking_the_same(tmp_path / "new.tsv", {**REQUEST, "seed": 9})
+    found = seeds.files_with_other_seeds(tmp_path / "new.tsv", {**REQUEST, "seed": 9})
     assert [other["seed"] for other in found] == [0, 1, 2]
 
 
@@ -112,8 +112,8 @@ def test_requests_that_differ_in_the_seed_alone():
         return {**REQUEST, "seed": seed, **more}
 
     committed = seeds.committed(REQUEST, 5)
-    assert seeds.asking_the_same([asked(1), asked(2), asked(1, alpha=0.01)]) == [[0, 1]]
-    assert seeds.asking_the_same([asked(1), asked(1), {}]) == []
-    assert seeds.asking_the_same([asked(committed), asked(1)]) == [[0, 1]]
-    assert seeds.asking_the_same([asked(committed), asked(seeds.committed(REQUEST, 6))]) == []  # nobody chose them
-    assert seeds.asking_the_same([asked(1), asked(2, kind="pilot")]) == []
+    assert seeds.equal_but_for_seed([asked(1), asked(2), asked(1, alpha=0.01)]) == [[0, 1]]
+    assert seeds.equal_but_for_seed([asked(1), asked(1), {}]) == []
+    assert seeds.equal_but_for_seed([asked(committed), asked(1)]) == [[0, 1]]
+    assert seeds.equal_but_for_seed([asked(committed), asked(seeds.committed(REQUEST, 6))]) == []  # nobody chose them
+    assert seeds.equal_but_for_seed([asked(1), asked(2, kind="pilot")]) == []

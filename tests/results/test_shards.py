@@ -80,7 +80,7 @@ def test_overlaps_holes_and_other_configurations_are_refused(shards, files, mess
 def test_an_image_of_another_shard_is_named(shards):
     with open(shards[0], "a") as file:
         file.write(make_record(10).line())
-    with pytest.raises(RecordsError, match=r"run-1\.tsv: shard 1/3 has image 10, which is another's"):
+    with pytest.raises(RecordsError, match=r"run-1\.tsv: shard 1/3 has image 10, which belongs to another shard"):
         read_runs(shards)
 
 

@@ -1,4 +1,4 @@
-"""Sidecars and results files that a stranger wrote: their limits, and what is printed of them."""
+"""Sidecars and results files from a stranger: their limits, and safe printing."""
 
 import csv
 import dataclasses
@@ -121,7 +121,7 @@ def test_other_types_and_ranges_are_refused_and_named(path, value):
         ("format", 1),
     ],
 )
-def test_so_are_those_of_format_1(path, value):
+def test_wrong_types_in_format_1_are_refused(path, value):
     assert parse(json.dumps(FORMAT_1).encode()) == FORMAT_1
     with pytest.raises(Unfit, match=path.rpartition(".")[2]):
         parse(json.dumps(changed(path, value, FORMAT_1)).encode())
@@ -151,7 +151,7 @@ def test_the_schema_knows_every_setting_that_a_sidecar_records():
         (b"", "not JSON"),
     ],
 )
-def test_what_is_no_sidecar_has_one_line(tmp_path, text, message):
+def test_an_invalid_sidecar_gives_one_line(tmp_path, text, message):
     with pytest.raises(Unfit, match=message):
         parse(text)
     path = tmp_path / "r.tsv"
@@ -237,14 +237,14 @@ def test_curves_whose_sidecar_has_other_sigmas(tmp_path):
             read_all_curves([path])
 
 
-def test_what_steers_a_terminal_is_shown():
+def test_control_characters_are_shown_as_text():
     assert printable("a\x1b[2Jb\r\n\t\x9b\x7f\u202e\u2028\ud800é 猫\u3000") == (
         "a\\x1b[2Jb\\x0d\\x0a\\x09\\x9b\\x7f\\u202e\\u2028\\ud800é 猫\u3000"
     )
     assert printable_lines("a\n\tb\x1b") == "a\n\tb\\x1b"
 
 
-def test_tables_show_what_would_steer_a_terminal(tmp_path, capsys):
+def test_tables_show_control_characters_as_text(tmp_path, capsys):
     from qcrs_jax.experiments import cli
 
     path = tmp_path / "r\x1b[31m.tsv"
@@ -276,13 +276,13 @@ def test_tables_say_how_many_images_were_left_out(tmp_path, capsys):
     sidecar.write_text(json.dumps(content))
     for command in (["table", str(path)], ["table", str(path), "--classes"], ["compare", str(path), str(path)]):
         assert cli.main(command) == 0
-        assert "2 images were left out" in capsys.readouterr().out
+        assert "2 images could not be read and were left out" in capsys.readouterr().out
     assert cli.main(["table", str(path), "--format", "csv"]) == 0
     (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
     assert row["left_out"] == "2"
     sidecar.write_text(json.dumps({**RUN, "provenance": {"settings": {}}}))
     assert cli.main(["table", str(path)]) == 0
-    assert "is not finished, or what its sidecar said of that was taken out" in capsys.readouterr().out
+    assert "is not finished, or the record of left-out images was taken out" in capsys.readouterr().out
     sidecar.write_text(json.dumps({**RUN, "left_out": []}))
     assert cli.main(["table", str(path)]) == 0
     assert "left out" not in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Memory-based post-processing: what it promises, on any certificates, and against its rule written out."""
+"""Memory-based post-processing: its promises for any certificates, and its rule in plain Python."""
 
 import gc
 import weakref
@@ -57,7 +57,7 @@ def test_abstentions_neither_store_nor_trim(given_):
 
 @settings(max_examples=50, deadline=None)
 @given(certificates(), st.integers(0, 12))
-def test_what_was_answered_stays_whatever_comes_later(given_, m):
+def test_answers_do_not_depend_on_later_images(given_, m):
     whole, first = correct(*given_), correct(*(a[:m] for a in given_))
     np.testing.assert_array_equal(whole.predictions[:m], first.predictions)
     np.testing.assert_array_equal(whole.radii[:m], first.radii)

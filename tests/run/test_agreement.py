@@ -17,7 +17,7 @@ from qcrs_jax.bounds import certified_radius, clopper_pearson_lower
 from qcrs_jax.experiments import cli
 from qcrs_jax.experiments.commands import demo
 from qcrs_jax.experiments.run import copies
-from qcrs_jax.experiments.run.agreement import summary, told_by
+from qcrs_jax.experiments.run.agreement import count_agreement, summary
 from qcrs_jax.sampling.streams import CURVE
 
 
@@ -73,13 +73,13 @@ def test_pairs_are_the_same_whatever_the_devices():
     assert result.stdout.split() == ["3"]
 
 
-def test_what_is_told_follows_from_the_pairs():
+def test_the_summary_follows_from_the_pairs():
     joint = np.array([[[900, 30, 0], [20, 50, 0], [0, 0, 0]], [[0, 0, 0], [0, 400, 200], [0, 100, 300]]])
     compared = []
     for counts in joint:
         copies_ = np.repeat(np.argwhere(counts >= 0), counts.ravel(), axis=0)
         np.random.default_rng(0).shuffle(copies_)
-        compared.append(told_by(np.array_split(copies_, 3), 3))
+        compared.append(count_agreement(np.array_split(copies_, 3), 3))
     assert compared == [(930, 920, 950), (600, 500, 700)]
     header, cells = summary(np.array(compared), 0.5, 1000, 0.001)
     told = dict(zip(header, cells))
@@ -96,8 +96,8 @@ def test_what_is_told_follows_from_the_pairs():
 
 
 def test_copies_of_no_class_count_for_nothing():
-    assert told_by([np.array([[-1, -1], [2, 2], [2, 1]]), np.array([[-1, -1]])], 3) == (2, 1, 1)
-    assert told_by([np.array([[-1, -1]])], 3) == (0, 0, 0)
+    assert count_agreement([np.array([[-1, -1], [2, 2], [2, 1]]), np.array([[-1, -1]])], 3) == (2, 1, 1)
+    assert count_agreement([np.array([[-1, -1]])], 3) == (0, 0, 0)
 
 
 def test_a_thousand_classes_need_no_more_than_their_number():
@@ -110,7 +110,7 @@ def test_a_thousand_classes_need_no_more_than_their_number():
 
     (found,) = pairs(network, network, image=np.zeros(SHAPE), sigma=1.0, n=64)
     assert found.nbytes == 64 * 2 * 4 and len(np.unique(found[:, 0])) > 30
-    assert told_by([found], classes)[2] == 64
+    assert count_agreement([found], classes)[2] == 64
     both = jax.tree_util.Partial(copies._both, copies.as_pytree(network), copies.as_pytree(network))
     places = np.arange(64, dtype=np.int32).reshape(4, 1, 16)
     jaxpr = str(

@@ -1,4 +1,4 @@
-"""Which batch size is taken."""
+"""The choice of the batch size."""
 
 from qcrs_jax.experiments.run import batch_size
 

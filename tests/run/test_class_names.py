@@ -26,7 +26,7 @@ RENAMED = sorted(["plane", "car", *CIFAR10[2:]])
         (["crane", "crane", "a"], ["a", "crane", "crane"]),  # ImageNet's twice
     ],
 )
-def test_nothing_is_said_where_the_order_is_the_same_or_not_known(known, found):
+def test_no_warning_if_the_order_is_the_same_or_not_known(known, found):
     assert order_warning(known, found, "net.pth") is None
 
 
@@ -38,12 +38,12 @@ def test_nothing_is_said_where_the_order_is_the_same_or_not_known(known, found):
         ([str(i) for i in range(12)], sorted(map(str, range(12))), r"10 \(10 there, 2 here\)"),
     ],
 )
-def test_another_order_is_said_with_the_remedy(known, found, said):
+def test_another_order_gives_a_warning_with_the_remedy(known, found, said):
     sentence = order_warning(known, found, "net.pth")
     assert re.match(rf"net\.pth has its classes in another order.*{said}.*--class_order FILE", sentence)
 
 
-def test_what_a_network_knows():
+def test_the_class_names_of_a_network():
     classifier = lambda **fields: types.SimpleNamespace(spec=types.SimpleNamespace(**fields))  # noqa: E731
     assert known_classes(classifier(), "net.pth") is None
     assert known_classes(classifier(class_names=None), "net.pth") is None

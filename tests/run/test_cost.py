@@ -1,4 +1,4 @@
-"""What a run costs, said before it starts: samples as they are drawn, time by forward passes, memory; and dry runs."""
+"""The announced cost of a run: samples, time by forward passes, memory; and dry runs."""
 
 import json
 
@@ -106,7 +106,7 @@ def test_the_program_that_is_measured_is_the_run_s_and_is_compiled_once(name, to
 
 
 @pytest.mark.parametrize("sigmas", [None, [0.1, 0.2, 0.4]])
-def test_so_are_those_of_predictions_and_of_curves(sigmas):
+def test_predictions_and_curves_are_measured_by_their_own_program(sigmas):
     execution = {"key": KEY, "n": 200, "batch_size": 8, "devices": jax.devices()[:1]}
 
     def start():
@@ -123,7 +123,7 @@ def test_so_are_those_of_predictions_and_of_curves(sigmas):
     assert np.all(np.asarray(start()).sum(-1) == 200) and len(compiled) == before
 
 
-def test_what_calls_no_program_has_no_first_call():
+def test_first_call_refuses_a_function_that_calls_no_program():
     with pytest.raises(ValueError, match="no program"):
         first_call(lambda: None)
     with pytest.raises(ZeroDivisionError):
@@ -205,7 +205,7 @@ METHODS = {
 
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.slow_for("bisection", "shrinking", "grid", "bayesian", "ddrs", "soft", "sequential")
-def test_a_run_draws_the_samples_that_it_said_and_a_dry_run_says_the_same(name, tmp_path, capsys):
+def test_a_run_draws_the_announced_samples_and_a_dry_run_announces_the_same(name, tmp_path, capsys):
     words = ["certify", ZOO, tmp_path / "new" / "r.tsv", *SMALL, *THREE, *METHODS[name].split()]
     run(*words, "--dry_run")
     dry, samples = said(capsys)
@@ -222,10 +222,10 @@ def test_a_run_draws_the_samples_that_it_said_and_a_dry_run_says_the_same(name, 
         assert drawn == samples and "at most" not in line
 
 
-def test_an_ascent_is_not_done_twice_and_its_time_is_said_after_the_first_images(tmp_path, capsys):
+def test_an_ascent_is_not_done_twice_and_its_time_is_printed_after_the_first_images(tmp_path, capsys):
     run("certify", ZOO, tmp_path / "r.tsv", *SMALL, *THREE, *METHODS["ddrs"].split())
     out = capsys.readouterr().out
-    assert "time: said after the first images" in out and "for the other 2 images, by the first 1" in out
+    assert "time: printed after the first images" in out and "for the other 2 images, judging by the first 1" in out
     assert out.count("by the first") == 1
 
 
@@ -238,7 +238,7 @@ def test_predictions_and_curves_are_costed_too(tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_of_a_run_that_was_stopped_what_is_left_counts(tmp_path, capsys):
+def test_the_cost_of_a_stopped_run_is_that_of_the_rest(tmp_path, capsys):
     path = tmp_path / "r.tsv"
     words = ["certify", ZOO, path, *SMALL, "--method", "cohen", "--images", 1]
     run(*words, "--max", 3)
@@ -286,7 +286,7 @@ def test_a_dry_run_of_a_budget_has_two_passes(tmp_path, capsys):
         (["--max", 0], "leaves no image"),
         (["--seed", 1], "seed: 0 in the file, 1 now"),
         (["--data_dir", "colours.npz"], "takes images of shape (28, 28, 1)"),
-        (["--data_dir", "few.npz"], "tells 10 classes apart"),
+        (["--data_dir", "few.npz"], "has 10 classes"),
     ],
 )
 def test_a_dry_run_is_refused_as_the_run_is(tmp_path, capsys, monkeypatch, flags, message):
@@ -305,7 +305,7 @@ def test_a_dry_run_is_refused_as_the_run_is(tmp_path, capsys, monkeypatch, flags
     assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
-def test_a_preview_refuses_what_a_writer_does_and_finds_what_it_finds(tmp_path):
+def test_a_preview_refuses_and_finds_the_same_as_a_writer(tmp_path):
     (tmp_path / "file").write_text("no folder")
     (tmp_path / "folder").mkdir()
     (tmp_path / "theirs").write_text("idx\tlabel\n1\t2\n")
@@ -325,7 +325,7 @@ def test_a_preview_refuses_what_a_writer_does_and_finds_what_it_finds(tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["file", "folder", "new.tsv", "new.tsv.json", "theirs"]
 
 
-def test_memory_that_is_full_leaves_the_time_open_and_the_run_goes_on(tmp_path, capsys, monkeypatch):
+def test_memory_that_is_full_leaves_the_time_open_and_the_run_continues(tmp_path, capsys, monkeypatch):
     def full(*args):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
 

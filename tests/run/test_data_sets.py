@@ -1,4 +1,4 @@
-"""The data set of a command: which one it is, in which order its classes are, and what is said of it."""
+"""The data set of a command: its choice, the order of its classes, and warnings."""
 
 import contextlib
 import io
@@ -51,7 +51,7 @@ def run(*words, status=0):
     return printed.getvalue()
 
 
-def test_folders_of_classes_need_no_dataset_flag_and_the_choice_is_said(tmp_path, garments):
+def test_folders_of_classes_need_no_dataset_flag_and_the_choice_is_printed(tmp_path, garments):
     put(tmp_path / "images", garments, [f"{i}{name}" for i, name in enumerate(NAMES)])
     text = run("predict", NETWORK, "r.tsv", "--data_dir", "images", *FLAGS)
     assert "note: images: read as folder (dataset folder)" in text and "2 of 150 images" in text
@@ -71,7 +71,7 @@ def test_an_npz_needs_no_dataset_flag(tmp_path, garments):
     )
 
 
-def test_classes_in_another_order_are_said_and_class_order_mends_it(tmp_path, garments):
+def test_classes_in_another_order_are_reported_and_class_order_mends_it(tmp_path, garments):
     put(tmp_path / "images", garments, NAMES)
     words = ("predict", NETWORK, "r.tsv", "--data_dir", "images", *FLAGS, "--seed", 0)
     text = run(*words)

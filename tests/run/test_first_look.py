@@ -1,4 +1,4 @@
-"""The first look at a run: what it says, what it does not say, and how often it would be wrong."""
+"""The first look at a run: its warnings, and their error rates."""
 
 import types
 from pathlib import Path
@@ -135,19 +135,19 @@ SORTED = np.repeat(np.arange(10), 30)  # as folders have them
 
 @pytest.mark.parametrize("indices", [range(300), range(50), range(0, 300, 7), range(3)])
 @pytest.mark.parametrize("sigma", [None, 0.1])
-def test_nothing_is_said_of_a_network_that_is_right(indices, sigma):
+def test_a_good_network_gives_no_warning(indices, sigma):
     it = inputs(data(SORTED))
     assert list(first_look(it, indices, sigma)) == []
     assert len(it.were_read) == IMAGES  # and none more
 
 
-def test_labels_that_are_permuted_are_said_and_named():
+def test_labels_that_are_permuted_are_reported_and_named():
     (said,) = first_look(inputs(data(SORTED), RENAMED), range(300), 0.1)
     assert "labels seem to be permuted: of 50 clean images, 15 are classified right, and 50 would be" in said
     assert "images of c2 are called c0" in said and "c8" not in said and "--class_order FILE" in said
 
 
-def test_accuracy_near_chance_is_said():
+def test_accuracy_near_chance_gives_a_warning():
     network = inputs(data(SORTED))
     network.classifier.classify = Partial(lambda images: jnp.eye(10)[jnp.zeros(len(images), int)])
     (said,) = first_look(network, range(300), 0.1)
@@ -155,7 +155,7 @@ def test_accuracy_near_chance_is_said():
     assert "--class_order" in said and "--normalization" in said
 
 
-def test_accuracy_near_chance_under_the_noise_alone_is_said():
+def test_accuracy_near_chance_under_the_noise_alone_gives_a_warning():
     network = inputs(data(SORTED))
     clean = network.classifier.classify
     drowned = lambda images: images.std(axis=(1, 2, 3))[:, None] > 1  # noqa: E731

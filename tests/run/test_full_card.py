@@ -46,7 +46,7 @@ def test_other_errors_are_raised_as_they_are(monkeypatch, error):
         cli.main(["benchmark"])
 
 
-def test_use_of_the_cards_is_told_where_the_driver_tells_it(monkeypatch):
+def test_use_of_the_cards_is_shown_if_the_driver_reports_it(monkeypatch):
     monkeypatch.undo()
     answers = {"two": "71680, 81920\n512, 81920\n", "none": "", "odd": "[N/A], [N/A]\n"}
 

@@ -33,7 +33,7 @@ def start(path, **options):
     return qcrs_jax.run(CLASSIFY, (IMAGES, LABELS), path, 0.25, **{**NUMBERS, **options})
 
 
-def test_a_run_has_the_certificates_of_certify_and_goes_on(tmp_path, capsys):
+def test_a_run_has_the_certificates_of_certify_and_continues(tmp_path, capsys):
     path = tmp_path / "r.tsv"
     first = start(path, stop=2, seed=0)
     assert [record.idx for record in first.records] == [0, 1]
@@ -59,7 +59,7 @@ def test_a_search_an_estimate_and_shards(tmp_path):
     assert whole.request["search"]["epsilon"] == 0.2 and whole.request["estimate"]["tolerance"] == 0.1
 
 
-def test_what_was_made_in_memory_is_verified_there(tmp_path, capsys):
+def test_a_run_in_memory_is_verified_with_its_objects(tmp_path, capsys):
     path = tmp_path / "r.tsv"
     start(path, simultaneous=True)
     said = qcrs_jax.verify(path, CLASSIFY, (IMAGES, LABELS), recount=math.inf)
@@ -75,15 +75,15 @@ def test_what_was_made_in_memory_is_verified_there(tmp_path, capsys):
     assert cli.main(["verify", str(path)]) == 2 and "in its memory" in capsys.readouterr().err
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join([lines[0], *lines[2:]]))
-    with pytest.raises(UserError, match="is not the one that was finished|is missing"):
+    with pytest.raises(UserError, match="was changed after the run was finished|is missing"):
         qcrs_jax.verify(path, CLASSIFY, (IMAGES, LABELS))
 
 
-def test_what_does_not_fit_is_refused_before_a_file_is_written(tmp_path):
+def test_inputs_that_do_not_fit_are_refused_before_a_file_is_written(tmp_path):
     path = tmp_path / "r.tsv"
     for classify, data, message in (
-        (CLASSIFY, (IMAGES, LABELS + 1), "tells 2 classes apart"),
-        (CLASSIFY, (IMAGES, LABELS[1:]), "whole numbers"),
+        (CLASSIFY, (IMAGES, LABELS + 1), "has 2 classes"),
+        (CLASSIFY, (IMAGES, LABELS[1:]), "integer labels"),
         (CLASSIFY, (IMAGES, LABELS - 1), "count from 0"),
         (lambda images: images[:, :3, 0, 0] @ np.ones((2, 2)), (IMAGES, LABELS), "takes no images of shape"),
     ):

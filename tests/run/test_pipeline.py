@@ -1,4 +1,4 @@
-"""The loop of a run: order, failures, what a full memory does."""
+"""The loop of a run: order, failures and full memory."""
 
 import os
 import signal
@@ -65,7 +65,7 @@ def test_the_next_call_is_launched_before_the_last_is_waited_for():
 
 
 @pytest.mark.parametrize("where", ["iterator", "launch", "wait"])
-def test_what_went_before_a_failure_is_not_lost(where):
+def test_results_before_a_failure_are_kept(where):
     def calls():
         yield from [1, 2]
         if where == "iterator":
@@ -92,7 +92,7 @@ def test_what_went_before_a_failure_is_not_lost(where):
 
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("told", ["RESOURCE_EXHAUSTED: Out of memory", "INTERNAL: YNNPACK operation failed: error"])
-def test_full_memory_halves_the_copies_and_the_run_goes_on(late, told):
+def test_full_memory_halves_the_copies_and_the_run_continues(late, told):
     said, sizes = [], []
 
     def start(call, copies):
@@ -110,7 +110,7 @@ def test_full_memory_halves_the_copies_and_the_run_goes_on(late, told):
 
     results = [result for _, result in in_turn("abc", Launcher(start, 64, said.append))]
     assert results == [(call, 8) for call in "abc"]
-    assert len(said) == 3 and "does not hold 64 noisy copies" in said[0] and "going on with 8" in said[2]
+    assert len(said) == 3 and "does not hold 64 noisy copies" in said[0] and "continuing with 8" in said[2]
 
 
 STARVED = """
@@ -143,7 +143,7 @@ def test_memory_that_is_full_in_truth():
     assert f"does not hold {2**23} noisy copies of an image" in done.stdout
 
 
-def test_memory_that_does_not_hold_one_copy_and_other_errors_are_told():
+def test_memory_for_less_than_one_copy_and_other_errors_are_raised():
     def start(call, copies):
         raise jax.errors.JaxRuntimeError(call)
 

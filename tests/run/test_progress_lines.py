@@ -30,7 +30,7 @@ def test_one_line_a_minute(capsys):
     assert max(map(len, lines)) < 100
 
 
-def test_what_is_short_prints_nothing(capsys):
+def test_a_short_run_prints_no_progress(capsys):
     assert list(Lines(range(5), total=5)) == [0, 1, 2, 3, 4]
     assert lines_of(capsys) == []
 

@@ -112,7 +112,7 @@ def test_arrays_that_are_captured_count_as_weights(folder):
         ("python:broken.py:load", "broken.py cannot be run: SyntaxError"),
     ],
 )
-def test_what_is_no_classifier_is_refused(folder, capsys, name, message):
+def test_functions_that_return_no_classifier_are_refused(folder, capsys, name, message):
     (folder / "broken.py").write_text("def load(:\n")
     status, said = command(capsys, "certify", name, "results.tsv", *WORDS)
     assert status == 2 and message in said and not (folder / "results.tsv").exists()

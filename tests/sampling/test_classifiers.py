@@ -1,4 +1,4 @@
-"""Classifiers that know the noise: told sigma wherever they are called, and certified as others are."""
+"""Classifiers that know the noise: they receive sigma everywhere, and are certified like others."""
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +47,7 @@ def test_it_counts_as_the_network_of_its_sigma(sigma):
     np.testing.assert_array_equal(found.counts, told.counts)
 
 
-def test_a_curve_and_a_search_tell_it_their_sigmas():
+def test_it_receives_the_sigmas_of_curves_and_searches():
     sigmas = [0.05, 0.2, 0.6]
     curve = sample_curve(KNOWING, IMAGES[0], sigmas, key=KEY, n=200)
     for counts, sigma in zip(curve, sigmas):
@@ -87,7 +87,7 @@ def test_weights_are_leaves_and_other_weights_compile_nothing():
     np.testing.assert_array_equal(inside.counts, certify(KNOWING, IMAGES[0], 0.2, key=KEY, n=200).counts)
 
 
-def test_what_is_wrong_with_one_is_said():
+def test_errors_of_noise_conditional_classifiers_are_clear():
     with pytest.raises(ValueError, match=r"classify must map images .* it gave \(1,\)"):
         certify(NoiseConditional(lambda images, sigma: sigma), IMAGES[0], 0.2, key=KEY, n=200)
     with pytest.raises(ValueError, match="one row for each"):

@@ -1,4 +1,4 @@
-"""Counts: exact, the same whatever the batch, and one compilation for all n."""
+"""Counts: exact, equal for every batch size, and one compilation for all n."""
 
 import functools
 

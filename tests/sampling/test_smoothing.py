@@ -1,4 +1,4 @@
-"""Noises: what they add, what their radii are, and what of it holds exactly."""
+"""Kinds of noise: their laws and radii, exactly."""
 
 import math
 
@@ -191,7 +191,7 @@ def test_every_estimate_concludes_by_the_radius_of_the_noise(noise, estimate):
     assert made.radius == pytest.approx(radius, rel=1e-6) and made.radius > 0
 
 
-def test_bounds_are_moved_by_what_is_lost():
+def test_bounds_are_lowered_by_the_lost_probability():
     class Coarse(GridGaussian):
         lost = 0.01
 
@@ -202,7 +202,7 @@ def test_bounds_are_moved_by_what_is_lost():
     assert inside.pa_lower <= coarse.pa_lower and inside.radius <= coarse.radius
 
 
-def test_grid_noise_refuses_what_it_cannot_do():
+def test_grid_noise_refuses_unfit_images_and_sigmas():
     classify = lambda images: images.mean((1, 2))  # noqa: E731
     with pytest.raises(SettingError, match="whole multiples of 1 / 255"):
         certify(classify, IMAGE + 0.3 / 255, 0.25, key=KEY, n=100, noise=GridGaussian())

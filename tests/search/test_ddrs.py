@@ -1,4 +1,4 @@
-"""DDRS: the surrogate and its gradient against closed forms, and what the ascent promises."""
+"""DDRS: the surrogate and its gradient against closed forms, and the properties of the ascent."""
 
 import os
 import subprocess
@@ -180,7 +180,7 @@ def test_devices_share_the_copies_and_change_nothing_but_rounding():
     assert result.stdout.split() == ["3"]
 
 
-def test_presets_are_settings_and_tell_their_cost():
+def test_presets_are_settings_and_know_their_cost():
     samples = {name: DDRS(0.1, 0.9, **preset).samples for name, preset in PRESETS.items()}
     assert samples == {"tuned": 3000, "paper": 900, "package": 90_000, "qcrs": 100}
 
@@ -200,6 +200,6 @@ def test_presets_are_settings_and_tell_their_cost():
         ({"clamp": 0.5}, "clamp must be"),
     ],
 )
-def test_impossible_ascents_are_told(change, message):
+def test_impossible_ascents_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         DDRS(**{"sigma_lower": 0.1, "sigma_upper": 0.9, **change})

@@ -232,7 +232,7 @@ def test_a_search_of_one_s_own_is_one_class():
     assert found.sigma in found.search.sigmas and Middle(0.1, 1.6).recorded()["name"] == "middle"
 
 
-def test_each_search_is_read_back_from_what_it_records():
+def test_each_search_is_read_back_from_its_record():
     for name, kind in SEARCHES.items():
         made = kind(*((0.1, 0.9) if dataclasses.fields(kind) else ()))
         assert made.name == name and search_of(json.loads(json.dumps(made.recorded()))) == made

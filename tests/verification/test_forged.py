@@ -1,4 +1,4 @@
-"""Results files that were forged: images dropped, columns changed, sums taken out, and sidecars of a stranger."""
+"""Results files that were forged: images dropped, columns changed, hashes taken out, and sidecars of a stranger."""
 
 import json
 import os
@@ -14,11 +14,11 @@ from qcrs_jax.data import tfds_files
 from qcrs_jax.data.load import DataError, load_dataset
 from qcrs_jax.experiments import cli
 from qcrs_jax.experiments.run.inputs import digest, digest_of_all
-from qcrs_jax.experiments.verification.sidecar import FIRST_NOISE, LEARNT_SINCE
+from qcrs_jax.experiments.verification.sidecar import FIRST_NOISE, LATER_FLAGS
 from qcrs_jax.results.records import checksum, sidecar_checksum
 
 COMMAND = "zoo:fashion_mnist-lenet-sigma0.25"
-SUMS = ("left_out", "sha256", "pixels_sha256", "sidecar_sha256")
+HASHES = ("left_out", "sha256", "pixels_sha256", "sidecar_sha256")
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def write(path, content):
 
 
 def sum_up(path, content, images=None):
-    """Writes a sidecar whose sums are those of what it says, of the file as it is, and of its images."""
+    """Writes a sidecar with the hashes of its content, of the file as it is, and of its images."""
     if images is not None:
         rows = path.read_text().splitlines()[1:]
         dataset = load_dataset("folder", images, on_error="skip")
@@ -79,7 +79,7 @@ def drop(path, index):
     path.write_text("".join(line for line in lines if not line.startswith(f"{index}\t")))
 
 
-def test_what_was_drawn_again_whole_is_verified_and_left_out_images_are_read(run, capsys):
+def test_a_file_drawn_again_completely_is_verified_and_left_out_images_are_read(run, capsys):
     status, text = verify(run, capsys, "--recount", "all")
     assert status == 0 and text.rstrip().endswith("r.tsv: all 4 lines were drawn again and verified")
     assert "1 images without a line, read again: 1 of them cannot be read" in text
@@ -93,7 +93,7 @@ def test_what_was_drawn_again_whole_is_verified_and_left_out_images_are_read(run
     assert text.rstrip().endswith("missed with probability 25%")
     status, text = verify(run, capsys, "--recount", 0)
     assert status == 0 and "verified" not in text and text.rstrip().endswith("missed with probability 100%")
-    assert "1 images were left out; whether they can be read was not tried" in text
+    assert "1 images were left out; whether they can be read was not checked" in text
 
 
 @pytest.mark.parametrize("index", [0, 2, 4])
@@ -108,12 +108,12 @@ def test_an_image_that_was_dropped_is_found(run, made, capsys, index):
     sum_up(run, content, made / "images")
     status, text = verify(run, capsys, "--recount", 1)
     assert status == 2 and f"image {index}: is missing" in text
-    write(run, {name: value for name, value in content.items() if name not in SUMS})
+    write(run, {name: value for name, value in content.items() if name not in HASHES})
     status, text = verify(run, capsys, "--recount", "all")
-    assert status == 2 and "has no sums: the run is not finished, or they were taken out" in text
+    assert status == 2 and "has no hashes: the run is not finished, or they were taken out" in text
     assert (f"image {index}: is missing" in text) == (index != 4)  # an unfinished run may end there
     run.write_text(before)
-    for left_out, message in (([1, 2], "image 2: is left out, and has a line"), ([1, 9], "is not one of the run's")):
+    for left_out, message in (([1, 2], "image 2: is left out, and has a line"), ([1, 9], "is not an image of the run")):
         sum_up(run, {**content, "left_out": left_out})
         status, text = verify(run, capsys, "--recount", 1)
         assert status == 2 and message in text
@@ -123,7 +123,7 @@ def test_an_image_that_was_dropped_is_found(run, made, capsys, index):
     "columns, message",
     [
         (lambda row: [*row[:3], "9.9", *row[3:]], "it has 'radius' 2 times"),
-        (lambda row: [*row, "9.9"], "'extra' is no column of such a run"),
+        (lambda row: [*row, "9.9"], "'extra' is not a column of this run"),
         (lambda row: row[:8] + row[9:], "it lacks 'search_samples'"),
         (lambda row: [row[1], row[0], *row[2:]], "the columns are in another order"),
         (lambda row: [" " + row[0], *row[1:]], "first line"),
@@ -153,13 +153,16 @@ def without(content, *names):
 def test_a_sidecar_that_lost_its_sums_is_refused(run, capsys):
     content = read(run)
     for names, message in (
-        (SUMS, "has no sums"),
-        (SUMS[1:], "has no sums"),
-        (SUMS[2:], "pixels_sha256, sidecar_sha256 was taken out of it"),
-        (SUMS[3:], "sidecar_sha256 was taken out of it"),
-        (SUMS[:1], "another"),
-        ((*SUMS, "settings"), "how the run was started (provenance.settings) was taken out of it"),
-        ((*SUMS, "settings", "account", "images", "dtype"), "every version records that which records noise"),
+        (HASHES, "has no hashes"),
+        (HASHES[1:], "has no hashes"),
+        (HASHES[2:], "pixels_sha256, sidecar_sha256 was taken out"),
+        (HASHES[3:], "sidecar_sha256 was taken out"),
+        (HASHES[:1], "its hash differs"),
+        ((*HASHES, "settings"), "how the run was started (provenance.settings) was taken out"),
+        (
+            (*HASHES, "settings", "account", "images", "dtype"),
+            ("Every version that records noise in this way also records that"),
+        ),
     ):
         write(run, without(content, *names))
         for recount in (0, "all"):
@@ -169,7 +172,7 @@ def test_a_sidecar_that_lost_its_sums_is_refused(run, capsys):
 
 
 def test_a_forger_who_makes_a_file_of_an_earlier_version_proves_nothing(run, capsys):
-    content = without(as_format_1(read(run)), *SUMS, "arguments", "account", "images", "dtype")
+    content = without(as_format_1(read(run)), *HASHES, "arguments", "account", "images", "dtype")
     write(run, {**content, "request": {**content["request"], "noise": FIRST_NOISE}})
     status, text = verify(run, capsys, "--recount", 0)
     assert status == 0 and "not proved: its 4 lines agree with their counts, and nothing shows that these were" in text
@@ -178,20 +181,20 @@ def test_a_forger_who_makes_a_file_of_an_earlier_version_proves_nothing(run, cap
 
 
 def test_a_file_of_the_version_with_one_sum_is_never_verified(run, capsys):
-    content = without(as_format_1(read(run)), *SUMS[2:])
-    arguments = {name: v for name, v in content["provenance"]["arguments"].items() if name not in LEARNT_SINCE}
+    content = without(as_format_1(read(run)), *HASHES[2:])
+    arguments = {name: v for name, v in content["provenance"]["arguments"].items() if name not in LATER_FLAGS}
     write(run, {**content, "provenance": {**content["provenance"], "arguments": arguments}})
     status, text = verify(run, capsys, "--recount", "all")
     assert status == 0 and "verified" not in text and "4 of them were drawn again" in text
     assert text.rstrip().endswith(
-        "the sums of its pixels and of its sidecar are not there, as in files of an earlier version"
+        "the hashes of its pixels and of its sidecar are not recorded, as in files of an earlier version"
     )
 
 
 def test_a_file_of_ours_without_its_sidecar_is_refused(run, capsys):
     run.with_name("r.tsv.json").unlink()
     status, text = verify(run, capsys, "--recount", 0)
-    assert status == 2 and "and the sidecar r.tsv.json is not beside it" in text
+    assert status == 2 and "but the sidecar r.tsv.json is missing" in text
 
 
 def test_lines_without_counts_are_not_taken_for_another_program_s(run, capsys):
@@ -205,7 +208,7 @@ def test_lines_without_counts_are_not_taken_for_another_program_s(run, capsys):
 @pytest.mark.parametrize(
     "path, value, message",
     [
-        ("request.n", 10**9, "lines with more than 100000000 are not drawn again"),
+        ("request.n", 10**9, "Lines with more than 100000000 are not drawn again"),
         ("request.n0", 10**9, "n0 = 1000000000"),
         ("request.n", 2**31, "request.n is 2147483648"),
         ("request.noise", None, "request.noise is null"),
@@ -306,7 +309,7 @@ def test_tfds_neither_downloads_nor_writes_where_a_sidecar_says(run, capsys, mon
     assert asked[-1] is True
 
 
-def test_what_is_not_prepared_is_not_downloaded(tmp_path, monkeypatch):
+def test_data_sets_that_are_not_prepared_are_not_downloaded(tmp_path, monkeypatch):
     class Builder:
         data_dir = str(tmp_path / "mnist")
 
@@ -331,8 +334,8 @@ def memory_of(run, source, **more):
     [
         ("../r.tsv", "should be the name of a file in the same folder"),
         ("/etc/passwd", "should be the name of a file in the same folder"),
-        ("r.tsv", "made of itself"),
-        ("nothing.tsv", "was made of nothing.tsv; put that beside it"),
+        ("r.tsv", "names the file itself as its source"),
+        ("nothing.tsv", "was made from nothing.tsv, which is missing"),
         ("pipe", "not a regular file"),
     ],
 )
@@ -373,17 +376,17 @@ def test_a_pilot_of_another_request_is_not_this_run_s(run, capsys, made, tmp_pat
     assert status == 2 and "one.tsv.pilot: seed: 0 in one.tsv, 1 in its pilot" in text
 
 
-def test_what_memory_makes_says_how_many_images_were_left_out(run, capsys, made):
+def test_the_output_of_memory_records_images_left_out(run, capsys, made):
     path = run.with_name("memory.tsv")
     data = ["--dataset", "folder", "--data_dir", str(made / "images")]
     status = cli.main(["memory", str(run), "--out", str(path), *data])
     if status:  # a data set with an image that cannot be read
         pytest.skip(capsys.readouterr().err)
-    assert "memory.tsv): 1 images were left out" in capsys.readouterr().out.replace("\n", " ")
+    assert "memory.tsv): 1 images could not be read and were left out" in capsys.readouterr().out.replace("\n", " ")
     status, text = verify(path, capsys, "--recount", "all")
-    assert status == 0 and "memory` makes of r.tsv, of which all 4 lines were drawn again and verified" in text
+    assert status == 0 and "memory` on r.tsv; there, all 4 lines were drawn again and verified" in text
     status, text = verify(path, capsys, "--recount", 1)
-    assert status == 0 and "makes of r.tsv, which is consistent" in text and "verified" not in text
+    assert status == 0 and "memory` on r.tsv, which is consistent" in text and "verified" not in text
     content = read(path)
     del content["request"]["stored_balls"]["left_out"]
     write(path, content)

@@ -75,7 +75,7 @@ def test_another_class_never_passes_and_an_abstention_may_by_two_copies():
 def test_a_search_that_went_another_way():
     ours, here = record((9_900, 100, 0), sigma=0.30), record((9_880, 120, 0), sigma=0.302)
     result = compare_certificates(ours, here, lambda: record((9_901, 99, 0), sigma=0.30), REQUEST)
-    assert not result.troubles and result.moved == 1 and "its sigma is not what is chosen here" in result.remark
+    assert not result.troubles and result.moved == 1 and "its sigma differs from the one chosen here" in result.remark
     forged = compare_certificates(ours, here, lambda: record((9_700, 300, 0), sigma=0.30), REQUEST)
     assert "that is more than near ties" in forged.troubles
     better = compare_certificates(
@@ -84,18 +84,18 @@ def test_a_search_that_went_another_way():
     assert any("the radius is" in trouble for trouble in better.troubles)  # a sigma that the search would not find
 
 
-def test_what_no_near_tie_changes():
+def test_near_ties_change_no_other_field():
     ours = record((9_999, 1, 0))
     for change in ({"label": 1, "correct": False}, {"u": 0.5}, {"search_samples": 7}):
         assert compare_certificates(dataclasses.replace(ours, **change), ours, never, REQUEST).troubles
     robust = (dataclasses.replace(ours, robust=1), dataclasses.replace(ours, robust=0))
-    assert compare_certificates(*robust, never, REQUEST).troubles == ["robust is another"]
+    assert compare_certificates(*robust, never, REQUEST).troubles == ["robust differs"]
 
 
-def test_lines_that_lean_to_one_side_are_told():
+def test_lines_that_lean_to_one_side_are_refused():
     assert leaning([1, -1, 2, 1, 1, 1, -1, 1]) is None and leaning([0] * 50) is None and leaning([1] * 6) is None
     assert (
-        "of 7 lines with other counts the file has more copies in the certified class, or a larger radius, in 7"
+        "of 7 lines with other counts, 7 have more copies in the certified class, or a larger radius, in the file"
         in leaning([0, *[2] * 7])
     )
     assert leaning([-1] * 20) is None  # that gains nothing
@@ -119,7 +119,7 @@ def test_lines_of_fewer_samples_than_the_sidecar_says():
     one, there = record((9_999, 1, 0)), record((9_999, 1, 0), counts0=(96, 5, 0))
     result = compare_certificates(one, there, never, request)
     assert result.missing == 1 and not result.troubles  # of one line that may be
-    assert "are of fewer samples than the sidecar says" in of_fewer_samples([1, 2, 1])
+    assert "fewer samples were drawn than the sidecar says" in of_fewer_samples([1, 2, 1])
     assert of_fewer_samples([1, 0, 1]) is None and of_fewer_samples([]) is None and of_fewer_samples([-1, -2]) is None
     points = [Point(0, 0, 0.25, (990, 10))], [Point(0, 0, 0.25, (991, 10))]
     assert compare_points(*points, 1001).missing == 1

@@ -1,4 +1,4 @@
-"""Runs whose noise is committed to what they ask, and runs whose seed the user chose, from the start to the table."""
+"""Runs with committed seeds and with chosen ones, from the start to the table."""
 
 import json
 import math
@@ -45,7 +45,7 @@ def read(path):
 
 
 def write(path, content):
-    """Writes a sidecar with the sums that are due."""
+    """Writes a sidecar with the right hashes."""
     indices = [int(line.split("\t")[0]) for line in path.read_text().splitlines()[1:]]
     pixels = digest_of_all({index: digest(IMAGES[index]) for index in indices})
     content = {**content, "sha256": checksum(path), "pixels_sha256": pixels}
@@ -106,10 +106,10 @@ def test_a_run_of_a_committed_seed_is_not_extended_and_says_how_one_is(tmp_path)
     start(tmp_path / "r.tsv", stop=2)
     with pytest.raises(UserError, match="seed: 'committed, .* of 2 images' in the file") as error:
         start(tmp_path / "r.tsv")
-    assert "cannot be extended. A run that is begun with seed can" in str(error.value)
+    assert "cannot be extended. A run that is started with seed can" in str(error.value)
     start(tmp_path / "chosen.tsv", stop=2, seed=3)
     assert len(start(tmp_path / "chosen.tsv", seed=3).records) == 5
-    with pytest.raises(UserError, match="The run was begun with a chosen seed; seed 3 goes on with it"):
+    with pytest.raises(UserError, match="The run was started with a chosen seed; seed 3 continues it"):
         start(tmp_path / "chosen.tsv")
 
 
@@ -127,11 +127,11 @@ def test_verify_says_where_a_seed_comes_from(tmp_path):
 @pytest.mark.parametrize(
     "forge, message",
     [
-        (lambda request: request["seed"].update(sha256="0" * 64), "seed: it is not the hash of what"),
-        (lambda request: request["seed"].update(images=4), "seed: it is not the hash of what"),
-        (lambda request: request["seed"].update(more=1), "seed: it is not the hash of what"),
-        (lambda request: request["dataset"].update(split="train"), "seed: it is not the hash of what"),
-        (lambda request: request.update(something=1), "seed: it is not the hash of what"),
+        (lambda request: request["seed"].update(sha256="0" * 64), "seed: it is not the hash of the request"),
+        (lambda request: request["seed"].update(images=4), "seed: it is not the hash of the request"),
+        (lambda request: request["seed"].update(more=1), "seed: it is not the hash of the request"),
+        (lambda request: request["dataset"].update(split="train"), "seed: it is not the hash of the request"),
+        (lambda request: request.update(something=1), "seed: it is not the hash of the request"),
     ],
 )
 def test_a_committed_seed_that_is_not_its_hash_is_refused(tmp_path, forge, message, recount):
@@ -150,16 +150,16 @@ def test_fewer_images_than_the_seed_is_of_are_found_without_opening_anything(tmp
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-2]))
     content = read(path)
     write(path, content)
-    with pytest.raises(UserError, match="2 of the 5 images that the seed is of are missing"):
+    with pytest.raises(UserError, match="2 of the 5 images that the seed is for are missing"):
         verify(path, 0)
     content["provenance"]["settings"]["images"]["stop"] = 3
     write(path, content)
-    with pytest.raises(UserError, match="2 of the 5 images that the seed is of are missing"):
+    with pytest.raises(UserError, match="2 of the 5 images that the seed is for are missing"):
         verify(path)
     content["request"]["seed"] = committed(content["request"], 3)  # whose noise is another
     write(path, content)
     assert "consistent" in verify(path, 0)[-1]
-    with pytest.raises(UserError, match="when it is drawn again"):
+    with pytest.raises(UserError, match="when drawn again"):
         verify(path)
 
 
@@ -170,27 +170,29 @@ def test_a_chosen_seed_does_not_pass_for_a_committed_one(tmp_path):
     content["request"]["seed"] = committed(content["request"], 5)
     del content["provenance"]["settings"]["noise"]["seed"]
     write(path, content)
-    with pytest.raises(UserError, match="counts is .* when it is drawn again"):
+    with pytest.raises(UserError, match="counts is .* when drawn again"):
         verify(path)
 
 
-def test_another_seed_beside_a_result_is_said_wherever_it_can_be_seen(tmp_path, capsys):
+def test_another_seed_beside_a_result_is_reported_everywhere(tmp_path, capsys):
     first, second = tmp_path / "first.tsv", tmp_path / "second.tsv"
     start(first, seed=1)
     assert "warning" not in capsys.readouterr().err
     start(second, seed=2)
     said = capsys.readouterr().err
-    assert "second.tsv: seed 2 is not the first: beside it are runs" in said and "first.tsv (seed 1)" in said
+    assert "second.tsv: seed 2 is not the first: runs in the same folder" in said and "first.tsv (seed 1)" in said
     assert read(second)["provenance"]["other_seeds"] == [{"file": "first.tsv", "seed": 1}]
-    assert any("begun beside first.tsv, which asked the same with seed 1" in line for line in verify(second, 0))
+    assert any("started beside first.tsv, which has the same request with seed 1" in line for line in verify(second, 0))
     start(tmp_path / "committed.tsv")
     assert "warning" not in capsys.readouterr().err
     assert "other_seeds" not in read(tmp_path / "committed.tsv")["provenance"]
     for words in (("table",), ("table", "--format", "markdown"), ("table", "--format", "latex"), ("compare",)):
         assert cli.main([words[0], str(first), str(second), *words[1:]]) == 0
         said = " ".join(capsys.readouterr().out.replace("\\", "").split())
-        assert "all runs: seed chosen by the user" in said and "these ask the same, with different seeds" in said
-        assert "was begun beside first.tsv (seed 1)" in said
+        assert (
+            "all runs: seed chosen by the user" in said and "these have the same request, with different seeds" in said
+        )
+        assert "was started beside first.tsv (seed 1)" in said
     assert cli.main(["table", str(first), str(tmp_path / "committed.tsv"), "--format", "csv"]) == 0
     header, *rows = capsys.readouterr().out.splitlines()
     place = header.split(",").index("seed")

@@ -10,7 +10,7 @@ from places import ROOT, SHARED
 
 from qcrs_jax.experiments import cli
 from qcrs_jax.experiments.commands import demo
-from qcrs_jax.experiments.verification.lines import concluded
+from qcrs_jax.experiments.verification.lines import recomputed_fields
 from qcrs_jax.results.records import checksum, read_run, sidecar_checksum
 
 COMMAND = "zoo:fashion_mnist-lenet-sigma0.25"
@@ -58,14 +58,14 @@ def verify(path, capsys, *flags):
 
 
 def sum_up(path: Path, **changes):
-    """Writes the present sums, as somebody might who changes a file and its sidecar."""
+    """Writes the hashes of the changed file and sidecar, as a forger would."""
     sidecar = path.with_name(path.name + ".json")
     content = {**json.loads(sidecar.read_text()), **changes, "sha256": checksum(path)}
     sidecar.write_text(json.dumps({**content, "sidecar_sha256": sidecar_checksum(content)}))
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_what_was_computed_is_verified_and_no_edit_is(runs, copies, capsys, name):
+def test_unchanged_files_are_verified_and_edited_ones_refused(runs, copies, capsys, name):
     path = copies / f"{name}.tsv"
     status, text = verify(path, capsys, "--recount", 1)
     assert status == 0 and "drawn again" in text and "verified" not in text
@@ -82,7 +82,7 @@ def test_what_was_computed_is_verified_and_no_edit_is(runs, copies, capsys, name
         changed[column] = ",".join([other, *rest])
         path.write_text("\n".join([*lines[:2], "\t".join(changed), *lines[3:]]) + "\n")
         status, text = verify(path, capsys, "--recount", 0)
-        assert status == 2, (columns[column], text)  # at the least the sum differs
+        assert status == 2, (columns[column], text)  # at least the hash differs
 
 
 def test_an_edit_that_mends_the_sum_shows_in_the_bounds_or_when_all_is_drawn_again(copies, capsys):
@@ -104,22 +104,22 @@ def test_an_edit_that_mends_the_sum_shows_in_the_bounds_or_when_all_is_drawn_aga
     sum_up(path)
     assert verify(path, capsys, "--recount", 0)[0] == 0
     status, text = verify(path, capsys, "--recount", "all")
-    assert status == 2 and "image 0: counts is" in text and "when it is drawn again" in text
+    assert status == 2 and "image 0: counts is" in text and "when drawn again" in text
 
 
 @pytest.mark.parametrize(
     "name, changes, message",
     [
-        ("randomised", {"u": "1e-09"}, "image 0: u is 1e-09, and "),
-        ("randomised", {"best_sigma": "0.5"}, "image 0: sigma is 0.5, and 0.25 by"),
+        ("randomised", {"u": "1e-09"}, "image 0: u is 1e-09, but "),
+        ("randomised", {"best_sigma": "0.5"}, "image 0: sigma is 0.5, but 0.25 by"),
         ("budget", None, "image 0: is missing"),
-        ("budget", {"n": "99999"}, "image 0: n is 99999, and "),
-        ("curve", None, "image 0: has 3 lines, and 4 when"),
-        ("curve", {"idx": "77777"}, "image 77777: is not one of the run's"),
-        ("budget.tsv.pilot", {"mean": "3.5"}, "budget.tsv.pilot: image 0: mean is 3.5, and "),
+        ("budget", {"n": "99999"}, "image 0: n is 99999, but "),
+        ("curve", None, "image 0: has 3 lines, but 4 when"),
+        ("curve", {"idx": "77777"}, "image 77777: is not an image of the run"),
+        ("budget.tsv.pilot", {"mean": "3.5"}, "budget.tsv.pilot: image 0: mean is 3.5, but "),
     ],
 )
-def test_what_no_count_tells(copies, capsys, name, changes, message):
+def test_edits_that_the_counts_do_not_show_are_found(copies, capsys, name, changes, message):
     path = copies / (f"{name}.tsv" if "." not in name else name)
     columns, *rows = [line.split("\t") for line in path.read_text().splitlines()]
     rows[0] = [(changes or {}).get(column, field) for column, field in zip(columns, rows[0])]
@@ -137,8 +137,8 @@ def test_what_no_count_tells(copies, capsys, name, changes, message):
         ("request", "seed", 1, "seed: 1 in the sidecar, 'committed, "),
         ("request", "classifier", {"weights_sha256": "0"}, "classifier.weights_sha256: '0' in the sidecar"),
         ("request", "noise", "coins", "noise: 'coins' in the sidecar"),
-        ("account", None, "No certificate ever fails.", "what it says of the guarantee"),
-        ("guarantee", None, "It holds for any perturbation.", "what it says of the guarantee"),
+        ("account", None, "No certificate ever fails.", "its sentences on the guarantee"),
+        ("guarantee", None, "It holds for any perturbation.", "its sentences on the guarantee"),
     ],
 )
 def test_a_changed_sidecar(copies, capsys, part, key, value, message):
@@ -150,11 +150,11 @@ def test_a_changed_sidecar(copies, capsys, part, key, value, message):
     assert status == 2 and message in text
     sidecar.write_text(json.dumps({**content, "provenance": {**content["provenance"], "started": "yesterday"}}))
     status, text = verify(copies / "randomised.tsv", capsys, "--recount", 0)
-    assert status == 2 and "randomised.tsv.json is not the one that was finished" in text
+    assert status == 2 and "randomised.tsv.json was changed after the run was finished" in text
     del content["sha256"]
     sidecar.write_text(json.dumps(content))
     status, text = verify(copies / "randomised.tsv", capsys, "--recount", 0)
-    assert status == 2 and "randomised.tsv.json: sha256 was taken out of it" in text
+    assert status == 2 and "randomised.tsv.json: sha256 was taken out" in text
 
 
 def test_a_shard_that_says_another_and_an_image_that_the_pilot_lacks(copies, capsys):
@@ -197,9 +197,9 @@ def test_an_image_that_was_replaced_by_one_of_the_same_size(tmp_path, capsys):
     content = path.read_bytes(), path.with_name("r.tsv.json").read_bytes()
     first.write_bytes((tmp_path / "images" / "0" / "2.png").read_bytes())
     status, text = verify(path, capsys)
-    assert status == 2 and "the sum of their pixels is another" in text
+    assert status == 2 and "the hash of their pixels differs" in text
     assert cli.main([*command, "3"]) == 2
-    assert "r.tsv: its 2 images are no longer those that it was made of" in capsys.readouterr().err
+    assert "r.tsv: the pixels of its 2 images have changed since" in capsys.readouterr().err
     assert content == (path.read_bytes(), path.with_name("r.tsv.json").read_bytes())
     first.write_bytes(bytes(first.stat().st_size))
     status, text = verify(path, capsys)
@@ -210,20 +210,20 @@ def test_a_memory_based_file_is_made_again(copies, capsys):
     path, source = copies / "memory.tsv", copies / "randomised.tsv"
     assert cli.main(["memory", str(source), "--out", str(path), *DATA[:4]]) == 0
     status, text = verify(path, capsys, "--recount", 1)
-    assert status == 0 and "randomised.tsv: image" in text and "what `qcrs-jax memory` makes of randomised" in text
+    assert status == 0 and "randomised.tsv: image" in text and "the result of `qcrs-jax memory` on randomised" in text
     before = path.read_text()
     path.write_text(before.replace("\t0.", "\t1.", 1))
     status, text = verify(path, capsys)
-    assert status == 2 and "it is not what `qcrs-jax memory` makes of randomised.tsv" in text
+    assert status == 2 and "it differs from the result of `qcrs-jax memory` on randomised.tsv" in text
     path.write_text(before)
     sidecar = path.with_name("memory.tsv.json")
     sidecar.write_text(sidecar.read_text().replace('"alpha": 0.001', '"alpha": 0.002'))
     assert verify(path, capsys)[0] == 2
     source.write_text(source.read_text() + "\n")
     status, text = verify(path, capsys)
-    assert status == 2 and "randomised.tsv is not the file that it was made of" in text
+    assert status == 2 and "randomised.tsv is not the file that it was made from" in text
     source.unlink()
-    assert "memory.tsv: was made of randomised.tsv; put that beside it" in verify(path, capsys)[1]
+    assert "memory.tsv: was made from randomised.tsv, which is missing" in verify(path, capsys)[1]
 
 
 def move(path: Path, idx: int, copies: int, stretch: float = 1.0):
@@ -239,7 +239,7 @@ def move(path: Path, idx: int, copies: int, stretch: float = 1.0):
     path.write_text("".join("\t".join(line) + "\n" for line in lines))
     request = json.loads(path.with_name(path.name + ".json").read_text())["request"]
     record = next(record for record in read_run(path).records if record.idx == idx)
-    for name, value in concluded(record, request).items():
+    for name, value in recomputed_fields(record, request).items():
         if (name := {"pa_lower": "pABar", "sigma": "best_sigma"}.get(name, name)) in lines[0]:
             row[column(name)] = repr(value)
     path.write_text("".join("\t".join(line) + "\n" for line in lines))
@@ -274,10 +274,10 @@ def test_a_search_that_ends_at_another_sigma_is_judged_at_the_file_s_own(stretch
         (tmp_path / name).write_bytes((runs / name).read_bytes())
     move(tmp_path / "golden.tsv", a_line_that_can_lose(tmp_path / "golden.tsv"), 0, stretch)
     found, text = verify(tmp_path / "golden.tsv", capsys, "--recount", "all")
-    assert found == status and "its sigma is not what is chosen here" in text, text
+    assert found == status and "its sigma differs from the one chosen here" in text, text
 
 
-def test_another_platform_is_said_and_another_noise_refused(copies, capsys):
+def test_another_platform_is_reported_and_another_noise_refused(copies, capsys):
     for name, status in (("shard", 0), ("bfloat16", 2)):  # whose noise is rbg's
         sidecar = copies / f"{name}.tsv.json"
         content = json.loads(sidecar.read_text())
@@ -285,16 +285,18 @@ def test_another_platform_is_said_and_another_noise_refused(copies, capsys):
         sum_up(copies / f"{name}.tsv", request=request)
         found, text = verify(copies / f"{name}.tsv", capsys, "--recount", 1)
         assert found == status and "gpu, matmul precision None" in text
-        assert ("where near ties may fall otherwise" in text) == (status == 0)
+        assert ("near ties may fall into other classes" in text) == (status == 0)
 
 
-def test_what_was_done_and_how_surely_it_finds_a_forged_line(copies, capsys):
+def test_the_output_states_the_probability_of_finding_a_forged_line(copies, capsys):
     path = copies / "golden.tsv"
     status, text = verify(path, capsys, "--recount", 1, "--recount_seed", 7)
     assert (
         status == 0 and "1 of 3 lines drawn again: a single forged line would be found with probability 33.3%" in text
     )
-    assert "chosen by seed 7, which was given, of --recount_seed" in text and "does not hold" in text
+    assert (
+        "chosen by seed 7 (given) of --recount_seed" in text and "not so if the maker of the file knew the seed" in text
+    )
     assert "QCRS golden, sigma 0.25 in a bracket of 0.1 to 0.6, N0 = 100, N = 300, alpha = 0.001" in text
     assert "images 0, 100, ... of fashion_mnist_test_500 (test), committed seed " in text
     assert (
@@ -313,14 +315,14 @@ def test_what_was_done_and_how_surely_it_finds_a_forged_line(copies, capsys):
     assert "--recount all takes about" in text and "by the times in the file" in text
 
 
-def test_so_many_lines_that_a_forged_share_is_found(copies, capsys):
+def test_confidence_sets_the_number_of_lines_drawn_again(copies, capsys):
     path = copies / "shard.tsv"
     status, text = verify(path, capsys, "--confidence", "95%", "--forged", "0.05")
     assert status == 0 and "2 of 2 lines drawn again" in text and "all 2 lines were drawn again and verified" in text
     for flags, message in (
         (("--confidence", "95%"), "--confidence and --forged go together"),
         (("--confidence", "95%", "--forged", "5%", "--recount", 1), "give one of them"),
-        (("--confidence", "95", "--forged", "5"), "both lie above 0 and up to 1"),
+        (("--confidence", "95", "--forged", "5"), "both must be above 0 and at most 1"),
     ):
         assert message in verify(path, capsys, *flags)[1]
 
@@ -351,11 +353,13 @@ def test_a_first_line_that_is_not_the_run_s(copies, capsys):
 SHIPPED = ROOT / "experiments" / "results"
 
 
-def test_a_file_of_an_earlier_version_is_called_so(capsys):
+def test_a_file_of_an_earlier_version_is_marked(capsys):
     for name in ("fashion_mnist_acr/gaussian-golden.tsv", "fashion_mnist_quasiconcavity/gaussian-curves.tsv"):
         status, text = verify(SHIPPED / name, capsys, "--recount", 0)
-        assert status == 0 and "no sums are recorded, as files of an earlier version have none" in text
-        assert "whose noise (threefry fold_in(seed, image, stage, draw, sample), jax.random.normal" in text
+        assert status == 0 and "no hashes are recorded, as in all files of that version" in text
+        assert (
+            "The noise of that version (threefry fold_in(seed, image, stage, draw, sample), jax.random.normal" in text
+        )
         assert "not finished" not in text and "verified" not in text and "consistent" not in text
         assert "not proved: its " in text and "nothing shows that these were ever drawn" in text
         status, text = verify(SHIPPED / name, capsys, "--recount", 1)
@@ -391,17 +395,17 @@ def test_a_log_without_counts_is_checked_as_far_as_it_can_be(tmp_path, capsys, l
     path.write_text(HEADER + line + "\n")
     status, text = verify(path, capsys, *flags)
     assert status == (2 if message else 0) and (message or "consistent") in text and "verified" not in text
-    assert "not checked: the counts: it has no counts" in text
+    assert "not checked: the counts: the log has none" in text
     assert ("give --N, --alpha" in text) == (not flags)
 
 
-def test_a_log_without_sigma_or_radius_says_what_was_not_checked(tmp_path, capsys):
+def test_a_log_without_sigma_or_radius_lists_what_was_not_checked(tmp_path, capsys):
     path = tmp_path / "log"
     path.write_text("idx\tlabel\tpredict\tradius\tcorrect\ttime\n0\t3\t3\t0.500\t1\t0:00:01\n")
     status, text = verify(path, capsys)
     assert (
         status == 0
-        and "the radius against pABar, which it does not have" in text
+        and "the radius against pABar: the log has no pABar" in text
         and "give --N, --alpha, --sigma" in text
     )
     status, text = verify(path, capsys, "--sigma", 0.12, "--N", 100_000, "--alpha", 0.001)
@@ -428,13 +432,13 @@ def test_the_published_logs(name, flags, expected, capsys):
     assert status == expected and f"the largest that N = 100000 and alpha = {flags[1]:g} allow" in text
 
 
-def test_what_memory_made_of_a_log_without_counts(tmp_path, capsys):
+def test_the_output_of_memory_for_a_log_without_counts(tmp_path, capsys):
     log, path = tmp_path / "log.tsv", tmp_path / "memory.tsv"
     label = int(np.load(demo.IMAGES)["y"][0])
     log.write_text(f"idx\tlabel\tpredict\tradius\tcorrect\ttime\n0\t{label}\t{label}\t0.5\t1\t0:00:01\n")
     assert cli.main(["memory", str(log), "--out", str(path), *DATA[:4]]) == 0
     status, text = verify(path, capsys)
-    assert status == 0 and "its own lines were compared with nothing; log.tsv is consistent" in text
+    assert status == 0 and "its own lines were not checked; log.tsv is consistent" in text
 
 
 def test_another_jax_and_device_are_named(copies, capsys):
@@ -442,4 +446,8 @@ def test_another_jax_and_device_are_named(copies, capsys):
     content["provenance"] |= {"versions": {"jax": "0.8.0", "qcrs_jax": "0.1.0"}, "devices": "1 x gpu H100"}
     sum_up(copies / "shard.tsv", **content)
     status, text = verify(copies / "shard.tsv", capsys, "--recount", 1)
-    assert status == 0 and "written by qcrs_jax 0.1.0, jax 0.8.0 on 1 x gpu H100" in text and "here are jax 0" in text
+    assert (
+        status == 0
+        and "written by qcrs_jax 0.1.0, jax 0.8.0 on 1 x gpu H100" in text
+        and "this machine has jax 0" in text
+    )
