@@ -42,7 +42,7 @@ def certificate_over_classes(counts0, counts, sigma, n, alpha: float, noise: Noi
 
     n is one number or, outside jit, one for each image. Samples that fell into no class count for every bucket.
     """
-    xp = jnp if isinstance(counts, Tracer) else np
+    xp: Any = jnp if isinstance(counts, Tracer) else np
     counts0, counts, sigma = xp.asarray(counts0), xp.asarray(counts), xp.asarray(sigma)
     selected = xp.argmax(counts0, axis=-1)
     parts = numbers_alone(counts0.shape[-1])
