@@ -174,8 +174,8 @@ def test_the_randomised_bound_covers_with_exactly_its_probability():
         u = np.linspace(1e-6, 1, 50)[:, None]
         bound, plain = randomised_lower(k, n, alpha, u), clopper_pearson_lower(k, n, alpha)
         assert np.all(bound >= plain) and np.all(np.diff(bound, axis=0) <= 0)
-        np.testing.assert_allclose(bound[-1], plain, rtol=1e-12)
-        assert np.all(bound[:, :-1] <= clopper_pearson_lower(k[1:], n, alpha) * (1 + 1e-12))
+        np.testing.assert_allclose(bound[-1], plain, rtol=1e-10)  # each is rounded down by itself
+        assert np.all(bound[:, :-1] <= clopper_pearson_lower(k[1:], n, alpha) * (1 + 1e-10))
 
 
 def test_the_uniform_number_is_of_the_image_and_its_stream():
