@@ -7,11 +7,16 @@ it continues after the last complete line.
     qcrs-jax certify checkpoint.pth.tar cohen.tsv --sigma 0.25 --method cohen
   QCRS, which chooses a sigma for each image from a bracket:
     qcrs-jax certify checkpoint.pth.tar qcrs.tsv --sigma 0.25 --left 0.08 --right 0.9 --epsilon 0.03
+  The Bayesian search up to the sigma at which the network loses its accuracy under noise:
+    qcrs-jax certify checkpoint.pth.tar bounded.tsv --sigma 0.25 --search bayesian --right auto
   The Bayesian search, which finds the largest radii for its samples; every 20th image:
     qcrs-jax certify checkpoint.pth.tar bayesian.tsv --sigma 0.25 --search bayesian --skip 20
 """
 
+import argparse
 from pathlib import Path
+
+from qcrs_jax.errors import SettingError
 
 from .flags import Parser
 from .method import add_request, request_of
@@ -20,16 +25,25 @@ from .sweep import add_sweep, sweep_of
 
 def add_arguments(parser: Parser) -> None:
     add_sweep(parser)
-    add_request(parser)
+    add_request(parser, auto=True)
+    parser.screen("search", "collapse").add_argument(
+        "--collapse",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="measure first at which sigma the network loses its accuracy under noise, on a hundred other images, and "
+        "record it; it is kept in CHECKPOINT.collapse.json. It changes no count (default: yes)",
+    )
 
 
 def run(args) -> None:
     request, sweep = request_of(args), sweep_of(args)  # before anything slow is imported or read
+    if request.to_collapse and not args.collapse:
+        raise SettingError("{sigma_upper} auto measures collapse; leave {collapse} out, or give a number")
 
     from ..report.table import print_tables
     from ..run.certify import certify_dataset
 
-    path = certify_dataset(request, sweep)
+    path = certify_dataset(request, sweep, collapse=args.collapse)
     if path is None:  # the first of the hosts has it; a dry run has none
         return
     print()

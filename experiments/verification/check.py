@@ -12,6 +12,7 @@ from qcrs_jax.results.records import checksum, differences, is_results, read_run
 from ..run.pilot import pilot_path
 from ..run.stored_balls import postprocess
 from .choice import Choice, missed
+from .collapse import check_collapse
 from .inputs import check_inputs, recorded_sweep, whole_time
 from .lines import bound_troubles, curve_troubles, header_trouble, lines_of, recorded_time
 from .seed import check_seed
@@ -142,6 +143,7 @@ class Checks:
                 found.troubles += curve_troubles(images, request)
                 found.agree, found.one = "its settings", "image"
         yield from check_seed(sidecar, indices, found.troubles)
+        yield from check_collapse(sidecar, found.troubles)
         yield check_whole(path, found.troubles)
         yield from self._draw_again(path, sidecar, found)
 

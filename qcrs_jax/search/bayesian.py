@@ -66,9 +66,10 @@ class SigmaGrid(NamedTuple):
     last: Int[Array | np.ndarray, ""] | np.integer
 
     @classmethod
-    def over(cls, lower: float, upper: float) -> "SigmaGrid":
-        """The grid of a bracket, made on the host in float64."""
+    def over(cls, lower: float, upper: float, above: bool = True) -> "SigmaGrid":
+        """The grid of a bracket, made on the host in float64. Without `above` it ends at the bracket's upper end."""
         grid, first, last = sigma_grid(lower, upper)
+        grid = grid if above else grid[: last + 1]
         coarse = first + np.round((last - first) * (np.arange(COARSE) + 0.5) / COARSE).astype(int)
         design = np.array([len(grid), *coarse], np.int32)
         return cls(np.asarray(grid, np.float32), PRIOR.on(grid), design, np.int32(first), np.int32(last))
@@ -87,12 +88,14 @@ class Bayesian(QCRS):
             the bracket is widened there, by a factor of up to four.
         search_n: samples for each evaluation, at least 1.
         max_evaluations: largest number of evaluations, at least 2.
+        widen_above: whether the bracket may be widened beyond its upper end.
 
     Raises:
         SettingError: a setting is out of its range.
     """
 
     max_evaluations: int = dataclasses.field(default=15, kw_only=True)
+    widen_above: bool = dataclasses.field(default=True, kw_only=True)
 
     name: ClassVar[str] = "bayesian"
     may_end_early: ClassVar[bool] = True
@@ -110,7 +113,20 @@ class Bayesian(QCRS):
     def tables(self, n, alpha, noise):
         radii = np.asarray(expected_radius_table(n, alpha, noise.unit_radius), np.float32)
         values = np.asarray(predictive_table(self.search_n, n, alpha, noise.unit_radius), np.float32)
-        return Tables(values, (radii, SigmaGrid.over(self.sigma_lower, self.sigma_upper)))
+        return Tables(values, (radii, SigmaGrid.over(self.sigma_lower, self.sigma_upper, self.widen_above)))
+
+    @property
+    def reach(self):
+        return self.sigma_upper * (REACH if self.widen_above else 1)
+
+    def ending_at(self, sigma):
+        return dataclasses.replace(super().ending_at(sigma), widen_above=False)
+
+    def recorded(self):
+        recorded = super().recorded()
+        if self.widen_above:  # as files of before have it
+            del recorded["widen_above"]
+        return recorded
 
     def maximiser(self, sigma, tables, num_classes):
         radii, grid = tables.more

@@ -1,0 +1,82 @@
+"""Measure at which sigma a network loses its accuracy under noise, and how many classes it answers there.
+
+Far above the sigma of its training a network answers one class, whatever the image is. A search finds large radii there:
+these certificates hold, but say little. For each sigma the table has
+
+  accuracy          the share of noisy copies that fall into the label of their image
+  classes answered  the effective number of classes of the smoothed classifier, the exponential of the entropy of their
+                    shares; an image is answered the class of most of its copies
+  commonest         the class that most images are answered, and its share of the images
+
+Accuracy under noise is lost at the first sigma above the best one where it is nearer to that of one answer for all
+images than to the best. `qcrs-jax certify` measures the same on a hundred images before a search.
+
+  qcrs-jax collapse zoo:fashion_mnist-lenet-sigma0.25 --sigma 0.25 --dataset fashion_mnist --plot collapse.png
+"""
+
+from pathlib import Path
+
+from ..report.layouts import FORMATS
+from .curve import grid_of
+from .flags import Parser, possible
+from .method import BRACKET, add_noise, noise_of
+from .sweep import add_inputs, sweep_of
+
+MULTIPLES = (BRACKET["sigma_lower"], 4 * BRACKET["sigma_upper"])
+"""The ends of the usual grid, in multiples of the original sigma."""
+
+
+def add_arguments(parser: Parser) -> None:
+    group = parser.add_argument_group("collapse")
+    add = group.add_argument
+    add("--sigma", type=float, required=True, help="noise level that the classifier was trained at")
+    add(
+        "--sigmas",
+        type=float,
+        nargs=3,
+        metavar=("LO", "HI", "COUNT"),
+        help=f"COUNT sigmas from LO to HI, evenly spaced in log sigma; SIGMA is added (default: {MULTIPLES[0]:g} SIGMA, "
+        f"{MULTIPLES[1]:g} SIGMA and 24)",
+    )
+    add("--image_count", type=int, default=500, metavar="M", help="images, chosen at random (default: 500)")
+    add("--copies", type=int, default=5, metavar="N", help="noisy copies of each image at each sigma (default: 5)")
+    add_noise(group)
+    add("--format", choices=FORMATS[:3], default="terminal", help="layout of the table (default: terminal)")
+    add("--out", type=Path, help="write the table to this file instead of the terminal")
+    add("--plot", type=Path, metavar="FILE", help="draw the figures over sigma (png, pdf, svg)")
+    add_inputs(parser, noise=False)
+
+
+def run(args) -> None:
+    from qcrs_jax.errors import SettingError
+
+    from ..report.collapse import collapse_table, draw
+    from ..report.figures import check_ending
+    from ..report.layouts import check_replaceable, page, write
+
+    with possible():
+        noise = noise_of(args)
+        sigmas = grid_of(args.sigma, args.sigmas, tuple(m * args.sigma for m in MULTIPLES), noise)
+        for name, least in (("image_count", 20), ("copies", 1)):
+            if getattr(args, name) < least:
+                raise SettingError(f"{{{name}}} must be at least {least}, not {getattr(args, name)}")
+    check_replaceable(args.out, [])
+    if args.plot is not None:
+        check_ending(args.plot)
+
+    from ..run.collapse import choose, described, measure
+    from ..run.inputs import open_inputs
+
+    inputs = open_inputs(sweep_of(args))
+    inputs.warn_of_sigma(args.sigma)
+    names = inputs.dataset.class_names
+    chosen, _ = choose(inputs.dataset, None, args.image_count)
+    collapse = measure(inputs, chosen, sigmas, args.copies, noise)
+    heading = (
+        f"{inputs.name} on {collapse.images} images of {inputs.dataset.name} ({inputs.dataset.split}), {args.copies} "
+        f"noisy copies of each; one answer for all images is right for {collapse.constant:.0%}"
+    )
+    write(page([heading, collapse_table(collapse, names, args.format), described(collapse)], args.format), args.out)
+    if args.plot is not None:
+        draw(collapse, names, f"{inputs.dataset.name} ({inputs.dataset.split}), {collapse.images} images", args.plot)
+        print(args.plot)
