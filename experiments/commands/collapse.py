@@ -1,15 +1,15 @@
 """Measure at which sigma a network loses its accuracy under noise, and how many classes it answers there.
 
-Far above the sigma of its training a network answers one class, whatever the image is. A search finds large radii there:
-these certificates hold, but say little. For each sigma the table has
+Far above the sigma of its training a network answers one class, whatever the image is. A search finds large radii
+there. These certificates hold, but say little. For each sigma the table has
 
-  accuracy          the share of noisy copies that fall into the label of their image
-  classes answered  the effective number of classes of the smoothed classifier, the exponential of the entropy of their
-                    shares; an image is answered the class of most of its copies
+  accuracy          share of the noisy copies that fall into the label of their image
+  classes answered  effective number of classes that the smoothed classifier answers: the exponential of the entropy of
+                    their shares. An image is answered the class of most of its copies
   commonest         the class that most images are answered, and its share of the images
 
-Accuracy under noise is lost at the first sigma above the best one where it is nearer to that of one answer for all
-images than to the best. `qcrs-jax certify` measures the same on a hundred images before a search.
+Accuracy under noise is lost where it is nearer to that of one answer for all images than to the best one.
+`qcrs-jax certify` measures the same before a search, on a hundred images.
 
   qcrs-jax collapse zoo:fashion_mnist-lenet-sigma0.25 --sigma 0.25 --dataset fashion_mnist --plot collapse.png
 """
@@ -17,16 +17,18 @@ images than to the best. `qcrs-jax certify` measures the same on a hundred image
 from pathlib import Path
 
 from ..report.layouts import FORMATS
+from ..run.settings import Data, Network, Program
 from .curve import grid_of
-from .flags import Parser, possible
+from .flags import OPENING, Parser, add_settings, possible
 from .method import BRACKET, add_noise, noise_of
-from .sweep import add_inputs, sweep_of
+from .sweep import sweep_of
 
 MULTIPLES = (BRACKET["sigma_lower"], 4 * BRACKET["sigma_upper"])
 """The ends of the usual grid, in multiples of the original sigma."""
 
 
 def add_arguments(parser: Parser) -> None:
+    add_settings(parser, Network, "checkpoint")
     group = parser.add_argument_group("collapse")
     add = group.add_argument
     add("--sigma", type=float, required=True, help="noise level that the classifier was trained at")
@@ -44,7 +46,12 @@ def add_arguments(parser: Parser) -> None:
     add("--format", choices=FORMATS[:3], default="terminal", help="layout of the table (default: terminal)")
     add("--out", type=Path, help="write the table to this file instead of the terminal")
     add("--plot", type=Path, metavar="FILE", help="draw the figures over sigma (png, pdf, svg)")
-    add_inputs(parser, noise=False)
+    data = parser.add_argument_group("data")
+    add_settings(data, Data, "dataset data_dir split")
+    add_settings(parser.add_argument_group("program"), Program, "batch_size devices")
+    files = parser.screen("files", "files: facts that the files do not state")
+    add_settings(files, Network, f"{OPENING} macer dtype")
+    add_settings(files, Data, "class_order resize memory_limit")
 
 
 def run(args) -> None:
@@ -72,11 +79,14 @@ def run(args) -> None:
     names = inputs.dataset.class_names
     chosen, _ = choose(inputs.dataset, None, args.image_count)
     collapse = measure(inputs, chosen, sigmas, args.copies, noise)
+    data = f"{inputs.dataset.name} ({inputs.dataset.split})"
     heading = (
-        f"{inputs.name} on {collapse.images} images of {inputs.dataset.name} ({inputs.dataset.split}), {args.copies} "
-        f"noisy copies of each; one answer for all images is right for {collapse.constant:.0%}"
+        f"{inputs.name} on {collapse.images} images of {data}, {args.copies} noisy copies of each; one answer for all "
+        f"images is right for {collapse.constant:.0%}"
     )
-    write(page([heading, collapse_table(collapse, names, args.format), described(collapse)], args.format), args.out)
+    found = described(collapse)
+    table = collapse_table(collapse, names, args.format)
+    write(page([heading, table, f"{found[0].upper()}{found[1:]}"], args.format), args.out)
     if args.plot is not None:
-        draw(collapse, names, f"{inputs.dataset.name} ({inputs.dataset.split}), {collapse.images} images", args.plot)
+        draw(collapse, names, f"{collapse.images} images of {data}", args.plot)
         print(args.plot)

@@ -102,7 +102,8 @@ def draw(collapse: Collapse, class_names: Sequence[str], title: str, out: Path) 
             above.axhline(collapse.least, color=METHODS["cohen"], linewidth=1, linestyle=(0, (4, 3)))
             above.annotate("lost below", (sigmas[0], collapse.least), (2, 3), textcoords="offset points", fontsize=8)
         above.axhline(collapse.constant, color="0.5", linewidth=1, linestyle=":")
-        above.annotate("one answer for all", (sigmas[0], collapse.constant), (2, 3), textcoords="offset points", fontsize=8)
+        told = {"textcoords": "offset points", "fontsize": 8}
+        above.annotate("one answer for all", (sigmas[-1], collapse.constant), (0, 3), ha="right", **told)
     shares = [level.share for level in collapse.levels]
     above.plot(sigmas, shares, "s--", color=METHODS["bisection"], markersize=4, label="share of the commonest answer")
     classes = [level.classes for level in collapse.levels]

@@ -96,7 +96,7 @@ def with_collapse(request: Request, sweep: Sweep, inputs: Inputs) -> tuple[Reque
             if not sweep.dry_run and jax.process_index() == 0:
                 _keep(file, key, record)
     record = {**record, "ends_bracket": request.to_collapse}
-    print(described(Collapse.of(record), record["other_images"]))
+    print(f"collapse: {described(Collapse.of(record), record['other_images'])}")
     if request.to_collapse:
         request = _ended(request, Collapse.of(record))
     return request, dataclasses.replace(inputs, provenance={**inputs.provenance, "collapse": record})
@@ -108,14 +108,14 @@ def described(collapse: Collapse, other_images: bool = True) -> str:
     whose = "" if other_images else " These images are certified too; the noise of their certificates is another."
     if collapse.reference is None:
         return (
-            f"collapse: at no sigma from {first:.3g} to {last:.3g} are {collapse.images} images answered better than by "
+            f"at no sigma from {first:.3g} to {last:.3g} are {collapse.images} images answered better than by "
             f"one class for all.{whose}"
         )
     if collapse.lost_at is None:
-        return f"collapse: accuracy under noise is kept up to sigma {last:.3g}, by {collapse.images} images.{whose}"
+        return f"accuracy under noise is kept up to sigma {last:.3g}, by {collapse.images} images.{whose}"
     return (
-        f"collapse: accuracy under noise is lost at sigma {collapse.lost_at:g}, by {collapse.images} images; a larger "
-        f"sigma certifies a classifier that tells little apart.{whose}"
+        f"accuracy under noise is lost at sigma {collapse.lost_at:g}, by {collapse.images} images; a "
+        f"larger sigma certifies a classifier that hardly tells images apart.{whose}"
     )
 
 
@@ -172,16 +172,18 @@ def measure(inputs: Inputs, chosen: list[int], sigmas, copies: int, noise: Noise
 def choose(dataset, images: Images | None, number: int = IMAGES) -> tuple[list[int], bool]:
     """Images at random, and whether none of them is one of the run, which certifies `images`.
 
-    They are the same for all shards of a run, and for a run that goes on with more images of its skip. If there are
-    fewer than `FEWEST` others, or if there is no run, all images may be chosen.
+    Each class has its share of them, as exactly as whole numbers allow. They are the same for all shards of a run. If
+    there are fewer than `FEWEST` other images, or no run, all images may be chosen.
     """
     usable = [index for index in range(len(dataset)) if index not in dataset.problems]
     whole = range(len(dataset)) if images is None else dataclasses.replace(images, shard=None).of(len(dataset))[1]
     images = images or Images()
     others = [index for index in usable if index not in whole and (images.skip == 1 or index % images.skip)]
     apart = len(others) >= FEWEST
-    order = np.random.default_rng(0).permutation(others if apart else usable)
-    return sorted(order[:number].tolist()), apart
+    pool = np.random.default_rng(0).permutation(np.array(others if apart else usable, int))
+    pool = pool[np.argsort(np.asarray(dataset.labels)[pool], kind="stable")]
+    number = min(number, len(pool))
+    return sorted(pool[(2 * np.arange(number) + 1) * len(pool) // (2 * number)].tolist()) if number else [], apart
 
 
 def _begun(results):

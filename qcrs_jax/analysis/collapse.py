@@ -30,9 +30,9 @@ def collapse_grid(lower: float, sigma: float, upper: float) -> list[float]:
 
 def measure_collapse(
     classify: Classifier,
-    images: Float[Array | np.ndarray, "m h w c"],
+    images: Float[Array | np.ndarray, "*m h w c"],
     sigmas: Float[np.ndarray, "s"] | Sequence[float],
-    labels: Int[np.ndarray, "m"] | Sequence[int] | None = None,
+    labels: Int[np.ndarray, "labels"] | Sequence[int] | None = None,
     *,
     key,
     copies: int = 5,
@@ -48,7 +48,7 @@ def measure_collapse(
 
     Args:
         classify: as for `certify`.
-        images: several images in `value_range`; fifty or more, of many classes. Each has `copies` noisy copies.
+        images: several images (m, h, w, c) in `value_range`; fifty or more, of many classes. Each has `copies` noisy copies.
         sigmas: noise levels, in the units of `value_range`. One at which the classifier was trained should be among
             them: accuracy is compared with the best one.
         labels: true classes, (m,); None measures the number of classes alone.
@@ -82,4 +82,5 @@ def measure_collapse(
             devices=devices,
         )
         counts.append(np.asarray(drawn)[: len(images) - start])
+    labels = None if labels is None else np.asarray(labels)
     return Collapse.of_counts(np.asarray(sigmas, np.float32), np.concatenate(counts), copies, labels)

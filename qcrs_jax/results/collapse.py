@@ -98,7 +98,7 @@ class Collapse:
     def least(self) -> float | None:
         """The accuracy, or number of classes, below which it is lost; None where nothing could be lost."""
         best = self.reference
-        return None if best is None else (self._kept(best) + (self.constant or 0.0)) / 2
+        return None if best is None else (self._kept(best) + (1.0 if self.constant is None else self.constant)) / 2
 
     @property
     def lost_at(self) -> float | None:
@@ -106,7 +106,7 @@ class Collapse:
 
         Accuracy is lost where it is nearer to that of a constant answer than to the best one. Between the measured
         sigmas it is interpolated, linearly over log sigma. Without labels the effective number of classes takes its
-        place, and is lost where it is less than half of the largest. Rounded down to three digits.
+        place, which is 1 for a constant answer. Rounded down to three digits.
         """
         best, least = self.reference, self.least
         if best is None or least is None:
