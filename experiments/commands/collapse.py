@@ -37,8 +37,8 @@ def add_arguments(parser: Parser) -> None:
         type=float,
         nargs=3,
         metavar=("LO", "HI", "COUNT"),
-        help=f"COUNT sigmas from LO to HI, evenly spaced in log sigma; SIGMA is added (default: {MULTIPLES[0]:g} SIGMA, "
-        f"{MULTIPLES[1]:g} SIGMA and 24)",
+        help="COUNT sigmas from LO to HI, evenly spaced in log sigma; SIGMA is added (default: "
+        f"{MULTIPLES[0]:g} SIGMA, {MULTIPLES[1]:g} SIGMA and 24)",
     )
     add("--image_count", type=int, default=500, metavar="M", help="images, chosen at random (default: 500)")
     add("--copies", type=int, default=5, metavar="N", help="noisy copies of each image at each sigma (default: 5)")
@@ -55,7 +55,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(args) -> None:
-    from qcrs_jax.errors import SettingError
+    from qcrs_jax.errors import SettingError, UserError
 
     from ..report.collapse import collapse_table, draw
     from ..report.figures import check_ending
@@ -64,14 +64,14 @@ def run(args) -> None:
     with possible():
         noise = noise_of(args)
         sigmas = grid_of(args.sigma, args.sigmas, tuple(m * args.sigma for m in MULTIPLES), noise)
-        for name, least in (("image_count", 20), ("copies", 1)):
-            if getattr(args, name) < least:
-                raise SettingError(f"{{{name}}} must be at least {least}, not {getattr(args, name)}")
+        for name in ("image_count", "copies"):
+            if getattr(args, name) < 1:
+                raise SettingError(f"{{{name}}} must be at least 1, not {getattr(args, name)}")
     check_replaceable(args.out, [])
     if args.plot is not None:
         check_ending(args.plot)
 
-    from ..run.collapse import choose, described, measure
+    from ..run.collapse import FEWEST, choose, described, measure
     from ..run.inputs import open_inputs
 
     inputs = open_inputs(sweep_of(args))
@@ -79,6 +79,11 @@ def run(args) -> None:
     names = inputs.dataset.class_names
     chosen, _ = choose(inputs.dataset, None, args.image_count)
     collapse = measure(inputs, chosen, sigmas, args.copies, noise)
+    if collapse is None:
+        raise UserError(
+            f"{inputs.dataset.name} ({inputs.dataset.source}): has fewer than {FEWEST} images that can be read; collapse "
+            "cannot be measured on so few"
+        )
     data = f"{inputs.dataset.name} ({inputs.dataset.split})"
     heading = (
         f"{inputs.name} on {collapse.images} images of {data}, {args.copies} noisy copies of each; one answer for all "

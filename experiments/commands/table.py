@@ -52,8 +52,8 @@ def add_beyond(parser) -> None:
         "--beyond",
         type=positive,
         metavar="SIGMA",
-        help="count the images with a larger sigma, their answers, and the ACR without them (default: the sigma at which "
-        "accuracy under noise is lost, of each run that recorded it)",
+        help="count the images with a larger sigma, their answers, and the ACR without them (default: the sigma at "
+        "which accuracy under noise is lost, of each run that recorded it)",
     )
 
 

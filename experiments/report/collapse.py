@@ -13,8 +13,8 @@ from .styles import METHODS
 from .words import label
 
 MEANS = (
-    "The certificates of such images hold, but say little: with so much noise the smoothed classifier hardly tells images "
-    "apart. In the extreme it answers one class, whatever the image is. Read the ACR without them too."
+    "The certificates of such images hold, but say little: with so much noise the smoothed classifier hardly tells "
+    "images apart. In the extreme it answers one class, whatever the image is. Read the ACR without them too."
 )
 MOST_NAMED = 5
 
@@ -43,8 +43,8 @@ def sentence(run: Run, far: Beyond, given: bool, reference: Run | None = None) -
     where = "as given" if given else "where accuracy under noise is lost"
     said = (
         f"{len(far.places)} of {far.images:,} images have a sigma beyond {far.limit:g}, {where}. They are answered "
-        f"{answers(run, far)}. They carry {far.share:.1%} of the ACR, which is {far.acr:.4f}, and {far.acr_without:.4f} "
-        "where they count as 0."
+        f"{answers(run, far)}. They carry {far.share:.1%} of the ACR, which is {far.acr:.4f}, and "
+        f"{far.acr_without:.4f} where they count as 0."
     )
     if reference is not None and reference is not run:
         gain = gains(reference, run)
@@ -82,7 +82,13 @@ def collapse_table(collapse: Collapse, class_names: Sequence[str], format: str) 
     rows = []
     for level in collapse.levels:
         accuracy = "-" if level.accuracy is None else f"{level.accuracy:.3f}"
-        texts = (f"{level.sigma:.3g}", accuracy, f"{level.classes:.1f}", _name(class_names, level), f"{level.share:.0%}")
+        texts = (
+            f"{level.sigma:.3g}",
+            accuracy,
+            f"{level.classes:.1f}",
+            _name(class_names, level),
+            f"{level.share:.0%}",
+        )
         rows.append([(text, None) for text in texts])
     return Body(LAYOUTS[format](header, rows))
 

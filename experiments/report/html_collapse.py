@@ -35,7 +35,9 @@ def _chart(run, limit):
         return ""
     sigmas = [level.sigma for level in record.levels]
     series = [
-        svg.Series("accuracy under noise", Style(METHODS["cohen"], ()), sigmas, [lv.accuracy or 0 for lv in record.levels]),
+        svg.Series(
+            "accuracy under noise", Style(METHODS["cohen"], ()), sigmas, [lv.accuracy or 0 for lv in record.levels]
+        ),
         svg.Series(
             "share of the commonest answer",
             Style(METHODS["bisection"], (4, 2)),

@@ -20,7 +20,7 @@ import numpy as np
 
 from qcrs_jax.analysis.collapse import collapse_grid, measure_collapse
 from qcrs_jax.checks import LARGEST_SIGMA
-from qcrs_jax.errors import SettingError, UserError, setting
+from qcrs_jax.errors import SettingError, UserError
 from qcrs_jax.files import read_regular, replacing
 from qcrs_jax.printable import printable
 from qcrs_jax.results.collapse import Collapse
@@ -43,22 +43,15 @@ MOST_KEPT = 32  # records in a file beside a checkpoint
 LARGEST = 2**20  # bytes of it
 
 
-@dataclasses.dataclass(frozen=True)
-class Measured:
-    """The collapse of a classifier on images of a data set.
-
-    other_images: whether none of these images is one of the run.
-    """
-
-    collapse: Collapse
-    other_images: bool
+_measured: dict[str, dict] = {}
+"""The records that this process measured, by their keys, for runs of networks beside which no file is kept."""
 
 
 def with_collapse(request: Request, sweep: Sweep, inputs: Inputs) -> tuple[Request, Inputs]:
     """The request with the end of its bracket, and inputs whose provenance has the record of collapse.
 
     It is measured, unless the results file or the checkpoint's own file has the record. A run that was begun without a
-    record goes on without.
+    record goes on without, and so does one of too few images.
 
     Raises:
         SettingError: the bracket is to end where accuracy is lost, and that cannot be measured, or lies below sigma.
@@ -67,39 +60,53 @@ def with_collapse(request: Request, sweep: Sweep, inputs: Inputs) -> tuple[Reque
     begun = _begun(sweep.results) if alone else None
     if not request.to_collapse and (begun is not None and "collapse" not in begun or sweep.dry_run):
         return request, inputs
+    sigmas = _sigmas(request)
+    asked = _asked(inputs, request.noise, sigmas)
+    record = _fitting((begun or {}).get("collapse"), asked) or _record(
+        request.noise, sigmas, asked, sweep, inputs, alone
+    )
+    if record is None:
+        if request.to_collapse:
+            raise SettingError(
+                f"{{sigma_upper}} auto: collapse is measured on {FEWEST} images or more, and {inputs.dataset.name} has "
+                "fewer that can be read; give {sigma_upper} a number"
+            )
+        return request, inputs
+    collapse = Collapse.of(record)
+    print(f"collapse: {described(collapse, record['other_images'])}", flush=True)
+    record = {**record, "ends_bracket": request.to_collapse and collapse.lost_at is not None}
+    if request.to_collapse:
+        request = _ended(request, collapse)
+    return request, dataclasses.replace(inputs, provenance={**inputs.provenance, "collapse": record})
+
+
+def _sigmas(request):
+    """The sigmas at which a run measures: those of its bracket, and of what lies beyond where the end is looked for."""
     search, sigma = request.search, request.sigma
     reach = FARTHER * search.sigma_upper if request.to_collapse else search.reach
     upper = min(reach, request.noise.largest_sigma, LARGEST_SIGMA)
-    sigmas = collapse_grid(min(search.sigma_lower, sigma), sigma, max(upper, sigma))
-    asked = _asked(inputs, request.noise, sigmas)
-    record = _fitting((begun or {}).get("collapse"), asked)
-    if record is None:
-        chosen, apart = choose(inputs.dataset, sweep.images)
-        if len(chosen) < FEWEST:
-            if request.to_collapse:
-                raise SettingError(
-                    f"{{sigma_upper}} auto: collapse is measured on {FEWEST} images or more, and "
-                    f"{inputs.dataset.name} has {len(chosen)}; give {{sigma_upper}} a number"
-                )
-            return request, inputs
-        file = _kept_in(sweep) if alone else None
-        key = _sum([asked, chosen])
-        record = _fitting(_read(file).get(key), asked)
-        if record is None:
-            print(
-                f"collapse: first {len(chosen) * COPIES} noisy copies of {len(chosen)} "
-                f"{'other images' if apart else 'images'} at each of {len(sigmas)} sigmas",
-                flush=True,
-            )
-            collapse = measure(inputs, chosen, sigmas, COPIES, request.noise)
-            record = {**collapse.recorded(), "other_images": apart, "measured": asked}
-            if not sweep.dry_run and jax.process_index() == 0:
-                _keep(file, key, record)
-    record = {**record, "ends_bracket": request.to_collapse}
-    print(f"collapse: {described(Collapse.of(record), record['other_images'])}")
-    if request.to_collapse:
-        request = _ended(request, Collapse.of(record))
-    return request, dataclasses.replace(inputs, provenance={**inputs.provenance, "collapse": record})
+    return collapse_grid(min(search.sigma_lower, sigma), sigma, max(upper, sigma))
+
+
+def _record(noise, sigmas, asked, sweep, inputs, alone):
+    """The record that was kept, or a new one, which is kept; None where there are too few images."""
+    chosen, apart = choose(inputs.dataset, sweep.images)
+    key, file = _sum([asked, chosen]), _kept_in(sweep) if alone else None
+    kept = _read(file) if file else _measured if alone else {}
+    if record := _fitting(kept.get(key), asked):
+        return record
+    if len(chosen) >= FEWEST:
+        copies = f"{len(chosen) * COPIES} noisy copies of {len(chosen)} {'other images' if apart else 'images'}"
+        print(f"collapse: first {copies} at each of {len(sigmas)} sigmas", flush=True)
+    collapse = measure(inputs, chosen, sigmas, COPIES, noise)
+    if collapse is None:
+        return None
+    record = {**collapse.recorded(), "other_images": apart, "measured": asked}
+    if file and not sweep.dry_run:
+        _keep(file, key, record)
+    elif alone and len(_measured) < MOST_KEPT:
+        _measured[key] = record
+    return record
 
 
 def described(collapse: Collapse, other_images: bool = True) -> str:
@@ -108,7 +115,7 @@ def described(collapse: Collapse, other_images: bool = True) -> str:
     whose = "" if other_images else " These images are certified too; the noise of their certificates is another."
     if collapse.reference is None:
         return (
-            f"at no sigma from {first:.3g} to {last:.3g} are {collapse.images} images answered better than by "
+            f"at no sigma from {first:.3g} to {last:.3g} are {collapse.images} images answered clearly better than by "
             f"one class for all.{whose}"
         )
     if collapse.lost_at is None:
@@ -123,8 +130,8 @@ def _ended(request, collapse):
     """The request whose bracket ends where accuracy is lost."""
     if collapse.reference is None:
         raise SettingError(
-            "{sigma_upper} auto: at no sigma is this classifier clearly better than one answer for all images. Are data "
-            "set, order of classes and normalisation those of this network? If so, give {sigma_upper} a number"
+            "{sigma_upper} auto: at no sigma is this classifier clearly better than one answer for all images. Are "
+            "data set, order of classes and normalisation those of this network? If so, give {sigma_upper} a number"
         )
     if collapse.lost_at is None:  # the bracket ends where it usually does
         return dataclasses.replace(request, to_collapse=False)
@@ -138,12 +145,8 @@ def _ended(request, collapse):
     return ended
 
 
-def measure(inputs: Inputs, chosen: list[int], sigmas, copies: int, noise: Noise) -> Collapse:
-    """The collapse on the images at `chosen`; those that cannot be read are left out.
-
-    Raises:
-        UserError: none of them can be read.
-    """
+def measure(inputs: Inputs, chosen: list[int], sigmas, copies: int, noise: Noise) -> Collapse | None:
+    """The collapse on those images at `chosen` that can be read; None where these are fewer than `FEWEST`."""
     images, labels, readable = [], [], []
     for index in chosen:
         try:
@@ -153,8 +156,8 @@ def measure(inputs: Inputs, chosen: list[int], sigmas, copies: int, noise: Noise
         images.append(image)
         labels.append(label)
         readable.append(index)
-    if not images:
-        raise UserError(f"{inputs.dataset.name} ({inputs.dataset.source}): none of {len(chosen)} images can be read")
+    if len(images) < FEWEST:
+        return None
     devices = inputs.devices if jax.process_count() > 1 else inputs.devices[:copies]
     return measure_collapse(
         inputs.classify,

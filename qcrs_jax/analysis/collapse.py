@@ -48,7 +48,7 @@ def measure_collapse(
 
     Args:
         classify: as for `certify`.
-        images: several images (m, h, w, c) in `value_range`; fifty or more, of many classes. Each has `copies` noisy copies.
+        images: several images (m, h, w, c) in `value_range`; fifty or more, of many classes.
         sigmas: noise levels, in the units of `value_range`. One at which the classifier was trained should be among
             them: accuracy is compared with the best one.
         labels: true classes, (m,); None measures the number of classes alone.

@@ -22,7 +22,9 @@ def collapse(accuracies, constant=0.1, images=100, sigmas=SIGMAS):
     return Collapse(tuple(levels), constant, images, 5)
 
 
-@pytest.mark.parametrize("shares", [[0.1] * 10, [1.0, 0.0, 0.0], [0.5, 0.25, 0.25], np.random.default_rng(0).dirichlet([1] * 7)])
+@pytest.mark.parametrize(
+    "shares", [[0.1] * 10, [1.0, 0.0, 0.0], [0.5, 0.25, 0.25], np.random.default_rng(0).dirichlet([1] * 7)]
+)
 def test_the_effective_number_is_the_exponential_of_the_entropy(shares):
     assert effective_number(np.array(shares)) == pytest.approx(math.exp(stats.entropy(shares)))
     assert 1 <= effective_number(np.array(shares)) <= len(shares) + 1e-9
