@@ -81,8 +81,8 @@ def run(args) -> None:
     collapse = measure(inputs, chosen, sigmas, args.copies, noise)
     if collapse is None:
         raise UserError(
-            f"{inputs.dataset.name} ({inputs.dataset.source}): has fewer than {FEWEST} images that can be read; collapse "
-            "cannot be measured on so few"
+            f"{inputs.dataset.name} ({inputs.dataset.source}): has fewer than {FEWEST} images that can be read; "
+            "collapse cannot be measured on so few"
         )
     data = f"{inputs.dataset.name} ({inputs.dataset.split})"
     heading = (

@@ -50,15 +50,15 @@ _measured: dict[str, dict] = {}
 def with_collapse(request: Request, sweep: Sweep, inputs: Inputs) -> tuple[Request, Inputs]:
     """The request with the end of its bracket, and inputs whose provenance has the record of collapse.
 
-    It is measured, unless the results file or the checkpoint's own file has the record. A run that was begun without a
-    record goes on without, and so does one of too few images.
+    It is measured, unless the results file or the checkpoint's own file has the record. A run that goes on keeps the
+    record that it was begun with, or none. A run of too few images has none.
 
     Raises:
         SettingError: the bracket is to end where accuracy is lost, and that cannot be measured, or lies below sigma.
     """
     alone = jax.process_count() == 1  # several hosts compute together, and may have different files
     begun = _begun(sweep.results) if alone else None
-    if not request.to_collapse and (begun is not None and "collapse" not in begun or sweep.dry_run):
+    if not request.to_collapse and (begun is not None or sweep.dry_run):
         return request, inputs
     sigmas = _sigmas(request)
     asked = _asked(inputs, request.noise, sigmas)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from places import SHARED
+from places import ROOT, SHARED
 from scipy import stats
 
 from qcrs_jax.results import sidecar
@@ -123,6 +123,16 @@ def test_the_published_log():
     log = SHARED / "results" / "qcrs_cifar10_resnet110_sigma0.50.tsv"
     if not log.exists():
         pytest.skip("needs the published log")
-    far = beyond(read_run(log), 1.0)
+    run = read_run(log)
+    page = (ROOT / "docs" / "collapse.md").read_text()
+    rows = [row.strip("| ").split(" | ") for row in page.splitlines() if row.endswith(" |") and "automobile" in row]
+    assert len(rows) == 4
+    for limit, images, answer, share, without in rows:
+        there = beyond(run, float(limit))
+        assert (len(there.places), f"{there.share:.1%}", f"{there.acr_without:.4f}") == (int(images), share, without)
+        assert answer == f"automobile ({there.answered[1]})" and next(iter(there.answered)) == 1
+    between = [r.predict for r in run.records if 0.8 < r.sigma <= 1]
+    assert len(between) == 219 and round(between.count(9) / 219, 2) == 0.47, "truck"
+    far = beyond(run, 1.0)
     assert len(far.places) == 393 and far.images == 10_000 and far.answered[1] == 376
     assert (round(far.share, 3), round(far.acr, 4), round(far.acr_without, 4)) == (0.073, 0.6565, 0.6085)
