@@ -7,8 +7,6 @@ it continues after the last complete line.
     qcrs-jax certify checkpoint.pth.tar cohen.tsv --sigma 0.25 --method cohen
   QCRS, which chooses a sigma for each image from a bracket:
     qcrs-jax certify checkpoint.pth.tar qcrs.tsv --sigma 0.25 --left 0.08 --right 0.9 --epsilon 0.03
-  The Bayesian search up to the sigma at which the network loses its accuracy under noise:
-    qcrs-jax certify checkpoint.pth.tar bounded.tsv --sigma 0.25 --search bayesian --right auto
   The Bayesian search, which finds the largest radii for its samples; every 20th image:
     qcrs-jax certify checkpoint.pth.tar bayesian.tsv --sigma 0.25 --search bayesian --skip 20
 """
@@ -49,14 +47,16 @@ def run(args) -> None:
     print()
     print_tables([path])
     if request.search.widens:
-        print(widened(request, path))
+        print(widened(path))
 
 
-def widened(request, path: Path) -> str:
+def widened(path: Path) -> str:
     """The sentence that counts for how many images of the results the search went beyond its bracket."""
     from qcrs_jax.results.records import read_run
+    from qcrs_jax.search import search_of
 
-    records, search = read_run(path).records, request.search
+    run = read_run(path)
+    records, search = run.records, search_of(run.request["search"])  # whose bracket may have been ended
     rounding = 1e-6 * search.sigma_upper
     below = sum(record.sigma < search.sigma_lower - rounding for record in records)
     above = sum(record.sigma > search.sigma_upper + rounding for record in records)

@@ -5,6 +5,7 @@ and the other images do not change it.
 """
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, UInt32
 
@@ -24,7 +25,7 @@ def collapse_key():
 
     The record of collapse may end the bracket of a search. It has to be known before a committed seed is.
     """
-    return jax.random.wrap_key_data(_COLLAPSE, impl="threefry2x32")
+    return jax.random.wrap_key_data(jnp.asarray(_COLLAPSE), impl="threefry2x32")
 
 
 def uniform_words(keys) -> UInt32[jax.Array, "*m 2"]:

@@ -120,7 +120,7 @@ class Bayesian(QCRS):
         return self.sigma_upper * (REACH if self.widen_above else 1)
 
     def ending_at(self, sigma):
-        return dataclasses.replace(super().ending_at(sigma), widen_above=False)
+        return dataclasses.replace(self, sigma_upper=sigma, widen_above=False)
 
     def recorded(self):
         recorded = super().recorded()

@@ -96,7 +96,7 @@ class Search:
 
     def ending_at(self, sigma: float) -> "Search":
         """The search with a bracket that ends at `sigma`, which answers no sigma beyond."""
-        return dataclasses.replace(self, sigma_upper=sigma)  # pyright: ignore[reportArgumentType, reportCallIssue]
+        return dataclasses.replace(self, sigma_upper=sigma)  # pyright: ignore[reportArgumentType]
 
     def check_noise(self, noise: Noise) -> None:
         """Raises SettingError where the search has no radii for `noise`."""
