@@ -187,8 +187,8 @@ PRESETS = {
         asks="What is left of the gain where a search ends at the sigma at which accuracy under noise is lost?",
         source="ours: the published bisection and the Bayesian search, with and without --right auto",
         takes="about 25 minutes of one core",
-        expect="accuracy is lost at 1.1; ACR 1.043 bisection and 1.069 bayesian, 1.043 and 1.068 where they end there; 2 "
-        "of 50 images of bayesian lie beyond and carry 11% of its gain over Cohen",
+        expect="accuracy is lost at 1.1; ACR 1.043 bisection and 1.069 bayesian, 1.043 and 1.068 where they end there; "
+        "2 of 50 images of bayesian lie beyond and carry 11% of its gain over Cohen",
         commands=_collapse(GAUSSIAN, DATA.partition(" --sigma")[0], f"--sigma 0.25 --skip 10 {SEED}"),
     ),
     "collapse_cifar10": Preset(

@@ -13,9 +13,9 @@ from .styles import METHODS
 from .words import label
 
 MEANS = (
-    "The certificates of such images hold. But the less the smoothed classifier tells images apart under so much noise, "
-    "the less its certificates say; in the extreme it answers one class, whatever the image is. Read the ACR without "
-    "them too."
+    "The certificates of such images hold. But the less the smoothed classifier tells images apart under so much "
+    "noise, the less its certificates say; in the extreme it answers one class, whatever the image is. Read the ACR "
+    "without them too."
 )
 MOST_NAMED = 5
 

@@ -121,8 +121,8 @@ def described(collapse: Collapse, other_images: bool = True) -> str:
     if collapse.lost_at is None:
         return f"accuracy under noise is kept up to sigma {last:.3g}, by {collapse.images} images.{whose}"
     return (
-        f"accuracy under noise is lost at sigma {collapse.lost_at:g}, by {collapse.images} images: beyond, it is nearer "
-        f"to that of one answer for all images than to the best.{whose}"
+        f"accuracy under noise is lost at sigma {collapse.lost_at:g}, by {collapse.images} images: beyond, it is "
+        f"nearer to that of one answer for all images than to the best.{whose}"
     )
 
 

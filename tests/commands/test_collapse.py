@@ -141,9 +141,8 @@ def test_without_the_end_images_lie_beyond_and_all_tables_say_so(ran):
     said += f"are answered zero ({len(far.places)}). They carry {far.share:.1%} of the ACR"
     table = qcrs_jax("table", "bayesian.tsv", "cohen.tsv", cwd=ran).stdout
     assert said in unwrapped((ran / "bayesian.out").read_text()) and said in unwrapped(table)
-    assert f"{far.acr_without:.4f} where they count as 0" in unwrapped(
-        table
-    ) and "the less its certificates say" in unwrapped(table)
+    assert f"{far.acr_without:.4f} where they count as 0" in unwrapped(table)
+    assert "the less its certificates say" in unwrapped(table)
     assert said in unwrapped(qcrs_jax("table", "bayesian.tsv", "--classes", cwd=ran).stdout)
     text = qcrs_jax("table", "bayesian.tsv", "cohen.tsv", "--format", "csv", cwd=ran).stdout
     ours, theirs = csv.DictReader(io.StringIO(text))
