@@ -84,7 +84,8 @@ def run(args) -> None:
             f"{inputs.dataset.name} ({inputs.dataset.source}): has fewer than {FEWEST} images that can be read; "
             "collapse cannot be measured on so few"
         )
-    data = f"{inputs.dataset.name} ({inputs.dataset.split})"
+    folder = args.data_dir if inputs.dataset.name == "folder" else None
+    data = f"{folder.name if folder and folder.name else inputs.dataset.name} ({inputs.dataset.split})"
     heading = (
         f"{inputs.name} on {collapse.images} images of {data}, {args.copies} noisy copies of each; one answer for all "
         f"images is right for {collapse.constant:.0%}"
