@@ -1,5 +1,6 @@
 """The public names and their homes, for type checkers and for `__init__.py`."""
 
+from .analysis.collapse import measure_collapse as measure_collapse
 from .analysis.curves import read_curves as read_curves
 from .certification.certificate import certify as certify
 from .certification.certificate import conclude as conclude
@@ -22,6 +23,7 @@ from .experiments.run.library import read_results as read_results
 from .experiments.run.library import run as run
 from .experiments.run.library import verify as verify
 from .models.checkpoint import save_classifier as save_classifier
+from .results.collapse import Collapse as Collapse
 from .sampling.classifiers import NoiseConditional as NoiseConditional
 from .sampling.counts import sample_counts as sample_counts
 from .sampling.smoothing import Gaussian as Gaussian

@@ -94,7 +94,7 @@ WINGS = {
     "models": set(),
     "data": set(),
     "results": set(),
-    "analysis": {"bounds", "certification", "results", "sampling", "search"},
+    "analysis": {"bounds", "certification", "checks", "results", "sampling", "search"},
     "training": {"checks", "models", "sampling"},
 }
 """What each wing of the library may import, beside itself and the ground that all stand on."""

@@ -254,7 +254,7 @@ def table(part: Part) -> None:
     if part.quick:
         methods.pop("bayesian")
     n, size = (100, 2) if part.quick else (100_000, 500)
-    common = ["--dataset", "npz", "--data_dir", images, "--sigma", 0.25, "--N", n]
+    common = ["--dataset", "npz", "--data_dir", images, "--sigma", 0.25, "--N", n, "--no-collapse"]
     files = [folder / f"{name}.tsv" for name in methods]
     done, upto, each = 0, min(size, GROUP), None
     while upto > done:

@@ -11,7 +11,10 @@ it continues after the last complete line.
     qcrs-jax certify checkpoint.pth.tar bayesian.tsv --sigma 0.25 --search bayesian --skip 20
 """
 
+import argparse
 from pathlib import Path
+
+from qcrs_jax.errors import SettingError
 
 from .flags import Parser
 from .method import add_request, request_of
@@ -20,29 +23,40 @@ from .sweep import add_sweep, sweep_of
 
 def add_arguments(parser: Parser) -> None:
     add_sweep(parser)
-    add_request(parser)
+    add_request(parser, auto=True)
+    parser.screen("search", "collapse").add_argument(
+        "--collapse",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="measure first at which sigma the network loses its accuracy under noise, on a hundred other images, and "
+        "record it; it is kept in CHECKPOINT.collapse.json. It changes no count (default: yes)",
+    )
 
 
 def run(args) -> None:
     request, sweep = request_of(args), sweep_of(args)  # before anything slow is imported or read
+    if request.to_collapse and not args.collapse:
+        raise SettingError("{sigma_upper} auto measures collapse; leave {collapse} out, or give a number")
 
     from ..report.table import print_tables
     from ..run.certify import certify_dataset
 
-    path = certify_dataset(request, sweep)
+    path = certify_dataset(request, sweep, collapse=args.collapse)
     if path is None:  # only the first host has the file, and no dry run
         return
     print()
     print_tables([path])
     if request.search.widens:
-        print(widened(request, path))
+        print(widened(path))
 
 
-def widened(request, path: Path) -> str:
+def widened(path: Path) -> str:
     """The sentence that counts for how many images of the results the search went beyond its bracket."""
     from qcrs_jax.results.records import read_run
+    from qcrs_jax.search import search_of
 
-    records, search = read_run(path).records, request.search
+    run = read_run(path)
+    records, search = run.records, search_of(run.request["search"])  # whose bracket may have been ended
     rounding = 1e-6 * search.sigma_upper
     below = sum(record.sigma < search.sigma_lower - rounding for record in records)
     above = sum(record.sigma > search.sigma_upper + rounding for record in records)

@@ -11,6 +11,7 @@ from pathlib import Path
 from qcrs_jax.errors import UserError
 
 from ..report.layouts import FORMATS
+from .table import add_beyond
 
 
 def add_arguments(parser):
@@ -24,6 +25,7 @@ def add_arguments(parser):
         metavar="K",
         help="list the K images of each run that gain most over the reference, and the K that lose most",
     )
+    add_beyond(parser)
     parser.add_argument("--names", nargs="+", metavar="NAME", help="names of the runs, the reference first")
     parser.add_argument("--out", type=Path, help="write to this file instead of the terminal")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw sigma and radius of each image (png, pdf, svg)")
@@ -47,7 +49,7 @@ def run(args):
         if file is not None:
             check_ending(file)
     reference, *runs = read_runs([args.reference, *args.results])
-    write(comparison(reference, runs, args.format, args.names, args.top), args.out)
+    write(comparison(reference, runs, args.format, args.names, args.top, args.beyond), args.out)
     for file, draw in figures:
         if file is not None:
             draw(reference, runs, file, args.names)

@@ -51,6 +51,17 @@ def measure(args):
     return run_over_images(task(request), sweep)
 
 
+def grid_of(sigma: float, wanted, bracket: tuple[float, float], noise) -> tuple[float, ...]:
+    """The sigmas of --sigmas, or 24 over the bracket; `sigma` is among them.
+
+    Raises:
+        SettingError: an impossible number.
+    """
+    from ..run.curve import Curve
+
+    return Curve.over(sigma, wanted, 1, bracket, noise).sigmas
+
+
 def curve_of(args, bracket: tuple[float, float] | None = None):
     """The Curve of parsed arguments.
 

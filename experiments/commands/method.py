@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 
+from ..run.settings import share
 from .flags import Parser, add_object, given_fields, possible
 
 SEARCH = {
@@ -13,12 +14,13 @@ SEARCH = {
 }
 """The published names of settings of a search, and earlier ones."""
 ESTIMATE = {"alpha_upper": ("decide_beta",)}
+AUTO = "auto"
 BRACKET = {"sigma_lower": 0.25, "sigma_upper": 3.5, "epsilon": 0.1}
 """Defaults of a search, in multiples of the original sigma."""
 
 
-def add_request(parser: Parser) -> None:
-    """Adds the flags of a Request."""
+def add_request(parser: Parser, auto: bool = False) -> None:
+    """Adds the flags of a Request; with `auto`, the bracket may be ended where accuracy under noise is lost."""
     add = parser.add_argument_group("method").add_argument
     add("--sigma", type=float, required=True, help="noise level that the classifier was trained at")
     add(
@@ -42,7 +44,7 @@ def add_request(parser: Parser) -> None:
     ascent = parser.screen("search", "ascent: the settings of --method ddrs")
     add_noise(parser.screen("guarantee", "noise: its kind, and the norm of the radii"))
     guarantee = parser.screen("guarantee", "guarantee: the number of samples, and the claim that they support")
-    parser.late(lambda parser: _add_search(search, ascent, parser.names))
+    parser.late(lambda parser: _add_search(search, ascent, parser.names, auto))
     parser.late(lambda _: _add_estimate(guarantee))
 
 
@@ -64,7 +66,7 @@ def noise_of(args: argparse.Namespace):
     return smoothing.noise_of({"smoothing": {"name": args.noise}})
 
 
-def _add_search(search, ascent, names):
+def _add_search(search, ascent, names, auto):
     from qcrs_jax.search import DDRS, SEARCHES
     from qcrs_jax.search.ddrs import PRESETS
 
@@ -72,7 +74,15 @@ def _add_search(search, ascent, names):
     scaled |= {"epsilon": "width of the bracket at which the search stops; for grid, the distance between its sigmas"}
     texts = {name: f"{text} (default: {BRACKET[name]:g} SIGMA)" for name, text in scaled.items()}
     kinds = [kind for kind in SEARCHES.values() if kind.method == "qcrs"]
+    if auto:
+        texts["sigma_upper"] = (
+            f"upper end; auto ends it where accuracy under noise is lost, which is measured before the run (default: "
+            f"{BRACKET['sigma_upper']:g} SIGMA)"
+        )
     add_object(search, kinds, SEARCH, texts, without=("alpha",))
+    for action in search._group_actions:
+        if action.dest == "sigma_upper" and auto:
+            action.type = number_or_auto
     ascent.add_argument(
         "--ddrs_preset",
         choices=PRESETS,
@@ -84,6 +94,14 @@ def _add_search(search, ascent, names):
     add_object(ascent, [DDRS], {}, prefix="ddrs_", without=without)
     names["labels"] = "--stop_when_wrong"
     names |= {name: f"--ddrs_{name}" for name in _fields(DDRS) if name not in without}
+
+
+def number_or_auto(text: str) -> float | str:
+    """The number in `text`, or "auto"."""
+    return AUTO if text == AUTO else share(text)
+
+
+number_or_auto.__name__ = "number or auto"  # as argparse calls it
 
 
 def _add_estimate(guarantee):
@@ -132,6 +150,9 @@ def request_of(args: argparse.Namespace):
 
     from ..run.request import Request
 
+    to_collapse = args.sigma_upper == AUTO
+    if to_collapse:
+        args = argparse.Namespace(**{**vars(args), "sigma_upper": None})
     with possible():
         check_sigma(args.sigma)  # defaults of a search are multiples of it
         request = Request(
@@ -145,6 +166,7 @@ def request_of(args: argparse.Namespace):
             stop_when_wrong=args.stop_when_wrong,
             budget=None if args.budget is None else {"mean": args.budget, "stop": getattr(args, "stop", -1)},
             at_once=args.simultaneous,
+            to_collapse=to_collapse and args.method != "cohen",
         )
         request.check()
     return request

@@ -24,6 +24,7 @@ from pathlib import Path
 
 from qcrs_jax.errors import UserError, text_of
 
+from .table import add_beyond
 from .verify import count
 
 
@@ -33,6 +34,7 @@ def add_arguments(parser):
     add("--out", type=Path, required=True, metavar="FILE", help="FILE.html")
     add("--title", help="default: the network and the data set")
     add("--data_dir", type=Path, help="where the data set is now (default: where it was)")
+    add_beyond(parser)
     add("--verify", type=count, metavar="N", help="draw N images of each file again, or all, and report the outcome")
     add("--checkpoint", type=Path, help="goes with --verify: where the checkpoint is now (default: where it was)")
     add(
@@ -48,16 +50,24 @@ def run(args):
     if args.checkpoint is not None and not args.verify:
         raise UserError("--checkpoint goes with --verify, which alone opens a checkpoint")
     where = Where(args.checkpoint, args.data_dir, args.trust_paths)
-    write_report(args.results, args.out, where, args.title, args.verify or 0)
+    write_report(args.results, args.out, where, args.title, args.verify or 0, args.beyond)
     print(args.out)
 
 
-def write_report(results: Sequence[Path], out: Path, where, title: str | None = None, recount: int | float = 0) -> None:
+def write_report(
+    results: Sequence[Path],
+    out: Path,
+    where,
+    title: str | None = None,
+    recount: int | float = 0,
+    beyond: float | None = None,
+) -> None:
     """Writes the page of the runs in `results` to the file `out`.
 
     Args:
         where: where checkpoint and data set are now (`trusted_paths.Where`).
         recount: how many images of each file are drawn again.
+        beyond: the sigma beyond which images are counted; None takes the one that each run recorded.
 
     Raises:
         UserError: a file cannot be read, or no page can be made of it; or, after the page was written, a file is not
@@ -77,7 +87,7 @@ def write_report(results: Sequence[Path], out: Path, where, title: str | None = 
     parts = _parts(results)
     if recount:
         parts = [_verified(part, recount, where) for part in parts]
-    text = page(parts, _pictures(parts, where), title)
+    text = page(parts, _pictures(parts, where), title, beyond)
     with writing(out):
         write_text(out, text)
     if wrong := [part for part in parts if part.verified and part.verified.troubles]:

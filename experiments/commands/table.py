@@ -8,6 +8,7 @@ them it prints the table of agreement instead: how often each run answers, is ri
 most samples.
 """
 
+import math
 from pathlib import Path
 
 from qcrs_jax.errors import UserError
@@ -43,7 +44,30 @@ def add_arguments(parser):
     )
     parser.add_argument("--caption", help="with --format latex: the caption of a table environment, as LaTeX reads it")
     parser.add_argument("--label", help="with --format latex: the label of a table environment")
+    add_beyond(parser)
     parser.add_argument("--out", type=Path, help="write to this file instead of the terminal")
+
+
+def add_beyond(parser) -> None:
+    """Adds the flag of the sigma beyond which images are counted."""
+    parser.add_argument(
+        "--beyond",
+        type=positive,
+        metavar="SIGMA",
+        help="count the images with a larger sigma, their answers, and the ACR without them (default: the sigma at "
+        "which accuracy under noise is lost, of each run that recorded it)",
+    )
+
+
+def positive(text: str) -> float:
+    """The positive, finite number in `text`."""
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise ValueError(text)
+    return number
+
+
+positive.__name__ = "positive number"  # as argparse calls it
 
 
 def run(args):
@@ -59,9 +83,9 @@ def run(args):
             raise UserError(f"{empty.path}: holds no results yet")
         text = image_rows(runs, args.names)
     elif args.classes:
-        text = class_tables(runs, args.format, args.radii, args.names, around)
+        text = class_tables(runs, args.format, args.radii, args.names, around, args.beyond)
     else:
-        text = tables(runs, args.format, args.radii, args.names, args.columns, around)
+        text = tables(runs, args.format, args.radii, args.names, args.columns, around, args.beyond)
     write(text, args.out)
 
 

@@ -10,6 +10,7 @@ from qcrs_jax.errors import UserError
 from qcrs_jax.results.metrics import average_certified_radius, columns, paired_gain, summarise
 from qcrs_jax.results.records import INPUT_SPECIFIC, is_ddrs
 
+from .collapse import beyond_notes
 from .figures import NORMS, literal, pyplot, save, tidy
 from .gains import extremes, gains
 from .layouts import LAYOUTS, Body, page
@@ -18,12 +19,13 @@ from .styles import method_of, styles
 from .words import DDRS_SAMPLES, earlier_notes, group_by_images, label, left_out_notes, only_norm, seed_notes
 
 
-def comparison(reference, runs, format="terminal", names=None, top=0) -> str:
+def comparison(reference, runs, format="terminal", names=None, top=0, beyond=None) -> str:
     """The text of a table that compares each of `runs` with `reference`.
 
     Args:
         names: names of the reference and the runs; None takes the settings in which they differ.
         top: how many of the images that gain most, and that lose most, are listed for each run.
+        beyond: the sigma beyond which images are counted; None takes the one that each run recorded.
 
     Raises:
         UserError: the runs are not over the same images.
@@ -52,7 +54,7 @@ def comparison(reference, runs, format="terminal", names=None, top=0) -> str:
         notes += f" {INPUT_SPECIFIC}"
     everyone = (reference, *runs)
     notes_on_runs = [*left_out_notes(everyone), *seed_notes(everyone), *earlier_notes(everyone)]
-    return page([body, *images, notes, *notes_on_runs], format)
+    return page([body, *images, *beyond_notes(everyone, beyond, reference), notes, *notes_on_runs], format)
 
 
 def plot(reference, runs, out, names=None) -> None:

@@ -13,6 +13,7 @@ from qcrs_jax.results.metrics import certified_accuracy, columns, summarise
 from qcrs_jax.results.records import INPUT_SPECIFIC
 from qcrs_jax.version import version
 
+from .html_collapse import collapse
 from .html_figures import curves, distributions
 from .html_images import ASSETS, data_of_images, gains_of, images
 from .html_origin import origin, state, sure
@@ -30,13 +31,16 @@ LENGTHS = {
 MOST_CLASSES = 200
 
 
-def page(parts: Sequence[Part], pictures: dict[int, Pictures], title: str | None = None) -> str:
+def page(
+    parts: Sequence[Part], pictures: dict[int, Pictures], title: str | None = None, beyond: float | None = None
+) -> str:
     """The page of the runs in `parts`.
 
     Args:
         parts: runs of certificates, none of them empty.
         pictures: the pictures of each set of images, by the place of its first run in `parts`.
         title: title of the page; by default it names the network and the data.
+        beyond: the sigma beyond which images are counted; None takes the one that each run recorded.
 
     Raises:
         UserError: the runs have radii of different norms.
@@ -49,11 +53,13 @@ def page(parts: Sequence[Part], pictures: dict[int, Pictures], title: str | None
         groups.append(Group(members, pictures[parts.index(members[0])]))
     radii = _default_radii([part.run for part in parts])
     title = title or f"Certification of {_network(parts[0].run)} on {_data(parts[0].run)}"
+    far = collapse(groups, beyond)
     body = [
-        _head(groups, title),
+        _head(groups, title, bool(far)),
         _plain_words(groups, radii),
         section("results", "Results", "".join(_results(group, radii) for group in groups)),
         section("distributions", "Distributions of radii, noise and probabilities", distributions(groups)),
+        *([section("collapse", "Images beyond the noise that the classifier bears", far)] if far else []),
         section("classes", "Class by class", "".join(_classes(part, radii) for part in parts)),
         section("gains", "Gain by a noise level for each image", "".join(gains_of(group) for group in groups)),
         section("images", "All images", images(groups)),
@@ -86,7 +92,7 @@ def _data(run):
     return data_name(run) or f"{len(run.records)} images"
 
 
-def _head(groups, title):
+def _head(groups, title, collapses):
     parts = [part for group in groups for part in group.parts]
     today = datetime.date.today().isoformat()
     states = "".join(f"<li>{state(part)}</li>" for part in parts)
@@ -95,6 +101,7 @@ def _head(groups, title):
         "words": "In plain words",
         "results": "Results",
         "distributions": "Distributions",
+        **({"collapse": "Collapse"} if collapses else {}),
         "classes": "Classes",
         "gains": "Gains",
         "images": "All images",

@@ -93,6 +93,16 @@ def steps(series: Sequence[Series], x: Axis, y: Axis, title: str) -> str:
     return _figure(parts, series, title)
 
 
+def lines(series: Sequence[Series], x: Axis, y: Axis, title: str) -> str:
+    """A chart of straight lines between points, with a legend below it."""
+    parts = [_frame(x, y)]
+    for one in series:
+        points = zip(_across(x, one.x).tolist(), _down(y, one.y).tolist())
+        path = "L".join(f"{across:.1f} {down:.1f}" for across, down in points)
+        parts.append(f'<path class="line" {_stroke(one.style)} d="M{path}"/>')
+    return _figure(parts, series, title)
+
+
 def histogram(values: Sequence[tuple], x: Axis, title: str, bins: int = 24) -> str:
     """A histogram, in shares of the images, of each of `values`: (name, style, numbers, number of images)."""
     ends = np.linspace(0, 1, bins + 1)

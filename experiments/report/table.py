@@ -20,6 +20,7 @@ from qcrs_jax.results.metrics import (
 )
 from qcrs_jax.results.records import read_run
 
+from .collapse import beyond_notes, columns_of
 from .layouts import LAYOUTS, PLAIN, Body, page, write
 from .names import row_names
 from .steps import distribution, probabilities
@@ -44,7 +45,7 @@ def print_tables(paths) -> None:
     write(tables([read_run(path) for path in paths]), None)
 
 
-def tables(runs, format="terminal", radii=None, names=None, shown=None, around=PLAIN) -> str:
+def tables(runs, format="terminal", radii=None, names=None, shown=None, around=PLAIN, beyond=None) -> str:
     """The text of a table for each set of images among `runs`, with notes on the certificates.
 
     Args:
@@ -52,6 +53,7 @@ def tables(runs, format="terminal", radii=None, names=None, shown=None, around=P
         names: names of the runs; None takes the settings in which they differ.
         shown: columns to show, of `layouts.COLUMNS`, in order; None shows the usual ones. csv has all of them.
         around: caption and label in LaTeX.
+        beyond: the sigma beyond which images are counted; None takes the one that each run recorded.
     """
     groups = group_by_images(runs)
     called = dict(zip(map(id, runs), row_names(runs, names)))
@@ -64,7 +66,7 @@ def tables(runs, format="terminal", radii=None, names=None, shown=None, around=P
     else:
         columns, figures = _certified(groups, _default_radii(runs) if radii is None else radii, shown or USUAL)
     if format == "csv":
-        return _csv(groups, figures, called)
+        return _csv(groups, figures, called, beyond)
     parts = []
     if len({run.norm for run in runs}) > 1:
         parts.append("These runs have radii of L1 and of L2, in tables of their own: do not compare them.")
@@ -78,10 +80,10 @@ def tables(runs, format="terminal", radii=None, names=None, shown=None, around=P
         cells = [cells for run, row in zip(group, rows) for cells in _rows([called[id(run)]], row, columns)]
         parts.append(images_heading(group[0]))
         parts.append(Body(around.around(LAYOUTS[format](header, cells), number)))
-    return page([*parts, *notes_on_runs(runs)], format)
+    return page([*parts, *beyond_notes(runs, beyond), *notes_on_runs(runs)], format)
 
 
-def class_tables(runs, format="terminal", radii=None, names=None, around=PLAIN) -> str:
+def class_tables(runs, format="terminal", radii=None, names=None, around=PLAIN, beyond=None) -> str:
     """The text of a table for each of `runs`, with a row for each class of its images and one for all.
 
     Arguments as for `tables`.
@@ -100,7 +102,7 @@ def class_tables(runs, format="terminal", radii=None, names=None, around=PLAIN) 
             rows += [[*row, (mistake, None)], [*below, ("", None)]]
         parts.append(f"{its_name}: {images_heading(run)}")
         parts.append(Body(around.around(LAYOUTS[format](header, rows), number)))
-    return page([*parts, *notes_on_runs(runs)], format)
+    return page([*parts, *beyond_notes(runs, beyond), *notes_on_runs(runs)], format)
 
 
 def _class_figures(run, radii):
@@ -238,13 +240,16 @@ def _rows(first, figures, columns):
     return [row, [(text, None) for text in ("  for images like these (95%)", *[""] * (len(first) - 1), *below)]]
 
 
-def _csv(groups, figures, called):
+def _csv(groups, figures, called, beyond):
     """The text of csv, in full precision. The column image_set numbers the sets of images."""
+    runs = [run for group in groups for run in group]
+    far = dict(zip(map(id, runs), columns_of(runs, beyond)))
     return _csv_text(
         {
             "run": called[id(run)],
             "image_set": number,
             **row,
+            **far[id(run)],
             "left_out": _number_left_out(run),
             "seed": seed_words(run),
             "guarantee": _limits(run),

@@ -13,16 +13,26 @@ from qcrs_jax.sampling.counts import SOFT_ONE
 
 from . import pilot
 from .answers import draw_image, draws_of, fields, one_record, recorded_fields
-from .inputs import Inputs
+from .collapse import with_collapse
+from .inputs import Inputs, open_inputs
+from .progress import check_installed
 from .request import Request
 from .runner import Sweep, Task, run_over_images
 
 
-def certify_dataset(request: Request, sweep: Sweep, inputs: Inputs | None = None) -> Path | None:
-    """Certifies the data set. Returns the results file; errors as for `run_over_images`."""
+def certify_dataset(
+    request: Request, sweep: Sweep, inputs: Inputs | None = None, collapse: bool = False
+) -> Path | None:
+    """Certifies the data set. Returns the results file; errors as for `run_over_images`.
+
+    With `collapse`, the collapse of the classifier is measured first and recorded, if the search has a bracket.
+    """
     batch = sweep.program.batch_size
     if request.estimate.votes_beta is not None and isinstance(batch, int) and batch > SOFT_ONE:
         raise SettingError(f"{{batch_size}} {batch}: soft votes are summed exactly only up to {SOFT_ONE}")
+    if (collapse or request.to_collapse) and request.search.sigma_upper is not None:
+        check_installed()
+        request, inputs = with_collapse(request, sweep, open_inputs(sweep) if inputs is None else inputs)
     plans = pilot.plan(request, sweep, inputs) if request.budget else None
     leave = pilot.left_out(sweep.results) if request.budget else ()
     return run_over_images(lambda m: dataclasses.replace(task(request.of_each(m), plans), leave=leave), sweep, inputs)

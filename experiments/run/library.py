@@ -46,6 +46,7 @@ def run(
     devices: int | None = None,
     images: int | None = None,
     name: str = "classify",
+    collapse: bool = False,
 ) -> Run:
     """Certifies a data set into a results file, as `qcrs-jax certify` does. Returns the content of the file.
 
@@ -73,6 +74,8 @@ def run(
         batch_size, devices, images: noisy copies per forward pass of a device, number of devices, and images in step.
             They change no count.
         name: name of the classifier in messages and in the sidecar.
+        collapse: whether the sigma at which accuracy under noise is lost is measured first, on a hundred other images,
+            and recorded. Tables then state how many images lie beyond it.
 
     Raises:
         UserError: the request cannot be met, or the file, the classifier and the data set do not fit.
@@ -98,7 +101,7 @@ def run(
     )
     inputs = opened(classify, dataset, sweep)
     try:
-        certify_dataset(request, sweep, inputs)
+        certify_dataset(request, sweep, inputs, collapse)
     except Stopped as error:
         raise (KeyboardInterrupt if error.status == 130 else SystemExit(error.status)) from error
     return read_run(results)

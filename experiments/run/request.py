@@ -25,6 +25,7 @@ class Request:
     budget: the "mean" number of certification samples per image, over the images up to "stop".
     at_once: whether alpha is still to be shared among the images of the run.
     simultaneous: the "alpha" of all "images" together, of which each has its part.
+    to_collapse: whether the bracket of the search is still to be ended where accuracy under noise is lost.
     """
 
     sigma: float
@@ -38,6 +39,7 @@ class Request:
     budget: dict | None = None
     at_once: bool = False
     simultaneous: dict | None = None
+    to_collapse: bool = False
 
     def check(self) -> None:
         """Raises SettingError for a request that cannot be met; the message states what would be possible."""

@@ -14,6 +14,7 @@ from ..run.pilot import pilot_path
 from ..run.rebound import rebound
 from ..run.stored_balls import postprocess
 from .choice import Choice, missed
+from .collapse import check_collapse
 from .inputs import check_inputs, recorded_sweep, time_of_all
 from .lines import bound_troubles, curve_troubles, header_trouble, lines_of, recorded_time
 from .seed import check_seed
@@ -147,6 +148,7 @@ class Checks:
                 found.troubles += curve_troubles(images, request)
                 found.agree, found.one = "its settings", "image"
         yield from check_seed(sidecar, indices, found.troubles)
+        yield from check_collapse(sidecar, found.troubles)
         yield check_whole(path, found.troubles)
         yield from self._draw_again(path, sidecar, found)
 

@@ -56,6 +56,12 @@ def parse(text: bytes) -> dict:
     return content
 
 
+def check_collapse(recorded) -> None:
+    """Raises Unfit for a record of collapse that `parse` would not accept in a sidecar."""
+    _check_limits(recorded)
+    _check(recorded, _COLLAPSE, "collapse")
+
+
 def present(content: dict) -> dict:
     """A sidecar in the present format, whatever the format in which it was written."""
     return content if content.get("format") == FORMAT else format1.upgraded(content)
@@ -202,6 +208,11 @@ def absent(value) -> bool:
     return False
 
 
+def proportion(value) -> bool:
+    """it should be a number from 0 to 1"""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+
+
 def sha256(value) -> bool:
     """it should be 64 hexadecimal digits"""
     return isinstance(value, str) and len(value) == 64 and not set(value) - set("0123456789abcdef")
@@ -241,6 +252,7 @@ _SEARCH = {
     "alpha": _ALPHA,
     "objective": text(50),
     "max_evaluations": whole(1, 10_000),
+    "widen_above": flag,
     "steps": whole(0, 10**6),
     "draws": _COUNT,
 }
@@ -344,7 +356,31 @@ _SETTINGS = {
 }
 """The settings of a run that decide its results. `verify` opens the inputs by them."""
 
+_COLLAPSE = {
+    "levels": Needed(
+        Several(
+            {
+                "sigma": Needed(_SIGMA),
+                "accuracy": Needed(Nullable(proportion)),
+                "classes": Needed(number(0, CLASSES + 1)),
+                "commonest": Needed(whole(0, CLASSES - 1)),
+                "share": Needed(proportion),
+            },
+            256,
+        )
+    ),
+    "constant": Needed(Nullable(proportion)),
+    "images": Needed(whole(1, IMAGES)),
+    "copies": Needed(_COUNT),
+    "lost_at": Nullable(_SIGMA),
+    "other_images": flag,
+    "ends_bracket": flag,
+    "measured": sha256,
+}
+"""What a run records of the collapse of its classifier, and what is kept beside a checkpoint."""
+
 _PROVENANCE = {
+    "collapse": _COLLAPSE,
     "batch": whole(1, LARGEST_BATCH),
     "images": whole(1, 2**16),
     "started": _NOTE,

@@ -5,17 +5,27 @@ and the other images do not change it.
 """
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, UInt32
 
 SEARCH, SELECTION, ESTIMATION, END = range(4)  # the stages of a certification, and the end of the last
 CURVE = 4  # curves of R(sigma); no certificate sees their noise
 UNIFORM = 5  # the number that randomises a bound
+_COLLAPSE = np.frombuffer(b"collapse", ">u4").astype(np.uint32)  # no seed of 32 bits has these words
 
 
 def stream(key, stage, draw):
     """The key of a stage and, within it, of a draw. A search that samples anew at each sigma numbers its draws."""
     return jax.random.fold_in(jax.random.fold_in(key, stage), draw)
+
+
+def collapse_key():
+    """The key under which a run measures collapse: the same for all seeds, and none that a seed of a run gives.
+
+    The record of collapse may end the bracket of a search. It has to be known before a committed seed is.
+    """
+    return jax.random.wrap_key_data(jnp.asarray(_COLLAPSE), impl="threefry2x32")
 
 
 def uniform_words(keys) -> UInt32[jax.Array, "*m 2"]:

@@ -69,9 +69,10 @@ class SigmaGrid(NamedTuple):
     last: Int[Array | np.ndarray, ""] | np.integer
 
     @classmethod
-    def over(cls, lower: float, upper: float) -> "SigmaGrid":
-        """The grid of a bracket, made on the host in float64."""
+    def over(cls, lower: float, upper: float, above: bool = True) -> "SigmaGrid":
+        """The grid of a bracket, made on the host in float64. Without `above` it ends at the bracket's upper end."""
         grid, first, last = sigma_grid(lower, upper)
+        grid = grid if above else grid[: last + 1]
         coarse = first + np.round((last - first) * (np.arange(COARSE) + 0.5) / COARSE).astype(int)
         design = np.array([len(grid), *coarse], np.int32)
         return cls(np.asarray(grid, np.float32), PRIOR.on(grid), design, np.int32(first), np.int32(last))
@@ -90,12 +91,14 @@ class Bayesian(QCRS):
             the bracket is widened there, by a factor of up to four.
         search_n: samples for each evaluation, at least 1.
         max_evaluations: largest number of evaluations, at least 2.
+        widen_above: whether the bracket may be widened beyond its upper end.
 
     Raises:
         SettingError: a setting is out of its range.
     """
 
     max_evaluations: int = dataclasses.field(default=15, kw_only=True)
+    widen_above: bool = dataclasses.field(default=True, kw_only=True)
 
     name: ClassVar[str] = "bayesian"
     may_end_early: ClassVar[bool] = True
@@ -111,8 +114,21 @@ class Bayesian(QCRS):
         return self.max_evaluations
 
     def tables(self, aim):
-        grid = SigmaGrid.over(self.sigma_lower, self.sigma_upper)
+        grid = SigmaGrid.over(self.sigma_lower, self.sigma_upper, self.widen_above)
         return Tables(aim.predictive(self.search_n), (aim.expected(), grid))
+
+    @property
+    def reach(self):
+        return self.sigma_upper * (REACH if self.widen_above else 1)
+
+    def ending_at(self, sigma):
+        return dataclasses.replace(self, sigma_upper=sigma, widen_above=False)
+
+    def recorded(self):
+        recorded = super().recorded()
+        if self.widen_above:  # as files of before have it
+            del recorded["widen_above"]
+        return recorded
 
     def maximiser(self, sigma, tables, num_classes):
         radii, grid = tables.more

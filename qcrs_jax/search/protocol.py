@@ -90,6 +90,15 @@ class Search:
         """The largest number of noisy copies that it draws for an image."""
         return 0
 
+    @property
+    def reach(self) -> float | Float[Array, ""] | None:
+        """The largest sigma that it may answer; None where it has no bracket."""
+        return self.sigma_upper
+
+    def ending_at(self, sigma: float) -> "Search":
+        """The search with a bracket that ends at `sigma`, which answers no sigma beyond."""
+        return dataclasses.replace(self, sigma_upper=sigma)  # pyright: ignore[reportArgumentType]
+
     def check_noise(self, noise: Noise) -> None:
         """Raises SettingError where the search has no radii for `noise`."""
 

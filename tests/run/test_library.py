@@ -107,3 +107,22 @@ def test_a_certificate_is_printed_in_a_few_lines():
     text = repr(made)
     assert len(text) < 700 and "search=SigmaSearch(...)" in text and "prediction=[ 0,  0, -1" in text
     assert "counts=[" in text and "u=" not in text
+
+
+def test_a_run_records_collapse_where_that_is_asked_for(tmp_path, capsys):
+    images = np.linspace(0.3, 0.7, 60, dtype=np.float32)[:, None, None, None] * np.ones((1, *SHAPE), np.float32)
+    labels = (np.arange(60) >= 30).astype(int)
+    search = GoldenSection(0.1, 2.0, search_n=50)
+
+    def start(name, **options):
+        asked = {"search": search, "skip": 20, "seed": 0, **NUMBERS, **options}
+        return qcrs_jax.run(CLASSIFY, (images, labels), tmp_path / name, 0.25, **asked)
+
+    plain, recorded = start("a.tsv"), start("b.tsv", collapse=True)
+    assert "collapse: first 285 noisy copies of 57 other images" in capsys.readouterr().out
+    assert [r.counts for r in plain.records] == [r.counts for r in recorded.records], "it changes no count"
+    assert "collapse" not in plain.sidecar["provenance"]
+    record = recorded.sidecar["provenance"]["collapse"]
+    assert record["levels"][0]["accuracy"] > 0.9 and record["other_images"] and not record["ends_bracket"]
+    assert "collapse" not in start("c.tsv", search=None, collapse=True).sidecar["provenance"]
+    assert qcrs_jax.verify(tmp_path / "b.tsv", CLASSIFY, (images, labels))

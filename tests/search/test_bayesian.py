@@ -9,10 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from classifiers import SHAPE, slab
+from jax.tree_util import Partial
 from scipy import special
 
+from qcrs_jax import search_sigma
 from qcrs_jax.bounds import PROBITS, expected_radius_table
-from qcrs_jax.search import Radii, bayesian
+from qcrs_jax.search import DDRS, Bayesian, FixedSigma, GoldenSection, Radii, bayesian, search_of
 from qcrs_jax.search.bayesian import REACH, SigmaGrid
 from qcrs_jax.search.maximisers import run
 
@@ -79,6 +82,32 @@ def test_the_first_sigma_is_the_original_and_no_more_are_asked_than_allowed():
         assert np.all(final.told <= evaluations)
         assert np.all((BRACKET[0] * 0.999 <= sigma) & (sigma <= BRACKET[1] * 1.001))
         assert np.all(final.n[:, -1] >= 200) and np.all(final.n.sum(axis=1) == 200 * final.told)
+
+
+def test_a_bracket_is_not_widened_above_where_that_is_not_wanted():
+    grid, whole = SigmaGrid.over(*BRACKET, above=False), SigmaGrid.over(*BRACKET)
+    assert len(grid.sigmas) == grid.last + 1 == grid.design[0] and grid.sigmas[-1] == np.float32(BRACKET[1])
+    assert (
+        np.array_equal(grid.sigmas, whole.sigmas[: grid.last + 1])
+        and grid.design[1:].tolist() == whole.design[1:].tolist()
+    )
+    classify = Partial(slab, 3.0)  # wide: its radius at the origin is largest at a sigma beyond the bracket
+    image, options = jnp.zeros(SHAPE), {"key": jax.random.key(0), "n": 10_000, "value_range": (-1, 1)}
+    widened = search_sigma(classify, image, 0.25, Bayesian(0.1, 0.5), **options)
+    ended = search_sigma(classify, image, 0.25, Bayesian(0.1, 0.5, widen_above=False), **options)
+    assert widened.sigma > 0.6 and ended.sigma == np.float32(0.5)
+
+
+def test_a_search_that_ends_at_a_sigma_answers_none_beyond_and_files_of_before_have_its_record():
+    assert Bayesian(0.1, 0.5).ending_at(0.4) == Bayesian(0.1, 0.4, widen_above=False)
+    assert (
+        GoldenSection(0.1, 0.5).ending_at(0.4) == GoldenSection(0.1, 0.4) and DDRS(0.1, 0.5).ending_at(0.4).reach == 0.4
+    )
+    assert Bayesian(0.1, 0.5).reach == 0.5 * REACH and Bayesian(0.1, 0.5, widen_above=False).reach == 0.5
+    assert FixedSigma().reach is None
+    assert "widen_above" not in Bayesian(0.1, 0.5).recorded()
+    for search in (Bayesian(0.1, 0.5), Bayesian(0.1, 0.5, widen_above=False)):
+        assert search_of(search.recorded()) == search
 
 
 def test_a_bracket_whose_end_is_best_is_widened():
