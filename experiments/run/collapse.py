@@ -199,7 +199,7 @@ def _begun(results):
 
 def _asked(inputs, noise, sigmas):
     """A hash of everything that decides the figures, but for the images."""
-    asked = [inputs.circumstances, noise.recorded(), noise.draws("threefry"), list(sigmas), IMAGES, COPIES]
+    asked = [inputs.common_request, noise.recorded(), noise.draws("threefry"), list(sigmas), IMAGES, COPIES]
     return _sum(asked)
 
 
