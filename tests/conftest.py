@@ -2,16 +2,12 @@
 
 import io
 import os
-import sys
 import tarfile
-import tempfile
 
 import numpy as np
 import pytest
 from PIL import Image
 from places import SHARED
-
-CACHE = {"persistent_cache_min_compile_time_secs": 0.0, "persistent_cache_min_entry_size_bytes": -1}
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -23,16 +19,11 @@ def pytest_collection_modifyitems(items):
                 item.add_marker("slow")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_configure(config):
-    """All processes of this session of tests, and of it alone, share what they compile."""
-    if not hasattr(config, "workerinput"):  # the workers have the folder of the process that started them
-        compiled = tempfile.TemporaryDirectory(prefix="compiled-")
-        config.add_cleanup(compiled.cleanup)
-        for option, value in {**CACHE, "compilation_cache_dir": compiled.name}.items():
-            os.environ["JAX_" + option.upper()] = str(value)
-            if jax := sys.modules.get("jax"):  # of tests in this process, where a plugin may have imported it
-                jax.config.update("jax_" + option, value)
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once(tmp_path_factory):
+    """Commands in processes of their own share what they compile, for this session of tests alone."""
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path_factory.mktemp("compiled"))
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 
 @pytest.fixture(scope="session")

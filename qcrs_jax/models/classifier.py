@@ -69,7 +69,7 @@ def abstract(spec: Spec) -> nnx.Module:
     options = tuple(sorted((name, type(value), value) for name, value in spec.options.items()))
     try:
         return nnx.clone(_traced(family_of(spec.arch), spec.arch, spec.image_shape, spec.num_classes, options))
-    except TypeError:  # options that are no arguments, or not hashable: the network itself says so
+    except TypeError:  # of options that cannot be keys, or of the network itself, which says it again
         return nnx.eval_shape(lambda: build(spec))
 
 

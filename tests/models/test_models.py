@@ -1,5 +1,7 @@
 """The networks: folding, sizes, scanned stages, shared programs, and what a Spec refuses."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -190,6 +192,19 @@ def test_as_many_parameters_as_pytorch(depth, option_a):
     expected = sum(p.numel() for p in resnet(depth, option_a).parameters())
     model = shapes(f"cifar_resnet{depth}", **({"shortcut": "option_a"} if option_a else {}))
     assert count_parameters(model) == expected
+
+
+def test_shapes_of_a_network_are_those_of_one_that_is_built_and_a_copy_for_each_caller():
+    spec = Spec("cifar_resnet8", 7, (32, 32, 3), (0.5,), (0.25,), {"max_pool": True})
+    first, other = abstract(spec), abstract(dataclasses.replace(spec, image_shape=(16, 20, 3), mean=(0.1,)))
+    assert nnx.graphdef(first) == nnx.graphdef(other) == nnx.graphdef(nnx.eval_shape(lambda: build(spec)))
+    fill(first, jax.tree.map(lambda leaf: np.ones(leaf.shape), nnx.to_pure_dict(nnx.state(first))))
+    first.max_pool = False
+    for leaf in jax.tree.leaves(nnx.state(other)) + jax.tree.leaves(nnx.state(abstract(spec))):
+        assert isinstance(leaf, jax.ShapeDtypeStruct)
+    assert abstract(spec).max_pool is True and abstract(dataclasses.replace(spec, options={})).max_pool is False
+    with pytest.raises(TypeError, match="colour"):
+        abstract(dataclasses.replace(spec, options={"colour": 3}))
 
 
 def test_published_numbers_of_parameters():
