@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 
 from qcrs_jax.errors import setting
-from qcrs_jax.models import Classifier, Spec, build, family_of
+from qcrs_jax.models import Classifier, Spec, abstract, family_of
 from qcrs_jax.models.checkpoint import CheckpointError, fill
 
 from .choose import listed
@@ -29,7 +29,7 @@ def to_classifier(found: Recognised, mean, std, source: dict, path: Path) -> Cla
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
     try:
-        model = nnx.eval_shape(lambda: build(spec))
+        model = abstract(spec)
     except Exception as error:  # no classes, a stem of another size: networks fail in many ways
         raise CheckpointError(
             f"{path}: the sizes of its tensors are those of no {spec.arch} ({type(error).__name__}: "

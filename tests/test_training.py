@@ -1,4 +1,5 @@
 import copy
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -106,12 +107,17 @@ def test_a_step_in_training_mode_is_that_of_pytorch(tmp_path):
     np.testing.assert_allclose(running, theirs.layer3[2].bn2.running_mean, atol=1e-4)
 
 
+@functools.cache
+def trainer_of(method, dtype, augment):
+    return Trainer(SPEC, method, sgd(0.02, 0.9, 0.0), dtype=dtype, augment=augment)
+
+
 def trained(method, steps=12, dtype=jnp.float32, augment=None):
     """A LeNet after some steps on images whose class is a bright row, and what it started from."""
     labels = np.arange(20) % 10
     x = np.full((20, 28, 28, 1), 0.2, np.float32)
     x[np.arange(20), 2 * labels + 3] = 0.9
-    trainer = Trainer(SPEC, method, sgd(0.02, 0.9, 0.0), dtype=dtype, augment=augment)
+    trainer = trainer_of(method, dtype, augment)
     state, losses = trainer.init(0), []
     for _ in range(steps):
         state, loss, _ = trainer.step(state, jnp.asarray(x), jnp.asarray(labels), jax.random.key(1))

@@ -27,7 +27,7 @@ from safetensors.numpy import save
 from ..errors import UserError, quoted, setting
 from ..extras import MissingPackage, needed_for
 from ..files import check_regular, is_partial, read_regular, replacing
-from ..models import Classifier, Spec, build
+from ..models import Classifier, Spec, abstract
 
 FILE = "classifier.safetensors"
 EXPORTED = "classifier.pt2"
@@ -204,7 +204,7 @@ def _described(fields, version):
     if fields.get("class_names") is not None:
         fields["class_names"] = tuple(fields["class_names"])
     spec = Spec(**fields)
-    return spec, nnx.eval_shape(lambda: build(spec)), written
+    return spec, abstract(spec), written
 
 
 _MOST = 2**20  # of numbers in a description

@@ -1,6 +1,7 @@
 """A classifier: a network, the normalisation before it, and metadata that identify both."""
 
 import dataclasses
+import functools
 import hashlib
 import math
 
@@ -12,7 +13,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
 from .layers import Form, compute_in
-from .registry import architecture
+from .registry import architecture, family_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,14 +57,27 @@ class Spec:
 
 
 def build(spec: Spec, seed: int = 0) -> nnx.Module:
-    """The network of `spec` with fresh weights, in evaluation mode.
-
-    `nnx.eval_shape(lambda: build(spec))` returns its structure and shapes at no cost.
-    """
+    """The network of `spec` with fresh weights, in evaluation mode. `abstract` has its shapes at no cost."""
     make = architecture(spec.arch)
     model = make(spec.image_shape[-1], spec.num_classes, rngs=nnx.Rngs(seed), **spec.options)
     model.eval()
     return model
+
+
+def abstract(spec: Spec) -> nnx.Module:
+    """The network of `spec` with shapes in place of weights, in evaluation mode; a new object for each call."""
+    options = tuple(sorted((name, type(value), value) for name, value in spec.options.items()))
+    try:
+        return nnx.clone(_traced(family_of(spec.arch), spec.arch, spec.image_shape, spec.num_classes, options))
+    except TypeError:  # of options that cannot be keys, or of the network itself, which says it again
+        return nnx.eval_shape(lambda: build(spec))
+
+
+@functools.lru_cache(maxsize=64)
+def _traced(family, arch, image_shape, num_classes, options):
+    """What `abstract` copies. Tracing takes a hundred times as long as a copy."""
+    spec = Spec(arch, num_classes, image_shape, (0.0,), (1.0,), {name: value for name, _, value in options})
+    return nnx.eval_shape(lambda: build(spec))
 
 
 def normalise(spec: Spec, images: Float[Array, "batch h w c"]) -> Float[Array, "batch h w c"]:

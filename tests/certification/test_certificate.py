@@ -176,7 +176,7 @@ def test_certify_works_inside_jit_and_vmap_and_never_overstates():
 
 @pytest.mark.parametrize("search", SEARCHES)
 @pytest.mark.parametrize("bracket", [(0.08, 0.9), (0.3, 2.0)])
-@pytest.mark.slow_for("shrinking", "grid", "bayesian")
+@pytest.mark.slow_for("shrinking", "grid", "bayesian", "bracket1-golden", "bracket0-bisection")
 def test_qcrs_finds_the_known_sigma_of_a_slab(search, bracket):
     # R(s) of a slab has one maximum; its place for the search's own bound follows from exact probabilities.
     width, n = 1.2, 4000
@@ -195,7 +195,7 @@ def test_qcrs_finds_the_known_sigma_of_a_slab(search, bracket):
 
 
 @pytest.mark.parametrize("search", SEARCHES)
-@pytest.mark.slow_for("shrinking", "grid", "bayesian")
+@pytest.mark.slow_for("bisection", "shrinking", "grid", "bayesian")
 def test_the_linear_classifier_keeps_its_true_radius_at_every_sigma(search):
     # Its radius is |d| at all sigmas, so no choice of sigma can help and none may overstate.
     ours = certify(linear, at_distance(0.25), 0.25, key=KEY, n=20_000, search=searches.search(search, 0.1, 1.0))
@@ -367,6 +367,7 @@ def test_the_soft_guarantee_holds_on_the_linear_classifier(beta):
 
 
 @pytest.mark.parametrize("search", [None, "golden"])
+@pytest.mark.slow_for("golden")
 def test_soft_votes_do_not_depend_on_the_batch_nor_on_the_company(search):
     settings = search and searches.search(search, epsilon=0.1, search_n=100)
     images = jnp.stack([jnp.full(SHAPE, level) for level in (0.05, 0.2)])

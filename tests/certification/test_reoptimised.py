@@ -12,6 +12,8 @@ from qcrs_jax.convert.load import load_classifier
 from qcrs_jax.data.load import load_dataset
 from qcrs_jax.experiments.commands import demo
 
+pytestmark = pytest.mark.slow  # an attack, and three certificates of ten thousand samples
+
 SIGMA = 0.25  # that the classifier was trained at: QCRS takes its class from there
 SEARCH = GoldenSection(0.08, 0.9, epsilon=0.03)
 
@@ -48,7 +50,6 @@ def find():
     return image, label, certified, np.asarray(near), held, searched
 
 
-@pytest.mark.slow
 def test_the_attack_stays_inside_the_certified_radius(find):
     image, label, certified, near, _, _ = find
     assert certified.prediction == label and certified.radius > 0.1

@@ -38,6 +38,7 @@ def exact_error(sequential, p, side):
 
 @pytest.mark.parametrize("sequence", SEQUENCES)
 @pytest.mark.parametrize("p", [0.3, 0.5, 0.8413, 0.9, 0.977, 0.999])
+@pytest.mark.slow_for("0.5", "0.9", "0.977", "0.999")
 def test_all_bounds_of_a_sequence_hold_at_once_with_its_probability(sequence, p):
     sequential = Sequential(decide=1.0, sequence=sequence, alpha_upper=0.03, look_every=10)
     assert exact_error(sequential, p, "lower") <= ALPHA

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
+import program
 import pytest
 from checkpoints import cohen, images, lenet_file, resnet, save
 from places import ROOT
@@ -25,7 +26,10 @@ COMMANDS = {
 }
 
 
-def run(*arguments, command="module"):
+def run(*arguments, command=None):
+    """The command in this process, which saves a start, or one of COMMANDS."""
+    if command is None:
+        return program.qcrs_jax("convert", *arguments, cwd=ROOT, ok=False)
     env = {**os.environ, "JAX_PLATFORMS": "cpu"}
     line = [*COMMANDS[command], *map(str, arguments)]
     return subprocess.run(line, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)

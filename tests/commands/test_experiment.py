@@ -93,8 +93,8 @@ def base(tmp_path):
     return base
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, files", [("cifar10", 3), ("imagenet", 2)])
-@pytest.mark.slow_for("imagenet-2")
 def test_the_published_runs(base, tmp_path, name, files):
     quick(name, tmp_path / "out", "--base", base)
     runs = [read_run(path) for path in sorted((tmp_path / "out").glob("*.tsv"))]

@@ -54,8 +54,8 @@ def test_every_form_of_a_classifier_gives_the_counts_of_the_file_it_was_made_of(
     assert counts(folder / name) == counts(folder / "one.tsv")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["new", "old"])
-@pytest.mark.slow_for("old")
 def test_two_processes_share_a_run_on_a_converted_directory(folder, form):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

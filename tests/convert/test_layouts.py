@@ -40,13 +40,18 @@ from qcrs_jax.models.resnet import BasicBlock, Bottleneck
 DEPTHS = (20, 32, 44, 56, 110)
 
 
+@jax.jit
+def run(classify, x):
+    return classify(x)  # compiled once for all networks of a form
+
+
 def assert_same_logits(path, net, normalization, given=None, shape=None):
     """The classifier in `path` gives PyTorch's logits on random images; returns its spec."""
     classifier = load_classifier(path, given)
     x = images(4, shape or classifier.spec.image_shape)
     expected = torch_logits(net, x, normalization)
     assert np.ptp(expected, axis=0).max() > 0.03 * abs(expected).max()  # the images tell in the logits
-    logits = np.asarray(jax.jit(classifier.classify)(x))
+    logits = np.asarray(run(classifier.classify, x))
     assert logits.shape == expected.shape
     assert abs(logits - expected).max() <= 1e-4 * abs(expected).max()
     return classifier.spec
@@ -552,7 +557,7 @@ def test_real_files_on_real_images(real_images, name, depth, option_a, prefix, a
     net.load_state_dict({key.removeprefix(prefix): value for key, value in saved.items()})
     x, labels = real_images
     expected = torch_logits(net, x, "imagenet" if option_a else "cifar10")
-    logits = np.asarray(jax.jit(load_classifier(path).classify)(x))
+    logits = np.asarray(run(load_classifier(path).classify, x))
     assert abs(logits - expected).max() <= 1e-4 * abs(expected).max()
     top = np.sort(expected)[:, -2:]
     tied = top[:, 1] - top[:, 0] < 1e-4 * abs(expected).max()

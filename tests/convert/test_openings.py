@@ -39,9 +39,14 @@ def notes(classifier):
     return " ".join(classifier.spec.source.get("notes", ()))
 
 
+@jax.jit
+def run(classify, x):
+    return classify(x)  # compiled once for all networks of a form
+
+
 def assert_logits(classifier, net, x, normalization="none"):
     expected = torch_logits(net, x, normalization)
-    logits = np.asarray(jax.jit(classifier.classify)(x))
+    logits = np.asarray(run(classifier.classify, x))
     assert abs(logits - expected).max() <= 1e-4 * abs(expected).max() and np.ptp(expected, axis=0).max() > 0
 
 
@@ -291,7 +296,7 @@ def test_one_network_stored_twice_opens_once_with_its_normaliser(tmp_path, prefi
     assert "with the same weights in each" in notes(classifier) and "new_mean" in notes(classifier)
     x = images(2, (32, 32, 3))
     expected = torch_logits(net, (x - np.float32(0.5)) / np.float32(0.25))
-    np.testing.assert_allclose(jax.jit(classifier.classify)(x), expected, atol=1e-4 * abs(expected).max())
+    np.testing.assert_allclose(run(classifier.classify, x), expected, atol=1e-4 * abs(expected).max())
 
 
 def test_names_of_the_classes_in_a_file(tmp_path):
@@ -313,7 +318,7 @@ def test_names_of_the_classes_in_a_file(tmp_path):
 
 @pytest.mark.parametrize("depth", [8, 14, 26, 50])
 @pytest.mark.parametrize("option_a", [False, True])
-@pytest.mark.slow_for("50")
+@pytest.mark.slow_for("26", "50")
 def test_cifar_resnets_of_any_depth(tmp_path, depth, option_a):
     net = of_classes(10, 3, depth, option_a)
     content = {"state_dict": net.state_dict(), "arch": f"resnet{depth}"}
@@ -341,7 +346,8 @@ SIZES = {
 
 
 @pytest.mark.parametrize("name", SIZES)
-@pytest.mark.parametrize("size", [28, (30, 34), (64, 48)])
+@pytest.mark.parametrize("size", [28, (30, 34), (64, 48)], ids=["28", "30x34", "64x48"])
+@pytest.mark.slow_for("28-3x3", "30x34-3x3", "28-7x7", "64x48-7x7")
 def test_other_image_sizes(tmp_path, name, size):
     net = SIZES[name][0]()
     path = save({"state_dict": net.state_dict()}, tmp_path / "net.pth")
@@ -355,14 +361,11 @@ def test_other_image_sizes(tmp_path, name, size):
     assert "assumed" not in notes(again).split("max pool")[0]
 
 
-def test_images_of_a_width_that_the_compiled_form_cannot_take_are_refused():
+def test_images_of_a_width_that_the_compiled_form_cannot_take_are_refused(tmp_path):
     """The form with joined columns would leave the last ones out."""
-    torch.manual_seed(0)
-    from qcrs_jax.models import Classifier, Spec, build
-
-    spec = Spec("cifar_resnet8", 10, (32, 32, 3), (0.5,), (0.5,))
-    classify = Classifier(spec, build(spec)).inference("cpu")
-    assert classify(jnp.asarray(images(1, (32, 36, 3)))).shape == (1, 10)
+    path = save({"state_dict": of_classes(10).state_dict()}, tmp_path / "net.pth")
+    classify = load_classifier(path, "none").inference("cpu")
+    assert run(classify, jnp.asarray(images(1, (32, 36, 3)))).shape == (1, 10)
     with pytest.raises(ValueError, match="width"):
         classify(jnp.asarray(images(1, (32, 30, 3))))
 
@@ -400,7 +403,7 @@ def test_a_max_pool_that_no_tensor_shows(tmp_path, stem, pool):
     again = load_classifier(tmp_path / "ours.pth")
     assert again.spec.options == classifier.spec.options and again.fingerprint() == classifier.fingerprint()
     x = jnp.asarray(images(2, (32, 32, 3)))
-    different = abs(np.asarray(silent.classify(x)) - np.asarray(classifier.classify(x))).max()
+    different = abs(np.asarray(run(silent.classify, x)) - np.asarray(run(classifier.classify, x))).max()
     assert (different > 1e-3) == (pool != (stem == 7))
 
 

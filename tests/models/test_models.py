@@ -1,5 +1,7 @@
 """The networks: folding, sizes, scanned stages, shared programs, and the checks of a Spec."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,22 +11,41 @@ from flax import nnx
 
 from qcrs_jax.convert.fill import count_parameters
 from qcrs_jax.convert.load import load_classifier
-from qcrs_jax.models import ARCHITECTURES, Classifier, Spec, build
+from qcrs_jax.models import ARCHITECTURES, Classifier, Spec, abstract, build
 from qcrs_jax.models.checkpoint import fill
 from qcrs_jax.models.layers import ConvNorm, Form, fold_norms, max_pool, put_apart, put_beside, scan_blocks, stack
 
 CIFAR = {"num_classes": 10, "image_shape": (32, 32, 3), "mean": (0.0,), "std": (1.0,)}
 
 
-def abstract(arch, **options):
-    return nnx.eval_shape(lambda: build(Spec(arch, **CIFAR, options=options)))
+def shapes(arch, **options):
+    return abstract(Spec(arch, **CIFAR, options=options))
 
 
 def constant(arch, value, **options):
     """A classifier with one number for all its weights, at no cost of drawing them."""
-    model = abstract(arch, **options)
+    model = shapes(arch, **options)
     weights = jax.tree.map(lambda leaf: np.full(leaf.shape, value, np.float32), nnx.to_pure_dict(nnx.state(model)))
     return Classifier(Spec(arch, **CIFAR, options=options), fill(model, weights))
+
+
+def drawn(spec):
+    """A classifier with weights and statistics that NumPy draws: nothing is compiled for it."""
+    rng, model = np.random.default_rng(0), abstract(spec)
+
+    def leaf(path, shape):
+        if path[-1] == "kernel":
+            return rng.normal(0, np.prod(shape[-4 if "conv" in path else -2 : -1]) ** -0.5, shape)
+        return rng.uniform(*((0.5, 1.5) if path[-1] in ("scale", "var") else (-0.2, 0.2)), shape)
+
+    state = nnx.traversals.flatten_mapping(nnx.to_pure_dict(nnx.state(model)))
+    weights = {path: leaf(path, variable.shape) for path, variable in state.items()}
+    return Classifier(spec, fill(model, nnx.traversals.unflatten_mapping(weights)))
+
+
+@jax.jit
+def run(classify, x):
+    return classify(x)
 
 
 @pytest.mark.parametrize("option_a", [False, True])
@@ -39,11 +60,14 @@ def test_classifier_is_the_unfolded_network_on_normalised_images(tmp_path, optio
         assert abs(logits - expected).max() <= 1e-5 * abs(expected).max()
 
 
-@pytest.mark.parametrize("arch, options", [("cifar_resnet20", {}), ("cifar_wide_resnet", {"depth": 16})])
-@pytest.mark.slow_for("cifar_resnet20-options0")
+@pytest.mark.parametrize(
+    "arch, options",
+    [("cifar_resnet20", {}), ("cifar_wide_resnet", {"depth": 16}), ("cifar_wide_resnet", {"depth": 16, "widen": 1})],
+)
+@pytest.mark.slow_for("cifar_resnet20-options0", "cifar_wide_resnet-options1")
 def test_the_form_of_a_tpu_is_the_same_function_under_vmap_and_with_derivatives(arch, options):
     spec = Spec(arch, 10, (32, 32, 3), (0.5,), (0.25,), options)
-    forms = [Classifier(spec, build(spec)).inference(platform) for platform in ("cpu", "tpu")]
+    forms = [drawn(spec).inference(platform) for platform in ("cpu", "tpu")]
     x = jnp.asarray(images(4, (32, 32, 3))).reshape(2, 2, 32, 32, 3)
     found = [jax.jit(jax.vmap(lambda x, form=form: jax.jvp(form, (x,), (0.1 * x,))))(x) for form in forms]
     for cpu, tpu in zip(*found):
@@ -65,19 +89,20 @@ def test_the_form_of_a_tpu_is_the_same_function_under_vmap_and_with_derivatives(
 )
 def test_all_forms_are_the_same_function(form):
     spec = Spec("cifar_resnet20", 10, (32, 32, 3), (0.5,), (0.25,))
-    classifier = Classifier(spec, build(spec))
+    classifier = drawn(spec)
     classify, x = classifier.inference(form), jnp.asarray(images(3, (32, 32, 3)))
-    np.testing.assert_allclose(jax.jit(classify)(x), jax.jit(classifier.classify)(x), atol=1e-5)
+    np.testing.assert_allclose(run(classify, x), run(classifier.classify, x), atol=1e-5)
     jaxpr = jax.make_jaxpr(classify)(x)
     assert str(jaxpr).count("scan[") - str(jaxpr).count("unroll=2") == (0 if form.unrolled else 3)
     joined = [layer.columns for _, layer in nnx.iter_modules(_network(classify)) if isinstance(layer, ConvNorm)]
     assert (joined.count(1) == len(joined)) == (not form.joined) and joined[0] == (4 if form.joined else 1)
 
 
-@pytest.mark.parametrize("shape", [(64, 64, 3), (45, 38, 3), (33, 64, 1)])
+@pytest.mark.parametrize("shape", [(64, 64, 3), (45, 38, 3), (33, 64, 1)], ids=["even", "odd", "grey"])
+@pytest.mark.slow_for("even", "odd")
 def test_a_packed_stem_is_the_same_function(shape):
     spec = Spec("resnet18", 7, shape, (0.5,), (0.25,))
-    classifier = Classifier(spec, build(spec))
+    classifier = drawn(spec)
     x = jnp.asarray(images(2, shape))
     packed = classifier.inference(Form(packed=True))
     assert _network(packed).conv1.conv.kernel.shape == (4, 4, 16 if shape[2] == 3 else 8, 64)
@@ -90,9 +115,10 @@ def _network(classify):
 
 @pytest.mark.parametrize("batch", [1, 6, 16])
 @pytest.mark.parametrize("shape", [(32, 32, 3), (28, 36, 1), (30, 32, 3), (32, 30, 3)])
+@pytest.mark.slow_for(*(f"shape{i}-{batch}" for i in (0, 2, 3) for batch in (1, 16)))
 def test_images_side_by_side_do_not_see_each_other(batch, shape):
     spec = Spec("cifar_resnet14", 5, shape, (0.5,), (0.25,), {"shortcut": "option_a"})
-    classifier = Classifier(spec, build(spec))
+    classifier = drawn(spec)
     x = jnp.asarray(images(batch, shape))
     beside, plain = (jax.jit(classifier.inference(form)) for form in (Form(beside=16), Form(())))
     np.testing.assert_allclose(beside(x), plain(x), atol=1e-5)
@@ -164,14 +190,27 @@ def test_folding_survives_small_variances():
 @pytest.mark.slow_for("110")
 def test_as_many_parameters_as_pytorch(depth, option_a):
     expected = sum(p.numel() for p in resnet(depth, option_a).parameters())
-    model = abstract(f"cifar_resnet{depth}", **({"shortcut": "option_a"} if option_a else {}))
+    model = shapes(f"cifar_resnet{depth}", **({"shortcut": "option_a"} if option_a else {}))
     assert count_parameters(model) == expected
+
+
+def test_shapes_of_a_network_are_those_of_one_that_is_built_and_a_copy_for_each_caller():
+    spec = Spec("cifar_resnet8", 7, (32, 32, 3), (0.5,), (0.25,), {"max_pool": True})
+    first, other = abstract(spec), abstract(dataclasses.replace(spec, image_shape=(16, 20, 3), mean=(0.1,)))
+    assert nnx.graphdef(first) == nnx.graphdef(other) == nnx.graphdef(nnx.eval_shape(lambda: build(spec)))
+    fill(first, jax.tree.map(lambda leaf: np.ones(leaf.shape), nnx.to_pure_dict(nnx.state(first))))
+    first.max_pool = False
+    for leaf in jax.tree.leaves(nnx.state(other)) + jax.tree.leaves(nnx.state(abstract(spec))):
+        assert isinstance(leaf, jax.ShapeDtypeStruct)
+    assert abstract(spec).max_pool is True and abstract(dataclasses.replace(spec, options={})).max_pool is False
+    with pytest.raises(TypeError, match="colour"):
+        abstract(dataclasses.replace(spec, options={"colour": 3}))
 
 
 def test_published_numbers_of_parameters():
     """0.27 M and 1.7 M in table 6 of He et al. (2016), with option A."""
-    assert count_parameters(abstract("cifar_resnet20", shortcut="option_a")) == 269_722
-    assert count_parameters(abstract("cifar_resnet110", shortcut="option_a")) == 1_727_962
+    assert count_parameters(shapes("cifar_resnet20", shortcut="option_a")) == 269_722
+    assert count_parameters(shapes("cifar_resnet110", shortcut="option_a")) == 1_727_962
 
 
 def test_lenet_has_as_many_parameters_as_pytorch(tmp_path):
@@ -194,7 +233,7 @@ def _is_jaxpr(value):
 
 def test_a_deep_network_is_no_longer_a_program_than_a_shallow_one():
     def length(arch):
-        graph, state = nnx.split(abstract(arch))
+        graph, state = nnx.split(shapes(arch))
         run = jax.make_jaxpr(lambda state, x: nnx.merge(graph, state)(x))
         return equations(run(state, jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)).jaxpr)
 

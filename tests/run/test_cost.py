@@ -204,7 +204,7 @@ METHODS = {
 
 
 @pytest.mark.parametrize("name", METHODS)
-@pytest.mark.slow_for("bisection", "shrinking", "grid", "bayesian", "ddrs", "soft", "sequential")
+@pytest.mark.slow_for("bisection", "shrinking", "grid", "bayesian", "ddrs", "soft", "sequential", "wrong")
 def test_a_run_draws_the_announced_samples_and_a_dry_run_announces_the_same(name, tmp_path, capsys):
     words = ["certify", ZOO, tmp_path / "new" / "r.tsv", *SMALL, *THREE, *METHODS[name].split()]
     run(*words, "--dry_run")

@@ -162,6 +162,7 @@ def test_a_certificate_of_uniform_noise_is_of_l1():
 
 
 @pytest.mark.parametrize("search", [GoldenSection(0.05, 1.0), Bayesian(0.05, 1.0, max_evaluations=8)])
+@pytest.mark.slow_for("search1")
 def test_a_search_with_uniform_noise_finds_a_larger_l1_radius(search):
     """Class 0 in a slab |x| < 0.4 of one of many coordinates: R(sigma) = 0.4 as long as h covers no other end."""
 

@@ -1,6 +1,7 @@
 """Searches on functions with a known maximum, and the published bisection against a plain transcription."""
 
 import dataclasses
+import functools
 import json
 import math
 
@@ -29,9 +30,19 @@ def make(name, lower, upper, tolerance, start):
     return {"golden": golden_section, "grid": grid}[name](lower, upper, tolerance, start)
 
 
-def peak(top):
+@functools.partial(jax.jit, static_argnames=("name", "function"))
+def answer_of(name, lower, upper, tolerance, start, function, given):
+    """What the search finds for the function (s, given) -> value. Numbers are arguments: all share one program."""
+    return maximise(make(name, lower, upper, tolerance, start), lambda s: function(s, given))
+
+
+def peak(s, top):
     """A quasiconcave function that is not symmetric, with its maximum at `top`."""
-    return lambda s: -jnp.where(s < top, top - s, 0.3 * (s - top))
+    return -jnp.where(s < top, top - s, 0.3 * (s - top))
+
+
+def parabola(s, top):
+    return -((s - top) ** 2)
 
 
 @pytest.mark.parametrize("name", ["golden", "bisection", "shrinking", "grid"])
@@ -39,15 +50,20 @@ def peak(top):
 @pytest.mark.parametrize("at", [0.03, 0.37, 0.5, 0.81, 0.99])
 def test_finds_the_maximum_wherever_the_bracket_lies(name, lower, upper, at):
     top, tolerance = lower + at * (upper - lower), 0.02 * (upper - lower)
-    search = make(name, lower, upper, tolerance, start=lower)
     promised = 4 / 3 if name == "shrinking" else 1
-    assert abs(float(maximise(search, peak(top))) - top) <= promised * tolerance * 1.01
+    found = float(answer_of(name, lower, upper, tolerance, lower, peak, top))
+    assert abs(found - top) <= promised * tolerance * 1.01
+
+
+@jax.jit
+def closely(lower, upper, tolerance, start, top):
+    return maximise(shrinking(lower, upper, tolerance, start, 1e-3, 0.0), lambda s: peak(s, top))
 
 
 @settings(deadline=None, max_examples=40)
 @given(st.floats(0, 1), st.floats(0, 1), st.floats(0.003, 0.9))
 def test_shrinking_strides_reach_every_point_of_the_bracket_from_everywhere(at, start, tolerance):
-    found = float(maximise(shrinking(2.0, 3.0, tolerance, 2 + start, 1e-3, 0.0), peak(2 + at)))
+    found = float(closely(2.0, 3.0, tolerance, 2 + start, 2 + at))
     # The point reached, or the start where that is no worse.
     assert abs(found - 2 - at) <= 4 / 3 * tolerance + 2e-3 or found == np.float32(2 + start)
     assert 2 <= found <= 3
@@ -57,19 +73,28 @@ def test_shrinking_strides_reach_every_point_of_the_bracket_from_everywhere(at, 
 @given(st.sampled_from(["golden", "grid"]), st.floats(0.1, 0.9), st.floats(-4, 4))
 def test_shifting_the_bracket_shifts_the_answer(name, at, shift):
     answers = [
-        float(maximise(make(name, shift_, 1 + shift_, 0.01, shift_), lambda s, t=at + shift_: -((s - t) ** 2)))
-        for shift_ in (0.0, shift)
+        float(answer_of(name, shift_, 1 + shift_, 0.01, shift_, parabola, at + shift_)) for shift_ in (0.0, shift)
     ]
     assert answers[1] - answers[0] == pytest.approx(shift, abs=0.011)
+
+
+def wild(s, seed):
+    return jax.random.normal(jax.random.fold_in(jax.random.key(seed), (s * 1e6).astype(jnp.int32)))
 
 
 @settings(deadline=None, max_examples=30)
 @given(st.sampled_from(["golden", "bisection", "shrinking", "grid"]), st.integers(0, 10_000))
 def test_the_answer_lies_in_the_bracket_whatever_the_function(name, seed):
-    key, start = jax.random.key(seed), 0.5
-    wild = lambda s: jax.random.normal(jax.random.fold_in(key, (s * 1e6).astype(jnp.int32)))  # noqa: E731
-    answer = float(maximise(make(name, 0.2, 0.9, 0.05, start), wild))
+    answer = float(answer_of(name, 0.2, 0.9, 0.05, 0.5, wild, seed))
     assert 0.2 - 1e-6 <= answer <= 0.9 + 1e-6
+
+
+POINTS = []  # which `noting` was asked for
+
+
+def noting(s, top):
+    jax.debug.callback(lambda s: POINTS.append(float(s)), s, ordered=True)
+    return parabola(s, top)
 
 
 @pytest.mark.parametrize("name", ["golden", "bisection", "shrinking", "grid"])
@@ -78,17 +103,11 @@ def test_the_answer_lies_in_the_bracket_whatever_the_function(name, seed):
     [(0.08, 0.9, 0.03), (0.12, 1.7, 0.03), (0.0, 1.0, 2.0), (0.0, 1.0, 0.1), (0.0, 1.0, 0.375)],
 )
 def test_evaluates_as_often_as_announced(name, lower, upper, tolerance):
-    points = []
-
-    def function(s):
-        jax.debug.callback(lambda s: points.append(float(s)), s, ordered=True)
-        return -((s - 0.4) ** 2)
-
-    start = 0.25
-    jax.block_until_ready(maximise(make(name, lower, upper, tolerance, start), function))
+    POINTS.clear()
+    jax.block_until_ready(answer_of(name, lower, upper, tolerance, 0.25, noting, 0.4))
     jax.effects_barrier()
-    assert len(points) == getattr(maximisers, f"{name}_evaluations")(lower, upper, tolerance)
-    assert points[0] == start
+    assert len(POINTS) == getattr(maximisers, f"{name}_evaluations")(lower, upper, tolerance)
+    assert POINTS[0] == 0.25
 
 
 def test_the_published_setting_costs_7500_samples():
@@ -165,6 +184,24 @@ def published_shrinking(lower, upper, tolerance, start, step, floor, function):
     return (at if value(at) > original else start), points
 
 
+def rounded(s, i, noise, top, xp):
+    return xp.round(10 * xp.maximum(0.3 - xp.abs(s - top) + noise[i], 0)) / 10
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def steps_of(kind, lower, upper, step, noise, top):
+    """The answer, the number of points, and the points, of which 64 have a place."""
+    search = kind(lower, upper, 0.03, 0.25, step, 0.01)
+    recording = search._replace(  # a search whose state also holds the points in order
+        init=(search.init, jnp.int32(0), jnp.zeros(64)),
+        ask=lambda s: (search.ask(s[0]), s[1]),
+        tell=lambda s, v: (search.tell(s[0], v), s[1] + 1, s[2].at[s[1]].set(search.ask(s[0]))),
+        done=lambda s: search.done(s[0]),
+    )
+    final, count, trace = run(recording, lambda asked: rounded(*asked, noise, top, jnp))
+    return search.best(final), count, trace
+
+
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize(("lower", "upper", "step"), [(0.08, 0.9, 0.075), (0.12, 1.7, 0.15), (0.15, 0.4, 0.0125)])
 @pytest.mark.parametrize(
@@ -177,28 +214,20 @@ def test_takes_the_published_steps(seed, lower, upper, step, ours, published):
     noise = np.random.default_rng(seed).normal(0, 0.05, 100).astype(np.float32)
     top = np.random.default_rng(seed + 100).uniform(lower, upper)
 
-    def value(s, i, xp):
-        return xp.round(10 * xp.maximum(0.3 - xp.abs(s - top) + xp.asarray(noise)[i], 0)) / 10
+    def value(s, i):
+        return float(rounded(s, i, noise, top, np))
 
-    expected, points = published(lower, upper, 0.03, 0.25, step, 0.01, lambda s, i: float(value(s, i, np)))
-
-    search = ours(lower, upper, 0.03, 0.25, step, 0.01)
-    recording = search._replace(  # a search whose state also holds the points in order
-        init=(search.init, jnp.int32(0), jnp.zeros(64)),
-        ask=lambda s: (search.ask(s[0]), s[1]),
-        tell=lambda s, v: (search.tell(s[0], v), s[1] + 1, s[2].at[s[1]].set(search.ask(s[0]))),
-        done=lambda s: search.done(s[0]),
-    )
-    final, count, trace = run(recording, lambda asked: value(*asked, jnp))
+    expected, points = published(lower, upper, 0.03, 0.25, step, 0.01, value)
+    best, count, trace = steps_of(ours, lower, upper, step, noise, top)
     np.testing.assert_allclose(np.asarray(trace)[: int(count)], points, atol=1e-5)
-    assert float(search.best(final)) == pytest.approx(expected, abs=1e-5)
+    assert float(best) == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("name", ["golden", "bisection", "shrinking"])
 @pytest.mark.parametrize(("lower", "upper"), [(0.08, 0.9), (1.09, 1.87)])
 def test_ends_where_float32_can_narrow_no_further(name, lower, upper):
     top = lower + 0.37 * (upper - lower)
-    answer = float(maximise(make(name, lower, upper, 1e-12, lower), peak(top)))
+    answer = float(answer_of(name, lower, upper, 1e-12, lower, peak, top))
     assert lower - 1e-6 <= answer <= upper
     assert name != "golden" or answer == pytest.approx(top, abs=1e-4)  # the others' step is nothing here
 
