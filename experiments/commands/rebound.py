@@ -9,16 +9,13 @@ that run. sigma stays as it was chosen. A new run with --bound would choose it f
 
 from pathlib import Path
 
-from .flags import Parser
+from .flags import Parser, possible
 
 
 def add_arguments(parser: Parser) -> None:
-    from qcrs_jax.certification.proportions import BOUNDS
-
     add = parser.add_argument
     add("results", metavar="RESULTS", type=Path, help="results file of `qcrs-jax certify`; it stays as it is")
-    bounds = [name for name, bound in BOUNDS.items() if not bound.randomises]
-    add("--bound", required=True, choices=bounds, help=f"bound of the new file: {' or '.join(bounds)}")
+    add("--bound", required=True, help="bound of the new file: classes, clopper-pearson, or one of your own")
     add("--out", type=Path, required=True, metavar="FILE", help="results file to write; it must not exist")
 
 
@@ -26,6 +23,8 @@ def run(args) -> None:
     from ..report.table import print_tables
     from ..run.rebound import rebound
 
-    print(rebound(args.results, args.bound, args.out))
+    with possible():
+        changes = rebound(args.results, args.bound, args.out)
+    print(changes)
     print()
     print_tables([args.results, args.out])

@@ -22,8 +22,8 @@ def rebound(results: Path, bound: str, out: Path) -> str:
     if out.exists():
         check_new(out)
     (run,) = read_runs([results])
-    old = _estimate(run)
-    if BOUNDS[bound].randomises:
+    old, new = _estimate(run), Fixed(bound)
+    if new.randomises:
         raise UserError(f"the bound {bound!r} needs random numbers that a finished run does not have; draw a new run")
     if bound == old.bound:
         raise UserError(f"{results}: has the bound {bound!r} already")

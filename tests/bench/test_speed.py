@@ -67,7 +67,7 @@ def test_there_is_a_row_for_each_interpreter(tmp_path, monkeypatch, capsys):
     assert [row[5] for row in rows] == ["3.02"] * 2 + ["1.52"] * 2 and rows[0][7:] == ["1.25 s", "1"]
 
 
-@pytest.mark.parametrize("python, said", [("no/such/python", "No such file"), ("false", "it ended")])
+@pytest.mark.parametrize("python, said", [("no/such/python", "No such file"), ("false", "the process ended")])
 def test_an_interpreter_that_does_not_answer_gets_one_line(python, said):
     with pytest.raises(UserError, match=f"--python {python}: {said}"):
         jax_sampler.JaxSampler(python, Path("checkpoint"))

@@ -89,6 +89,8 @@ def test_runs_that_cannot_have_another_bound_are_refused(runs, tmp_path, capsys)
 
     assert "has bounds of its own" in refused("decide")
     assert "has the bound 'classes' already" in refused("classes")
+    assert "unknown --bound 'clases'; known are" in refused("cohen", "clases")
+    assert "needs random numbers" in refused("cohen", "randomised")
     assert "exists" in refused("cohen", out=runs / "classes.tsv")
     if not (runs / "again.tsv").exists():
         rebound(runs, "cohen", runs / "again.tsv")

@@ -464,7 +464,10 @@ CHANGES = {
         {"document": lambda d: nodes(d, "relu")[0].update(target="__import__('os').system('true')")},
         "not supported",
     ),
-    "dunder": ({"document": lambda d: nodes(d, "relu")[0].update(target="torch.ops.aten.__class__.x")}, "not known"),
+    "dunder": (
+        {"document": lambda d: nodes(d, "relu")[0].update(target="torch.ops.aten.__class__.x")},
+        "not supported",
+    ),
     "argument name": (
         {"document": lambda d: nodes(d, "relu")[0]["inputs"][0].update(name="compute")},
         "cannot be computed",

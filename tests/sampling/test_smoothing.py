@@ -20,8 +20,8 @@ from qcrs_jax.sampling.smoothing import (
     GridGaussian,
     Uniform,
     _rounded,
-    asked,
     noise_of,
+    recorded_noise,
 )
 from qcrs_jax.search import DDRS
 
@@ -241,8 +241,8 @@ def test_counts_of_a_grid_do_not_depend_on_the_batch():
 
 @pytest.mark.parametrize("noise", [GridGaussian(), GridGaussian(100), Uniform()])
 def test_a_request_records_its_noise(noise):
-    assert noise_of(asked(noise)) == noise
-    assert asked(GAUSSIAN) == {} and noise_of({}) == GAUSSIAN
+    assert noise_of(recorded_noise(noise)) == noise
+    assert recorded_noise(GAUSSIAN) == {} and noise_of({}) == GAUSSIAN
     assert NOISES[noise.name] is type(noise)
     with pytest.raises(SettingError, match="known are gaussian, grid, uniform"):
         noise_of({"smoothing": {"name": "laplace"}})
@@ -264,5 +264,5 @@ def test_the_quantile_is_near_enough_for_every_grid():
 def test_tables_are_made_once_for_all_objects_of_a_noise():
     for kind in (Gaussian, GridGaussian, Uniform):
         assert kind().unit_radius is kind().unit_radius
-    request = asked(GridGaussian(100))
+    request = recorded_noise(GridGaussian(100))
     assert noise_of(request) is noise_of(request) and noise_of({}) is GAUSSIAN
