@@ -234,12 +234,13 @@ class _ByValues(QCRS):
             )
         if self.epsilon < 1e-4 * self.sigma_upper:
             raise SettingError(
-                f"{{epsilon}} {self.epsilon} is finer than a search can tell; the least is {1e-4 * self.sigma_upper:g}"
+                f"{{epsilon}} {self.epsilon} is too small: float32 cannot compare sigmas that close; the smallest is "
+                f"{1e-4 * self.sigma_upper:g}"
             )
         if self.objective == "lcb" and self.search_n < smallest_n(self.alpha):
             raise SettingError(
                 f"with {{search_n}} = {self.search_n} every radius of the search is 0; at alpha = {self.alpha} "
-                f"the smallest that can tell sigmas apart is {smallest_n(self.alpha)}"
+                f"the smallest that gives one above 0 is {smallest_n(self.alpha)}"
             )
 
     @property
