@@ -211,7 +211,8 @@ PRESETS = {
         asks="What does a bound over all classes add to the best search, at the same samples?",
         source="Delattre et al. (AISTATS 2025, arXiv 2504.02412) for the bound; the search that aims at it is ours",
         takes="about 25 minutes of one core",
-        expect="ACR 0.912, and 0.932 with the bound: +2.2% (1.2% to 3.6%); 0.930 where the finished run is given the bound",
+        expect="ACR 0.912, and 0.932 with the bound: +2.2% (1.2% to 3.6%); 0.930 where the finished run is given the "
+        "bound",
         commands=(
             f"certify {GAUSSIAN} usual.tsv {CLASSES}",
             f"certify {GAUSSIAN} classes.tsv {CLASSES} --bound classes",
