@@ -27,6 +27,11 @@ def add_arguments(parser: Parser) -> None:
     add("--epsilon_step", type=float, default=0.4, help="bisection's step is EPSILON / EPSILON_STEP (default: 0.4)")
     add("--n", "--N", dest="n", type=int, default=100_000, help="samples of a certificate (default: 100000)")
     add("--alpha", type=float, default=0.001, help="failure probability of a certificate (default: 0.001)")
+    add(
+        "--bound",
+        default="clopper-pearson",
+        help="bound of the certificates, at which the searches aim (default: clopper-pearson)",
+    )
     add("--repeats", type=int, default=10, help="searches on each curve (default: 10)")
     add("--seed", type=int, default=0, help="seed of the counts (default: 0)")
 

@@ -55,13 +55,19 @@ def simulate(
     estimate: Fixed = Fixed(),  # noqa: B008
     n0: int = 100,
     repeats: int = 10,
+    draws: int | None = None,
 ) -> Simulation:
     """The results of `search` on `curves`, for certificates of n samples at alpha with the radii of `noise`.
 
     Beyond the ends of a curve its shares are those at the end, and so is its radius: a wider bracket gains nothing.
 
-    A bound over classes has no table of radii to be expected: what it certifies depends on all classes, and on the n0
-    samples that select. Its radius is the mean of `CERTIFICATIONS` certificates, with counts of their own.
+    Args:
+        estimate: the bound of the certificates. The searches aim at it.
+        n0: samples that select the class of a certificate.
+        repeats: number of searches on each curve.
+        draws: number of certificates that are drawn for each search, of which the radius is the mean. 0 takes the
+            radius to be expected, without errors of the selection, which only `Fixed()` has. None is 0 for `Fixed()`,
+            and else `CERTIFICATIONS`.
     """
     log_sigmas = jnp.asarray(np.log(curves.sigmas), jnp.float32)
     tables = search.tables(estimate.aim(n, alpha, noise))
@@ -84,35 +90,44 @@ def simulate(
     over_all = jax.jit(jax.vmap(jax.vmap(simulated), in_axes=(0, None)))
     found = over_all(keys, jnp.asarray(_probits(curves), jnp.float32))
     sigma, prediction, samples = (np.asarray(a) for a in found)
-    if estimate.aim(n, alpha, noise).buckets is None:
+    draws = draws or (0 if estimate == Fixed() else CERTIFICATIONS)
+    if not draws:
         radius = radius_at(curves, sigma, prediction, n, alpha, noise)
     else:
-        at = Drawer(curves, sigma, prediction, np.random.default_rng(np.asarray(jax.random.key_data(key))))
-        radius = np.mean([at.radius(estimate, n0, n, alpha, noise) for _ in range(CERTIFICATIONS)], axis=0)
+        drawn = {"key": key, "n0": n0, "n": n, "alpha": alpha, "noise": noise, "draws": draws}
+        radius = drawn_radius(curves, sigma, prediction, estimate, **drawn)
     return Simulation(sigma.astype(float), prediction, samples, radius)
 
 
-class Drawer:
-    """Draws counts of selection and estimation at one sigma of each curve, for the class that a search chose.
+def drawn_radius(
+    curves: Curves,
+    sigma: Float[np.ndarray, "*repeats m"],
+    prediction: Int[np.ndarray, "*repeats m"],
+    estimate: Fixed,
+    *,
+    key,
+    n0: int = 100,
+    n: int = 100_000,
+    alpha: float = 0.001,
+    noise: Noise = GAUSSIAN,
+    draws: int = CERTIFICATIONS,
+) -> Float[np.ndarray, "*repeats m"]:
+    """The mean radius of `draws` certificates of each image at `sigma`, each with counts of its own.
 
-    Args:
-        sigma, prediction: sigma and class of each image, (*repeats, m).
+    A certificate of another class than `prediction` counts as 0.
     """
-
-    def __init__(self, curves: Curves, sigma, prediction, rng: np.random.Generator):
-        probits, log_sigmas = _probits(curves), np.log(curves.sigmas)
-        self._sigma, self._prediction, self._rng = np.asarray(sigma, float), prediction, rng
-        self._shares = np.empty((*self._sigma.shape, probits.shape[-1]))
-        for at in np.ndindex(self._sigma.shape):
-            z = [np.interp(np.log(self._sigma[at]), log_sigmas, row) for row in probits[at[-1]].T]
-            self._shares[at] = special.ndtr(z)
-        self._shares /= self._shares.sum(axis=-1, keepdims=True)
-
-    def radius(self, estimate: Fixed, n0: int, n: int, alpha: float, noise: Noise) -> Float[np.ndarray, "*repeats m"]:
-        """The certified radius of one draw; 0 where another class than the search's was selected."""
-        counts0, counts = (self._rng.multinomial(number, self._shares) for number in (n0, n))
-        made = BOUNDS[estimate.bound].certificate(counts0, counts, self._sigma, n, alpha, noise)
-        return np.where(made.prediction == self._prediction, made.radius, 0.0)
+    rng, sigma = np.random.default_rng(np.asarray(jax.random.key_data(key))), _within(curves, sigma)
+    probits, log_sigmas = _probits(curves), np.log(curves.sigmas)
+    shares = np.empty((*sigma.shape, probits.shape[-1]))
+    for at in np.ndindex(sigma.shape):
+        shares[at] = special.ndtr([np.interp(np.log(sigma[at]), log_sigmas, row) for row in probits[at[-1]].T])
+    shares /= shares.sum(axis=-1, keepdims=True)
+    radii = np.zeros(sigma.shape)
+    for _ in range(draws):
+        counts0, counts = (rng.multinomial(number, shares) for number in (n0, n))
+        made = BOUNDS[estimate.bound].certificate(counts0, counts, sigma, n, alpha, noise)
+        radii += np.where(made.prediction == prediction, made.radius, 0.0)
+    return radii / draws
 
 
 def radius_at(
@@ -124,7 +139,7 @@ def radius_at(
     noise: Noise = GAUSSIAN,
 ) -> Float[np.ndarray, "*repeats m"]:
     """The radius that n samples at alpha can be expected to certify for a class of each image at `sigma`."""
-    sigma = np.clip(sigma, curves.sigmas[0], curves.sigmas[-1])
+    sigma = _within(curves, sigma)
     probits, log_sigmas = _probits(curves), np.log(curves.sigmas)
     z = np.empty(sigma.shape)
     for at in np.ndindex(sigma.shape):
@@ -144,6 +159,11 @@ def best_radius(
     sigmas = np.geomspace(sigma_lower, sigma_upper, 400)
     everywhere = np.broadcast_to(sigmas[:, None], (len(sigmas), len(curves.idx)))
     return radius_at(curves, everywhere, np.broadcast_to(curves.classes, everywhere.shape), n, alpha, noise).max(axis=0)
+
+
+def _within(curves, sigma):
+    """`sigma` within the curves: what is certified beyond their ends is not known."""
+    return np.clip(np.asarray(sigma, float), curves.sigmas[0], curves.sigmas[-1])
 
 
 def _probits(curves):

@@ -12,9 +12,9 @@ from jax.tree_util import Partial
 from places import SHARED
 from scipy import special
 
-from qcrs_jax import GoldenSection, search_sigma
+from qcrs_jax import Bayesian, Fixed, GoldenSection, search_sigma
 from qcrs_jax.analysis.curves import Curves, Point
-from qcrs_jax.analysis.simulation import best_radius, radius_at
+from qcrs_jax.analysis.simulation import best_radius, drawn_radius, radius_at
 from qcrs_jax.analysis.simulation import simulate as simulate_searches
 from qcrs_jax.bounds import PROBITS, expected_radius_table
 from qcrs_jax.experiments import cli
@@ -55,6 +55,21 @@ def test_the_radius_is_that_of_the_share():
     assert np.all(radius_at(curves, sigma, np.ones(2, int)) == 0)
     beyond = radius_at(curves, np.full(2, 100.0), np.zeros(2, int))  # no credit beyond the curve's end
     np.testing.assert_allclose(beyond, radius_at(curves, np.full(2, 1.2), np.zeros(2, int)))
+
+
+def test_drawn_certificates_have_the_radius_to_be_expected():
+    curves, sigma = falling([0.3, 0.5]), SIGMAS[[10, 20]]
+    settings = {"n": 5000, "alpha": 0.001}
+    expected = radius_at(curves, sigma, np.zeros(2, int), **settings)
+    drawn = drawn_radius(curves, sigma, np.zeros(2, int), Fixed(), key=jax.random.key(0), draws=200, **settings)
+    np.testing.assert_allclose(drawn, expected, rtol=0.01)
+    other = drawn_radius(curves, sigma, np.ones(2, int), Fixed(), key=jax.random.key(0), **settings)
+    assert np.all(other == 0)  # another class was selected
+    far = [
+        drawn_radius(curves, np.full(2, s), np.zeros(2, int), Fixed("classes"), key=jax.random.key(0), **settings)
+        for s in (1.2, 100.0)
+    ]
+    np.testing.assert_array_equal(*far)  # no credit beyond the curve's end
 
 
 @pytest.mark.parametrize("search", ["golden", "bisection", "grid", "bayesian"])
@@ -135,6 +150,18 @@ def test_the_bayesian_search_beats_the_published_one_on_measured_curves():
 
 
 @pytest.mark.slow
+def test_a_bound_over_classes_gains_on_measured_curves():
+    curves, search = measured(), Bayesian(0.12, 1.7)
+    arguments = {"key": jax.random.key(1), "n": 10_000, "repeats": 2, "draws": 20}
+    usual, classes = (
+        simulate_searches(curves, search, estimate=Fixed(bound), **arguments)
+        for bound in ("clopper-pearson", "classes")
+    )
+    assert classes.radius.mean() > 1.01 * usual.radius.mean()
+    assert classes.samples.mean() < 1.05 * usual.samples.mean()
+
+
+@pytest.mark.slow
 def test_the_command_distinguishes_searches(tmp_path, capsys):
     curves, path = falling([0.3, 0.5, 0.8]), tmp_path / "curves.tsv"
     sigmas = curves.sigmas.tolist()
@@ -170,7 +197,17 @@ def test_the_command_compares_searches(tmp_path, capsys, two_searches):
     assert "1 images, 100,000 samples" in out and "bisection, as published" in out and "grid of expected" in out
 
 
-def hostile(tmp_path, lines=None, **changed):
+def test_the_command_compares_searches_that_aim_at_another_bound(tmp_path, capsys, two_searches):
+    assert hostile(tmp_path, flags=["--bound", "classes"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("bisection, as published") == 2 and "bisection, as published, clopper-pearson" in out
+    assert "regret" not in out and "gain over bisection" in out
+    for bound, words in (("clases", "unknown --bound 'clases'"), ("randomised", "needs random numbers")):
+        assert cli.main(["simulate", "curves.tsv", "--bound", bound]) == 2
+        assert words in capsys.readouterr().err
+
+
+def hostile(tmp_path, lines=None, flags=(), **changed):
     """What `qcrs-jax simulate` says of a file of curves with other lines or another request."""
     path = tmp_path / "curves.tsv"
     curves = falling([0.3])
@@ -184,7 +221,7 @@ def hostile(tmp_path, lines=None, **changed):
     sidecar.write_text(json.dumps({**content, "request": {**content["request"], **changed}}))
     if lines:
         path.write_text("\t".join(Point.columns()) + "\n" + "".join(line + "\n" for line in lines))
-    return cli.main(["simulate", str(path), "--repeats", "1"])
+    return cli.main(["simulate", str(path), "--repeats", "1", *flags])
 
 
 @pytest.mark.parametrize(
