@@ -6,11 +6,14 @@ from pathlib import Path
 from qcrs_jax.certification.estimates import Fixed, Tolerance, estimate_of
 from qcrs_jax.certification.proportions import BOUNDS
 from qcrs_jax.data.load import digest
-from qcrs_jax.errors import UserError
-from qcrs_jax.results.records import Run
+from qcrs_jax.errors import UserError, quoted
+from qcrs_jax.results.records import Run, checksum
 from qcrs_jax.results.shards import read_runs
 from qcrs_jax.results.writer import check_new, write_run
 from qcrs_jax.sampling.smoothing import noise_of
+
+MOST_SELECTION = 100_000
+"""The largest n0 for which the table of a tolerance is made."""
 
 
 def rebound(results: Path, bound: str, out: Path) -> str:
@@ -34,7 +37,14 @@ def rebound(results: Path, bound: str, out: Path) -> str:
     bare = dict.fromkeys(BOUNDS[old.bound].columns)
     records = []
     for record in run.records:
-        found = bare | new.again(record, request["n0"], request["n"], request["alpha"], noise)
+        try:
+            found = bare | new.again(record, request["n0"], request["n"], request["alpha"], noise)
+        except (ValueError, IndexError, TypeError, KeyError, ArithmeticError) as error:
+            raise UserError(
+                f"{results}: image {record.idx}: no certificate follows from its counts: {quoted(error)}; `qcrs-jax "
+                "verify` checks the file"
+            ) from error
+        found["n"] = record.n  # as it was drawn
         records.append(dataclasses.replace(record, **found, correct=found["predict"] == record.label))
     if left_out := run.left_out:
         asked["rebound"]["left_out"] = left_out
@@ -55,7 +65,15 @@ def _estimate(run: Run) -> Fixed | Tolerance:
     for made, command in (("stored_balls", "memory"), ("rebound", "rebound")):
         if made in request:
             raise UserError(f"{run.path}: was made by `qcrs-jax {command}`; give the run that it was made of")
+    if missing := {"n0", "n", "alpha", "estimate"} - set(request):
+        raise UserError(f"{run.path}: its sidecar lacks request.{sorted(missing)[0]}, by which its bounds are computed")
+    if run.left_out is None:
+        raise UserError(f"{run.path}: is not finished; finish it with the command that began it")
+    if run.sidecar.get("sha256") not in (None, checksum(run.path)):
+        raise UserError(f"{run.path}: its hash differs, so it was changed after the run; take the file as it was written")
     estimate = estimate_of(request["estimate"])
+    if isinstance(estimate, Tolerance) and request["n0"] > MOST_SELECTION:
+        raise UserError(f"{run.path}: no table is made for n0 = {request['n0']}; the largest is {MOST_SELECTION}")
     if not isinstance(estimate, Fixed | Tolerance):
         raise UserError(
             f"{run.path}: was estimated by {estimate.name!r}, which has bounds of its own; give a run of --bound"

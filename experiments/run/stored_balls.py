@@ -49,7 +49,7 @@ def postprocess(
         print(printable_lines(f"warning: {said}"))
     _check_data(run, dataset)
     source = {"source": results.name, "source_sha256": digest(results.read_bytes())}
-    if left_out := run.sidecar.get("left_out"):
+    if left_out := run.left_out:
         source["left_out"] = left_out
     described = {"name": dataset.name, "split": dataset.split, "fingerprint": dataset.fingerprint}
     request = {"dataset": described, **run.request, "stored_balls": {"procedure": PROCEDURE, **source}}

@@ -102,7 +102,8 @@ def recomputed_fields(record, request) -> dict:
     if record.n is not None and not request.get("budget"):
         wrong = request.get("stop_when_wrong") and np.argmax(record.counts0) != record.label
         found["n"] = 0 if wrong else n
-    return found | estimate_of(request["estimate"]).again(record, request["n0"], n, alpha, noise_of(request))
+    again = estimate_of(request["estimate"]).again(record, request["n0"], n, alpha, noise_of(request))
+    return again | found if found.get("n") == 0 else found | again  # no sample was drawn where the class was wrong
 
 
 def differing_fields(index, records, rows):

@@ -86,7 +86,7 @@ def certify(
         search: object that chooses sigma for each image: GoldenSection, Bisection, Shrinking, Grid or Bayesian (QCRS),
             or DDRS. None keeps sigma fixed. QCRS uses hard counts, for every kind of certificate.
         estimate: object that decides how many of the n samples an image gets, and what they certify: `Fixed`,
-            `Tolerance`, `Sequential` or `Soft`. Inside jit only `Fixed()` is possible.
+            `Tolerance`, `Sequential` or `Soft`. Inside jit only `Fixed` is possible, unless its bound is randomised.
         labels: true classes, (m,). An image whose selected class differs from its label abstains, and draws no
             certification samples. This saves time in evaluations, which count such an image as wrong in any case.
         noise: noise that is added: `Gaussian()`, `GridGaussian()`, which is exact for 8-bit images, or `Uniform()`,

@@ -60,8 +60,10 @@ def certificate_over_classes(counts0, counts, sigma, n, alpha: float, noise: Noi
     pa_lower = xp.where(over_classes, half.lower, whole.lower)
     left = xp.where(over_classes, xp.maximum(outside.lower, half.lower), whole.lower)
     gap = (half.radius + xp.maximum(half.radius, outside.radius)) / 2
+    if xp is jnp:  # of two numbers of opposite signs the sum has fewer digits than either was rounded down by
+        gap = jnp.nextafter(jnp.nextafter(gap, jnp.float32(-jnp.inf)), jnp.float32(-jnp.inf))
     abstains = xp.where(over_classes, ~(gap > 0), whole.lower < 0.5) | ~(sigma > 0)
-    radius = sigma * xp.where(abstains, 0.0, xp.where(over_classes, gap, whole.radius))
+    radius = xp.where(abstains, 0.0, sigma * xp.where(over_classes, gap, whole.radius))
     return Certificate(
         prediction=xp.where(abstains, ABSTAIN, selected)[()],
         radius=xp.maximum(radius, 0.0)[()],
@@ -91,7 +93,8 @@ def best_choice(xp, counts0: Int[Array | np.ndarray, "*m c"], bounds) -> Any:
 
     The radius is that of the counts that the shares of the selection samples would give. Unseen classes share half a
     sample. The bucket of the rest is taken one standard deviation larger than it was seen: its classes are those that
-    were seen least.
+    were seen least. In doubt this takes the bound over classes. Where all mistakes go to one class that costs a part of
+    alpha, and so up to 1% of the radius; where they are spread it gains several times as much.
     """
     last, total = counts0.shape[-1] - 1, counts0.sum(axis=-1)[..., None] + 1.0
     shares = (-xp.sort(-counts0, axis=-1) + 0.5 / max(last, 1)) / total  # the selected class is the first

@@ -62,7 +62,8 @@ class ClopperPearson(Bound):
 class OverClasses(ClopperPearson):
     """Upper bounds of the other classes beside the lower bound of the selected one; the radius is larger (`classes`).
 
-    Where the selection samples let expect less of it, it is Clopper and Pearson's bound.
+    Where the selection samples let expect less of it, it is Clopper and Pearson's bound. Where all mistakes go to one
+    class its radius may be up to 1% smaller.
     """
 
     name = "classes"

@@ -310,9 +310,10 @@ _NUMBERS = {
     },
 }
 
-_STORED_BALLS = {"procedure": _NOTE, "source": file_name, "source_sha256": text(64), "left_out": _LEFT_OUT}
+_SOURCE = {"source": Needed(file_name), "source_sha256": Needed(text(64)), "left_out": _LEFT_OUT}
+_STORED_BALLS = {"procedure": _NOTE, **_SOURCE}
 
-_REBOUND = {"source": file_name, "source_sha256": text(64), "bound": text(50), "left_out": _LEFT_OUT}
+_REBOUND = {"bound": Needed(text(50)), **_SOURCE}
 
 _REQUEST = {
     "kind": one_of("certificates", "pilot", "predictions", "curves"),

@@ -152,6 +152,25 @@ def test_inside_jit_it_never_overstates(num_classes):
     np.testing.assert_array_equal(prediction, host.prediction)
 
 
+def test_inside_jit_a_sum_of_opposite_signs_is_rounded_down_too():
+    rest = [51139, 2146, *[1459] * 31, *[8] * 166]
+    counts = np.array([*rest, 100_000 - sum(rest)])
+    counts0 = np.round(counts / 100).astype(int)
+    counts0[0] += 2
+    sigma = np.float32(0.9985636)
+    host = certificate_over_classes(counts0, counts, sigma, 100_000, 0.001, GAUSSIAN)
+    inside = jax.jit(lambda *a: certificate_over_classes(*a, 100_000, 0.001, GAUSSIAN).radius)(counts0, counts, sigma)
+    assert host.radius * (1 - 1e-6) < float(inside) <= host.radius
+
+
+@pytest.mark.parametrize("sigma", [np.nan, np.inf, -np.inf, -1.0, 0.0])
+def test_inside_jit_nothing_is_certified_at_a_sigma_that_is_none(sigma):
+    for counts in ([50, 30, 20], [40, 40, 20]):
+        made = jax.jit(lambda *a: certificate_over_classes(*a, 100, 0.001, GAUSSIAN)[:2])
+        prediction, radius = made(np.array([60, 25, 15]), np.array(counts), np.float32(sigma))
+        assert not np.isnan(radius) and (prediction == ABSTAIN) == (radius == 0)
+
+
 def corner(x, y):
     """An image with these values of the two pixels whose signs decide, and 0 elsewhere."""
     return jnp.zeros(SHAPE).at[0, 0, 0].set(x).at[1, 1, 1].set(y)

@@ -21,6 +21,7 @@ def runs(tmp_path_factory):
         "classes": "--method cohen --bound classes",
         "tolerance": "--method cohen --tolerance 10%",
         "decide": "--method cohen --decide 0.3 --alpha 0.01",
+        "wrong": "--method cohen --tolerance 10% --stop_when_wrong --skip 20 --n0 30",
     }.items():
         seed = ["--seed", "0"]  # so that two runs draw the same numbers
         assert cli.main(["certify", CHECKPOINT, str(root / f"{name}.tsv"), *DATA, *seed, *words.split()]) == 0
@@ -58,6 +59,36 @@ def test_samples_that_a_tolerance_chose_stay(runs):
     assert all(record.pb_upper is not None for record in ours.records)
 
 
+def test_images_of_a_wrong_class_keep_their_n_of_0(runs, capsys):
+    old = read_run(runs / "wrong.tsv")
+    assert {record.n for record in old.records} > {0}
+    assert cli.main(["verify", str(runs / "wrong.tsv"), "--recount", "0"]) == 0
+    assert rebound(runs, "wrong", runs / "right.tsv") == 0
+    assert [record.n for record in read_run(runs / "right.tsv").records] == [record.n for record in old.records]
+    assert cli.main(["verify", str(runs / "right.tsv"), "--recount", "0"]) == 0
+    assert "count for no class" not in capsys.readouterr().out
+
+
+def test_a_run_that_is_not_finished_or_was_changed_is_refused(runs, tmp_path, capsys):
+    lines = (runs / "cohen.tsv").read_text().splitlines(keepends=True)
+    sidecar = json.loads((runs / "cohen.tsv.json").read_text())
+    (tmp_path / "cohen.tsv").write_text("".join(lines[:-1]))
+    for words, gone in (
+        ("its hash differs", ()),
+        ("is not finished", ("left_out", "sha256", "pixels_sha256", "sidecar_sha256")),
+    ):
+        content = {name: value for name, value in sidecar.items() if name not in gone}
+        (tmp_path / "cohen.tsv.json").write_text(json.dumps(content))
+        assert rebound(tmp_path, "cohen", tmp_path / "new.tsv") != 0
+        assert words in capsys.readouterr().err and not (tmp_path / "new.tsv").exists()
+    (tmp_path / "cohen.tsv").write_text("".join(lines))
+    for name in ("n0", "alpha", "estimate"):
+        content = {**sidecar, "request": {k: v for k, v in sidecar["request"].items() if k != name}}
+        (tmp_path / "cohen.tsv.json").write_text(json.dumps(content))
+        assert rebound(tmp_path, "cohen", tmp_path / "new.tsv") != 0
+        assert f"lacks request.{name}" in capsys.readouterr().err
+
+
 def test_verify_makes_it_again_and_verifies_its_source(runs, tmp_path, capsys):
     for name in ("cohen.tsv", "cohen.tsv.json"):
         (tmp_path / name).write_bytes((runs / name).read_bytes())
@@ -67,6 +98,23 @@ def test_verify_makes_it_again_and_verifies_its_source(runs, tmp_path, capsys):
     assert "it equals the result of `qcrs-jax rebound` on cohen.tsv; there," in text and "verified" in text
     assert cli.main(["verify", str(tmp_path / "new.tsv"), "--recount", "0"]) == 0
     assert "verified" not in capsys.readouterr().out.splitlines()[-1]
+
+    content = json.loads((tmp_path / "new.tsv.json").read_text())
+    for forged in (
+        {"provenance": {**content["provenance"], "devices": "8 x TPU"}},
+        {"left_out": [1]},
+        {"sha256": 64 * "0"},
+    ):
+        (tmp_path / "new.tsv.json").write_text(json.dumps({**content, **forged}))
+        assert cli.main(["verify", str(tmp_path / "new.tsv"), "--recount", "0"]) != 0
+        assert "it differs from the result" in capsys.readouterr().err
+    for name in ("source", "source_sha256", "bound"):
+        made = {key: value for key, value in content["request"]["rebound"].items() if key != name}
+        changed = {**content, "request": {**content["request"], "rebound": made}}
+        (tmp_path / "new.tsv.json").write_text(json.dumps(changed))
+        assert cli.main(["verify", str(tmp_path / "new.tsv"), "--recount", "0"]) != 0
+        assert f"rebound.{name}" in capsys.readouterr().err
+    (tmp_path / "new.tsv.json").write_text(json.dumps(content, indent=2) + "\n")
 
     lines = (tmp_path / "new.tsv").read_text().splitlines()
     row = lines[1].split("\t")
