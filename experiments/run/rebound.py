@@ -70,7 +70,7 @@ def _estimate(run: Run) -> Fixed | Tolerance:
     if run.left_out is None:
         raise UserError(f"{run.path}: is not finished; finish it with the command that began it")
     if run.sidecar.get("sha256") not in (None, checksum(run.path)):
-        raise UserError(f"{run.path}: its hash differs, so it was changed after the run; take the file as it was written")
+        raise UserError(f"{run.path}: its hash differs: it was changed after the run; take the file as it was written")
     estimate = estimate_of(request["estimate"])
     if isinstance(estimate, Tolerance) and request["n0"] > MOST_SELECTION:
         raise UserError(f"{run.path}: no table is made for n0 = {request['n0']}; the largest is {MOST_SELECTION}")

@@ -278,6 +278,8 @@ def _rebound(path, made, checks, found):
 
 def _source(path, made, found):
     """The file that `path` was made from, as its request says. Another hash of it is a trouble."""
+    if missing := {"source", "source_sha256"} - set(made):
+        raise UserError(f"{path}: its sidecar lacks {sorted(missing)[0]}, the file that it was made from")
     source = path.with_name(made["source"])
     if source == path:
         raise UserError(f"{path}: its sidecar names the file itself as its source")

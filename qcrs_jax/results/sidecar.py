@@ -310,10 +310,14 @@ _NUMBERS = {
     },
 }
 
-_SOURCE = {"source": Needed(file_name), "source_sha256": Needed(text(64)), "left_out": _LEFT_OUT}
-_STORED_BALLS = {"procedure": _NOTE, **_SOURCE}
+_STORED_BALLS = {"procedure": _NOTE, "source": file_name, "source_sha256": text(64), "left_out": _LEFT_OUT}
 
-_REBOUND = {"bound": Needed(text(50)), **_SOURCE}
+_REBOUND = {
+    "source": Needed(file_name),
+    "source_sha256": Needed(text(64)),
+    "bound": Needed(text(50)),
+    "left_out": _LEFT_OUT,
+}
 
 _REQUEST = {
     "kind": one_of("certificates", "pilot", "predictions", "curves"),
