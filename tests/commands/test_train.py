@@ -181,4 +181,4 @@ def test_macer_trains_and_its_export_certifies(folder):
     words = "certify macer.pth results.tsv --dataset npz --data_dir data --sigma 0.5 --N 100 --N0 10 --max 2".split()
     done = qcrs_jax(*words, "--method", "cohen", cwd=folder)
     assert done.returncode == 0, done.stderr
-    assert "trained at sigma 0.25, and --sigma is 0.5" in done.stdout
+    assert "trained at sigma 0.25, but --sigma is 0.5" in done.stdout
