@@ -427,7 +427,7 @@ def test_impossible_requests_are_refused(change, message):
         (GoldenSection, {"sigma_lower": 0.9}, "sigma_lower < sigma_upper"),
         (GoldenSection, {"sigma_lower": 0.0}, "0 < sigma_lower"),
         (GoldenSection, {"epsilon": 0.0}, "epsilon must be"),
-        (GoldenSection, {"epsilon": 1e-9}, "finer"),
+        (GoldenSection, {"epsilon": 1e-9}, "is too small"),
         (GoldenSection, {"sigma_upper": np.inf}, "inf"),
         (GoldenSection, {"objective": "mean"}, "predictive, lcb"),
         (Bayesian, {"max_evaluations": 1}, "max_evaluations must be at least 2"),
