@@ -57,8 +57,12 @@ def clopper_pearson_lower(successes, n, alpha):
     k, n = np.asarray(successes, np.float64), np.asarray(n, np.float64)
     if np.any(k < 0) or np.any(k > n):
         raise ValueError("successes must lie between 0 and n")
-    bound = special.betaincinv(np.maximum(k, 1), n - k + 1, alpha)
-    return np.where(k == 0, 0.0, _confirmed(bound, np.maximum(k, 1), n - k + 1, alpha))[()]
+    return np.where(k == 0, 0.0, _confirmed(_nearest_lower(k, n, alpha), np.maximum(k, 1), n - k + 1, alpha))[()]
+
+
+def _nearest_lower(k, n, alpha):
+    """`clopper_pearson_lower` as near as SciPy has it, and not rounded down: for expectations."""
+    return np.where(k == 0, 0.0, special.betaincinv(np.maximum(k, 1), n - k + 1, alpha))
 
 
 def _confirmed(bound, a, b, alpha):
@@ -191,7 +195,7 @@ def expected_radius(z, n: int, alpha: float, quantiles: int = 200, unit_radius: 
     radii, p = np.zeros((*z.shape, quantiles)), special.ndtr(z)
     some = special.bdtr(n // 2, n, p) < levels[-1]  # elsewhere no more than half of the samples succeed
     counts = binomial_quantiles(levels, n, z[some])
-    radii[some] = certified_radius(clopper_pearson_lower(counts, n, alpha), 1.0, unit_radius)
+    radii[some] = unit_radius(np.maximum(_nearest_lower(counts, n, alpha), 0.5))
     return radii.mean(axis=-1)
 
 
@@ -235,7 +239,7 @@ def expected_half_table(n: int, alpha: float, unit_radius: UnitRadius = special.
     Unlike a radius it is negative where the bound is below 1/2. Half a gap between two bounds is a sum of two of these.
     """
     counts = binomial_quantiles(_equally_likely(200), n, PROBITS)
-    table = unit_radius(np.maximum(clopper_pearson_lower(counts, n, alpha), LEAST_BOUND)).mean(axis=-1) / 2
+    table = unit_radius(np.maximum(_nearest_lower(counts, n, alpha), LEAST_BOUND)).mean(axis=-1) / 2
     table.setflags(write=False)
     return table
 
@@ -253,9 +257,14 @@ def predictive_table(m: int, n: int, alpha: float, unit_radius: UnitRadius = spe
 
 def predictive(table: Float[np.ndarray, "probits"], m: int) -> Float[np.ndarray, "counts"]:
     """The mean of a table at `PROBITS` over p given k = 0..m successes of m, under Jeffreys' prior: (m + 1,)."""
+    return np.interp(_posterior_probits(m), PROBITS, table).mean(axis=1)
+
+
+@functools.lru_cache(maxsize=16)
+def _posterior_probits(m):
+    """Equally likely quantiles of ndtri(p) given k = 0..m successes of m; (m + 1, 200)."""
     k = np.arange(m + 1)[:, None]
-    z = special.ndtri(special.betaincinv(k + 0.5, m - k + 0.5, _equally_likely(200)))
-    return np.interp(z, PROBITS, table).mean(axis=1)
+    return special.ndtri(special.betaincinv(k + 0.5, m - k + 0.5, _equally_likely(200)))
 
 
 @functools.lru_cache(maxsize=16)

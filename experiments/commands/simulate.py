@@ -5,8 +5,12 @@ large radii. Radii are those that certificates of N samples can be expected to g
 is the part of its largest radius in the bracket that an image misses, as a mean over the images and for the worst of
 them. The gain over the published bisection is a mean over the images, with its 95% bootstrap interval over them.
 
+With --bound, certificates are drawn and searches aim at them. The table then has the gain by the bound, search by
+search, in place of the regret.
+
   qcrs-jax curve CHECKPOINT curves.tsv --sigma 0.25 --skip 100 --sigmas 0.06 1.2 24 --curve_n 10000
   qcrs-jax simulate curves.tsv --left 0.08 --right 0.9 --epsilon 0.03
+  qcrs-jax simulate curves.tsv --bound classes --n 10000
 """
 
 from pathlib import Path

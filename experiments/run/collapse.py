@@ -147,15 +147,7 @@ def _ended(request, collapse):
 
 def measure(inputs: Inputs, chosen: list[int], sigmas, copies: int, noise: Noise) -> Collapse | None:
     """The collapse on those images at `chosen` that can be read; None where these are fewer than `FEWEST`."""
-    images, labels, readable = [], [], []
-    for index in chosen:
-        try:
-            image, label = inputs.read(index)
-        except UserError:
-            continue
-        images.append(image)
-        labels.append(label)
-        readable.append(index)
+    images, labels, readable = inputs.readable(chosen)
     if len(images) < FEWEST:
         return None
     devices = inputs.devices if jax.process_count() > 1 else inputs.devices[:copies]

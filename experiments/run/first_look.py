@@ -13,7 +13,6 @@ import numpy as np
 from scipy import special
 from scipy.optimize import linear_sum_assignment
 
-from qcrs_jax.errors import UserError
 from qcrs_jax.sampling.classifiers import apply
 
 IMAGES = 50
@@ -95,14 +94,7 @@ def choose(dataset, indices: range) -> list[int]:
 
 def _read(inputs, indices):
     """Images (m, h, w, c) and labels at `indices`, without unreadable ones, which the run will report."""
-    images, labels = [], []
-    for index in indices:
-        try:
-            image, label = inputs.read(index)
-        except UserError:
-            continue
-        images.append(image)
-        labels.append(label)
+    images, labels, _ = inputs.readable(indices)
     return np.stack(images) if images else images, np.array(labels, int)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from qcrs_jax.convert.check import check_fit, fit_image
 from qcrs_jax.convert.load import Opening, open_classifier
 from qcrs_jax.data.image_files import resized
-from qcrs_jax.errors import SettingError
+from qcrs_jax.errors import SettingError, UserError
 from qcrs_jax.machine import cores, cpu_quota, usable_cpus
 from qcrs_jax.printable import printable
 from qcrs_jax.results.seeds import committed
@@ -85,6 +85,19 @@ class Inputs:
         """Image and label at `index`. Raises UserError if it cannot be read or has another shape."""
         image, label = self.dataset[index]
         return fit_image(self.classifier.spec, self.dataset, index, image, self.name), label
+
+    def readable(self, indices) -> tuple[list, list[int], list[int]]:
+        """Images, labels and indices of those at `indices` that can be read. The run reports the others."""
+        images, labels, read = [], [], []
+        for index in indices:
+            try:
+                image, label = self.read(index)
+            except UserError:
+                continue
+            images.append(image)
+            labels.append(label)
+            read.append(index)
+        return images, labels, read
 
     def keys(self, indices):
         """The keys of all noise of the images at `indices`."""

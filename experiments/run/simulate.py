@@ -6,7 +6,14 @@ import math
 import jax
 import numpy as np
 
-from qcrs_jax.analysis.simulation import CERTIFICATIONS, best_radius, drawn_radius, radius_at, simulate
+from qcrs_jax.analysis.simulation import (
+    CERTIFICATIONS,
+    best_radius,
+    check_simulated,
+    drawn_radius,
+    radius_at,
+    simulate,
+)
 from qcrs_jax.bounds import smallest_n
 from qcrs_jax.certification.certificate import check_request
 from qcrs_jax.certification.estimates import Fixed
@@ -41,8 +48,7 @@ class Simulation:
     seed: int = 0
 
     def __post_init__(self):
-        if Fixed(self.bound).randomises:
-            raise SettingError(f"the {{bound}} {self.bound!r} needs random numbers that a simulation does not draw")
+        check_simulated(Fixed(self.bound))
         if not 1 <= self.repeats <= MOST_REPEATS:
             raise SettingError(f"{{repeats}} must be at least 1 and at most {MOST_REPEATS}, not {self.repeats}")
         check_request(1.0, smallest_n(self.alpha), self.n, self.alpha)
@@ -69,8 +75,8 @@ def searches(sigma: float, asked: Simulation) -> dict:
 def comparison(curves, asked: Simulation) -> str:
     """A table of the searches on `curves`: samples, share of the best radii, regret, gain over the published bisection.
 
-    With another bound than Clopper and Pearson's, certificates are drawn, and the reference is the published bisection
-    with Clopper and Pearson's bound. The best radii under such a bound are not known.
+    With another bound than Clopper and Pearson's, certificates are drawn. The gains are over the same search, and over
+    the published bisection, with Clopper and Pearson's bound. The best radii under another bound are not known.
 
     Raises:
         UserError: the bracket or another number is impossible.
@@ -85,36 +91,46 @@ def comparison(curves, asked: Simulation) -> str:
                 f"impossible request: {name} would evaluate {search.evaluations} sigmas of each curve, and "
                 f"{MOST_EVALUATIONS} are possible; a larger {{epsilon}} takes fewer"
             )
-    reference = "bisection, as published"
-    first = settings[reference]
+    first = settings["bisection, as published"]
     best = best_radius(curves, first.sigma_lower, first.sigma_upper, asked.n, asked.alpha, curves.noise)
-    usual, bound = asked.bound == USUAL, Fixed(asked.bound)
-    certificate = {"key": jax.random.key(asked.seed), "n": asked.n, "alpha": asked.alpha, "noise": curves.noise}
-    certificate |= {"draws": 0 if usual else CERTIFICATIONS}
-    at_sigma = np.full(len(curves.idx), sigma)
-    if usual:
-        fixed = radius_at(curves, at_sigma, curves.classes, asked.n, asked.alpha, curves.noise)
-    else:
-        fixed = drawn_radius(curves, at_sigma, curves.classes, bound, **certificate)
-    radii = {f"sigma {sigma:g} for all": (0.0, fixed)}
-    runs = {name: (search, bound) for name, search in settings.items()}
-    if not usual:
-        runs = {f"{reference}, {USUAL}": (first, Fixed()), **runs}
-        reference = f"{reference}, {USUAL}"
-    for name, (search, estimate) in runs.items():
-        found = simulate(curves, search, estimate=estimate, repeats=asked.repeats, **certificate)
-        radii[name] = float(found.samples.mean()), found.radius.mean(axis=0)
-    every = np.ones(len(best), bool)
-    base = radii[reference][1]
+    usual = asked.bound == USUAL
+    found = _radii(curves, settings, asked, Fixed(asked.bound), drawn=not usual)
+    plain = found if usual else _radii(curves, settings, asked, Fixed(), drawn=True)
+    base = plain["bisection, as published"][1]
     rows = []
-    for name, (samples, radius) in radii.items():
-        gain, *ends = (100 * value / base.mean() for value in paired_gain((every, radius), (every, base)))
-        interval = "no interval" if math.isnan(ends[0]) else "{:+.1f} to {:+.1f}".format(*ends)
+    for name, (samples, radius) in found.items():
         regret = np.maximum(best - radius, 0)
         share = f"{100 * radius.mean() / best.mean():.1f}%"
-        known = (share, f"{regret.mean():.3f}, {regret.max():.2f}") if usual else ()
-        cells = f"{samples:,.0f}", *known
-        rows.append((name, *cells, "" if radius is base else f"{gain:+.1f}% ({interval})"))
-    known = ["of the best", "regret, worst"] if usual else []
+        known = [share, f"{regret.mean():.3f}, {regret.max():.2f}"] if usual else [_gain(radius, plain[name][1])]
+        rows.append((name, f"{samples:,.0f}", *known, "" if radius is base else _gain(radius, base)))
+    known = ["of the best", "regret, worst"] if usual else ["gain by the bound (95%)"]
     header = ["search", "samples", *known, "gain over bisection (95%)"]
     return LAYOUTS["terminal"](header, [[(cell, None) for cell in row] for row in rows]) + "\n"
+
+
+def _radii(curves, settings, asked, estimate, drawn):
+    """{name: (samples, radius of each image)} of the original sigma and of each search, under the bound of `estimate`.
+
+    drawn: whether certificates are drawn. Else the radius is the one to be expected.
+    """
+    sigma = float(curves.sigmas[curves.original])
+    certificate = {"n": asked.n, "alpha": asked.alpha, "noise": curves.noise}
+    key, at_sigma = jax.random.key(asked.seed), np.full(len(curves.idx), sigma)
+    if drawn:
+        fixed = drawn_radius(curves, at_sigma, curves.classes, estimate, key=key, **certificate)
+    else:
+        fixed = radius_at(curves, at_sigma, curves.classes, **certificate)
+    radii = {f"sigma {sigma:g} for all": (0.0, fixed)}
+    certificate |= {"estimate": estimate, "draws": CERTIFICATIONS if drawn else None}
+    for name, search in settings.items():
+        found = simulate(curves, search, key=key, repeats=asked.repeats, **certificate)
+        radii[name] = float(found.samples.mean()), found.radius.mean(axis=0)
+    return radii
+
+
+def _gain(radius, base):
+    """The gain in mean radius over `base`, with its interval over the images, in per cent of the latter."""
+    every = np.ones(len(base), bool)
+    gain, *ends = (100 * value / base.mean() for value in paired_gain((every, radius), (every, base)))
+    interval = "no interval" if math.isnan(ends[0]) else "{:+.1f} to {:+.1f}".format(*ends)
+    return f"{gain:+.1f}% ({interval})"

@@ -109,10 +109,7 @@ def allocate(outlook: Outlook, mean: int, alpha: float, unit_radius: UnitRadius 
     ns = _numbers(mean, alpha)
     radii = expected_radii(outlook, ns, alpha, unit_radius)
     at_price = lambda price: ns[np.argmax(radii - price * ns, axis=-1)]  # noqa: E731
-    low, high = (
-        0.0,
-        float(radii.max() / ns[0]),
-    )  # at the first price every image takes the most, at the second every image the least
+    low, high = 0.0, float(radii.max() / ns[0])  # prices at which every image takes the most, and the least
     for _ in range(60):
         price = (low + high) / 2
         low, high = (low, price) if at_price(price).mean() <= mean else (price, high)

@@ -21,6 +21,7 @@ from scipy import special
 from ..bounds import PROBITS, expected_radius_table
 from ..certification.estimates import Fixed
 from ..certification.proportions import BOUNDS
+from ..errors import SettingError
 from ..sampling.smoothing import GAUSSIAN, Noise
 from ..search import QCRS
 from ..search.maximisers import run
@@ -65,9 +66,11 @@ def simulate(
         estimate: the bound of the certificates. The searches aim at it.
         n0: samples that select the class of a certificate.
         repeats: number of searches on each curve.
-        draws: number of certificates that are drawn for each search, of which the radius is the mean. 0 takes the
-            radius to be expected, without errors of the selection, which only `Fixed()` has. None is 0 for `Fixed()`,
-            and else `CERTIFICATIONS`.
+        draws: number of certificates that are drawn for each search; the radius is their mean. None draws
+            `CERTIFICATIONS`, but for `Fixed()` takes the radius to be expected, without errors of the selection.
+
+    Raises:
+        SettingError: the bound needs random numbers, which are not simulated.
     """
     log_sigmas = jnp.asarray(np.log(curves.sigmas), jnp.float32)
     tables = search.tables(estimate.aim(n, alpha, noise))
@@ -90,13 +93,18 @@ def simulate(
     over_all = jax.jit(jax.vmap(jax.vmap(simulated), in_axes=(0, None)))
     found = over_all(keys, jnp.asarray(_probits(curves), jnp.float32))
     sigma, prediction, samples = (np.asarray(a) for a in found)
-    draws = draws or (0 if estimate == Fixed() else CERTIFICATIONS)
-    if not draws:
+    if draws is None and estimate == Fixed():
         radius = radius_at(curves, sigma, prediction, n, alpha, noise)
     else:
-        drawn = {"key": key, "n0": n0, "n": n, "alpha": alpha, "noise": noise, "draws": draws}
+        drawn = {"key": key, "n0": n0, "n": n, "alpha": alpha, "noise": noise, "draws": draws or CERTIFICATIONS}
         radius = drawn_radius(curves, sigma, prediction, estimate, **drawn)
     return Simulation(sigma.astype(float), prediction, samples, radius)
+
+
+def check_simulated(estimate: Fixed) -> None:
+    """Raises SettingError for a bound that needs random numbers, which are not simulated."""
+    if estimate.randomises:
+        raise SettingError(f"the {{bound}} {estimate.bound!r} needs random numbers that a simulation does not draw")
 
 
 def drawn_radius(
@@ -115,7 +123,11 @@ def drawn_radius(
     """The mean radius of `draws` certificates of each image at `sigma`, each with counts of its own.
 
     A certificate of another class than `prediction` counts as 0.
+
+    Raises:
+        SettingError: the bound needs random numbers, which are not simulated.
     """
+    check_simulated(estimate)
     rng, sigma = np.random.default_rng(np.asarray(jax.random.key_data(key))), _within(curves, sigma)
     probits, log_sigmas = _probits(curves), np.log(curves.sigmas)
     shares = np.empty((*sigma.shape, probits.shape[-1]))

@@ -1,5 +1,6 @@
 """Bounds of the selected class's probability, by name. A new one is one class, and one line in BOUNDS."""
 
+import abc
 import functools
 from typing import Any
 
@@ -12,7 +13,7 @@ from .classes import TYPICAL_BUCKETS, certificate_over_classes
 from .verdict import Certificate, make_certificate
 
 
-class Bound:
+class Bound(abc.ABC):
     """A bound of the certificate: a lower bound of the selected class's probability p.
 
     name: its name in `Fixed(name)`, in commands and in results files.
@@ -27,6 +28,7 @@ class Bound:
     columns: tuple[str, ...] = ()
     buckets: int | None = None
 
+    @abc.abstractmethod
     def lower(self, successes, n, alpha: float, u) -> Any:
         """A number below 1 that is at most p with probability at least 1 - alpha over the samples and u. Float64.
 
@@ -35,7 +37,6 @@ class Bound:
             alpha: failure probability in (0, 1).
             u: uniform on (0, 1], independent of the samples, of the shape of successes; None if nothing is randomised.
         """
-        raise NotImplementedError
 
     def smallest_n(self, alpha: float) -> int:
         """The smallest n at which some count can certify, that is, has a bound above 1/2."""

@@ -157,8 +157,7 @@ def test_a_bound_over_classes_gains_on_measured_curves():
         simulate_searches(curves, search, estimate=Fixed(bound), **arguments)
         for bound in ("clopper-pearson", "classes")
     )
-    assert classes.radius.mean() > 1.01 * usual.radius.mean()
-    assert classes.samples.mean() < 1.05 * usual.samples.mean()
+    assert classes.radius.mean() > usual.radius.mean() and classes.samples.mean() < 1.05 * usual.samples.mean()
 
 
 @pytest.mark.slow
@@ -200,8 +199,8 @@ def test_the_command_compares_searches(tmp_path, capsys, two_searches):
 def test_the_command_compares_searches_that_aim_at_another_bound(tmp_path, capsys, two_searches):
     assert hostile(tmp_path, flags=["--bound", "classes"]) == 0
     out = capsys.readouterr().out
-    assert out.count("bisection, as published") == 2 and "bisection, as published, clopper-pearson" in out
-    assert "regret" not in out and "gain over bisection" in out
+    assert out.count("bisection, as published") == 1 and "regret" not in out
+    assert "gain by the bound" in out and "gain over bisection" in out
     for bound, words in (("clases", "unknown --bound 'clases'"), ("randomised", "needs random numbers")):
         assert cli.main(["simulate", "curves.tsv", "--bound", bound]) == 2
         assert words in capsys.readouterr().err

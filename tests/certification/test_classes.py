@@ -111,7 +111,7 @@ def test_the_radius_is_that_of_the_formula():
     upper = special.betaincinv(1901, 8100, 1 - 0.0005 / 3)  # 300 and 1 600 in the bucket of the rest: 1 900 as well
     assert made.pa_lower == pytest.approx(lower) and made.pb_upper == pytest.approx(upper)
     assert made.radius == pytest.approx(0.25 * (special.ndtri(lower) - special.ndtri(upper)))
-    assert made.prediction == 1 and made.pa_lower < 0.5 and made.radius > 0.15
+    assert made.prediction == 1 and made.pa_lower < 0.5
 
 
 def test_samples_in_no_class_count_for_every_rival():
@@ -208,7 +208,7 @@ def test_a_search_compares_what_will_be_certified():
     plain, aimed = (Aim(10_000, 0.001, buckets=buckets).predictive(500) for buckets in (None, 4))
     np.testing.assert_array_equal(plain.alone, aimed.alone)
     assert aimed.of_counts(counts, 0) > plain.of_counts(counts, 0)
-    # Against the bound itself, at counts of 10 000 in these shares.
+    # Near the bound itself at counts of 10 000 in these shares: 500 samples leave a standard deviation of .03 in z.
     made = certificate_over_classes(
         np.array([80, 12, 6, 2]), np.array([8000, 1200, 600, 200]), 1, 10_000, 0.001, GAUSSIAN
     )
