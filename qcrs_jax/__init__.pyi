@@ -2,6 +2,12 @@
 
 from .analysis.collapse import measure_collapse as measure_collapse
 from .analysis.curves import read_curves as read_curves
+from .certification.cascade import Cascade as Cascade
+from .certification.cascade import DrawnCascade as DrawnCascade
+from .certification.cascade import certify_cascade as certify_cascade
+from .certification.cascade import conclude_cascade as conclude_cascade
+from .certification.cascade import draw_cascade as draw_cascade
+from .certification.cascade import predict_cascade as predict_cascade
 from .certification.certificate import certify as certify
 from .certification.certificate import conclude as conclude
 from .certification.certificate import decide as decide

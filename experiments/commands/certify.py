@@ -7,6 +7,8 @@ it continues after the last complete line.
     qcrs-jax certify checkpoint.pth.tar cohen.tsv --sigma 0.25 --method cohen
   QCRS, which chooses a sigma for each image from a bracket:
     qcrs-jax certify checkpoint.pth.tar qcrs.tsv --sigma 0.25 --left 0.08 --right 0.9 --epsilon 0.03
+  A cascade: one classifier for all images, which answers at the first of these sigmas where a class has a majority:
+    qcrs-jax certify checkpoint.pth.tar cascade.tsv --method cascade --sigmas 1,0.5,0.25
   The Bayesian search, which finds the largest radii for its samples; every 20th image:
     qcrs-jax certify checkpoint.pth.tar bayesian.tsv --sigma 0.25 --search bayesian --skip 20
 """
@@ -17,13 +19,13 @@ from pathlib import Path
 from qcrs_jax.errors import SettingError
 
 from .flags import Parser
-from .method import add_request, request_of
+from .method import add_request, cascade_of, request_of
 from .sweep import add_sweep, sweep_of
 
 
 def add_arguments(parser: Parser) -> None:
     add_sweep(parser)
-    add_request(parser, auto=True)
+    add_request(parser, auto=True, cascade=True)
     parser.screen("search", "collapse").add_argument(
         "--collapse",
         action=argparse.BooleanOptionalAction,
@@ -34,6 +36,9 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(args) -> None:
+    if args.method == "cascade":
+        _certify_cascade(args)
+        return
     request, sweep = request_of(args), sweep_of(args)  # before anything slow is imported or read
     if request.to_collapse and not args.collapse:
         raise SettingError("{sigma_upper} auto measures collapse; leave {collapse} out, or give a number")
@@ -48,6 +53,18 @@ def run(args) -> None:
     print_tables([path])
     if request.search.widens:
         print(widened(path))
+
+
+def _certify_cascade(args) -> None:
+    request, sweep = cascade_of(args), sweep_of(args)
+
+    from ..report.table import print_tables
+    from ..run.certify import certify_cascade_dataset
+
+    path = certify_cascade_dataset(request, sweep)
+    if path is not None:
+        print()
+        print_tables([path])
 
 
 def widened(path: Path) -> str:

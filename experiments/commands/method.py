@@ -19,17 +19,36 @@ BRACKET = {"sigma_lower": 0.25, "sigma_upper": 3.5, "epsilon": 0.1}
 """Defaults of a search, in multiples of the original sigma."""
 
 
-def add_request(parser: Parser, auto: bool = False) -> None:
-    """Adds the flags of a Request; with `auto`, the bracket may be ended where accuracy under noise is lost."""
+def add_request(parser: Parser, auto: bool = False, cascade: bool = False) -> None:
+    """Adds the flags of a Request.
+
+    auto: whether the bracket may be ended where accuracy under noise is lost.
+    cascade: whether the method may be a cascade.
+    """
     add = parser.add_argument_group("method").add_argument
-    add("--sigma", type=float, required=True, help="noise level that the classifier was trained at")
+    add("--sigma", type=float, required=not cascade, help="noise level that the classifier was trained at")
+    more = "; cascade: one classifier for all images, which answers at the first of SIGMAS with a majority"
     add(
         "--method",
-        choices=["cohen", "qcrs", "ddrs"],
+        choices=["cohen", "qcrs", "ddrs", *["cascade"] * cascade],
         default="qcrs",
         help="cohen: one fixed sigma; qcrs: a sigma for each image, by a search; ddrs: a sigma for each image, by "
-        "gradient ascent (default: qcrs)",
+        f"gradient ascent{more * cascade} (default: qcrs)",
     )
+    if cascade:
+        add(
+            "--sigmas",
+            type=numbers,
+            metavar="S1,S2,...",
+            help="noise levels of the stages of a cascade, the largest first (default: 1,0.5,0.25)",
+        )
+        parser.screen("guarantee", "cascade: the classifier of --method cascade").add_argument(
+            "--tau",
+            type=numbers,
+            metavar="T1,T2,...",
+            help="a stage answers a class whose radius exceeds its threshold; one number for all stages, or one for "
+            "each (default: 0, a majority)",
+        )
     add(
         "--search",
         default="golden",
@@ -96,6 +115,14 @@ def _add_search(search, ascent, names, auto):
     names |= {name: f"--ddrs_{name}" for name in _fields(DDRS) if name not in without}
 
 
+def numbers(text: str) -> tuple[float, ...]:
+    """The numbers in "1,0.5,0.25"."""
+    return tuple(float(part) for part in text.split(","))
+
+
+numbers.__name__ = "numbers, with commas between,"  # as argparse calls them
+
+
 def number_or_auto(text: str) -> float | str:
     """The number in `text`, or "auto"."""
     return AUTO if text == AUTO else share(text)
@@ -140,6 +167,29 @@ def _add_estimate(guarantee):
     )
 
 
+NOT_OF_A_CASCADE = ("tolerance", "decide", "precision", "bound", "beta", "budget", "sigma_lower", "sigma_upper")
+"""Settings of a certification that a cascade does not have, if they are given."""
+
+
+def cascade_of(args: argparse.Namespace):
+    """The checked CascadeRequest of parsed arguments. Errors as for `request_of`."""
+    from qcrs_jax.certification.cascade import Cascade
+    from qcrs_jax.errors import SettingError
+
+    from ..run.cascade import CascadeRequest
+
+    given = [name for name in NOT_OF_A_CASCADE if getattr(args, name, None) is not None]
+    given += [name for name in ("stop_when_wrong",) if getattr(args, name)]
+    given += ["certificate"] * (args.certificate != "hard") + ["sigma"] * (args.sigma is not None)
+    if given:
+        raise SettingError(f"{{{given[0]}}} does not go with {{method}} cascade; leave it out")
+    with possible():
+        cascade = Cascade(args.sigmas or (1.0, 0.5, 0.25), args.tau or 0.0)
+        request = CascadeRequest(cascade, args.n0, args.n, args.alpha, noise_of(args), args.simultaneous)
+        request.check()
+    return request
+
+
 def request_of(args: argparse.Namespace):
     """The checked Request of parsed arguments.
 
@@ -147,9 +197,14 @@ def request_of(args: argparse.Namespace):
         UserError: the request is impossible; the message says why, and what would be possible.
     """
     from qcrs_jax.checks import check_sigma
+    from qcrs_jax.errors import SettingError
 
     from ..run.request import Request
 
+    if args.sigma is None:
+        raise SettingError("required: {sigma}, the noise level that the classifier was trained at")
+    if getattr(args, "sigmas", None) or getattr(args, "tau", None):
+        raise SettingError("{sigmas} and {tau} are of a cascade; give {method} cascade with them")
     to_collapse = args.sigma_upper == AUTO
     if to_collapse:
         args = argparse.Namespace(**{**vars(args), "sigma_upper": None})

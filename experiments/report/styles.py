@@ -11,6 +11,7 @@ METHODS = {
     "shrinking": "#56b4e9",
     "grid": "#cc79a7",
     "ddrs": "#7b61a8",
+    "cascade": "#000000",
 }
 """Colours of Okabe and Ito (2008), which colour-blind readers can distinguish, and a violet."""
 OTHERS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")

@@ -7,7 +7,15 @@ from qcrs_jax.errors import UserError
 from qcrs_jax.printable import printable
 from qcrs_jax.results import stored_balls as memory
 from qcrs_jax.results.account import account
-from qcrs_jax.results.records import EARLIER_VERSION, INPUT_SPECIFIC, count_unclassified, is_ddrs, is_soft
+from qcrs_jax.results.records import (
+    CASCADE,
+    EARLIER_VERSION,
+    INPUT_SPECIFIC,
+    count_unclassified,
+    is_cascade,
+    is_ddrs,
+    is_soft,
+)
 from qcrs_jax.results.seeds import equal_but_for_seed, is_chosen, is_committed, text
 
 DDRS_SAMPLES = (
@@ -103,7 +111,10 @@ def method(run) -> str:
     if "kind" in request:
         names = {"predictions": "PREDICT", "curves": "curves"}
         method = names.get(request["kind"]) or _search(request.get("search") or {})
-        parts = [method, *(f"sigma {request[name]:g}" for name in ("sigma",) if name in request)]
+        parts = [
+            method,
+            *(f"sigma {request[name]:g}" for name in ("sigma",) if name in request and not is_cascade(request)),
+        ]
     if "smoothing" in request:
         parts.append(f"{request['smoothing']['name']} noise")
     if is_soft(request):
@@ -121,7 +132,8 @@ def _search(settings):
     """The name of a search, with its objective if that is not the search's default."""
     method, name = settings.get("method"), settings.get("name") or "of an unnamed search"
     if method != "qcrs":
-        return {"cohen": "Cohen", "ddrs": "DDRS"}.get(method, name)
+        ladder = f"cascade {', '.join(f'{sigma:g}' for sigma in settings.get('sigmas', ()))}"
+        return {"cohen": "Cohen", "ddrs": "DDRS", "cascade": ladder}.get(method, name)
     return f"QCRS {name}{' of bounds' if settings.get('objective') == 'lcb' and name in ('golden', 'grid') else ''}"
 
 
@@ -240,6 +252,8 @@ def notes_on_runs(runs):
             )
     if any(run.input_specific and "stored_balls" not in run.request for run in runs):
         notes.append(INPUT_SPECIFIC)
+    if any(is_cascade(run.request) for run in runs):
+        notes.append(CASCADE)
     if any(is_ddrs(run.request) for run in runs):
         notes.append(DDRS_SAMPLES)
     if any("stored_balls" in run.request for run in runs):

@@ -11,13 +11,19 @@ from qcrs_jax.errors import SettingError
 from qcrs_jax.results.records import Record
 from qcrs_jax.sampling.counts import SOFT_ONE
 
-from . import pilot
+from . import cascade, pilot
 from .answers import draw_image, draws_of, fields, one_record, recorded_fields
+from .cascade import CascadeRequest
 from .collapse import with_collapse
 from .inputs import Inputs, open_inputs
 from .progress import check_installed
 from .request import Request
 from .runner import Sweep, Task, run_over_images
+
+
+def certify_cascade_dataset(request: CascadeRequest, sweep: Sweep, inputs: Inputs | None = None) -> Path | None:
+    """Certifies the data set by a cascade. Returns the results file; errors as for `run_over_images`."""
+    return run_over_images(lambda m: cascade.task(request.of_each(m)), sweep, inputs)
 
 
 def certify_dataset(

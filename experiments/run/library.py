@@ -1,20 +1,23 @@
 """`run`, `verify` and `read_results` of the library: the program for a classifier in memory."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from qcrs_jax.certification.cascade import Cascade
 from qcrs_jax.certification.estimates import Estimate, Fixed
 from qcrs_jax.data.dataset import Dataset, digest
-from qcrs_jax.errors import UserError
+from qcrs_jax.errors import SettingError, UserError
 from qcrs_jax.models import Classifier
 from qcrs_jax.results.records import Run, read_run
 from qcrs_jax.sampling import smoothing
 from qcrs_jax.search import FixedSigma, Search
 
-from .certify import certify_dataset
+from .cascade import CascadeRequest
+from .certify import certify_cascade_dataset, certify_dataset
 from .inputs import Inputs, open_devices
 from .python_classifier import given_classifier
 from .request import Request
@@ -28,7 +31,7 @@ def run(
     classify: Callable | Classifier,
     dataset: Dataset | Pairs,
     results: str | Path,
-    sigma: float,
+    sigma: float | Cascade,
     *,
     search: Search | None = None,
     estimate: Estimate = Fixed(),  # noqa: B008
@@ -65,7 +68,8 @@ def run(
             bound by `jax.tree_util.Partial`; or a classifier from `load_classifier`.
         dataset: a data set from `load_dataset`, or a pair of images (m, h, w, c) in [0, 1] and integer labels (m,).
         results: path of the results file.
-        sigma, search, estimate, noise, n0, n, alpha: as for `certify`.
+        sigma, search, estimate, noise, n0, n, alpha: as for `certify`. A `Cascade` in the place of sigma is certified
+            as by `certify_cascade`.
         simultaneous: whether alpha is the failure probability of all certificates of the run together.
         stop_when_wrong: whether an image whose selected class is not its label draws no certification samples.
         seed: seed of all noise, from 0 to 2**32 - 1; None commits the seed to the request.
@@ -80,6 +84,18 @@ def run(
     Raises:
         UserError: the request cannot be met, or the file, the classifier and the data set do not fit.
     """
+    sweep = Sweep(
+        Network(Path(f"{IN_MEMORY}{name}")),
+        images=Images(skip, stop, shard),
+        noise=Noise(seed),
+        program=Program(batch_size=batch_size, devices=devices, images=images),
+        results=Path(results),
+    )
+    if isinstance(sigma, Cascade):
+        if search is not None or estimate != Fixed() or stop_when_wrong or collapse:
+            raise SettingError("a cascade takes no {search}, no {estimate}, no {stop_when_wrong} and no {collapse}")
+        asked = CascadeRequest(sigma, n0, n, alpha, noise, simultaneous)
+        return _run(asked, functools.partial(certify_cascade_dataset, asked), classify, dataset, sweep)
     request = Request(
         sigma=sigma,
         n0=n0,
@@ -91,20 +107,18 @@ def run(
         stop_when_wrong=stop_when_wrong,
         at_once=simultaneous,
     )
+    return _run(request, functools.partial(certify_dataset, request, collapse=collapse), classify, dataset, sweep)
+
+
+def _run(request, certify, classify, dataset, sweep) -> Run:
+    """The run that `certify(sweep=, inputs=)` writes."""
     request.check()
-    sweep = Sweep(
-        Network(Path(f"{IN_MEMORY}{name}")),
-        images=Images(skip, stop, shard),
-        noise=Noise(seed),
-        program=Program(batch_size=batch_size, devices=devices, images=images),
-        results=Path(results),
-    )
     inputs = opened(classify, dataset, sweep)
     try:
-        certify_dataset(request, sweep, inputs, collapse)
+        certify(sweep=sweep, inputs=inputs)
     except Stopped as error:
         raise (KeyboardInterrupt if error.status == 130 else SystemExit(error.status)) from error
-    return read_run(results)
+    return read_run(sweep.results)
 
 
 def opened(classify: Callable | Classifier, dataset: Dataset | Pairs, sweep: Sweep) -> Inputs:

@@ -15,7 +15,7 @@ import numpy as np
 from qcrs_jax.convert.check import class_names
 from qcrs_jax.errors import UserError
 from qcrs_jax.printable import printable, printable_lines
-from qcrs_jax.results.records import count_unclassified
+from qcrs_jax.results.records import count_unclassified, is_cascade
 from qcrs_jax.results.seeds import files_with_other_seeds, is_chosen, is_committed, text
 from qcrs_jax.results.writer import Preview, Writer
 from qcrs_jax.sampling.counts import default_batch_size, default_pass
@@ -94,7 +94,8 @@ def run_over_images(task: Task | Callable[[int], Task], sweep: Sweep, inputs: In
         task = task(len(whole))
     request = inputs.request(task.request, sweep.images, len(whole))
     inputs = inputs.seeded(request)
-    inputs.warn_of_sigma(request.get("sigma"))
+    sigma = None if is_cascade(request) else request.get("sigma")
+    inputs.warn_of_sigma(sigma)
     if sweep.data.on_error == "stop":  # before there is a results file
         inputs.read(indices[0])
     together = program.images or (default_images(devices, inputs.classifier.spec.image_shape) if task.equal_cost else 1)
@@ -149,7 +150,7 @@ def run_over_images(task: Task | Callable[[int], Task], sweep: Sweep, inputs: In
                 if (
                     first and todo and ("budget" not in request or request["kind"] == "pilot")
                 ):  # in the first pass, where there are two
-                    for said in first_look(inputs, indices, task.request.get("sigma")):
+                    for said in first_look(inputs, indices, sigma):
                         bar.write(printable(f"warning: {said}"))
                 started = time.perf_counter()
                 for call, answers in in_turn(calls, launch):

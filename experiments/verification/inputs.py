@@ -9,13 +9,14 @@ import numpy as np
 
 from qcrs_jax import Fixed, conclude
 from qcrs_jax.errors import SettingError, UserError, text_of
-from qcrs_jax.results.records import differences, read_sidecar, sidecar_path
+from qcrs_jax.results.records import differences, is_cascade, read_sidecar, sidecar_path
 from qcrs_jax.results.rows import parse_counts
 from qcrs_jax.sampling.streams import uniform, uniform_words
 from qcrs_jax.search import FixedSigma
 
-from ..run import certify, curve, pilot, predict
+from ..run import cascade, certify, curve, pilot, predict
 from ..run.answers import draw_image, fields, one_record
+from ..run.cascade import CascadeRequest
 from ..run.file_names import name_troubles, named
 from ..run.inputs import digest, digest_of_all, open_inputs
 from ..run.request import Request
@@ -23,7 +24,15 @@ from ..run.runner import starter
 from ..run.settings import Program, Sweep
 from .choice import duration
 from .lines import differing_fields, lines_of, recorded_time, typed_lines
-from .near_ties import RULE, compare_certificates, compare_pilots, compare_points, leaning, of_fewer_samples
+from .near_ties import (
+    RULE,
+    compare_cascades,
+    compare_certificates,
+    compare_pilots,
+    compare_points,
+    leaning,
+    of_fewer_samples,
+)
 from .trusted_paths import Where, use_paths
 
 MOST_SAMPLES = 10**8  # of an image; more would take hours on any machine
@@ -231,6 +240,8 @@ def _compare(request, asked, inputs, index, image, label, written, records):
         return compare_points(written, records, request["n"])
     if request["kind"] == "pilot":
         return compare_pilots(written[0], records[0])
+    if is_cascade(request):
+        return compare_cascades(written[0], records[0], request)
 
     def at_its_sigma():
         estimate = Fixed() if asked.estimate.votes_beta is None else asked.estimate
@@ -271,11 +282,13 @@ def _run_task(path, request, images, whole):
     if request["kind"] == "predictions":
         return None, predict.task(predict.Prediction.of(request))
     try:
-        asked = Request.of(request)
+        asked = CascadeRequest.of(request) if is_cascade(request) else Request.of(request)
         if asked.simultaneous:  # an image's share of alpha depends on the number of images
             asked = dataclasses.replace(asked, alpha=asked.simultaneous["alpha"], at_once=True).of_each(whole)
     except UserError as error:
         raise UserError(f"{path}: {error}; --recount 0 checks the lines without drawing any") from error
+    if isinstance(asked, CascadeRequest):
+        return None, cascade.task(asked)
     if asked.budget:
         asked = dataclasses.replace(asked, budget={**asked.budget, "stop": images.stop})
     if request["kind"] == "pilot":

@@ -111,6 +111,45 @@ def compare_certificates(record, again, at_its_sigma, request: dict) -> Comparis
     return result
 
 
+def compare_cascades(record, again, request: dict) -> Comparison:
+    """Compares the Record of a cascade with the one drawn now, stage by stage.
+
+    After a near tie of the selection another number of stages may be sampled here. Stages that only one of the two has
+    sampled are not compared; the radius must then agree as after another choice of sigma.
+    """
+    result, stages = Comparison(), len(request["search"]["sigmas"])
+    few, same_choice = True, True
+    for name, n in (("stages0", request["n0"]), ("stages", request["n"])):
+        for theirs, ours in zip(_split(getattr(record, name), stages), _split(getattr(again, name), stages)):
+            if (sum(theirs) == 0) != (sum(ours) == 0):
+                same_choice = False
+                continue
+            count, drawn = moved(theirs, ours, n), n * (sum(theirs) > 0)
+            result.moved, result.drawn = result.moved + count, result.drawn + drawn
+            result.missing = max(result.missing, sum(ours) - sum(theirs))
+            few &= count <= allowed(n)
+            most = max(COPIES, SHARE * n) if name == "stages0" else max(allowed(n), SHARE * n)
+            if count > most:
+                result.troubles.append("that is more than near ties")
+            if record.predict != -1 and name == "stages":
+                result.gain += theirs[record.predict] - ours[record.predict]
+    if not same_choice:
+        result.remark = "; another number of stages was sampled here, as after a near tie in the selection"
+    if record.label != again.label:
+        result.troubles.append("its label differs")
+    if -1 not in (record.predict, again.predict) and record.predict != again.predict:
+        result.troubles.append(f"the class is {record.predict} in the file and {again.predict} here")
+    if not (few and same_choice) and not close(record.radius, again.radius, RADIUS if same_choice else SEARCHED):
+        result.troubles.append(f"the radius is {record.radius:.6g} in the file and {again.radius:.6g} here")
+    return result
+
+
+def _split(counts, stages):
+    """The counts of each stage."""
+    size = len(counts) // stages
+    return [counts[start : start + size] for start in range(0, len(counts), size)]
+
+
 def _soft_troubles(record, there, again, n, n0):
     """The soft votes that differ, by the rule for counts.
 

@@ -145,6 +145,12 @@ def draw_prediction(classify, image, sigma, key, n, noise, batch_size, devices):
 
 
 @over_images
+def draw_stage(classify, image, key, n, sigma, purpose, stage, noise, batch_size, devices):
+    """The counts at one stage of a cascade; `purpose` is SELECTION or ESTIMATION."""
+    return _count_oracle(classify, image, key, noise, batch_size, devices)(Query(sigma, n, purpose, stage))
+
+
+@over_images
 def draw_curve(classify, image, key, sigmas, n, noise, batch_size, devices):
     oracle = _count_oracle(classify, image, key, noise, batch_size, devices)
     return jax.lax.map(lambda sigma: oracle(Query(sigma, n, jnp.int32(CURVE), jnp.int32(0))), sigmas)
@@ -157,6 +163,9 @@ def with_samples(call: Call, n: int) -> tuple[Call, int]:
     samples at each sigma. An ascent of DDRS keeps its copies.
     """
     classify, images, own, *numbers = call.arguments
+    if call.program is draw_stage.program:
+        key, number = own
+        return call.with_arguments(classify, images, (key, np.full(number.shape, n, number.dtype)), *numbers), 1
     if call.program is not draw_votes.program:
         *numbers, number = numbers
         queries = len(numbers[0]) if call.program is draw_curve.program else 1

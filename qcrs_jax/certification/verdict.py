@@ -27,6 +27,18 @@ class SoftVotes(NamedTuple):
     squares: Int[np.ndarray, "*m num_classes"]
 
 
+class Stages(NamedTuple):
+    """The counts of all stages of a cascade.
+
+    counts0, counts: class counts of selection and certification at every stage, (*m, stages, num_classes).
+    n: number of certification samples at every stage, (*m, stages); 0 where the stage was not sampled.
+    """
+
+    counts0: Int[np.ndarray, "*m stages num_classes"]
+    counts: Int[np.ndarray, "*m stages num_classes"]
+    n: Int[np.ndarray, "*m stages"]
+
+
 class Certificate(NamedTuple):
     """The result of `certify`: NumPy scalars and arrays, or traced arrays inside jit. `*m` is () or (images,).
 
@@ -36,6 +48,8 @@ class Certificate(NamedTuple):
 
     A sigma that was searched belongs to this image. The certificate says nothing about a classifier that would search
     sigma again at the perturbed image.
+
+    The certificate of a cascade is about the cascade, which is one classifier for all inputs.
 
     The smoothed classifier is Cohen's: it predicts the class that noisy copies most often fall into. The classifier of
     a soft certificate predicts the class with the largest mean soft vote. The two may differ.
@@ -56,6 +70,9 @@ class Certificate(NamedTuple):
         u: number in (0, 1] that randomised the bound, (*m); None where the bound is not randomised.
         pb_upper: upper bound of the probability of every other class, (*m), from a bound over classes; of its mean soft
             vote if it is soft. None for other bounds.
+        stage: stage of a cascade whose bounds give the radius, counted from 0; -1 where it abstains, (*m). Sigma,
+            pa_lower, n and counts are of that stage, or of the most promising one. None for other certificates.
+        stages: counts of all stages of a cascade; None for other certificates.
         search: trace of the search by which QCRS or DDRS chose sigma; None at a fixed sigma.
         soft: soft votes of a soft certificate; None for a hard one.
     """
@@ -73,6 +90,8 @@ class Certificate(NamedTuple):
     radius_upper: Float[np.ndarray, "*m"] | np.floating | None = None
     u: Float[np.ndarray, "*m"] | np.floating | None = None
     pb_upper: Float[Array | np.ndarray, "*m"] | np.floating | None = None
+    stage: Int[np.ndarray, "*m"] | np.integer | None = None
+    stages: Stages | None = None
 
     def __repr__(self) -> str:
         """The fields that are not None. Large arrays, and those inside other objects, are shown by shape alone."""

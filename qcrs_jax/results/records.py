@@ -38,6 +38,13 @@ INPUT_SPECIFIC = (
 )
 """The meaning of an input-specific certificate, for sidecars and tables."""
 
+CASCADE = (
+    "A certificate of the cascade is about one classifier for all inputs: the one that answers at the first stage "
+    "whose smoothed classifier has a class above its threshold (at threshold 0, a majority). At every input within the "
+    "radius that classifier gives the certified class."
+)
+"""The meaning of a certificate of a cascade, for sidecars and tables."""
+
 EARLIER_VERSION = (
     "written by an earlier version, with other noise and searches, and without hashes. `qcrs-jax verify` computes "
     "bounds from the counts, but cannot draw the counts again."
@@ -96,6 +103,9 @@ class Record(Row):
         robust, radius_upper: results of a sequential estimation, as in `verdict.Certificate`; None in other files.
         u: number that randomised the bound of pa_lower; None in other files.
         pb_upper: upper bound of every other class's probability or mean soft vote; None in other files.
+        stage: deciding stage of a cascade, counted from 0; -1 for an abstention. None in other files.
+        stages0, stages: class counts of selection and certification of all stages of a cascade, one stage after the
+            other; None in other files. Those of the deciding stage are also counts0 and counts.
         sums0, sums, squares: votes of a soft certificate, as in `verdict.SoftVotes`; None in other files.
         file: the name of the image's file below the folder of the data set; None where images are not files.
     """
@@ -116,6 +126,9 @@ class Record(Row):
     radius_upper: float | None = column(None, where="asked")
     u: float | None = column(None, where="asked")
     pb_upper: float | None = column(None, name="pBBar", where="asked")
+    stage: int | None = column(None, where="asked")
+    stages0: tuple[int, ...] | None = column(None, where="asked")
+    stages: tuple[int, ...] | None = column(None, where="asked")
     sums0: tuple[int, ...] | None = column(None, where="asked")
     sums: tuple[int, ...] | None = column(None, where="asked")
     squares: tuple[int, ...] | None = column(None, where="asked")
@@ -175,7 +188,9 @@ class Run:
 
     @property
     def input_specific(self) -> bool:
-        """Whether sigma was chosen per input."""
+        """Whether sigma was chosen per input, so that certificates of two images are about two classifiers."""
+        if is_cascade(self.request):
+            return False
         return self.per_image or chooses_sigma(self.request) or len({r.sigma for r in self.records}) > 1
 
     @property
@@ -500,6 +515,8 @@ def guarantee_texts(request: dict) -> dict:
     said = {}
     if chooses_sigma(request) and "stored_balls" not in request:
         said["guarantee"] = INPUT_SPECIFIC
+    if is_cascade(request):
+        said["guarantee"] = CASCADE
     if "alpha" in request:
         said["account"] = account(request)
     return said
@@ -517,7 +534,12 @@ def is_ddrs(request: dict) -> bool:
 
 def chooses_sigma(request: dict) -> bool:
     """Whether a run of this request chose sigma per input."""
-    return request.get("search", {}).get("method", "cohen") != "cohen"
+    return request.get("search", {}).get("method", "cohen") not in ("cohen", "cascade")
+
+
+def is_cascade(request: dict) -> bool:
+    """Whether a run of this request certified a cascade."""
+    return request.get("search", {}).get("method") == "cascade"
 
 
 def flat(nested: dict, prefix: str = "") -> dict:

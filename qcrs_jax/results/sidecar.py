@@ -242,7 +242,7 @@ _SEED = Either({"sha256": Needed(sha256), "images": Needed(whole(1, IMAGES))}, _
 """A committed seed, or one that the user chose."""
 
 _SEARCH = {
-    "method": Needed(one_of("cohen", "qcrs", "ddrs")),
+    "method": Needed(one_of("cohen", "qcrs", "ddrs", "cascade")),
     "name": Needed(text(50)),
     "search_n": _COUNT,
     "sigma_lower": _SIGMA,
@@ -255,6 +255,8 @@ _SEARCH = {
     "widen_above": flag,
     "steps": whole(0, 10**6),
     "draws": _COUNT,
+    "sigmas": Several(_SIGMA, 1000),
+    "tau": Several(number(-1e-300), 1000),
 }
 
 _ESTIMATE = {
