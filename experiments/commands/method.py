@@ -3,8 +3,8 @@
 import argparse
 import dataclasses
 
-from ..run.settings import share
-from .flags import Parser, add_object, given_fields, possible
+from ..run.settings import Network, share
+from .flags import Parser, add_object, add_settings, given_fields, possible
 
 SEARCH = {
     "sigma_lower": ("left",),
@@ -42,13 +42,15 @@ def add_request(parser: Parser, auto: bool = False, cascade: bool = False) -> No
             metavar="S1,S2,...",
             help="noise levels of the stages of a cascade, the largest first (default: 1,0.5,0.25)",
         )
-        parser.screen("guarantee", "cascade: the classifier of --method cascade").add_argument(
+        stages = parser.screen("guarantee", "cascade: the classifier of --method cascade")
+        stages.add_argument(
             "--tau",
             type=numbers,
             metavar="T1,T2,...",
             help="a stage answers a class whose radius exceeds its threshold; one number for all stages, or one for "
             "each (default: 0, a majority)",
         )
+        add_settings(stages, Network, "stages")
     add(
         "--search",
         default="golden",
@@ -167,6 +169,7 @@ def _add_estimate(guarantee):
     )
 
 
+DEFAULT_SIGMAS = (1.0, 0.5, 0.25)
 NOT_OF_A_CASCADE = ("tolerance", "decide", "precision", "bound", "beta", "budget", "sigma_lower", "sigma_upper")
 """Settings of a certification that a cascade does not have, if they are given."""
 
@@ -184,7 +187,12 @@ def cascade_of(args: argparse.Namespace):
     if given:
         raise SettingError(f"{{{given[0]}}} does not go with {{method}} cascade; leave it out")
     with possible():
-        cascade = Cascade(args.sigmas or (1.0, 0.5, 0.25), args.tau or 0.0)
+        if args.stages and len(args.stages) + 1 != len(args.sigmas or DEFAULT_SIGMAS):
+            raise SettingError(
+                f"{{stages}} has {len(args.stages)} networks beside that of the first stage, and {{sigmas}} "
+                f"{len(args.sigmas or DEFAULT_SIGMAS)} stages; give one for each, or leave {{stages}} out"
+            )
+        cascade = Cascade(args.sigmas or DEFAULT_SIGMAS, args.tau or 0.0)
         request = CascadeRequest(cascade, args.n0, args.n, args.alpha, noise_of(args), args.simultaneous)
         request.check()
     return request
@@ -203,8 +211,9 @@ def request_of(args: argparse.Namespace):
 
     if args.sigma is None:
         raise SettingError("required: {sigma}, the noise level that the classifier was trained at")
-    if getattr(args, "sigmas", None) or getattr(args, "tau", None):
-        raise SettingError("{sigmas} and {tau} are of a cascade; give {method} cascade with them")
+    given = [name for name in ("sigmas", "tau", "stages") if getattr(args, name, None)]
+    if given:
+        raise SettingError(f"{{{given[0]}}} is of a cascade; give {{method}} cascade with it")
     to_collapse = args.sigma_upper == AUTO
     if to_collapse:
         args = argparse.Namespace(**{**vars(args), "sigma_upper": None})

@@ -8,7 +8,7 @@ import numpy as np
 
 from qcrs_jax.errors import UserError
 from qcrs_jax.results.metrics import average_certified_radius, columns, paired_gain, summarise
-from qcrs_jax.results.records import INPUT_SPECIFIC, is_ddrs
+from qcrs_jax.results.records import CASCADE, INPUT_SPECIFIC, is_cascade, is_ddrs
 
 from .collapse import beyond_notes
 from .figures import NORMS, literal, pyplot, save, tidy
@@ -16,7 +16,17 @@ from .gains import extremes, gains
 from .layouts import LAYOUTS, Body, page
 from .names import names_of, row_names
 from .styles import method_of, styles
-from .words import DDRS_SAMPLES, earlier_notes, group_by_images, label, left_out_notes, only_norm, seed_notes
+from .words import (
+    DDRS_SAMPLES,
+    ONE_CLASSIFIER,
+    earlier_notes,
+    group_by_images,
+    label,
+    left_out_notes,
+    one_classifier,
+    only_norm,
+    seed_notes,
+)
 
 
 def comparison(reference, runs, format="terminal", names=None, top=0, beyond=None) -> str:
@@ -38,10 +48,19 @@ def comparison(reference, runs, format="terminal", names=None, top=0, beyond=Non
             raise UserError(
                 f"{run.path}: is not over the images of {reference.path}; give both the same data, --skip and --max"
             )
-    header = "run", "ACR", "gain in ACR (95%)", "of the reference", "search / N", "regret", "sigma ratio"
+    header = (
+        "run",
+        ONE_CLASSIFIER,
+        "ACR",
+        "gain in ACR (95%)",
+        "of the reference",
+        "search / N",
+        "regret",
+        "sigma ratio",
+    )
     called = row_names((reference, *runs), names)
     rows = [_row(reference, run, name) for run, name in zip((reference, *runs), called)]
-    body = Body(LAYOUTS[format](list(header), rows))
+    body = Body(LAYOUTS[format](header, rows))
     images = [part for run, name in zip(runs, called[1:]) for part in _images(reference, run, name, top, format)]
     notes = (
         f"Reference: {label(reference)}, {len(reference.records)} images. Regret: mean of (reference radius - radius), "
@@ -52,6 +71,8 @@ def comparison(reference, runs, format="terminal", names=None, top=0, beyond=Non
         notes += f" {DDRS_SAMPLES}"
     if any(run.input_specific for run in (reference, *runs)):
         notes += f" {INPUT_SPECIFIC}"
+    if any(is_cascade(run.request) for run in (reference, *runs)):
+        notes += f" {CASCADE}"
     everyone = (reference, *runs)
     notes_on_runs = [*left_out_notes(everyone), *seed_notes(everyone), *earlier_notes(everyone)]
     return page([body, *images, *beyond_notes(everyone, beyond, reference), notes, *notes_on_runs], format)
@@ -158,7 +179,7 @@ def _row(reference, run, name):
     acr, base = average_certified_radius(*ours), average_certified_radius(*theirs)
     both = ours[0] & theirs[0]
     regret = np.maximum(theirs[1] - ours[1], 0)[both]
-    cells = [name, f"{acr:.4f}"]
+    cells = [name, one_classifier(run), f"{acr:.4f}"]
     if run is reference:
         return [(text, None) for text in (*cells, "", "", _overhead(run), "", "")]
     gain, low, high = paired_gain(ours, theirs)

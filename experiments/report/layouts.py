@@ -10,8 +10,12 @@ from qcrs_jax.results.records import sidecar_path
 
 from .latex import comment, escape
 
-COLUMNS = ("acr", "radii", "p_a", "abstains", "samples", "seconds")
-"""The columns that a table may have: radii are the certified accuracies, p_a the shares of images above some p_A."""
+COLUMNS = ("one_classifier", "acr", "radii", "p_a", "abstains", "samples", "seconds")
+"""The columns that a table may have.
+
+one_classifier states whether certificates are sound for one classifier of all inputs. radii are the certified
+accuracies, p_a the shares of images above some p_A.
+"""
 FORMATS = ("terminal", "markdown", "latex", "csv")
 
 

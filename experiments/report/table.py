@@ -25,6 +25,7 @@ from .layouts import LAYOUTS, PLAIN, Body, page, write
 from .names import row_names
 from .steps import distribution, probabilities
 from .words import (
+    ONE_CLASSIFIER,
     _limits,
     _number_left_out,
     group_by_images,
@@ -32,6 +33,7 @@ from .words import (
     independent,
     interval_text,
     notes_on_runs,
+    one_classifier,
     seed_words,
 )
 
@@ -154,7 +156,7 @@ def _default_radii(runs):
     return [0.25 * i for i in range(min(math.floor(largest / 0.25), 7) + 1)]
 
 
-USUAL = ("acr", "radii", "abstains", "samples", "seconds")
+USUAL = ("one_classifier", "acr", "radii", "abstains", "samples", "seconds")
 P_A = (0.9, 0.99, 0.999)
 
 
@@ -162,6 +164,7 @@ def _certified(groups, radii, shown=USUAL):
     """Columns (key, title, format, whether larger is better), and for each group the figures of its runs by key."""
     acr, *accuracies = _figure_columns(radii)
     of = {
+        "one_classifier": [("one_classifier", ONE_CLASSIFIER, "", False)],
         "acr": [acr],
         "radii": accuracies,
         "p_a": [(_probability_key(p), f"p_A > {p:g}", ".3f", True) for p in P_A],
@@ -189,7 +192,7 @@ def _probability_key(p):
 
 def _figures(run, radii):
     """The figures of a run of certificates by key; the ends of the interval of KEY are KEY_low and KEY_high."""
-    figures, (correct, radius) = summarise(run)._asdict(), columns(run)
+    figures, (correct, radius) = {"one_classifier": one_classifier(run)} | summarise(run)._asdict(), columns(run)
     at = np.asarray([0.0, *radii], float)
     found = certified_accuracy(correct, radius, at).tolist()
     if independent(run):
@@ -231,7 +234,7 @@ def _rows(first, figures, columns):
     """
     row = [(text, None) for text in first]
     for key, _, form, compares in columns:
-        text = "-" if math.isnan(figures[key]) else format(figures[key], form)
+        text = "-" if figures[key] != figures[key] else format(figures[key], form)
         row.append((text, float(text) if compares and text != "-" else None))
     ends = [(figures.get(f"{key}_low"), figures.get(f"{key}_high")) for key, *_ in columns]
     below = ["" if low is None else interval_text(low, high, figures["images"]) for low, high in ends]

@@ -89,6 +89,17 @@ def images_heading(run):
     return f"{len(indices)} images{name}, {indices[0]} to {indices[-1]}{norm}"
 
 
+ONE_CLASSIFIER = "one classifier"
+"""The column of tables that states whether a run's certificates are sound for one classifier of all inputs."""
+
+
+def one_classifier(run) -> str:
+    """The entry of a run in that column; - for a log that does not say how its sigma was chosen."""
+    if not run.request and not any(record.sigma for record in run.records):
+        return "-"
+    return "yes" if run.one_classifier else "no"
+
+
 def data_name(run) -> str | None:
     """The data set and its split; None if not recorded. Images of the user have the name of their folder or file."""
     data = run.request.get("dataset")

@@ -37,6 +37,7 @@ from .settings import Images, Network, Noise, Sweep
 class Inputs:
     """An opened classifier and data set, on the devices of the run.
 
+    classify: the classifier, or those of all stages of a cascade.
     name: name of the classifier in messages.
     batch: noisy copies per forward pass of a device.
     common_request: the part of a request that is the same for every task: platform, network and data set.
@@ -46,7 +47,7 @@ class Inputs:
 
     classifier: object
     dataset: object
-    classify: Callable
+    classify: Callable | tuple[Callable, ...]
     noise: Noise
     batch: int
     devices: list
@@ -57,12 +58,14 @@ class Inputs:
 
     @classmethod
     def on(
-        cls, devices: list, classifier, dataset, network: Network, noise: Noise, batch: int | str | None
+        cls, devices: list, classifier, dataset, network: Network, noise: Noise, batch: int | str | None, others=()
     ) -> "Inputs":
-        """A classifier and a data set on these devices."""
+        """A classifier and a data set on these devices; `others` are the classifiers of a cascade's other stages."""
         shape = classifier.spec.image_shape
         classify = place(classifier.inference(dtype=network.dtype), devices)
         batch = fastest_batch(classify, shape, devices) if batch == "auto" else batch or default_batch_size(shape)
+        if others:
+            classify = (classify, *(place(other.inference(dtype=network.dtype), devices) for other in others))
         return cls(
             classifier=classifier,
             dataset=dataset,
@@ -70,7 +73,7 @@ class Inputs:
             noise=noise,
             batch=batch,
             devices=devices,
-            common_request=_common_request(classifier, dataset, network),
+            common_request=_common_request(classifier, dataset, network, others),
             provenance=_provenance(network, dataset, batch, devices),
             name=network.checkpoint,
             seed=noise.seed,
@@ -169,7 +172,22 @@ def open_inputs(sweep: Sweep) -> Inputs:
         print(printable(f"warning: {said}"))
     if network.macer and spec.source.get("layout") not in ("MACER", None):
         print(printable(f"warning: its layout is {spec.source['layout']}'s, not MACER's; is --macer right?"))
-    return Inputs.on(devices, classifier, dataset, network, sweep.noise, program.batch_size)
+    others = [_open_stage(stage, network, classifier, dataset) for stage in network.stages]
+    return Inputs.on(devices, classifier, dataset, network, sweep.noise, program.batch_size, others)
+
+
+def _open_stage(file: str, network: Network, first, dataset):
+    """The classifier of a later stage of a cascade. Raises UserError if it takes other images than the first."""
+    stage = open_classifier(Path(file), opening_of(network))
+    check_fit(stage.spec, dataset, Path(file))
+    if tuple(stage.spec.image_shape) != tuple(first.spec.image_shape):
+        raise UserError(
+            f"{file}: takes images of shape {tuple(stage.spec.image_shape)}, and the network of the first stage "
+            f"{tuple(first.spec.image_shape)}"
+        )
+    print(printable(f"{file}: {stage.spec.arch}, normalisation {stage.spec.mean} / {stage.spec.std}"))
+    print_notes(file, stage)
+    return stage
 
 
 def opening_of(network: Network) -> Opening:
@@ -225,26 +243,32 @@ def open_devices(count: int | None = None, distributed: bool = False) -> list:
     return devices
 
 
-def _common_request(classifier, dataset, network):
-    """The part of a request that is the same for every task: platform, network and data set."""
-    spec = classifier.spec
+def _common_request(classifier, dataset, network, others=()):
+    """The part of a request that is the same for every task: platform, networks and data set."""
     return {
         "platform": f"{jax.default_backend()}, matmul precision {jax.config.jax_default_matmul_precision}",
         "dtype": network.dtype,
-        "classifier": {
-            "arch": spec.arch,
-            "options": spec.options,
-            "mean": spec.mean,
-            "std": spec.std,
-            "weights_sha256": classifier.fingerprint(),
-            **({"image_shape": spec.image_shape} if "image_size" in spec.source else {}),
-        },
+        "classifier": _recorded(classifier),
+        **({"stages": [_recorded(other) for other in others]} if others else {}),
         "dataset": {
             "name": dataset.name,
             "split": dataset.split,
             "fingerprint": dataset.fingerprint,
             "class_names": dataset.class_names,
         },
+    }
+
+
+def _recorded(classifier):
+    """The description of a network in a request."""
+    spec = classifier.spec
+    return {
+        "arch": spec.arch,
+        "options": spec.options,
+        "mean": spec.mean,
+        "std": spec.std,
+        "weights_sha256": classifier.fingerprint(),
+        **({"image_shape": spec.image_shape} if "image_size" in spec.source else {}),
     }
 
 

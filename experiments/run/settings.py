@@ -103,6 +103,13 @@ class Network:
     max_pool: bool | None = setting(
         None, "whether a max pool follows the stem (default: only behind a 7x7 stem)", action="boolean"
     )
+    stages: tuple[str, ...] = setting(
+        (),
+        "networks of the other stages of a cascade, in their order: CHECKPOINT is that of the first (default: one for "
+        "all)",
+        metavar="CHECKPOINT",
+        nargs="+",
+    )
     macer: bool = setting(False, "the checkpoint is MACER's: images are not normalised")
     dtype: str = setting(
         "float32",
@@ -113,6 +120,8 @@ class Network:
     def __post_init__(self):
         if self.macer and self.normalization not in (None, "none"):
             raise SettingError("{macer} means that images are not normalised; it does not go with {normalization}")
+        if any(stage.startswith("python:") for stage in self.stages):
+            raise SettingError("{stages} are files of networks, not functions of a program")
         if self.image_size is not None and len(self.image_size) > 2:
             raise SettingError(f"{{image_size}} takes H or H W, not {len(self.image_size)} numbers")
 

@@ -40,12 +40,8 @@ def summary(sidecar: dict) -> str:
 
 def _summary(request, provenance):
     search, estimate = request.get("search", {}), request.get("estimate", {})
-    names = {
-        "cohen": "Cohen's certificates",
-        "ddrs": "DDRS",
-        "cascade": "the cascade",
-        "qcrs": f"QCRS {search.get('name')}",
-    }
+    names = {"cohen": "Cohen's certificates", "ddrs": "DDRS", "qcrs": f"QCRS {search.get('name')}"}
+    names["cascade"] = f"a cascade of {len(search.get('sigmas', ()))} stages"
     name = {"predictions": "predictions", "curves": "curves R(sigma)"}.get(request.get("kind"))
     name = name or names.get(search.get("method"), "") + ", pilot" * (request.get("kind") == "pilot")
     said = [name, f"sigma {request['sigma']:g}"] if "sigma" in request else [name]

@@ -57,6 +57,9 @@ def use_paths(sweep: Sweep, results: Path, where: Where) -> Sweep:
             )
     elif not str(checkpoint).startswith("zoo:"):
         _check(checkpoint, where.checkpoint, "checkpoint", "--checkpoint", results, where.trust_paths)
+    for stage in sweep.network.stages:
+        if not stage.startswith("zoo:"):
+            _check(Path(stage), None, "network of a stage", "--trust_paths", results, where.trust_paths)
     network = dataclasses.replace(sweep.network, checkpoint=checkpoint)
     return dataclasses.replace(sweep, network=network, data=use_data_path(sweep.data, results, where))
 

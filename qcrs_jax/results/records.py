@@ -194,6 +194,11 @@ class Run:
         return self.per_image or chooses_sigma(self.request) or len({r.sigma for r in self.records}) > 1
 
     @property
+    def one_classifier(self) -> bool:
+        """Whether its certificates are sound for one classifier of all inputs."""
+        return not self.input_specific and "stored_balls" not in self.request
+
+    @property
     def norm(self) -> str:
         """The norm of its radii: L2 or L1."""
         return self.request.get("smoothing", {}).get("norm", "L2")

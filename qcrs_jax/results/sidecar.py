@@ -274,19 +274,22 @@ _ESTIMATE = {
 
 _SMOOTHING = {"name": Needed(text(50)), "norm": Needed(one_of("L1", "L2")), "steps": whole(1, 255)}
 
+_CLASSIFIER = {
+    "arch": text(200),
+    "options": {},
+    "mean": Several(number(), 64),
+    "std": Several(number(), 64),
+    "weights_sha256": text(64),
+    "image_shape": Several(whole(1, 100_000), 3),
+}
+
 _INPUTS = {
     "smoothing": _SMOOTHING,
     "noise": _NOTE,
     "platform": _NOTE,
     "dtype": text(50),
-    "classifier": {
-        "arch": text(200),
-        "options": {},
-        "mean": Several(number(), 64),
-        "std": Several(number(), 64),
-        "weights_sha256": text(64),
-        "image_shape": Several(whole(1, 100_000), 3),
-    },
+    "classifier": _CLASSIFIER,
+    "stages": Several(_CLASSIFIER, 1000),
     "dataset": {
         "name": text(255),
         "split": text(50),

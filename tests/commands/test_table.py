@@ -17,24 +17,25 @@ def test_table_on_the_terminal(results):
     lines = qcrs_jax("table", "cohen_a.tsv", "qcrs.tsv", *RADII, cwd=results).stdout.splitlines()
     assert lines[0] == "2 images, 0 to 1"
     header, cohen, qcrs = lines[2], lines[4], lines[6]  # below each its intervals
-    assert re.split("  +", header)[:5] == ["run", "ACR", "r = 0", "r = 0.25", "r = 0.5"]
+    assert re.split("  +", header)[:6] == ["run", "one classifier", "ACR", "r = 0", "r = 0.25", "r = 0.5"]
     # ACR .25 and .45; accuracy at 0: 1 and .5; at .25: .5 both; at .5: 0 and .5
-    assert cohen.split() == ["cohen_a.tsv", "0.2500", "*1.000", "*0.500", "0.000", "0.000", "-", "1.50"]
-    assert qcrs.split() == ["qcrs.tsv", "*0.4500", "0.500", "*0.500", "*0.500", "0.500", "-", "5.50"]
+    assert cohen.split() == ["cohen_a.tsv", "-", "0.2500", "*1.000", "*0.500", "0.000", "0.000", "-", "1.50"]
+    assert qcrs.split() == ["qcrs.tsv", "no", "*0.4500", "0.500", "*0.500", "*0.500", "0.500", "-", "5.50"]
 
 
 def test_table_in_markdown(results):
     lines = qcrs_jax("table", "cohen_a.tsv", "qcrs.tsv", *RADII, "--format", "markdown", cwd=results).stdout
-    assert "| run | ACR | r = 0 | r = 0.25 | r = 0.5 | abstains | samples | median s |\n| --- | ---: |" in lines
-    assert "| cohen_a.tsv | 0.2500 | **1.000** | **0.500** | 0.000 | 0.000 | - | 1.50 |\n" in lines
-    assert "| qcrs.tsv | **0.4500** | 0.500 | **0.500** | **0.500** | 0.500 | - | 5.50 |\n" in lines
+    header = "| run | one classifier | ACR | r = 0 | r = 0.25 | r = 0.5 | abstains | samples | median s |"
+    assert f"{header}\n| --- | ---: |" in lines
+    assert "| cohen_a.tsv | - | 0.2500 | **1.000** | **0.500** | 0.000 | 0.000 | - | 1.50 |\n" in lines
+    assert "| qcrs.tsv | no | **0.4500** | 0.500 | **0.500** | **0.500** | 0.500 | - | 5.50 |\n" in lines
 
 
 def test_table_in_latex(results):
     text = qcrs_jax("table", "cohen_a.tsv", "qcrs.tsv", *RADII, "--format", "latex", cwd=results).stdout
-    assert r"run & ACR & $r = 0$ & $r = 0.25$ & $r = 0.5$ & abstains & samples & median s \\" in text
-    assert r"cohen\_a.tsv & 0.2500 & \textbf{1.000} & \textbf{0.500} & 0.000 & 0.000 & - & 1.50 \\" in text
-    assert r"qcrs.tsv & \textbf{0.4500} & 0.500" in text
+    assert r"run & one classifier & ACR & $r = 0$ & $r = 0.25$ & $r = 0.5$ & abstains & samples & median s \\" in text
+    assert r"cohen\_a.tsv & - & 0.2500 & \textbf{1.000} & \textbf{0.500} & 0.000 & 0.000 & - & 1.50 \\" in text
+    assert r"qcrs.tsv & no & \textbf{0.4500} & 0.500" in text
     begin, end = text.index(r"\begin{tabular}"), text.index(r"\end{tabular}") + len(r"\end{tabular}")
     outside = (text[:begin] + text[end:]).splitlines()
     assert all(line.startswith("%") for line in outside if line), "everything else is a comment"

@@ -23,10 +23,10 @@ def test_a_comparison_gives_gain_share_cost_regret_and_ratios():
     cohen = run("cohen.tsv", [0.4, 0.5, 0.6], [0.25, 0.25, 0.25], 0)
     qcrs = run("qcrs.tsv", [0.6, 0.4, 0.8], [0.5, 0.25, 0.75], 70)
     lines = comparison(cohen, [qcrs], "markdown").splitlines()
-    assert "| cohen.tsv | 0.5000 |" in lines[2] and " 0.0% " in lines[2]
+    assert "| cohen.tsv | yes | 0.5000 |" in lines[2] and " 0.0% " in lines[2]
     cells = [cell.strip() for cell in lines[3].split("|")[1:-1]]
-    assert cells[0] == "qcrs.tsv" and cells[1] == "0.6000" and cells[2].startswith("+0.1000 (-0.1000 to +0.2000)")
-    assert cells[3:] == ["120.0%", "7.0%", "0.0333", "1.50 / 2.00 / 2.50"]
+    assert cells[:3] == ["qcrs.tsv", "no", "0.6000"] and cells[3].startswith("+0.1000 (-0.1000 to +0.2000)")
+    assert cells[4:] == ["120.0%", "7.0%", "0.0333", "1.50 / 2.00 / 2.50"]
 
 
 def test_runs_over_other_images_are_refused():
@@ -76,7 +76,7 @@ def test_the_images_that_gain_and_lose_most():
     text = comparison(cohen, [qcrs], "markdown", names=["base", "ours"], top=2)
     gained, lost = text.index("ours: the 2 images that gained most"), text.index("ours: the 1 images that lost most")
     assert [line.split("|")[1].strip() for line in text[gained:lost].splitlines()[4:6]] == ["2", "0"]
-    assert "| 1 | 1 | 0.5000 | 3.0000 for 0 | -0.5000 | 0.25 |" in text[lost:] and "| base | 0.5500 |" in text
+    assert "| 1 | 1 | 0.5000 | 3.0000 for 0 | -0.5000 | 0.25 |" in text[lost:] and "| base | yes | 0.5500 |" in text
     assert "gained most" not in comparison(cohen, [qcrs], "markdown")
 
 

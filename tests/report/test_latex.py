@@ -111,7 +111,7 @@ QCRS = {"method": "qcrs"}
 def test_no_name_breaks_a_table(name):
     runs = [make_run(name), make_run(f"2{name}", **QCRS)]
     rows = check_document(tables(runs, "latex", [0.0, 1e-5]))
-    assert escape(f"({name})") in rows[1][0] and rows[0][2:4] == ["", ""]  # $r = 0$ and $r = 1e-05$
+    assert escape(f"({name})") in rows[1][0] and rows[0][3:5] == ["", ""]  # $r = 0$ and $r = 1e-05$
     other = make_run(name)
     other.sidecar["request"]["dataset"]["fingerprint"] = "B"
     check_document(tables([*runs, other], "latex"))
@@ -125,7 +125,7 @@ def test_no_name_breaks_a_table(name):
 def test_no_name_breaks_a_comparison(name):
     text = comparison(make_run(name), [make_run(f"2{name}", **QCRS)], "latex")
     rows = check_document(text)
-    assert rows[0][2] == r"gain in ACR (95\%)" and escape(f"({name})") in rows[1][0]
+    assert rows[0][3] == r"gain in ACR (95\%)" and escape(f"({name})") in rows[1][0]
     assert f"Reference: Cohen, sigma 0.25 ({' '.join(re.split('[^ -~]', name))}), 4 images" in " ".join(
         text.split("\n% ")
     )

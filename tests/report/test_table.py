@@ -130,9 +130,9 @@ def test_the_intervals_are_in_all_formats(tmp_path):
     interval = below.split()[5:]
     assert len(interval) == 2
     first, *_ = (line for line in tables(runs, "markdown", [0.0]).splitlines() if "like these (" in line)
-    assert [cell.strip() for cell in first.split("|")[2:5]] == [*interval, ""]
+    assert [cell.strip() for cell in first.split("|")[2:6]] == ["", *interval, ""]
     first, *_ = (line for line in tables(runs, "latex", [0.0]).splitlines() if r"like these (95\%)" in line)
-    assert [cell.strip() for cell in first.split("&")[1:4]] == [*interval, ""]
+    assert [cell.strip() for cell in first.split("&")[1:5]] == ["", *interval, ""]
 
 
 def test_runs_without_intervals_have_no_row_of_them(tmp_path):
