@@ -8,14 +8,18 @@ them. The gain over the published bisection is a mean over the images, with its 
 With --bound, certificates are drawn and searches aim at them. The table then has the gain by the bound, search by
 search, in place of the regret.
 
+With --sigmas, cascades are compared instead, with the best sigma for all images: --sigmas may be repeated.
+
   qcrs-jax curve CHECKPOINT curves.tsv --sigma 0.25 --skip 100 --sigmas 0.06 1.2 24 --curve_n 10000
   qcrs-jax simulate curves.tsv --left 0.08 --right 0.9 --epsilon 0.03
   qcrs-jax simulate curves.tsv --bound classes --n 10000
+  qcrs-jax simulate curves.tsv --n 10000 --sigmas 1,0.5,0.25 --sigmas 0.7,0.35
 """
 
 from pathlib import Path
 
 from .flags import Parser, possible, settings_of
+from .method import numbers
 
 
 def add_arguments(parser: Parser) -> None:
@@ -36,17 +40,24 @@ def add_arguments(parser: Parser) -> None:
         default="clopper-pearson",
         help="bound of the certificates, at which the searches aim (default: clopper-pearson)",
     )
-    add("--repeats", type=int, default=10, help="searches on each curve (default: 10)")
+    add(
+        "--sigmas",
+        type=numbers,
+        action="append",
+        metavar="S1,S2,...",
+        help="stages of a cascade, the largest first, that is compared in place of searches",
+    )
+    add("--repeats", type=int, default=10, help="searches, or cascades, on each curve (default: 10)")
     add("--seed", type=int, default=0, help="seed of the counts (default: 0)")
 
 
 def run(args) -> None:
     from qcrs_jax.analysis.curves import read_all_curves
 
-    from ..run.simulate import Simulation, comparison
+    from ..run.simulate import Simulation, cascades, comparison
 
     with possible():
         asked = settings_of(Simulation, args)
         for path, curves in read_all_curves(args.curves):
             print(f"{path}: {len(curves.idx)} images, {curves.n:,} samples at each of {len(curves.sigmas)} sigmas")
-            print(comparison(curves, asked))
+            print(cascades(curves, asked) if asked.sigmas else comparison(curves, asked))

@@ -13,8 +13,10 @@ from qcrs_jax.analysis.simulation import (
     drawn_radius,
     radius_at,
     simulate,
+    simulate_cascade,
 )
 from qcrs_jax.bounds import smallest_n
+from qcrs_jax.certification.cascade import Cascade
 from qcrs_jax.certification.certificate import check_request
 from qcrs_jax.certification.estimates import Fixed
 from qcrs_jax.certification.proportions import USUAL
@@ -35,6 +37,7 @@ class Simulation:
     sigma_lower, sigma_upper, epsilon: None for 0.25, 3.5 and 0.1 times the original sigma.
     bound: the bound of the certificates, and of those at which the searches aim.
     repeats: number of searches on each curve, with counts by `seed`.
+    sigmas: the stages of each of the cascades that are compared instead of searches.
     """
 
     sigma_lower: float | None = None
@@ -46,6 +49,7 @@ class Simulation:
     bound: str = USUAL
     repeats: int = 10
     seed: int = 0
+    sigmas: tuple[tuple[float, ...], ...] = ()
 
     def __post_init__(self):
         check_simulated(Fixed(self.bound))
@@ -105,6 +109,28 @@ def comparison(curves, asked: Simulation) -> str:
         rows.append((name, f"{samples:,.0f}", *known, "" if radius is base else _gain(radius, base)))
     known = ["of the best", "regret, worst"] if usual else ["gain by the bound (95%)"]
     header = ["search", "samples", *known, "gain over bisection (95%)"]
+    return LAYOUTS["terminal"](header, [[(cell, None) for cell in row] for row in rows]) + "\n"
+
+
+def cascades(curves, asked: Simulation) -> str:
+    """A table of cascades on `curves`: samples, ACR, gain over the best sigma of the curves for all images.
+
+    Raises:
+        UserError: a number is impossible, or a stage lies outside the curves.
+    """
+    every = {"n": asked.n, "alpha": asked.alpha, "noise": curves.noise, "key": jax.random.key(asked.seed)}
+    singles = [simulate_cascade(curves, Cascade((sigma,)), **every) for sigma in curves.sigmas.tolist()]
+    best = max(range(len(singles)), key=lambda place: singles[place].radius.mean())
+    found = {f"sigma {curves.sigmas[best]:g} for all, the best one": singles[best]}
+    for sigmas in asked.sigmas:
+        name = f"cascade {', '.join(f'{sigma:g}' for sigma in sigmas)}"
+        found[name] = simulate_cascade(curves, Cascade(sigmas), **every, draws=asked.repeats)
+    rows = [
+        (name, f"{made.samples.mean():,.0f}", f"{made.radius.mean():.4f}", _gain(made.radius, singles[best].radius))
+        for name, made in found.items()
+    ]
+    rows[0] = (*rows[0][:3], "")
+    header = ["classifier", "samples", "ACR", "gain (95%)"]
     return LAYOUTS["terminal"](header, [[(cell, None) for cell in row] for row in rows]) + "\n"
 
 

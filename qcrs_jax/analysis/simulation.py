@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from scipy import special
 
 from ..bounds import PROBITS, expected_radius_table
+from ..certification.cascade import Cascade
 from ..certification.estimates import Fixed
 from ..certification.proportions import BOUNDS
 from ..errors import SettingError
@@ -129,17 +130,59 @@ def drawn_radius(
     """
     check_simulated(estimate)
     rng, sigma = np.random.default_rng(np.asarray(jax.random.key_data(key))), _within(curves, sigma)
-    probits, log_sigmas = _probits(curves), np.log(curves.sigmas)
-    shares = np.empty((*sigma.shape, probits.shape[-1]))
-    for at in np.ndindex(sigma.shape):
-        shares[at] = special.ndtr([np.interp(np.log(sigma[at]), log_sigmas, row) for row in probits[at[-1]].T])
-    shares /= shares.sum(axis=-1, keepdims=True)
+    shares = _shares(curves, sigma)
     radii = np.zeros(sigma.shape)
     for _ in range(draws):
         counts0, counts = (rng.multinomial(number, shares) for number in (n0, n))
         made = BOUNDS[estimate.bound].certificate(counts0, counts, sigma, n, alpha, noise)
         radii += np.where(made.prediction == prediction, made.radius, 0.0)
     return radii / draws
+
+
+class SimulatedCascade(NamedTuple):
+    """A cascade on m curves: means over the certificates that were drawn.
+
+    radius: certified radius, 0 where the class is not the label.
+    samples: number of samples of all stages.
+    """
+
+    radius: Float[np.ndarray, "m"]
+    samples: Float[np.ndarray, "m"]
+
+
+def simulate_cascade(
+    curves: Curves,
+    cascade: Cascade,
+    *,
+    key,
+    n0: int = 100,
+    n: int = 100_000,
+    alpha: float = 0.001,
+    noise: Noise = GAUSSIAN,
+    draws: int = CERTIFICATIONS,
+) -> SimulatedCascade:
+    """The certificates of a cascade on `curves`, `draws` for each image, each with counts of its own.
+
+    Raises:
+        SettingError: a stage lies outside the sigmas of the curves, or the request cannot be met.
+    """
+    cascade.check(n0, n, alpha, noise)
+    stages = np.array(cascade.sigmas)
+    if not (curves.sigmas[0] <= stages.min() and stages.max() <= curves.sigmas[-1]):
+        raise SettingError(
+            f"{{sigmas}} {', '.join(f'{sigma:g}' for sigma in stages)}: the curves reach from {curves.sigmas[0]:g} to "
+            f"{curves.sigmas[-1]:g}; measure others, or choose stages among these"
+        )
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    shares = np.moveaxis(_shares(curves, np.broadcast_to(stages[:, None], (len(stages), len(curves.idx)))), 0, 1)
+    radius, samples = np.zeros(len(curves.idx)), np.zeros(len(curves.idx))
+    for _ in range(draws):
+        counts0, counts = (rng.multinomial(number, shares) for number in (n0, n))
+        made = cascade.certificate(counts0, counts, n0, n, alpha, noise)
+        assert made.stages is not None
+        radius += np.where(made.prediction == curves.labels, made.radius, 0.0)
+        samples += n0 * len(stages) + made.stages.n.sum(axis=-1)
+    return SimulatedCascade(radius / draws, samples / draws)
 
 
 def radius_at(
@@ -171,6 +214,15 @@ def best_radius(
     sigmas = np.geomspace(sigma_lower, sigma_upper, 400)
     everywhere = np.broadcast_to(sigmas[:, None], (len(sigmas), len(curves.idx)))
     return radius_at(curves, everywhere, np.broadcast_to(curves.classes, everywhere.shape), n, alpha, noise).max(axis=0)
+
+
+def _shares(curves, sigma):
+    """The class shares of each image at `sigma` (*repeats, m): (*repeats, m, num_classes)."""
+    probits, log_sigmas = _probits(curves), np.log(curves.sigmas)
+    shares = np.empty((*sigma.shape, probits.shape[-1]))
+    for at in np.ndindex(sigma.shape):
+        shares[at] = special.ndtr([np.interp(np.log(sigma[at]), log_sigmas, row) for row in probits[at[-1]].T])
+    return shares / shares.sum(axis=-1, keepdims=True)
 
 
 def _within(curves, sigma):

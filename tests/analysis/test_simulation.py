@@ -12,11 +12,12 @@ from jax.tree_util import Partial
 from places import SHARED
 from scipy import special
 
-from qcrs_jax import Bayesian, Fixed, GoldenSection, search_sigma
+from qcrs_jax import Bayesian, Cascade, Fixed, GoldenSection, certify_cascade, search_sigma
 from qcrs_jax.analysis.curves import Curves, Point
-from qcrs_jax.analysis.simulation import best_radius, drawn_radius, radius_at
+from qcrs_jax.analysis.simulation import best_radius, drawn_radius, radius_at, simulate_cascade
 from qcrs_jax.analysis.simulation import simulate as simulate_searches
 from qcrs_jax.bounds import PROBITS, expected_radius_table
+from qcrs_jax.errors import SettingError
 from qcrs_jax.experiments import cli
 from qcrs_jax.experiments.run import simulate
 from qcrs_jax.results.writer import Writer
@@ -265,3 +266,36 @@ def test_simulations_that_would_take_for_ever(tmp_path, capsys, two_searches):
     capsys.readouterr()
     assert cli.main(["simulate", str(path), "--epsilon", "1e-6"]) == 2
     assert "impossible request" in capsys.readouterr().err
+
+
+def test_a_cascade_of_one_stage_has_the_radius_to_be_expected_at_its_sigma():
+    curves = falling([0.3, 0.5, 0.9])
+    key = jax.random.key(0)
+    made = simulate_cascade(curves, Cascade((0.25,)), key=key, n=10_000, draws=40)
+    expected = radius_at(curves, np.full(3, 0.25), np.zeros(3, int), 10_000)
+    np.testing.assert_allclose(made.radius, expected, rtol=0.02)
+    assert (made.samples == 10_100).all()
+
+
+def test_a_simulated_cascade_and_a_real_one_agree():
+    """On a slab, whose shares are known at every sigma."""
+    width, sigmas = 0.5, (0.6, 0.3)
+    classify = Partial(slab, width)
+    shares = slab_probability(width, SIGMAS)
+    counts = np.round(N * np.stack([shares, 1 - shares], axis=-1)).astype(int)[None]
+    curves = Curves(np.arange(1), np.zeros(1, int), SIGMAS, 18, counts, N, {})
+    simulated = simulate_cascade(curves, Cascade(sigmas), key=jax.random.key(1), n=2000, draws=30)
+    images, keys = np.zeros((8, *SHAPE), np.float32), jax.random.split(jax.random.key(2), 8)
+    real = certify_cascade(classify, images, Cascade(sigmas), key=keys, n=2000)
+    np.testing.assert_allclose(simulated.radius[0], real.radius.mean(), rtol=0.05)
+    assert simulated.samples[0] == pytest.approx((200 + real.stages.n.sum(axis=-1)).mean(), rel=0.1)
+
+
+def test_ladders_are_compared_and_lie_within_the_curves():
+    curves = falling([0.3, 0.5])
+    asked = simulate.Simulation(n=1000, sigmas=((0.5, 0.25), (0.25,)))
+    lines = simulate.cascades(curves, asked).splitlines()
+    assert lines[2].startswith("sigma ") and "the best one" in lines[2]
+    assert lines[3].startswith("cascade 0.5, 0.25 ") and lines[4].startswith("cascade 0.25 ")
+    with pytest.raises(SettingError, match="the curves reach from 0.06 to 1.2"):
+        simulate_cascade(curves, Cascade((2.0, 0.5)), key=jax.random.key(0))
