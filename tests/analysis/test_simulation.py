@@ -279,7 +279,7 @@ def test_a_cascade_of_one_stage_has_the_radius_to_be_expected_at_its_sigma():
 
 def test_a_simulated_cascade_and_a_real_one_agree():
     """On a slab, whose shares are known at every sigma."""
-    width, sigmas = 0.5, (0.6, 0.3)
+    width, sigmas = 0.8, (0.6, 0.3)
     classify = Partial(slab, width)
     shares = slab_probability(width, SIGMAS)
     counts = np.round(N * np.stack([shares, 1 - shares], axis=-1)).astype(int)[None]
