@@ -25,7 +25,8 @@ def add_request(parser: Parser, auto: bool = False, cascade: bool = False) -> No
     auto: whether the bracket may be ended where accuracy under noise is lost.
     cascade: whether the method may be a cascade.
     """
-    add = parser.add_argument_group("method").add_argument
+    group = parser.add_argument_group("method")
+    add = group.add_argument
     add("--sigma", type=float, required=not cascade, help="noise level that the classifier was trained at")
     more = "; cascade: one classifier for all images, which answers at the first of SIGMAS with a majority"
     add(
@@ -36,21 +37,7 @@ def add_request(parser: Parser, auto: bool = False, cascade: bool = False) -> No
         f"gradient ascent{more * cascade} (default: qcrs)",
     )
     if cascade:
-        add(
-            "--sigmas",
-            type=numbers,
-            metavar="S1,S2,...",
-            help="noise levels of the stages of a cascade, the largest first (default: 1,0.5,0.25)",
-        )
-        stages = parser.screen("guarantee", "cascade: the classifier of --method cascade")
-        stages.add_argument(
-            "--tau",
-            type=numbers,
-            metavar="T1,T2,...",
-            help="a stage answers a class whose radius exceeds its threshold; one number for all stages, or one for "
-            "each (default: 0, a majority)",
-        )
-        add_settings(stages, Network, "stages")
+        add_cascade(group, parser.screen("guarantee", "cascade: the classifier of --method cascade"))
     add(
         "--search",
         default="golden",
@@ -67,6 +54,24 @@ def add_request(parser: Parser, auto: bool = False, cascade: bool = False) -> No
     guarantee = parser.screen("guarantee", "guarantee: the number of samples, and the claim that they support")
     parser.late(lambda parser: _add_search(search, ascent, parser.names, auto))
     parser.late(lambda _: _add_estimate(guarantee))
+
+
+def add_cascade(group, stages) -> None:
+    """Adds the flags of a cascade: its noise levels to `group`, the others to `stages`."""
+    group.add_argument(
+        "--sigmas",
+        type=numbers,
+        metavar="S1,S2,...",
+        help="noise levels of the stages of a cascade, the largest first (default: 1,0.5,0.25)",
+    )
+    stages.add_argument(
+        "--tau",
+        type=numbers,
+        metavar="T1,T2,...",
+        help="cascade: a stage answers a class whose radius exceeds its threshold; one number for all stages, or one "
+        "for each (default: 0, a majority)",
+    )
+    add_settings(stages, Network, "stages")
 
 
 def add_noise(group) -> None:
@@ -176,7 +181,6 @@ NOT_OF_A_CASCADE = ("tolerance", "decide", "precision", "bound", "beta", "budget
 
 def cascade_of(args: argparse.Namespace):
     """The checked CascadeRequest of parsed arguments. Errors as for `request_of`."""
-    from qcrs_jax.certification.cascade import Cascade
     from qcrs_jax.errors import SettingError
 
     from ..run.cascade import CascadeRequest
@@ -187,15 +191,28 @@ def cascade_of(args: argparse.Namespace):
     if given:
         raise SettingError(f"{{{given[0]}}} does not go with {{method}} cascade; leave it out")
     with possible():
-        if args.stages and len(args.stages) + 1 != len(args.sigmas or DEFAULT_SIGMAS):
-            raise SettingError(
-                f"{{stages}} has {len(args.stages)} networks beside that of the first stage, and {{sigmas}} "
-                f"{len(args.sigmas or DEFAULT_SIGMAS)} stages; give one for each, or leave {{stages}} out"
-            )
-        cascade = Cascade(args.sigmas or DEFAULT_SIGMAS, args.tau or 0.0)
+        cascade = given_cascade(args)
         request = CascadeRequest(cascade, args.n0, args.n, args.alpha, noise_of(args), args.simultaneous)
         request.check()
     return request
+
+
+def given_cascade(args: argparse.Namespace):
+    """The Cascade of parsed arguments.
+
+    Raises:
+        SettingError: a number is out of its range, or there is not one network for each stage.
+    """
+    from qcrs_jax.certification.cascade import Cascade
+    from qcrs_jax.errors import SettingError
+
+    sigmas = args.sigmas or DEFAULT_SIGMAS
+    if args.stages and len(args.stages) + 1 != len(sigmas):
+        raise SettingError(
+            f"{{stages}} has {len(args.stages)} networks beside that of the first stage, and {{sigmas}} {len(sigmas)} "
+            "stages; give one for each, or leave {stages} out"
+        )
+    return Cascade(sigmas, args.tau or 0.0)
 
 
 def request_of(args: argparse.Namespace):

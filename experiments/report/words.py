@@ -121,7 +121,10 @@ def method(run) -> str:
     request, parts = run.request, []
     if "kind" in request:
         names = {"predictions": "PREDICT", "curves": "curves"}
-        method = names.get(request["kind"]) or _search(request.get("search") or {})
+        search = _search(request.get("search") or {})
+        method = names.get(request["kind"], search)
+        if is_cascade(request) and method != search:
+            method += f" of the {search}"
         parts = [
             method,
             *(f"sigma {request[name]:g}" for name in ("sigma",) if name in request and not is_cascade(request)),
@@ -263,7 +266,7 @@ def notes_on_runs(runs):
             )
     if any(run.input_specific and "stored_balls" not in run.request for run in runs):
         notes.append(INPUT_SPECIFIC)
-    if any(is_cascade(run.request) for run in runs):
+    if any(is_cascade(run.request) and not run.predicts for run in runs):
         notes.append(CASCADE)
     if any(is_ddrs(run.request) for run in runs):
         notes.append(DDRS_SAMPLES)

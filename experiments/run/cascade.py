@@ -7,7 +7,7 @@ import numpy as np
 from qcrs_jax.certification.cascade import Cascade, conclude_cascade, draw_cascade
 from qcrs_jax.certification.verdict import fields_of
 from qcrs_jax.errors import SettingError, UserError, quoted
-from qcrs_jax.results.records import Record
+from qcrs_jax.results.records import PREDICT_COLUMNS, Record
 from qcrs_jax.sampling.smoothing import GAUSSIAN, Noise, noise_of, recorded_noise
 
 from .answers import one_record
@@ -16,6 +16,9 @@ from .runner import Task
 
 COLUMNS = ("stage", "stages0", "stages")
 """The columns of a run of the cascade, by the names of Record."""
+
+PREDICTED = (*PREDICT_COLUMNS, *COLUMNS)
+"""The columns of its predictions."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +29,7 @@ class CascadeRequest:
     n0, n: number of samples of every stage that select, and that certify.
     alpha: failure probability of each certificate; with `at_once`, of all certificates of the run together.
     noise: noise that is added to images.
+    predicts: whether only the class is asked for, and no radius.
     at_once, simultaneous: as for `Request`.
     """
 
@@ -36,6 +40,7 @@ class CascadeRequest:
     noise: Noise = GAUSSIAN
     at_once: bool = False
     simultaneous: dict | None = None
+    predicts: bool = False
 
     def check(self) -> None:
         """Raises SettingError for a request that cannot be met; the message states what would be possible."""
@@ -57,7 +62,8 @@ class CascadeRequest:
         """Its record in a sidecar. Its sigma is that of the first stage."""
         numbers = {"sigma": self.cascade.sigmas[0], "n0": self.n0, "n": self.n, "alpha": self.alpha}
         more = {"simultaneous": self.simultaneous} if self.simultaneous else {}
-        found = {"kind": "certificates", "search": self.cascade.recorded(), "estimate": {"name": "cascade"}}
+        kind = "predictions" if self.predicts else "certificates"
+        found = {"kind": kind, "search": self.cascade.recorded(), "estimate": {"name": "cascade"}}
         return {**found, **recorded_noise(self.noise), **numbers, **more}
 
     @classmethod
@@ -69,9 +75,8 @@ class CascadeRequest:
         """
         try:
             numbers = {name: recorded[name] for name in ("n0", "n", "alpha")}
-            request = cls(
-                cascade_of(recorded), **numbers, noise=noise_of(recorded), simultaneous=recorded.get("simultaneous")
-            )
+            more = {"simultaneous": recorded.get("simultaneous"), "predicts": recorded["kind"] == "predictions"}
+            request = cls(cascade_of(recorded), **numbers, noise=noise_of(recorded), **more)
             request.check()
         except (ValueError, TypeError, KeyError, ArithmeticError) as error:
             raise UserError(f"its request is not one of this version: {quoted(error)}") from error
@@ -79,16 +84,21 @@ class CascadeRequest:
 
     def fields(self, certificate) -> dict:
         """A certificate as fields of a Record, in Python numbers. Samples of other stages count as a search's."""
+        of_all = {
+            "counts": tuple(certificate.counts.tolist()),
+            "stage": int(certificate.stage),
+            "stages0": tuple(certificate.stages.counts0.ravel().tolist()),
+            "stages": tuple(certificate.stages.counts.ravel().tolist()),
+        }
+        if self.predicts:
+            return {"predict": int(certificate.prediction), **of_all}
         drawn = self.n0 * len(self.cascade.sigmas) + int(certificate.stages.n.sum())
         return {
             **fields_of(certificate),
             "sigma": float(certificate.sigma),
             "search_samples": drawn - self.n0 - self.n,
             "counts0": tuple(certificate.counts0.tolist()),
-            "counts": tuple(certificate.counts.tolist()),
-            "stage": int(certificate.stage),
-            "stages0": tuple(certificate.stages.counts0.ravel().tolist()),
-            "stages": tuple(certificate.stages.counts.ravel().tolist()),
+            **of_all,
         }
 
     def again(self, record: Record) -> dict:
@@ -120,12 +130,14 @@ def task(request: CascadeRequest) -> Task:
         return lambda: conclude_cascade(drawn)
 
     def records(index, label, seconds, certificate):
-        return one_record(index, label, seconds, request.fields(certificate))
+        return one_record(index, label, seconds, {"radius": None, **request.fields(certificate)})
 
     stages = len(request.cascade.sigmas)
     draws = Draws((request.n0,) * stages + (request.n,) * stages, at_most=stages > 1)
-    file = {"columns": Record.columns(COLUMNS)}
+    file = {"columns": PREDICTED if request.predicts else Record.columns(COLUMNS)}
     score = ("ACR", lambda record: record.correct * record.radius)
+    if request.predicts:
+        score = ("accuracy", lambda record: record.correct)
     return Task(request.recorded(), start, records, lambda index: draws, score, file=file, equal_cost=stages == 1)
 
 

@@ -279,7 +279,7 @@ def _run_task(path, request, images, whole):
     """The Request of the run (None for curves and predictions), and its task at each image."""
     if request["kind"] == "curves":
         return None, curve.task(curve.Curve.of(request))
-    if request["kind"] == "predictions":
+    if request["kind"] == "predictions" and not is_cascade(request):
         return None, predict.task(predict.Prediction.of(request))
     try:
         asked = CascadeRequest.of(request) if is_cascade(request) else Request.of(request)

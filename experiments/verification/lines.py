@@ -14,7 +14,7 @@ from qcrs_jax.results.rows import parse_counts, parse_seconds, whole_number
 from qcrs_jax.sampling.smoothing import noise_of
 
 from ..run.answers import recorded_fields
-from ..run.cascade import CascadeRequest
+from ..run.cascade import PREDICTED, CascadeRequest
 from ..run.file_names import COLUMN
 from ..run.pilot import Pilot, read_pilots
 
@@ -31,7 +31,7 @@ def expected_columns(request) -> tuple[str, ...]:
     if request["kind"] == "pilot":
         return Pilot.columns()
     if request["kind"] == "predictions":
-        return PREDICT_COLUMNS
+        return PREDICTED if is_cascade(request) else PREDICT_COLUMNS
     return Record.columns(recorded_fields(request))
 
 
@@ -96,12 +96,12 @@ def bound_troubles(record, request):
 def recomputed_fields(record, request) -> dict:
     """The fields of a record that follow from its counts, computed again."""
     n, alpha = request["n"], request["alpha"]
+    if is_cascade(request):
+        return CascadeRequest.of(request).again(record)
     if request["kind"] == "predictions":
         return {"predict": int(make_prediction(np.array(record.counts), n, alpha).prediction)}
     if request["estimate"].get("tolerance") and request["n0"] > MOST_SELECTION:
         raise ValueError(f"no table is made for n0 = {request['n0']}; the largest is {MOST_SELECTION}")
-    if is_cascade(request):
-        return CascadeRequest.of(request).again(record)
     found = {}
     if not chooses_sigma(request):
         found["sigma"] = float(np.float32(request["sigma"]))

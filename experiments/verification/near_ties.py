@@ -139,7 +139,11 @@ def compare_cascades(record, again, request: dict) -> Comparison:
         result.troubles.append("its label differs")
     if -1 not in (record.predict, again.predict) and record.predict != again.predict:
         result.troubles.append(f"the class is {record.predict} in the file and {again.predict} here")
-    if not (few and same_choice) and not close(record.radius, again.radius, RADIUS if same_choice else SEARCHED):
+    if (
+        record.radius is not None
+        and not (few and same_choice)
+        and not close(record.radius, again.radius, RADIUS if same_choice else SEARCHED)
+    ):
         result.troubles.append(f"the radius is {record.radius:.6g} in the file and {again.radius:.6g} here")
     return result
 

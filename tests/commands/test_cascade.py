@@ -158,3 +158,33 @@ def test_verify_opens_no_network_of_a_stage_elsewhere(folder):
     (folder / "d.tsv").write_text((folder / "a.tsv").read_text())
     (folder / "d.tsv.json").write_text(json.dumps(sidecar))
     assert "network of a stage /etc/passwd" in refused("verify", "d.tsv", "--recount", "1", cwd=folder)
+
+
+def test_predictions_of_a_cascade(folder):
+    words = [NETWORK, "p.tsv", "--sigmas", "0.5,0.25", "--n", "300", "--seed", "0", *DATA]
+    said = qcrs_jax("predict", *words, cwd=folder).stdout
+    assert "correct" in said and "cascade 0.5, 0.25" in said
+    run, certified = read_results(folder / "p.tsv"), read_results(folder / "a.tsv")
+    assert [r.predict for r in run.records] == [r.predict for r in certified.records]
+    assert [r.stages for r in run.records] == [r.stages for r in certified.records] and run.predicts
+    verdict = qcrs_jax("verify", "p.tsv", "--recount", "1", cwd=folder).stdout
+    assert "drawn again: the same" in verdict
+    text = (folder / "p.tsv").read_text()
+    predict = text.splitlines()[1].split("\t")[2]
+    (folder / "q.tsv").write_text(text.replace(f"\t{predict}\t", "\t-1\t", 1).replace("\t1\t0:", "\t0\t0:", 1))
+    (folder / "q.tsv.json").write_text((folder / "p.tsv.json").read_text())
+    assert "image 0: predict is -1" in refused("verify", "q.tsv", "--recount", "0", cwd=folder)
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ([], "--sigma, a noise level, or --sigmas"),
+        (["--sigma", "0.5", "--sigmas", "0.5,0.25"], "--sigma, a noise level, or --sigmas"),
+        (["--sigma", "0.5", "--tau", "0.1"], "--tau is of a cascade"),
+        (["--sigmas", "0.25,0.5"], "largest first"),
+        (["--sigmas", "0.5", "--n", "2"], "smallest n"),
+    ],
+)
+def test_predictions_that_cannot_be_are_refused(tmp_path, words, why):
+    assert why in refused("predict", NETWORK, "x.tsv", *DATA, *words, cwd=tmp_path)
