@@ -26,23 +26,77 @@ with needed_for("training"):
     import optax
 
 
+_LEVELS = 2**32 - 1  # the fold of the levels' key; no array of noise is that large
+
+
+@dataclasses.dataclass(frozen=True)
+class LogUniform:
+    """Noise levels for training on a range: log sigma is uniform, and each image of each step has a level of its own.
+
+    Attributes:
+        low: lowest level, in units of pixels in [0, 1].
+        high: highest level, in the same units.
+
+    Raises:
+        SettingError: a level is not positive, not finite or far above the range of images, or `low` is not below `high`.
+    """
+
+    low: float
+    high: float
+
+    def __post_init__(self):
+        for level in (self.low, self.high):
+            check_sigma(level, name="sigma_range")
+        if not self.low < self.high:
+            raise SettingError(
+                f"{{sigma_range}} {self.low:g},{self.high:g} must be LOW,HIGH with LOW below HIGH; for one level give "
+                "{sigma} alone"
+            )
+
+    @property
+    def middle(self) -> float:
+        """The median level, sqrt(low * high)."""
+        return math.sqrt(self.low * self.high)
+
+    def draw(self, key, count: int) -> Float[Array, "count"]:
+        """`count` independent levels."""
+        low, high = math.log(self.low), math.log(self.high)
+        return jnp.clip(jnp.exp(jax.random.uniform(key, (count,), minval=low, maxval=high)), self.low, self.high)
+
+
+def noisy_copies(
+    images: Float[Array, "batch h w c"], sigma: float | LogUniform, copies: int, key
+) -> tuple[Float[Array, "batch copies h w c"], Float[Array, "batch"]]:
+    """Noisy copies of images, and the noise level of each image, which all its copies have."""
+    shape = (len(images), copies, *images.shape[1:])
+    if isinstance(sigma, LogUniform):
+        sigmas = sigma.draw(jax.random.fold_in(key, _LEVELS), len(images))
+    else:
+        sigmas = jnp.full(len(images), sigma)
+    return images[:, None] + sigmas[:, None, None, None, None] * jax.random.normal(key, shape), sigmas
+
+
 @dataclasses.dataclass(frozen=True)
 class Gaussian:
     """Gaussian augmentation: cross-entropy of one noisy copy of each image (Cohen et al. 2019).
 
     Attributes:
-        sigma: standard deviation of the noise, in units of pixels in [0, 1].
+        sigma: standard deviation of the noise, in units of pixels in [0, 1], or a range of them.
     """
 
-    sigma: float
+    sigma: float | LogUniform
 
     copies = 1
 
     def __post_init__(self):
-        _check(self, positive=("sigma",))
-        check_sigma(self.sigma)
+        _check(self)
 
-    def loss(self, logits: Float[Array, "batch 1 num_classes"], labels: Int[Array, "batch"]) -> Float[Array, ""]:
+    def loss(
+        self,
+        logits: Float[Array, "batch 1 num_classes"],
+        labels: Int[Array, "batch"],
+        sigmas: Float[Array, "batch"] | None = None,
+    ) -> Float[Array, ""]:
         """The mean cross-entropy."""
         return optax.softmax_cross_entropy_with_integer_labels(logits[:, 0], labels).mean()
 
@@ -52,25 +106,33 @@ class Macer:
     """MACER: cross-entropy of the soft smoothed classifier, and a hinge on its radius (Zhai et al. 2020).
 
     Attributes:
-        sigma: standard deviation of the noise, in units of pixels in [0, 1].
+        sigma: standard deviation of the noise, in units of pixels in [0, 1], or a range of them. All copies of an image
+            have the same.
         copies: number of noisy copies of each image (the paper's k).
         lbd: weight of the robustness loss, lambda.
         gamma: value of ndtri(p1) - ndtri(p2) beyond which a radius is large enough.
         beta: inverse temperature of the softmax in the robustness loss.
     """
 
-    sigma: float
+    sigma: float | LogUniform
     copies: int = 16
     lbd: float = 12.0
     gamma: float = 8.0
     beta: float = 16.0
 
     def __post_init__(self):
-        _check(self, positive=("sigma", "copies", "gamma", "beta"), nonnegative=("lbd",))
-        check_sigma(self.sigma)
+        _check(self, positive=("copies", "gamma", "beta"), nonnegative=("lbd",))
 
-    def loss(self, logits: Float[Array, "batch copies num_classes"], labels: Int[Array, "batch"]) -> Float[Array, ""]:
-        """Classification and robustness loss, each a mean over the batch (equations 6 to 9, algorithm 1)."""
+    def loss(
+        self,
+        logits: Float[Array, "batch copies num_classes"],
+        labels: Int[Array, "batch"],
+        sigmas: Float[Array, "batch"] | None = None,
+    ) -> Float[Array, ""]:
+        """Classification and robustness loss, each a mean over the batch (equations 6 to 9, algorithm 1).
+
+        sigmas: noise level of each image; None for one `sigma`.
+        """
         soft = jax.nn.softmax(logits, axis=-1).mean(axis=1)
         true = jnp.take_along_axis(soft, labels[:, None], axis=-1)[:, 0]
         classification = -jnp.log(true + 1e-10)
@@ -81,7 +143,8 @@ class Macer:
         inside = (p1 < 1) & (p2 > 0)  # elsewhere the gap is infinite, and so is its gradient
         gap = ndtri(jnp.where(inside, p1, 0.5)) - ndtri(jnp.where(inside, p2, 0.5))
         counts = inside & (top == labels) & (gap <= self.gamma)
-        robustness = jnp.where(counts, self.sigma / 2 * (self.gamma - gap), 0.0)
+        level = self.sigma if sigmas is None else sigmas
+        robustness = jnp.where(counts, level / 2 * (self.gamma - gap), 0.0)
         return (classification + self.lbd * robustness).mean()
 
 
@@ -148,15 +211,14 @@ class Trainer:
         key_augment, key_noise = jax.random.split(jax.random.fold_in(key, state.step))
         if self.augment is not None:
             images = self.augment(key_augment, images)
-        copies = self.method.copies
-        shape = (len(images), copies, *images.shape[1:])
-        noisy = images[:, None] + self.method.sigma * jax.random.normal(key_noise, shape)
+        noisy, sigmas = noisy_copies(images, self.method.sigma, self.method.copies, key_noise)
 
         def loss(weights):
-            logits, statistics = self._apply(self._training, weights, state.statistics, noisy.reshape(-1, *shape[2:]))
-            logits = logits.reshape(len(images), copies, -1)
+            flat = noisy.reshape(-1, *images.shape[1:])
+            logits, statistics = self._apply(self._training, weights, state.statistics, flat)
+            logits = logits.reshape(*noisy.shape[:2], -1)
             hits = (logits.argmax(axis=-1) == labels[:, None]).mean()
-            return self.method.loss(logits, labels), (statistics, hits)
+            return self.method.loss(logits, labels, sigmas), (statistics, hits)
 
         (value, (statistics, hits)), gradient = jax.value_and_grad(loss, has_aux=True)(state.weights)
         update, optimizer = self.optimizer.update(gradient, state.optimizer, state.weights)
@@ -208,6 +270,9 @@ def crop_and_flip(padding: int = 4) -> Callable:
 
 
 def _check(settings, positive=(), nonnegative=()):
+    if not isinstance(settings.sigma, LogUniform):
+        positive = ("sigma", *positive)
+        check_sigma(settings.sigma)
     for names, least in ((positive, "positive"), (nonnegative, "at least 0")):
         for name in names:
             value = getattr(settings, name)

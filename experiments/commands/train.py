@@ -6,6 +6,7 @@ epoch, the log and its curve. Defaults are the papers'. `--schedule onecycle` is
   qcrs-jax train OUT_DIR --arch cifar_resnet110 --dataset cifar10 --sigma 0.25
   qcrs-jax train OUT_DIR --arch cifar_resnet20 --dataset cifar10 --sigma 0.25 --schedule onecycle
   qcrs-jax train OUT_DIR --arch lenet --dataset mnist --sigma 0.25 --method macer
+  qcrs-jax train OUT_DIR --arch lenet --dataset fashion_mnist --sigma_range 0.2,1 --schedule onecycle
   qcrs-jax train OUT_DIR --init models/noise_0.25.pth.tar --dataset cifar10 --sigma 0.50 --epochs 10 --lr 0.01
 """
 
@@ -28,7 +29,7 @@ def add_arguments(parser: Parser) -> None:
     )
     group = parser.add_argument_group("facts that a PyTorch file does not state")
     add_settings(group, Network, OPENING.removeprefix("normalization "))
-    add_settings(parser.add_argument_group("method"), Training, "method sigma copies lbd gamma beta")
+    add_settings(parser.add_argument_group("method"), Training, "method sigma sigma_range copies lbd gamma beta")
     names = "schedule epochs batch lr momentum weight_decay augment dtype seed test_skip"
     add_settings(parser.add_argument_group("optimisation"), Training, names)
 

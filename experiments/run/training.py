@@ -21,7 +21,7 @@ from qcrs_jax.models import Spec, build
 from qcrs_jax.models.checkpoint import write_classifier
 from qcrs_jax.results.records import differences
 from qcrs_jax.sampling.devices import replicated
-from qcrs_jax.training import Gaussian, Macer, Trainer, crop_and_flip, sgd
+from qcrs_jax.training import Gaussian, LogUniform, Macer, Trainer, crop_and_flip, sgd
 
 from ..report.training_curve import Epoch, plot_log, read_log
 from .data_sets import open_train_and_test
@@ -41,9 +41,10 @@ def method_of(training: Training) -> Gaussian | Macer:
         UserError: one of its settings is out of its range.
     """
     try:
+        sigma = training.sigma if training.sigma_range is None else LogUniform(*training.sigma_range)
         if training.method == "gaussian":
-            return Gaussian(training.sigma)
-        return Macer(training.sigma, training.copies, training.lbd, training.gamma, training.beta)
+            return Gaussian(sigma)
+        return Macer(sigma, training.copies, training.lbd, training.gamma, training.beta)
     except SettingError as error:
         raise UserError(f"impossible request: {error.text}") from error
 
@@ -111,6 +112,7 @@ def spec_of(training: Training, normalization: str | None, dataset, start) -> Sp
 def described(training: Training, spec: Spec, train, test) -> dict:
     """All settings that decide the result."""
     names = "method sigma schedule epochs batch lr momentum weight_decay augment dtype seed test_skip".split()
+    names += ["sigma_range"] if training.sigma_range is not None else []
     names += "copies lbd gamma beta".split() if training.method == "macer" else []
     data = {"name": train.name, "train_fingerprint": train.fingerprint, "test_fingerprint": test.fingerprint}
     request = {"arch": spec.arch, **{name: getattr(training, name) for name in names}}
@@ -303,7 +305,8 @@ def train(out_dir: Path, training: Training, data: Data, network: Network | None
         first, state, rows = saved.restore(state)
         if first:
             print(f"{out_dir}: {first} of {training.epochs} epochs are done; continuing with the next")
-        what = f"{spec.arch}, {training.method}, sigma {training.sigma:g}"
+        levels = f"{training.sigma:g}" if training.sigma_range is None else "{:g} to {:g}".format(*training.sigma_range)
+        what = f"{spec.arch}, {training.method}, sigma {levels}"
         print(f"{what}: {len(train_set)} images of {train_set.source}, {len(devices)} devices")
         key = jax.random.key(training.seed, impl="threefry2x32")
         key_train, key_test = jax.random.split(key)

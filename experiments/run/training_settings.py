@@ -15,11 +15,38 @@ DEFAULTS = {
 }
 
 
+def low_high(text: str) -> tuple[float, float]:
+    """(low, high) of the text "LOW,HIGH".
+
+    Raises:
+        SettingError: anything else.
+    """
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError as error:
+        raise SettingError(f"{text!r} is not LOW,HIGH, as 0.2,1 is") from error
+    return low, high
+
+
+low_high.__name__ = "LOW,HIGH"  # as argparse calls it
+
+
 @dataclasses.dataclass(frozen=True)
 class Training:
     """A training: the network, the method with its noise, and the optimisation. `complete` replaces each None."""
 
-    sigma: float = setting(help="standard deviation of the noise, pixels in [0, 1]")
+    sigma: float | None = setting(
+        None,
+        "standard deviation of the noise, pixels in [0, 1]. With --sigma_range, the level at which accuracy is tested "
+        "(default: sqrt(LOW * HIGH))",
+    )
+    sigma_range: tuple[float, float] | None = setting(
+        None,
+        "train on a range of levels: each image of each step has one of its own, with log sigma uniform; all copies of "
+        "an image have the same",
+        type=low_high,
+        metavar="LOW,HIGH",
+    )
     arch: str | None = setting(
         None, "network: cifar_resnet20, ..., resnet50, lenet, ... (default: that of --init, else cifar_resnet20)"
     )
@@ -61,9 +88,15 @@ class Training:
         Raises:
             SettingError: a setting is out of its range.
         """
+        from qcrs_jax.training import LogUniform
+
+        if self.sigma is None and self.sigma_range is None:
+            raise SettingError("give {sigma}, the noise level, or {sigma_range}, a range of them")
         epochs, batch, rate, decay = DEFAULTS[self.method, self.schedule]
         defaults = {"epochs": epochs, "batch": batch, "lr": rate, "weight_decay": decay}
-        defaults["lbd"] = 12.0 if self.sigma < 0.5 else 4.0
+        if self.sigma_range is not None:
+            defaults["sigma"] = LogUniform(*self.sigma_range).middle
+        defaults["lbd"] = 12.0 if (defaults["sigma"] if self.sigma is None else self.sigma) < 0.5 else 4.0
         missing = {name: value for name, value in defaults.items() if getattr(self, name) is None}
         filled = dataclasses.replace(self, **missing)
         for name in ("epochs", "batch", "lr", "test_skip"):

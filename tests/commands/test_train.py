@@ -7,16 +7,19 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import program
 import pytest
 
+from qcrs_jax.convert.export import export_file
 from qcrs_jax.convert.load import load_classifier
 from qcrs_jax.data.load import Dataset
 from qcrs_jax.errors import UserError
 from qcrs_jax.experiments.commands import demo
 from qcrs_jax.experiments.report.training_curve import read_log
+from qcrs_jax.experiments.run.inputs import Inputs
 from qcrs_jax.experiments.run.training import TrainingFolder, reader
 from qcrs_jax.models.checkpoint import is_classifier
 
@@ -59,6 +62,32 @@ def test_a_run_leaves_a_classifier_a_log_and_a_curve(folder, unbroken):
     assert rows[-1].loss < rows[0].loss
     assert (folder / "unbroken" / "training" / "curve.png").read_bytes().startswith(b"\x89PNG")
     assert "epoch 4/4" in unbroken.stdout and "certify unbroken" in unbroken.stdout
+
+
+def test_a_range_of_levels_is_recorded_and_no_level_within_it_is_warned_of(folder, tmp_path, capsys):
+    words = [word if word != "--sigma" else "--sigma_range" for word in SMALL]
+    words[words.index("--sigma_range") + 1] = "0.2,0.8"
+    done = qcrs_jax("train", "range", *words, "--epochs", 1, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    request = json.loads((folder / "range" / "training" / "request.json").read_text())
+    assert request["sigma_range"] == [0.2, 0.8] and request["sigma"] == pytest.approx(0.4)
+    assert "lenet, gaussian, sigma 0.2 to 0.8" in done.stdout
+    export_file(load_classifier(folder / "range"), tmp_path / "range.pth")
+    for file in (folder / "range", tmp_path / "range.pth"):
+        classifier = load_classifier(file)
+        assert classifier.spec.source["sigma_range"] == [0.2, 0.8]
+        for sigma, warned in ((0.2, False), (0.8, False), (0.9, True), (0.1, True)):
+            Inputs.warn_of_sigma(SimpleNamespace(classifier=classifier), sigma)
+            warning = f"warning: the network was trained at sigma 0.2 to 0.8, but --sigma is {sigma:g}\n"
+            assert capsys.readouterr().out == (warning if warned else "")
+    done = qcrs_jax("train", "range", *words, "--epochs", 1, "--sigma_range", "0.2,0.7", cwd=folder)
+    assert done.returncode == 2 and "sigma_range" in done.stderr
+
+
+def test_a_run_without_a_level_is_refused(folder):
+    words = [word for word in SMALL if word not in ("--sigma", "0.25")]
+    done = qcrs_jax("train", "refused", *words, cwd=folder)
+    assert done.returncode == 2 and "give --sigma, the noise level, or --sigma_range" in done.stderr
 
 
 @pytest.mark.slow
@@ -150,6 +179,11 @@ def test_a_run_that_was_killed_before_it_began_continues(tmp_path):
 @pytest.mark.parametrize(
     "words, message",
     [
+        (["--sigma_range", "1,0.2"], "--sigma_range 1,0.2 must be LOW,HIGH with LOW below HIGH"),
+        (["--sigma_range", "0,1"], "--sigma_range is the standard deviation of the noise and must be positive"),
+        (["--sigma_range", "0.2"], "--sigma_range: '0.2' is not LOW,HIGH"),
+        (["--sigma_range", "0.2,0.4,1"], "--sigma_range: '0.2,0.4,1' is not LOW,HIGH"),
+        (["--sigma_range", "20,50"], "--sigma_range = 20 is more than 10 times the range [0, 1]"),
         (["--method", "macer", "--copies", "0"], "copies must be positive"),
         (["--batch", "1000"], "--batch 1000 is more than the 128 images"),
         (["--arch", "vgg"], "unknown architecture 'vgg'"),
