@@ -15,7 +15,8 @@ from with_torch import torch
 from qcrs_jax.convert.load import convert_file
 from qcrs_jax.models import Spec
 from qcrs_jax.errors import SettingError
-from qcrs_jax.training import Gaussian, LogUniform, Macer, Trainer, TrainState, crop_and_flip, noisy_copies, sgd
+from qcrs_jax.training import Gaussian, LogUniform, Macer, Trainer, TrainState, crop_and_flip, sgd
+from qcrs_jax.training.levels import draw_noise
 
 SPEC = Spec("lenet", 10, (28, 28, 1), (0.5,), (0.25,))
 
@@ -42,14 +43,14 @@ def test_the_loss_of_macer_and_its_gradient_are_those_of_pytorch(scale):
     theirs = torch.tensor(logits, dtype=torch.float64, requires_grad=True)
     loss = torch_macer(theirs, torch.tensor(labels), method)
     loss.backward()
-    value, gradient = jax.value_and_grad(method.loss)(jnp.asarray(logits), jnp.asarray(labels))
+    value, gradient = jax.value_and_grad(method.of_logits)(jnp.asarray(logits), jnp.asarray(labels))
     assert value == pytest.approx(float(loss.detach()), rel=1e-4)
     np.testing.assert_allclose(gradient, theirs.grad, atol=2e-3 * float(theirs.grad.abs().max()))
 
 
 def test_certain_copies_give_macer_no_infinite_gradient():
     logits = jnp.zeros((2, 3, 10)).at[:, :, 1].set(1e4)
-    value, gradient = jax.value_and_grad(Macer(0.25, copies=3).loss)(logits, jnp.array([1, 2]))
+    value, gradient = jax.value_and_grad(Macer(0.25, copies=3).of_logits)(logits, jnp.array([1, 2]))
     assert np.isfinite(value) and np.isfinite(gradient).all()
 
 
@@ -74,18 +75,18 @@ def test_levels_of_a_range_are_uniform_in_the_logarithm():
 
 
 def test_all_copies_of_an_image_have_one_level_and_images_have_their_own():
-    noisy, sigmas = noisy_copies(jnp.zeros((6, 20, 20, 3)), LogUniform(0.1, 2.0), 3, jax.random.key(0))
+    noise, sigmas = draw_noise(jnp.zeros((6, 20, 20, 3)), LogUniform(0.1, 2.0), 3, jax.random.key(0))
     assert len(set(sigmas.tolist())) == 6
-    np.testing.assert_allclose(noisy.std(axis=(2, 3, 4)), np.broadcast_to(sigmas[:, None], (6, 3)), rtol=0.1)
-    assert not np.array_equal(noisy[:, 0], noisy[:, 1])
-    again, _ = noisy_copies(jnp.zeros((6, 20, 20, 3)), LogUniform(0.1, 2.0), 3, jax.random.key(0))
-    assert np.array_equal(noisy, again)
+    np.testing.assert_allclose(noise.std(axis=(2, 3, 4)), np.broadcast_to(sigmas[:, None], (6, 3)), rtol=0.1)
+    assert not np.array_equal(noise[:, 0], noise[:, 1])
+    again, _ = draw_noise(jnp.zeros((6, 20, 20, 3)), LogUniform(0.1, 2.0), 3, jax.random.key(0))
+    assert np.array_equal(noise, again)
 
 
-def test_copies_at_one_level_are_the_images_and_sigma_times_normal_noise():
+def test_noise_at_one_level_is_sigma_times_normal_noise():
     x, key = jnp.asarray(images(4, (5, 5, 1))), jax.random.key(3)
-    noisy, sigmas = noisy_copies(x, 0.3, 2, key)
-    assert np.array_equal(noisy, x[:, None] + 0.3 * jax.random.normal(key, (4, 2, 5, 5, 1)))
+    noise, sigmas = draw_noise(x, 0.3, 2, key)
+    assert np.array_equal(noise, 0.3 * jax.random.normal(key, (4, 2, 5, 5, 1)))
     assert np.array_equal(sigmas, np.full(4, 0.3, np.float32))
 
 
@@ -93,10 +94,10 @@ def test_the_radius_of_macer_is_in_units_of_each_image_s_level():
     logits = jax.random.normal(jax.random.key(0), (2, 4, 10)) + 2 * jax.nn.one_hot(jnp.array([1, 2]), 10)[:, None]
     labels, method = jnp.array([1, 2]), Macer(0.25, copies=4)
     one_by_one = [
-        dataclasses.replace(method, sigma=level).loss(logits[i : i + 1], labels[i : i + 1])
+        dataclasses.replace(method, sigma=level).of_logits(logits[i : i + 1], labels[i : i + 1])
         for i, level in enumerate((0.25, 0.75))
     ]
-    both = Macer(LogUniform(0.2, 1.0), copies=4).loss(logits, labels, jnp.array([0.25, 0.75]))
+    both = Macer(LogUniform(0.2, 1.0), copies=4).of_logits(logits, labels, jnp.array([0.25, 0.75]))
     assert both == pytest.approx(float(sum(one_by_one)) / 2, rel=1e-5)
 
 
