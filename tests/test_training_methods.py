@@ -110,7 +110,10 @@ def test_parts_are_finite_and_exact_at_certain_predictions():
     certain, other = jax.nn.one_hot(jnp.array([0]), 3), jnp.array([[1e4, 0.0, 0.0]])
     assert entropy(certain)[0] == 0 and divergence(certain, other)[0] == 0
     assert divergence(certain, jnp.array([[0.0, math.log(2.0), 0.0]]))[0] == pytest.approx(math.log(4))
-    for gradient in (jax.grad(lambda p: entropy(p).sum())(certain), jax.grad(lambda z: divergence(certain, z).sum())(other)):
+    for gradient in (
+        jax.grad(lambda p: entropy(p).sum())(certain),
+        jax.grad(lambda z: divergence(certain, z).sum())(other),
+    ):
         assert np.isfinite(gradient).all()
 
 
@@ -150,7 +153,7 @@ def test_ascent_without_a_gradient_stays_and_its_result_is_a_constant():
 
 @pytest.mark.parametrize("warmup, epsilon", [(1, 0.3), (404, 0.3 * 101 / 404)])
 def test_the_attack_of_smoothadv_on_a_linear_classifier_goes_along_the_difference_of_the_weights(warmup, epsilon):
-    """Between two classes every gradient is along one direction, and the ascent ends on the sphere; epoch 100 of Batch."""
+    """Between two classes every gradient is along one direction, and the ascent ends on the sphere at epoch 100."""
     network, batch = linear(classes=2), batch_of(classes=2)
     method = SmoothAdv(0.1, copies=3, epsilon=0.3, steps=4, warmup=warmup)
     noise, _ = draw_noise(batch.images, 0.1, 3, KEY)
@@ -177,7 +180,9 @@ def transcribed_smoothadv(weights, x, labels, noise, epsilon, steps):
     delta = torch.zeros_like(x, requires_grad=True)
     for _ in range(steps):
         logits = torch.einsum("bkhwc,hwcn->bkn", (x + delta)[:, None] + noise, weights)
-        loss = torch.nn.functional.nll_loss(torch.log(torch.softmax(logits, 2).mean(1)), torch.tensor(np.asarray(labels, np.int64)))
+        loss = torch.nn.functional.nll_loss(
+            torch.log(torch.softmax(logits, 2).mean(1)), torch.tensor(np.asarray(labels, np.int64))
+        )
         (gradient,) = torch.autograd.grad(loss, delta)
         with torch.no_grad():
             step = gradient / gradient.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
@@ -205,7 +210,9 @@ def transcribed_catrs(weights, x, predictions, noise, epsilon, steps):
     for _ in range(steps):
         moved.requires_grad_()
         logits = torch.einsum("bkhwc,hwcn->bkn", x[:, None] + moved.view(shape), weights)
-        loss = torch.nn.functional.kl_div(torch.log_softmax(logits, 2), target[:, None].expand_as(logits), reduction="sum")
+        loss = torch.nn.functional.kl_div(
+            torch.log_softmax(logits, 2), target[:, None].expand_as(logits), reduction="sum"
+        )
         (gradient,) = torch.autograd.grad(loss, moved)
         with torch.no_grad():
             moved = moved + 2 * epsilon / steps * gradient / gradient.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
@@ -378,6 +385,11 @@ def test_methods_take_a_range_of_levels(name):
 def test_catrs_refuses_a_range_of_levels():
     with pytest.raises(SettingError, match="method catrs takes one sigma and no sigma_range"):
         CatRS(LogUniform(0.1, 0.5))
+
+
+def test_catrs_without_predictions_is_refused():
+    with pytest.raises(SettingError, match="method catrs needs predictions"):
+        CatRS(0.1).loss(linear(), batch_of()._replace(predictions=None), KEY)
 
 
 # Batch normalisation

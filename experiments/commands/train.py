@@ -52,12 +52,13 @@ def _help(methods):
             default = "default by sigma" if field.name in by_sigma else f"default {field.default}"
             owners = helps.setdefault(field.name, {}).setdefault(texts[field.name].rstrip("."), [])
             owners.append(f"{kind.name} ({default})")
-    return {name: "; ".join(f"{', '.join(who)}: {text}" for text, who in found.items()) for name, found in helps.items()}
+    return {
+        name: "; ".join(f"{', '.join(who)}: {text}" for text, who in found.items()) for name, found in helps.items()
+    }
 
 
 def run(args) -> None:
     from qcrs_jax.errors import SettingError
-
     from qcrs_jax.training import METHODS
 
     from ..run.training import train
@@ -69,4 +70,6 @@ def run(args) -> None:
         raise SettingError(f"{{{given[0]}}} describes the file of {{init}}; give {{init}} too")
     given = {name: value for kind in METHODS.values() for name, value in given_fields(kind, args).items()}
     given.pop("sigma", None)
-    train(args.out_dir, settings_of(Training, args, settings=given), settings_of(Data, args), network, args.normalization)
+    train(
+        args.out_dir, settings_of(Training, args, settings=given), settings_of(Data, args), network, args.normalization
+    )

@@ -116,7 +116,7 @@ class Inputs:
         return dataclasses.replace(self, seed=request["seed"])
 
     def warn_of_sigma(self, sigma: float | None) -> None:
-        """Prints a warning if the classifier was trained at another sigma, or on a range that does not hold this one."""
+        """Prints a warning if the classifier was trained at another sigma, or on a range without this one."""
         source = self.classifier.spec.source
         trained = source.get("sigma", sigma)
         low, high = source.get("sigma_range", (trained, trained))

@@ -10,6 +10,7 @@ from .settings import setting
 if TYPE_CHECKING:
     from qcrs_jax.training import Method
 
+
 def low_high(text: str) -> tuple[float, float]:
     """(low, high) of the text "LOW,HIGH".
 
@@ -50,9 +51,9 @@ class Training:
     )
     method: str = setting(
         "gaussian",
-        "method of training. gaussian: Cohen's augmentation; macer: a loss on the radius; smoothadv: adversarial images; "
-        "consistency: copies that agree; smoothmix: mixtures with adversarial images; catrs: as each image's confidence "
-        "allows. Their settings: --help-method",
+        "method of training. gaussian: Cohen's augmentation; macer: a loss on the radius; smoothadv: adversarial "
+        "images; consistency: copies that agree; smoothmix: mixtures with adversarial images; catrs: as the confidence "
+        "in each image allows. Their settings: --help-method",
         metavar="NAME",
     )
     teacher: str | None = setting(

@@ -26,7 +26,7 @@ def ascend(
     step_size,
     project: Callable,
 ) -> Float[Array, "... h w c"]:
-    """The result of `steps` steps of length `step_size` along the gradient, each followed by `project`. It is a constant.
+    """The images after `steps` steps of length `step_size` along the gradient, each followed by `project`; constants.
 
     Args:
         objective: returns the sum over images of the quantity that grows. Where its gradient is zero, the image stays.

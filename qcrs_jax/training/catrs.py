@@ -15,11 +15,11 @@ from .probabilities import cross_entropy, divergence
 
 @dataclasses.dataclass(frozen=True)
 class CatRS(Method):
-    """CAT-RS: where an image is uncertain, only the easiest copies are learned; where it is certain, the worst noise too.
+    """CAT-RS: of an uncertain image, only the easiest copies are learned; of a certain one, the worst noise too.
 
-    The number of copies that are learned is drawn from a binomial distribution, whose probability is the share of copies
-    that the network classifies right; at least one is. If all are, the network also has to keep the prediction of a
-    teacher, a classifier trained under the same noise, under the noise that an attack made worse.
+    The number of learned copies is drawn from a binomial distribution, and is at least one. Its probability is the
+    share of copies that the network classifies right. If all copies are learned, the network also has to keep the
+    prediction of a teacher under noise that an attack made worse. The teacher was trained under the same noise.
 
     Attributes:
         copies: number of noisy copies of each image (the paper's M).
@@ -54,6 +54,8 @@ class CatRS(Method):
         return Recipe(150, max(1, 256 // self.copies), 0.1, 1e-4) if schedule == "step" else Recipe(6, 64, 0.05, 5e-4)
 
     def loss(self, network, batch, key):
+        if batch.predictions is None:
+            raise SettingError(f"{{method}} {self.name} needs predictions: probabilities of the classes by its teacher")
         noise, _ = draw_noise(batch.images, self.sigma, self.copies, key)
         logits = network.learn(batch.images[:, None] + noise)
         worst = network.learn(batch.images[:, None] + self.attack(network, batch, noise))
@@ -65,8 +67,8 @@ class CatRS(Method):
     def attack(self, network, batch, noise):
         """Noise (batch, copies, h, w, c) that is worse for the prediction of the teacher.
 
-        After each step the noise is projected into the ball around the first, and shifted and scaled to the mean and the
-        mean square of the first, as the published program does.
+        After each step the noise is projected into the ball around the first. It is then shifted and scaled to the mean
+        and the mean square of the first, as the published program does.
         """
         axes = (-3, -2, -1)
         mean, square = noise.mean(axis=axes, keepdims=True), (noise**2).mean(axis=axes, keepdims=True)

@@ -22,7 +22,7 @@ class LogUniform:
         high: highest level, in the same units.
 
     Raises:
-        SettingError: a level is not positive, not finite or far above the range of images, or `low` is not below `high`.
+        SettingError: a level is not positive, not finite or far above the range of images, or not `low` < `high`.
     """
 
     low: float

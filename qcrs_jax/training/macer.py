@@ -51,11 +51,11 @@ class Macer(Method):
         self,
         logits: Float[Array, "batch copies num_classes"],
         labels: Int[Array, "batch"],
-        sigmas: Float[Array, "batch"] | None = None,
+        sigmas: Float[Array, "batch"] | float,
     ) -> Float[Array, ""]:
         """Classification and robustness loss, each a mean over the batch (equations 6 to 9, algorithm 1).
 
-        sigmas: noise level of each image; None for one `sigma`.
+        sigmas: noise level of each image, or of all.
         """
         soft = jax.nn.softmax(logits, axis=-1).mean(axis=1)
         true = jnp.take_along_axis(soft, labels[:, None], axis=-1)[:, 0]
@@ -67,6 +67,5 @@ class Macer(Method):
         inside = (p1 < 1) & (p2 > 0)  # elsewhere the gap is infinite, and so is its gradient
         gap = ndtri(jnp.where(inside, p1, 0.5)) - ndtri(jnp.where(inside, p2, 0.5))
         counts = inside & (top == labels) & (gap <= self.gamma)
-        level = self.sigma if sigmas is None else sigmas
-        robustness = jnp.where(counts, level / 2 * (self.gamma - gap), 0.0)
+        robustness = jnp.where(counts, sigmas / 2 * (self.gamma - gap), 0.0)
         return (classification + self.lbd * robustness).mean()

@@ -57,7 +57,7 @@ class Recipe(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Method(abc.ABC):
-    """A method of training: a frozen dataclass of its settings, with a loss. A new one is one file, one line in METHODS.
+    """A method of training: a frozen dataclass of its settings, with a loss. A new one is one file and one line.
 
     Attributes:
         sigma: standard deviation of the noise, in units of pixels in [0, 1], or a range of them. All copies of an image

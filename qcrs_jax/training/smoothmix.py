@@ -16,8 +16,8 @@ from .probabilities import cross_entropy, divergence, soft_cross_entropy
 class SmoothMix(Method):
     """SmoothMix: cross-entropy of noisy copies, and a divergence on the way to an adversarial image.
 
-    The attack takes steps of one length against the soft smoothed classifier. At a random place of the first half of the
-    way, the network has to answer a mixture of its own answer at the image and the uniform one.
+    The attack takes steps of one length against the soft smoothed classifier. At a random place of the first half of
+    the way, the network has to give a mixture of its own answer at the image and the uniform answer.
 
     Attributes:
         copies: number of noisy copies of each image (the paper's m).
@@ -57,7 +57,7 @@ class SmoothMix(Method):
         value = self.of_logits(clean, network.learn(mixed[:, None] + noise), batch.labels, share, grown)
         return value, clean
 
-    def attack(self, network, batch, noise, grown=1.0):
+    def attack(self, network, batch, noise, grown: Float[Array, ""] | float = 1.0):
         """The images from which the way starts, and the adversarial ones at its end; both in [0, 1]."""
 
         def objective(moved):
@@ -81,7 +81,7 @@ class SmoothMix(Method):
         mixed: Float[Array, "batch copies num_classes"],
         labels: Int[Array, "batch"],
         share: Float[Array, "batch"],
-        grown=1.0,
+        grown: Float[Array, ""] | float = 1.0,
     ) -> Float[Array, ""]:
         """The loss of the logits of clean and of mixed copies, a mean over the batch.
 

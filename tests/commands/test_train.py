@@ -196,7 +196,10 @@ def test_a_run_that_was_killed_before_it_began_continues(tmp_path):
         (["--teacher", "nowhere"], "--method gaussian has no --teacher"),
         (["--method", "catrs", "--teacher", "nowhere"], "nowhere: no such file"),
         (["--method", "catrs", "--teacher", "nowhere", "--sigma_range", "0.1,1"], "catrs takes one --sigma"),
-        (["--method", "catrs", "--teacher", "zoo:cifar10-resnet20-sigma0.25"], "--teacher zoo:cifar10-resnet20-sigma0.25: is"),
+        (
+            ["--method", "catrs", "--teacher", "zoo:cifar10-resnet20-sigma0.25"],
+            "--teacher zoo:cifar10-resnet20-sigma0.25: is",
+        ),
         (["--batch", "1000"], "--batch 1000 is more than the 128 images"),
         (["--arch", "vgg"], "unknown architecture 'vgg'"),
         (["--init", "nowhere"], "nowhere: no such file"),
