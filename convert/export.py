@@ -25,6 +25,8 @@ def export_file(classifier: Classifier, path: Path) -> None:
     content = {"epoch": 0, **named, field: weights, "normalization": normalization}
     if "sigma" in spec.source:
         content["sigma"] = float(spec.source["sigma"])
+    if "sigma_range" in spec.source:
+        content["sigma_range"] = [float(level) for level in spec.source["sigma_range"]]
     if family.one_size is None:
         content["image_shape"] = list(spec.image_shape)
     if "max_pool" in spec.options:

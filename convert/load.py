@@ -173,6 +173,8 @@ def convert_file(path: Path, opening: Opening | None = None) -> Classifier:
     source = {"file": path.name, "sha256": digest, "layout": found.layout.name, "normalization": normalization}
     if found.sigma is not None:
         source["sigma"] = found.sigma
+    if found.sigma_range is not None:
+        source["sigma_range"] = list(found.sigma_range)
     source |= {n: getattr(opening, n) for n in ("field", "prefix", "image_size") if getattr(opening, n) is not None}
     source |= {n: list(v) for n, v in (("leave_out", opening.leave_out), ("notes", notes)) if v}
     return to_classifier(found, mean, std, source, path)

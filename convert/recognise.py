@@ -4,6 +4,7 @@ Every tensor of the file must be used and every variable of the network filled, 
 or left at its initial value, silently.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,12 +29,21 @@ class Recognised(NamedTuple):
     network: Network
     tensors: dict[str, Tensor]
     sigma: float | None  # noise level of the training; only our own exports record it
+    sigma_range: tuple[float, float] | None  # lowest and highest level of a training on a range, also only in ours
     possible: dict[str, str]  # normalisations that such files are known to need, where the layout leaves several
     chosen: Chosen
     class_names: tuple[str, ...] | None
     recorded: dict  # image_size and max_pool, which only our own exports record
     notes: tuple[str, ...]
     doubtful: tuple[str, ...]  # names of entries that may be a normalisation, if none was read
+
+
+def _sigma_range(recorded):
+    """(low, high) as our own exports record it, or None."""
+    whole = isinstance(recorded, list | tuple) and len(recorded) == 2
+    if not whole or not all(isinstance(level, float) and math.isfinite(level) for level in recorded):
+        return None
+    return recorded[0], recorded[1]
 
 
 def recognise(
@@ -69,6 +79,7 @@ def recognise(
         network,
         tensors,
         sigma,
+        _sigma_range(content.get("sigma_range")),
         possible,
         chosen,
         _class_names(content, network.num_classes),

@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 import functools
 
 import jax
@@ -8,11 +9,14 @@ import optax
 import pytest
 from checkpoints import cohen, images, resnet, save, torch_logits
 from flax import nnx
+from scipy import stats
 from with_torch import torch
 
 from qcrs_jax.convert.load import convert_file
+from qcrs_jax.errors import SettingError
 from qcrs_jax.models import Spec
-from qcrs_jax.training import Gaussian, Macer, Trainer, TrainState, crop_and_flip, sgd
+from qcrs_jax.training import Gaussian, LogUniform, Macer, Trainer, TrainState, crop_and_flip, sgd
+from qcrs_jax.training.levels import draw_noise
 
 SPEC = Spec("lenet", 10, (28, 28, 1), (0.5,), (0.25,))
 
@@ -39,14 +43,14 @@ def test_the_loss_of_macer_and_its_gradient_are_those_of_pytorch(scale):
     theirs = torch.tensor(logits, dtype=torch.float64, requires_grad=True)
     loss = torch_macer(theirs, torch.tensor(labels), method)
     loss.backward()
-    value, gradient = jax.value_and_grad(method.loss)(jnp.asarray(logits), jnp.asarray(labels))
+    value, gradient = jax.value_and_grad(method.of_logits)(jnp.asarray(logits), jnp.asarray(labels), 0.25)
     assert value == pytest.approx(float(loss.detach()), rel=1e-4)
     np.testing.assert_allclose(gradient, theirs.grad, atol=2e-3 * float(theirs.grad.abs().max()))
 
 
 def test_certain_copies_give_macer_no_infinite_gradient():
     logits = jnp.zeros((2, 3, 10)).at[:, :, 1].set(1e4)
-    value, gradient = jax.value_and_grad(Macer(0.25, copies=3).loss)(logits, jnp.array([1, 2]))
+    value, gradient = jax.value_and_grad(Macer(0.25, copies=3).of_logits)(logits, jnp.array([1, 2]), 0.25)
     assert np.isfinite(value) and np.isfinite(gradient).all()
 
 
@@ -54,6 +58,44 @@ def test_certain_copies_give_macer_no_infinite_gradient():
 def test_impossible_settings_are_refused(settings):
     with pytest.raises(ValueError, match=f"{list(settings)[-1]} must be positive"):
         Macer(**settings)
+
+
+@pytest.mark.parametrize("low, high", [(0.0, 1.0), (-0.1, 1.0), (1.0, 0.2), (0.5, 0.5), (0.2, np.inf), (np.nan, 1.0)])
+def test_a_bad_range_of_noise_levels_is_refused_by_name(low, high):
+    with pytest.raises(SettingError, match="sigma_range") as refused:
+        LogUniform(low, high)
+    assert refused.value.settings[0] == "sigma_range"
+
+
+def test_levels_of_a_range_are_uniform_in_the_logarithm():
+    levels = LogUniform(0.2, 1.0).draw(jax.random.key(0), 4000)
+    assert levels.min() >= 0.2 and levels.max() <= 1.0
+    assert stats.kstest(levels, stats.loguniform(0.2, 1.0).cdf).pvalue > 0.01
+    assert LogUniform(0.2, 1.0).middle == pytest.approx(stats.loguniform(0.2, 1.0).median())
+
+
+def test_all_copies_of_an_image_have_one_level_and_images_have_their_own():
+    noise, sigmas = draw_noise(jnp.zeros((6, 20, 20, 3)), LogUniform(0.1, 2.0), 3, jax.random.key(0))
+    assert len(set(sigmas.tolist())) == 6
+    np.testing.assert_allclose(noise.std(axis=(2, 3, 4)), np.broadcast_to(sigmas[:, None], (6, 3)), rtol=0.1)
+    assert not np.array_equal(noise[:, 0], noise[:, 1])
+    again, _ = draw_noise(jnp.zeros((6, 20, 20, 3)), LogUniform(0.1, 2.0), 3, jax.random.key(0))
+    assert np.array_equal(noise, again)
+
+
+def test_noise_at_one_level_is_sigma_times_normal_noise():
+    x, key = jnp.asarray(images(4, (5, 5, 1))), jax.random.key(3)
+    noise, sigmas = draw_noise(x, 0.3, 2, key)
+    assert np.array_equal(noise, 0.3 * jax.random.normal(key, (4, 2, 5, 5, 1)))
+    assert np.array_equal(sigmas, np.full(4, 0.3, np.float32))
+
+
+def test_the_radius_of_macer_is_in_units_of_each_image_s_level():
+    logits = jax.random.normal(jax.random.key(0), (2, 4, 10)) + 2 * jax.nn.one_hot(jnp.array([1, 2]), 10)[:, None]
+    labels, method = jnp.array([1, 2]), Macer(0.25, copies=4)
+    one_by_one = [method.of_logits(logits[i : i + 1], labels[i : i + 1], level) for i, level in enumerate((0.25, 0.75))]
+    both = Macer(LogUniform(0.2, 1.0), copies=4).of_logits(logits, labels, jnp.array([0.25, 0.75]))
+    assert both == pytest.approx(float(sum(one_by_one)) / 2, rel=1e-5)
 
 
 def test_sgd_is_that_of_pytorch():
@@ -125,7 +167,7 @@ def trained(method, steps=12, dtype=jnp.float32, augment=None):
     return trainer, state, losses, x, labels
 
 
-@pytest.mark.parametrize("method", [Gaussian(0.1), Macer(0.1, copies=3, lbd=1.0)])
+@pytest.mark.parametrize("method", [Gaussian(0.1), Gaussian(LogUniform(0.05, 0.2)), Macer(0.1, copies=3, lbd=1.0)])
 def test_training_lowers_the_loss_and_is_reproducible(method):
     trainer, state, losses, x, labels = trained(method, steps=30)
     assert np.mean(losses[-3:]) < 0.5 * np.mean(losses[:3])

@@ -80,7 +80,9 @@ def print_costs(arguments_of: Callable, commands: list[list[str]], out: Path, ea
 
     from ..run.cost import NOTHING, THOROUGH, Estimates
 
-    runs = [words for words in commands if words[0] in RUNS]
+    trained = {words[1] for words in commands if words[0] == "train"}
+    later = [words for words in commands if words[0] == "train" or words[1] in trained]
+    runs = [words for words in commands if words[0] in RUNS and words not in later]
     estimates = Estimates(THOROUGH, shared=True, waits=False) if each else Estimates(shared=True)
     total = NOTHING
     for name, *words in runs:
@@ -95,6 +97,8 @@ def print_costs(arguments_of: Callable, commands: list[list[str]], out: Path, ea
         total += cost
     if runs:
         print(f"\n{len(runs)} runs, in sum: {total}", flush=True)
+    if later:
+        print(f"\n{len(trained)} trainings, and the runs of their networks, whose cost is not estimated", flush=True)
 
 
 def run_commands(main: Callable, commands: list[list[str]], out: Path) -> None:

@@ -1,4 +1,4 @@
-"""Train a base classifier under Gaussian noise: Cohen's augmentation, or MACER. Resumes when the command is repeated.
+"""Train a base classifier under Gaussian noise, by one of six methods. Resumes when the command is repeated.
 
 OUT_DIR becomes a classifier that `certify` and `export` open. Its folder `training` holds the state after the last
 epoch, the log and its curve. Defaults are the papers'. `--schedule onecycle` is a short run for small machines.
@@ -6,14 +6,16 @@ epoch, the log and its curve. Defaults are the papers'. `--schedule onecycle` is
   qcrs-jax train OUT_DIR --arch cifar_resnet110 --dataset cifar10 --sigma 0.25
   qcrs-jax train OUT_DIR --arch cifar_resnet20 --dataset cifar10 --sigma 0.25 --schedule onecycle
   qcrs-jax train OUT_DIR --arch lenet --dataset mnist --sigma 0.25 --method macer
+  qcrs-jax train OUT_DIR --arch lenet --dataset fashion_mnist --sigma_range 0.2,1 --schedule onecycle
   qcrs-jax train OUT_DIR --init models/noise_0.25.pth.tar --dataset cifar10 --sigma 0.50 --epochs 10 --lr 0.01
 """
 
+import dataclasses
 from pathlib import Path
 
 from ..run.settings import Data, Network
 from ..run.training_settings import Training
-from .flags import OPENING, Parser, add_settings, settings_of
+from .flags import OPENING, Parser, add_object, add_settings, described, given_fields, settings_of
 
 
 def add_arguments(parser: Parser) -> None:
@@ -28,13 +30,36 @@ def add_arguments(parser: Parser) -> None:
     )
     group = parser.add_argument_group("facts that a PyTorch file does not state")
     add_settings(group, Network, OPENING.removeprefix("normalization "))
-    add_settings(parser.add_argument_group("method"), Training, "method sigma copies lbd gamma beta")
+    add_settings(parser.add_argument_group("method"), Training, "method sigma sigma_range teacher teacher_samples")
+    own = parser.screen("method", "settings of the methods (default: as published)")
+    parser.late(lambda _: _add_method(own))
     names = "schedule epochs batch lr momentum weight_decay augment dtype seed test_skip"
     add_settings(parser.add_argument_group("optimisation"), Training, names)
 
 
+def _add_method(group):
+    from qcrs_jax.training import METHODS
+
+    add_object(group, METHODS.values(), {}, _help(METHODS), without=("sigma",))
+
+
+def _help(methods):
+    """The help of each setting: its text and its default in each method that has it."""
+    helps: dict[str, dict[str, list[str]]] = {}
+    for kind in methods.values():
+        texts, by_sigma = described(kind), kind.published(1.0)
+        for field in dataclasses.fields(kind):
+            default = "default by sigma" if field.name in by_sigma else f"default {field.default}"
+            owners = helps.setdefault(field.name, {}).setdefault(texts[field.name].rstrip("."), [])
+            owners.append(f"{kind.name} ({default})")
+    return {
+        name: "; ".join(f"{', '.join(who)}: {text}" for text, who in found.items()) for name, found in helps.items()
+    }
+
+
 def run(args) -> None:
     from qcrs_jax.errors import SettingError
+    from qcrs_jax.training import METHODS
 
     from ..run.training import train
 
@@ -43,4 +68,8 @@ def run(args) -> None:
         network = settings_of(Network, args, checkpoint=Path(args.init), dtype="float32")
     elif given := [name for name in OPENING.split()[1:] if getattr(args, name) not in (None, ())]:
         raise SettingError(f"{{{given[0]}}} describes the file of {{init}}; give {{init}} too")
-    train(args.out_dir, settings_of(Training, args), settings_of(Data, args), network, args.normalization)
+    given = {name: value for kind in METHODS.values() for name, value in given_fields(kind, args).items()}
+    given.pop("sigma", None)
+    train(
+        args.out_dir, settings_of(Training, args, settings=given), settings_of(Data, args), network, args.normalization
+    )

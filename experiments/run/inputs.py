@@ -119,10 +119,13 @@ class Inputs:
         return dataclasses.replace(self, seed=request["seed"])
 
     def warn_of_sigma(self, sigma: float | None) -> None:
-        """Prints a warning if the classifier was trained at another sigma."""
-        trained = self.classifier.spec.source.get("sigma", sigma)
-        if sigma is not None and trained != sigma:
-            print(f"warning: the network was trained at sigma {trained:g}, but --sigma is {sigma:g}")
+        """Prints a warning if the classifier was trained at another sigma, or on a range without this one."""
+        source = self.classifier.spec.source
+        trained = source.get("sigma", sigma)
+        low, high = source.get("sigma_range", (trained, trained))
+        if sigma is not None and not low <= sigma <= high:
+            levels = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+            print(f"warning: the network was trained at sigma {levels}, but --sigma is {sigma:g}")
 
 
 def root_key(seed: int | dict, implementation: str):

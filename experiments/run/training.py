@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
-from qcrs_jax.convert.load import open_classifier
+from qcrs_jax.convert.load import Opening, open_classifier
 from qcrs_jax.convert.normalization import NORMALIZATIONS, parse_normalization
 from qcrs_jax.errors import SettingError, UserError, quoted, setting, text_of
 from qcrs_jax.extras import needed_for
@@ -21,7 +21,7 @@ from qcrs_jax.models import Spec, build
 from qcrs_jax.models.checkpoint import write_classifier
 from qcrs_jax.results.records import differences
 from qcrs_jax.sampling.devices import replicated
-from qcrs_jax.training import Gaussian, Macer, Trainer, crop_and_flip, sgd
+from qcrs_jax.training import Method, Trainer, crop_and_flip, sgd
 
 from ..report.training_curve import Epoch, plot_log, read_log
 from .data_sets import open_train_and_test
@@ -30,32 +30,17 @@ from .progress import progress
 from .settings import Data, Network
 from .training_settings import Training
 
-MILESTONES = {"gaussian": (1 / 3, 2 / 3), "macer": (200 / 440, 400 / 440)}
 IN_MEMORY = 8 * 2**30  # bytes of images above which they are read anew in every epoch
 
 
-def method_of(training: Training) -> Gaussian | Macer:
-    """The loss of a training.
-
-    Raises:
-        UserError: one of its settings is out of its range.
-    """
-    try:
-        if training.method == "gaussian":
-            return Gaussian(training.sigma)
-        return Macer(training.sigma, training.copies, training.lbd, training.gamma, training.beta)
-    except SettingError as error:
-        raise UserError(f"impossible request: {error.text}") from error
-
-
-def schedule_of(training: Training, steps: int):
-    """The learning rate by step, with `steps` steps in an epoch."""
+def schedule_of(training: Training, milestones, steps: int):
+    """The learning rate by step, with `steps` steps in an epoch. `milestones` are shares of the epochs."""
     with needed_for("training"):
         import optax
 
     if training.schedule == "onecycle":
         return optax.cosine_onecycle_schedule(training.epochs * steps, training.lr)
-    boundaries = [round(share * training.epochs) * steps for share in MILESTONES[training.method]]
+    boundaries = [round(share * training.epochs) * steps for share in milestones]
     return optax.piecewise_constant_schedule(training.lr, dict.fromkeys(boundaries, 0.1))
 
 
@@ -76,7 +61,7 @@ def start_of(training: Training, network: Network | None):
     return start
 
 
-def spec_of(training: Training, normalization: str | None, dataset, start) -> Spec:
+def spec_of(training: Training, method: Method, normalization: str | None, dataset, start) -> Spec:
     """The Spec of the network to train.
 
     Raises:
@@ -93,7 +78,7 @@ def spec_of(training: Training, normalization: str | None, dataset, start) -> Sp
     arch = training.arch or "cifar_resnet20"
     if normalization is None:
         name = "cifar10" if arch.startswith("cifar_") else "imagenet"
-        normalization = name if training.method == "gaussian" and shape[-1] == 3 else "none"
+        normalization = name if method.normalises and shape[-1] == 3 else "none"
     mean, std = NORMALIZATIONS.get(normalization) or parse_normalization(normalization)
     try:
         spec = Spec(arch, len(names), shape, mean, std, class_names=names)
@@ -108,12 +93,12 @@ def spec_of(training: Training, normalization: str | None, dataset, start) -> Sp
     return spec
 
 
-def described(training: Training, spec: Spec, train, test) -> dict:
+def described(training: Training, method: Method, spec: Spec, train, test) -> dict:
     """All settings that decide the result."""
     names = "method sigma schedule epochs batch lr momentum weight_decay augment dtype seed test_skip".split()
-    names += "copies lbd gamma beta".split() if training.method == "macer" else []
+    names += ["sigma_range"] if training.sigma_range is not None else []
     data = {"name": train.name, "train_fingerprint": train.fingerprint, "test_fingerprint": test.fingerprint}
-    request = {"arch": spec.arch, **{name: getattr(training, name) for name in names}}
+    request = {"arch": spec.arch, **{name: getattr(training, name) for name in names}, **method.recorded()}
     return {**request, "mean": list(spec.mean), "std": list(spec.std), "dataset": data}
 
 
@@ -171,6 +156,50 @@ def accuracy(trainer, state, read, indices, sigma, key, sharding, batch=256):
         images, labels = jax.device_put((images, labels), sharding)
         right += trainer.hits(state, images, labels, sigma, jax.random.fold_in(key, i))
     return int(right) / len(indices)
+
+
+def teacher_of(training: Training, dataset):
+    """The classifier whose predictions a method needs.
+
+    Raises:
+        UserError: it cannot be opened, or does not fit the data set.
+    """
+    teacher = open_classifier(Path(training.teacher), Opening())
+    print_notes(training.teacher, teacher)
+    shape, count = dataset[0][0].shape, len(dataset.class_names)
+    if (teacher.spec.image_shape, teacher.spec.num_classes) != (shape, count):
+        raise SettingError(
+            f"{{teacher}} {training.teacher}: is for {teacher.spec.num_classes} classes and images of shape "
+            f"{teacher.spec.image_shape}; {dataset.source} has {count} and {shape}"
+        )
+    return teacher
+
+
+def predictions(teacher, read, count: int, sigma: float, samples: int, key, sharding, batch=256):
+    """The share of `samples` noisy copies that `teacher` gives each class, float32 (count, num_classes)."""
+    batch = -(-batch // sharding.mesh.size) * sharding.mesh.size
+    classes = teacher.spec.num_classes
+
+    @jax.jit
+    def votes(images, key):
+        def once(i, counts):
+            noisy = images + sigma * jax.random.normal(jax.random.fold_in(key, i), images.shape)
+            return counts + jax.nn.one_hot(teacher.classify(noisy).argmax(axis=-1), classes)
+
+        return jax.lax.fori_loop(0, samples, once, jnp.zeros((len(images), classes))) / samples
+
+    made = np.zeros((count, classes), np.float32)
+    for i in progress(range(0, count, batch), desc="predictions of the teacher", unit="batches", leave=False):
+        images, labels = read(np.arange(i, min(i + batch, count)))
+        padded = np.pad(images, ((0, batch - len(labels)), (0, 0), (0, 0), (0, 0)))
+        found = votes(jax.device_put(padded, sharding), jax.random.fold_in(key, i))
+        made[i : i + batch] = np.asarray(found)[: len(labels)]
+    return made
+
+
+def with_predictions(read, predictions):
+    """`read`, with the predictions of the images it reads as a third array."""
+    return lambda indices: (*read(indices), predictions[indices])
 
 
 class TrainingFolder:
@@ -246,6 +275,16 @@ class TrainingFolder:
         state = self.manager.restore(epoch, args=ocp.args.StandardRestore(target))
         return epoch, state, read_log(self.folder / "log.tsv")[:epoch]
 
+    def predictions(self, teacher, read, count, training, sharding):
+        """The predictions of the training images by the teacher, from predictions.npy, or made and written there."""
+        file = self.folder / "predictions.npy"
+        if not file.exists():
+            key = jax.random.fold_in(jax.random.key(training.seed, impl="threefry2x32"), 2)
+            made = predictions(teacher, read, count, training.sigma, training.teacher_samples, key, sharding)
+            with writing(self.folder, again="give the same command again"), replacing(file) as stream:
+                np.save(stream, made)
+        return np.load(file)
+
     def save(self, state, rows):
         """Saves the state after the last of `rows`. The log is written first, so it never lacks an epoch."""
         with needed_for("the state of training"):
@@ -276,7 +315,7 @@ def train(out_dir: Path, training: Training, data: Data, network: Network | None
         import orbax.checkpoint  # noqa: F401
 
     devices = open_devices()  # before JAX uses any device
-    training = training.complete()
+    training, method = training.complete()
     if training.batch % len(devices):
         raise SettingError(f"{{batch}} {training.batch} is not a multiple of the {len(devices)} devices that share it")
     train_set, test_set = open_train_and_test(data)
@@ -284,18 +323,22 @@ def train(out_dir: Path, training: Training, data: Data, network: Network | None
     if steps == 0:
         raise SettingError(f"{{batch}} {training.batch} is more than the {len(train_set)} images of {train_set.source}")
     start = start_of(training, network)
-    spec = spec_of(training, normalization, train_set, start)
+    teacher = teacher_of(training, train_set) if method.teacher else None
+    spec = spec_of(training, method, normalization, train_set, start)
     augment = training.augment or ("crop_flip" if spec.image_shape[-1] == 3 else "none")
     training = dataclasses.replace(training, augment=augment)
-    schedule = schedule_of(training, steps)
+    schedule = schedule_of(training, method.milestones, steps)
     trainer = Trainer(
         spec,
-        method_of(training),
+        method,
         sgd(schedule, training.momentum, training.weight_decay),
         augment=crop_and_flip() if augment == "crop_flip" else None,
         dtype=jnp.dtype(training.dtype),
+        steps_per_epoch=steps,
     )
-    request = described(training, spec, train_set, test_set) | ({"init": start.fingerprint()} if start else {})
+    request = described(training, method, spec, train_set, test_set)
+    request |= {"init": start.fingerprint()} if start else {}
+    request |= {"teacher": teacher.fingerprint(), "teacher_samples": training.teacher_samples} if teacher else {}
     with TrainingFolder(out_dir, request) as saved:
         everywhere = replicated(devices)
         shared = NamedSharding(everywhere.mesh, PartitionSpec("devices"))
@@ -303,7 +346,8 @@ def train(out_dir: Path, training: Training, data: Data, network: Network | None
         first, state, rows = saved.restore(state)
         if first:
             print(f"{out_dir}: {first} of {training.epochs} epochs are done; continuing with the next")
-        what = f"{spec.arch}, {training.method}, sigma {training.sigma:g}"
+        levels = f"{method.sigma:g}" if training.sigma_range is None else str(method.sigma)
+        what = f"{spec.arch}, {method.name}, sigma {levels}"
         print(f"{what}: {len(train_set)} images of {train_set.source}, {len(devices)} devices")
         key = jax.random.key(training.seed, impl="threefry2x32")
         key_train, key_test = jax.random.split(key)
@@ -311,6 +355,10 @@ def train(out_dir: Path, training: Training, data: Data, network: Network | None
             read_train, read_test = (
                 reader(train_set, "reading training images"),
                 reader(test_set, "reading test images"),
+            )
+        if first < training.epochs and teacher is not None:
+            read_train = with_predictions(
+                read_train, saved.predictions(teacher, read_train, len(train_set), training, shared)
             )
         for epoch in range(first, training.epochs):
             started = time.perf_counter()
@@ -320,7 +368,8 @@ def train(out_dir: Path, training: Training, data: Data, network: Network | None
             epoch_of = f"epoch {epoch + 1}/{training.epochs}"
             bar = progress(batches, total=steps, desc=epoch_of, unit="steps", leave=False)
             for batch in bar:
-                state, loss, hits = trainer.step(state, *jax.device_put(batch, shared), key_train)
+                images, labels, *predictions = jax.device_put(batch, shared)
+                state, loss, hits = trainer.step(state, images, labels, key_train, *predictions)
                 totals.append((loss, hits))
                 if len(totals) % 20 == 0:
                     bar.set_postfix_str(f"loss {float(loss):.3f}")

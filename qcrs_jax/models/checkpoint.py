@@ -226,6 +226,9 @@ def _check_types(fields):
         if not isinstance(value, dict):
             return False
         sigma = value.get("sigma", 1.0)
+        levels = value.get("sigma_range", [1.0, 1.0])
+        if not numbers(levels) or len(levels) != 2 or not all(map(math.isfinite, levels)):
+            return False
         return texts(value.get("notes", [])) and type(sigma) in (int, float) and math.isfinite(sigma)
 
     kinds = {
@@ -235,7 +238,7 @@ def _check_types(fields):
         "mean": (numbers, "a list of numbers"),
         "std": (numbers, "a list of numbers"),
         "options": (lambda value: isinstance(value, dict), "a table of options"),
-        "source": (source, "a table, with a number as sigma and texts as notes"),
+        "source": (source, "a table, with a number as sigma, two as sigma_range and texts as notes"),
         "class_names": (lambda value: value is None or texts(value), "a list of texts"),
     }
     for name, (fits, what) in kinds.items():

@@ -7,17 +7,24 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import program
 import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from scipy.special import ndtr
 
+from qcrs_jax.convert.export import export_file
 from qcrs_jax.convert.load import load_classifier
 from qcrs_jax.data.load import Dataset
 from qcrs_jax.errors import UserError
 from qcrs_jax.experiments.commands import demo
 from qcrs_jax.experiments.report.training_curve import read_log
-from qcrs_jax.experiments.run.training import TrainingFolder, reader
+from qcrs_jax.experiments.run.inputs import Inputs
+from qcrs_jax.experiments.run.training import TrainingFolder, predictions, reader
 from qcrs_jax.models.checkpoint import is_classifier
 
 PROGRAM = str(Path(sys.executable).with_name("qcrs-jax"))
@@ -59,6 +66,32 @@ def test_a_run_leaves_a_classifier_a_log_and_a_curve(folder, unbroken):
     assert rows[-1].loss < rows[0].loss
     assert (folder / "unbroken" / "training" / "curve.png").read_bytes().startswith(b"\x89PNG")
     assert "epoch 4/4" in unbroken.stdout and "certify unbroken" in unbroken.stdout
+
+
+def test_a_range_of_levels_is_recorded_and_no_level_within_it_is_warned_of(folder, tmp_path, capsys):
+    words = [word if word != "--sigma" else "--sigma_range" for word in SMALL]
+    words[words.index("--sigma_range") + 1] = "0.2,0.8"
+    done = qcrs_jax("train", "range", *words, "--epochs", 1, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    request = json.loads((folder / "range" / "training" / "request.json").read_text())
+    assert request["sigma_range"] == [0.2, 0.8] and request["sigma"] == pytest.approx(0.4)
+    assert "lenet, gaussian, sigma 0.2 to 0.8" in done.stdout
+    export_file(load_classifier(folder / "range"), tmp_path / "range.pth")
+    for file in (folder / "range", tmp_path / "range.pth"):
+        classifier = load_classifier(file)
+        assert classifier.spec.source["sigma_range"] == [0.2, 0.8]
+        for sigma, warned in ((0.2, False), (0.8, False), (0.9, True), (0.1, True)):
+            Inputs.warn_of_sigma(SimpleNamespace(classifier=classifier), sigma)
+            warning = f"warning: the network was trained at sigma 0.2 to 0.8, but --sigma is {sigma:g}\n"
+            assert capsys.readouterr().out == (warning if warned else "")
+    done = qcrs_jax("train", "range", *words, "--epochs", 1, "--sigma_range", "0.2,0.7", cwd=folder)
+    assert done.returncode == 2 and "sigma_range" in done.stderr
+
+
+def test_a_run_without_a_level_is_refused(folder):
+    words = [word for word in SMALL if word not in ("--sigma", "0.25")]
+    done = qcrs_jax("train", "refused", *words, cwd=folder)
+    assert done.returncode == 2 and "give --sigma, the noise level, or --sigma_range" in done.stderr
 
 
 @pytest.mark.slow
@@ -150,7 +183,23 @@ def test_a_run_that_was_killed_before_it_began_continues(tmp_path):
 @pytest.mark.parametrize(
     "words, message",
     [
+        (["--sigma_range", "1,0.2"], "--sigma_range 1,0.2 must be LOW,HIGH with LOW below HIGH"),
+        (["--sigma_range", "0,1"], "--sigma_range is the standard deviation of the noise and must be positive"),
+        (["--sigma_range", "0.2"], "--sigma_range: '0.2' is not LOW,HIGH"),
+        (["--sigma_range", "0.2,0.4,1"], "--sigma_range: '0.2,0.4,1' is not LOW,HIGH"),
+        (["--sigma_range", "20,50"], "--sigma_range = 20 is more than 10 times the range [0, 1]"),
         (["--method", "macer", "--copies", "0"], "copies must be positive"),
+        (["--method", "mcaer"], "--method 'mcaer' is not known; known are gaussian, macer, smoothadv"),
+        (["--beta", "3"], "--beta is no setting of --method gaussian"),
+        (["--method", "smoothmix", "--epsilon", "1"], "--epsilon is no setting of --method smoothmix"),
+        (["--method", "catrs"], "--method catrs needs --teacher"),
+        (["--teacher", "nowhere"], "--method gaussian has no --teacher"),
+        (["--method", "catrs", "--teacher", "nowhere"], "nowhere: no such file"),
+        (["--method", "catrs", "--teacher", "nowhere", "--sigma_range", "0.1,1"], "catrs takes one --sigma"),
+        (
+            ["--method", "catrs", "--teacher", "zoo:cifar10-resnet20-sigma0.25"],
+            "--teacher zoo:cifar10-resnet20-sigma0.25: is",
+        ),
         (["--batch", "1000"], "--batch 1000 is more than the 128 images"),
         (["--arch", "vgg"], "unknown architecture 'vgg'"),
         (["--init", "nowhere"], "nowhere: no such file"),
@@ -171,6 +220,43 @@ def test_images_that_the_network_cannot_take_are_refused(tmp_path):
     done = qcrs_jax("train", "refused", *SMALL, cwd=tmp_path)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "--arch lenet does not take images of shape (32, 32, 3)" in done.stderr
+
+
+def test_a_method_with_a_teacher_keeps_its_predictions_and_continues(folder, unbroken):
+    words = [*SMALL, "--method", "catrs", "--teacher", "unbroken", "--teacher_samples", 5, "--copies", 2, "--steps", 1]
+    done = qcrs_jax("train", "catrs", *words, "--epochs", 1, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    kept = np.load(folder / "catrs" / "training" / "predictions.npy")
+    assert kept.shape == (128, 10) and np.allclose(kept.sum(axis=1), 1) and np.allclose(5 * kept, np.rint(5 * kept))
+    request = json.loads((folder / "catrs" / "training" / "request.json").read_text())
+    teacher = load_classifier(folder / "unbroken").fingerprint()
+    assert (request["teacher"], request["teacher_samples"], request["copies"]) == (teacher, 5, 2)
+    assert load_classifier(folder / "catrs").spec.source["lbd"] == 0.5
+    again = qcrs_jax("train", "catrs", *words, "--epochs", 1, "--teacher_samples", 6, cwd=folder)
+    assert again.returncode == 2 and "teacher_samples: 5 in the file, 6 now" in again.stderr
+
+
+def test_predictions_are_the_shares_of_the_classes_under_noise():
+    """A classifier of one pixel, whose probability of class 1 is known; the last batch is not full."""
+    spec = SimpleNamespace(num_classes=2)
+    teacher = SimpleNamespace(spec=spec, classify=lambda x: jnp.stack([0 * x[:, 0, 0, 0], x[:, 0, 0, 0]], axis=-1))
+    pixels = np.linspace(-0.5, 0.5, 300, dtype=np.float32)[:, None, None, None]
+    devices = Mesh(np.array(jax.devices()), ("devices",))
+    sharding = NamedSharding(devices, PartitionSpec("devices"))
+    read = lambda i: (pixels[i], np.zeros(len(i), np.int32))  # noqa: E731
+    found = predictions(teacher, read, 300, 0.25, 1000, jax.random.key(0), sharding)
+    assert found.dtype == np.float32 and np.allclose(found.sum(axis=1), 1)
+    expected = ndtr(pixels[:, 0, 0, 0] / 0.25)
+    assert np.abs(found[:, 1] - expected).max() < 5 * np.sqrt(0.25 / 1000)
+    assert abs((found[:, 1] - expected).mean()) < 4 * np.sqrt(0.25 / 300_000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["smoothadv", "consistency", "smoothmix"])
+def test_each_method_trains_from_the_command(folder, method):
+    done = qcrs_jax("train", method, *SMALL, "--method", method, "--copies", 2, "--epochs", 1, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert load_classifier(folder / method).spec.source["method"] == method
 
 
 @pytest.mark.slow

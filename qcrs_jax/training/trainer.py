@@ -1,88 +1,22 @@
-"""Training of base classifiers: Gaussian augmentation (Cohen et al. 2019) and MACER (Zhai et al. 2020).
-
-A training step is a function of (state, images, labels, key) alone. The noise of a step comes from its key. A run that
-was stopped therefore continues exactly as if it had not been.
-"""
+"""Steps of training, and the state from which a run continues."""
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable
 from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.scipy.special import ndtri
 from jaxtyping import Array, Float, Int
 
-from .checks import check_sigma
-from .errors import SettingError
-from .extras import needed_for
-from .models import Classifier, Spec, build
-from .models.classifier import normalise
+from ..extras import needed_for
+from ..models import Classifier, Spec, build
+from ..models.classifier import normalise
+from .method import Batch, Method
 
 with needed_for("training"):
     import optax
-
-
-@dataclasses.dataclass(frozen=True)
-class Gaussian:
-    """Gaussian augmentation: cross-entropy of one noisy copy of each image (Cohen et al. 2019).
-
-    Attributes:
-        sigma: standard deviation of the noise, in units of pixels in [0, 1].
-    """
-
-    sigma: float
-
-    copies = 1
-
-    def __post_init__(self):
-        _check(self, positive=("sigma",))
-        check_sigma(self.sigma)
-
-    def loss(self, logits: Float[Array, "batch 1 num_classes"], labels: Int[Array, "batch"]) -> Float[Array, ""]:
-        """The mean cross-entropy."""
-        return optax.softmax_cross_entropy_with_integer_labels(logits[:, 0], labels).mean()
-
-
-@dataclasses.dataclass(frozen=True)
-class Macer:
-    """MACER: cross-entropy of the soft smoothed classifier, and a hinge on its radius (Zhai et al. 2020).
-
-    Attributes:
-        sigma: standard deviation of the noise, in units of pixels in [0, 1].
-        copies: number of noisy copies of each image (the paper's k).
-        lbd: weight of the robustness loss, lambda.
-        gamma: value of ndtri(p1) - ndtri(p2) beyond which a radius is large enough.
-        beta: inverse temperature of the softmax in the robustness loss.
-    """
-
-    sigma: float
-    copies: int = 16
-    lbd: float = 12.0
-    gamma: float = 8.0
-    beta: float = 16.0
-
-    def __post_init__(self):
-        _check(self, positive=("sigma", "copies", "gamma", "beta"), nonnegative=("lbd",))
-        check_sigma(self.sigma)
-
-    def loss(self, logits: Float[Array, "batch copies num_classes"], labels: Int[Array, "batch"]) -> Float[Array, ""]:
-        """Classification and robustness loss, each a mean over the batch (equations 6 to 9, algorithm 1)."""
-        soft = jax.nn.softmax(logits, axis=-1).mean(axis=1)
-        true = jnp.take_along_axis(soft, labels[:, None], axis=-1)[:, 0]
-        classification = -jnp.log(true + 1e-10)
-
-        (p1, p2), (top, _) = (
-            jnp.moveaxis(a, -1, 0) for a in jax.lax.top_k(jax.nn.softmax(self.beta * logits, axis=-1).mean(axis=1), 2)
-        )
-        inside = (p1 < 1) & (p2 > 0)  # elsewhere the gap is infinite, and so is its gradient
-        gap = ndtri(jnp.where(inside, p1, 0.5)) - ndtri(jnp.where(inside, p2, 0.5))
-        counts = inside & (top == labels) & (gap <= self.gamma)
-        robustness = jnp.where(counts, self.sigma / 2 * (self.gamma - gap), 0.0)
-        return (classification + self.lbd * robustness).mean()
 
 
 class TrainState(NamedTuple):
@@ -108,23 +42,26 @@ class Trainer:
 
     Args:
         spec: architecture and normalisation.
-        method: Gaussian or Macer.
+        method: loss, with its noise levels.
         optimizer: gradient transformation of optax.
         augment: (key, images (batch, h, w, c)) -> images, applied before the noise; None applies nothing.
         dtype: number format of the forward and backward pass, float32 or bfloat16. Weights, statistics and losses stay
             float32.
+        steps_per_epoch: number of steps that are one epoch for the warm-up of a method.
     """
 
     def __init__(
         self,
         spec: Spec,
-        method: Gaussian | Macer,
+        method: Method,
         optimizer: optax.GradientTransformation,
         *,
         augment: Callable | None = None,
         dtype=jnp.float32,
+        steps_per_epoch: int = 1,
     ):
         self.spec, self.method, self.optimizer, self.augment, self.dtype = spec, method, optimizer, augment, dtype
+        self.steps_per_epoch = steps_per_epoch
         model = nnx.eval_shape(lambda: build(spec))
         self._evaluating = nnx.graphdef(model)
         model.train()
@@ -143,20 +80,22 @@ class Trainer:
         images: Float[Array, "batch h w c"],
         labels: Int[Array, "batch"],
         key,
+        predictions: Float[Array, "batch num_classes"] | None = None,
     ) -> tuple[TrainState, Float[Array, ""], Float[Array, ""]]:
-        """The state after one step, the loss, and the share of noisy copies that were classified right."""
+        """The state after one step, the loss, and the share of noisy copies that were classified right.
+
+        predictions: probabilities of the classes by the teacher, for a method that has one.
+        """
         key_augment, key_noise = jax.random.split(jax.random.fold_in(key, state.step))
         if self.augment is not None:
             images = self.augment(key_augment, images)
-        copies = self.method.copies
-        shape = (len(images), copies, *images.shape[1:])
-        noisy = images[:, None] + self.method.sigma * jax.random.normal(key_noise, shape)
+        batch = Batch(images, labels, state.step // self.steps_per_epoch, predictions)
 
         def loss(weights):
-            logits, statistics = self._apply(self._training, weights, state.statistics, noisy.reshape(-1, *shape[2:]))
-            logits = logits.reshape(len(images), copies, -1)
+            network = _Passes(self, weights, state.statistics)
+            value, logits = self.method.loss(network, batch, key_noise)
             hits = (logits.argmax(axis=-1) == labels[:, None]).mean()
-            return self.method.loss(logits, labels), (statistics, hits)
+            return value, (network.statistics, hits)
 
         (value, (statistics, hits)), gradient = jax.value_and_grad(loss, has_aux=True)(state.weights)
         update, optimizer = self.optimizer.update(gradient, state.optimizer, state.weights)
@@ -183,6 +122,26 @@ class Trainer:
         return logits.astype(jnp.float32), nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
 
 
+class _Passes:
+    """The `Passes` of one step. `statistics` are those after the passes so far."""
+
+    def __init__(self, trainer, weights, statistics):
+        self.trainer, self.weights, self.statistics = trainer, weights, statistics
+
+    def learn(self, images):
+        logits, self.statistics = self._pass(self.trainer._training, self.weights, self.statistics, images)
+        return logits
+
+    def probe(self, images):
+        constants = jax.lax.stop_gradient((self.weights, self.statistics))
+        return self._pass(self.trainer._evaluating, *constants, images)[0]
+
+    def _pass(self, graph, weights, statistics, images):
+        flat = images.reshape(-1, *images.shape[-3:])
+        logits, statistics = self.trainer._apply(graph, weights, statistics, flat)
+        return logits.reshape(*images.shape[:-3], -1), statistics
+
+
 def sgd(learning_rate, momentum: float, weight_decay: float) -> optax.GradientTransformation:
     """SGD as in PyTorch: the decay is added to the gradient before the momentum."""
     return optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(learning_rate, momentum or None))
@@ -205,11 +164,3 @@ def crop_and_flip(padding: int = 4) -> Callable:
         return jax.vmap(one)(padded, corners, flips)
 
     return augment
-
-
-def _check(settings, positive=(), nonnegative=()):
-    for names, least in ((positive, "positive"), (nonnegative, "at least 0")):
-        for name in names:
-            value = getattr(settings, name)
-            if not (0 < value < math.inf or (least != "positive" and value == 0)):
-                raise SettingError(f"{{{name}}} must be {least} and finite, not {value}")
