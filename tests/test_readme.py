@@ -12,7 +12,7 @@ from readme import PAGES, README, blocks, blocks_of, commands
 
 import qcrs_jax
 from qcrs_jax.experiments.cli import COMMANDS, parser_of
-from qcrs_jax.experiments.commands.method import request_of
+from qcrs_jax.experiments.commands.method import cascade_of, request_of
 from qcrs_jax.experiments.commands.sweep import sweep_of
 from qcrs_jax.results import sidecar
 from qcrs_jax.results.records import PREDICT_COLUMNS, Record
@@ -115,7 +115,7 @@ def test_the_commands_of_a_page_are_possible(page):
         if name in ("certify", "predict", "curve"):
             sweep_of(args)
         if name in ("certify", "visualize", "export-program"):
-            request_of(args)
+            (cascade_of if args.method == "cascade" else request_of)(args)
 
 
 def test_the_pages_describe_every_command_and_no_other():

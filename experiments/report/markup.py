@@ -39,7 +39,7 @@ def table(name, header, rows, marks="", caption=""):
 
 def cell(row, key, form):
     value = row[key]
-    text = "-" if math.isnan(value) else format(value, form)
+    text = "-" if value != value else format(value, form)
     low, high = row.get(f"{key}_low"), row.get(f"{key}_high")
     below = "" if low is None else f"<small>{e(interval_text(low, high, row['images']))}</small>"
     return f'<td data-key="{e(key)}">{text}{below}</td>'

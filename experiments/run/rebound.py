@@ -7,7 +7,7 @@ from qcrs_jax.certification.estimates import Fixed, Tolerance, estimate_of
 from qcrs_jax.certification.proportions import BOUNDS
 from qcrs_jax.data.load import digest
 from qcrs_jax.errors import UserError, quoted
-from qcrs_jax.results.records import Run, checksum
+from qcrs_jax.results.records import Run, checksum, is_cascade
 from qcrs_jax.results.shards import read_runs
 from qcrs_jax.results.writer import check_new, write_run
 from qcrs_jax.sampling.smoothing import noise_of
@@ -65,6 +65,8 @@ def _estimate(run: Run) -> Fixed | Tolerance:
     for made, command in (("stored_balls", "memory"), ("rebound", "rebound")):
         if made in request:
             raise UserError(f"{run.path}: was made by `qcrs-jax {command}`; give the run that it was made of")
+    if is_cascade(request):
+        raise UserError(f"{run.path}: is a run of a cascade, whose bounds are always over classes")
     if missing := {"n0", "n", "alpha", "estimate"} - set(request):
         raise UserError(f"{run.path}: its sidecar lacks request.{sorted(missing)[0]}, by which its bounds are computed")
     if run.left_out is None:
