@@ -13,6 +13,7 @@ from with_torch import torch
 
 from qcrs_jax.errors import SettingError
 from qcrs_jax.experiments.commands.flags import described
+from qcrs_jax.experiments.run.training import completed
 from qcrs_jax.experiments.run.training_settings import Training
 from qcrs_jax.models import Spec
 from qcrs_jax.training import (
@@ -505,17 +506,17 @@ def test_a_method_describes_all_its_settings_and_records_them(name):
 )
 def test_defaults_are_those_of_the_papers_on_cifar10(name, sigma, settings, recipe):
     teacher = "net" if METHODS[name].teacher else None
-    training, method = Training(sigma=sigma, method=name, teacher=teacher).complete()
+    training, method = completed(Training(sigma=sigma, method=name, teacher=teacher))
     assert {each: getattr(method, each) for each in settings} == settings
     assert (training.epochs, training.batch, training.lr, training.weight_decay) == recipe
 
 
 def test_a_setting_of_another_method_is_refused_and_so_is_a_missing_teacher():
     with pytest.raises(SettingError, match="beta is no setting of method gaussian"):
-        Training(sigma=0.25, settings={"beta": 3.0}).complete()
+        completed(Training(sigma=0.25, settings={"beta": 3.0}))
     with pytest.raises(SettingError, match="method 'mcaer' is not known; known are gaussian, macer"):
-        Training(sigma=0.25, method="mcaer").complete()
+        completed(Training(sigma=0.25, method="mcaer"))
     with pytest.raises(SettingError, match="method catrs needs teacher"):
-        Training(sigma=0.25, method="catrs").complete()
+        completed(Training(sigma=0.25, method="catrs"))
     with pytest.raises(SettingError, match="method macer has no teacher"):
-        Training(sigma=0.25, method="macer", teacher="net").complete()
+        completed(Training(sigma=0.25, method="macer", teacher="net"))
