@@ -43,7 +43,8 @@ def _sigma_range(recorded):
     whole = isinstance(recorded, list | tuple) and len(recorded) == 2
     if not whole or not all(isinstance(level, float) and math.isfinite(level) for level in recorded):
         return None
-    return recorded[0], recorded[1]
+    low, high = recorded
+    return (low, high) if 0 < low < high else None
 
 
 def recognise(

@@ -13,15 +13,20 @@ PREFIX = "zoo:"
 
 
 def entries() -> dict[str, dict]:
-    """The content of the zoo: name -> arch, dataset, method, sigma, clean_accuracy, noisy_accuracy, command, file."""
+    """The content of the zoo: name -> arch, dataset, method, sigma, clean_accuracy, noisy_accuracy, command, file.
+
+    A network that was trained on a range of levels also has sigma_range, its two ends; sigma is then that of the tests.
+    """
     return json.loads((FOLDER / "zoo.json").read_text())
 
 
 def described(entry: dict) -> str:
     """Two lines that describe an entry and its accuracy."""
+    levels = " to ".join(f"{level:g}" for level in entry.get("sigma_range", (entry["sigma"],)))
+    noise = f"noise of {entry['sigma']:g}" if "sigma_range" in entry else "that noise"
     return (
-        f"  {entry['arch']} on {entry['dataset']}, trained by {entry['method']} at sigma {entry['sigma']:g}\n"
-        f"  test accuracy {entry['clean_accuracy']:.3f} clean, {entry['noisy_accuracy']:.3f} under that noise"
+        f"  {entry['arch']} on {entry['dataset']}, trained by {entry['method']} at sigma {levels}\n"
+        f"  test accuracy {entry['clean_accuracy']:.3f} clean, {entry['noisy_accuracy']:.3f} under {noise}"
     )
 
 

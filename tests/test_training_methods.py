@@ -12,7 +12,9 @@ from checkpoints import images
 from with_torch import torch
 
 from qcrs_jax.errors import SettingError
-from qcrs_jax.experiments.commands.flags import described
+from qcrs_jax.experiments import cli
+from qcrs_jax.experiments.commands.flags import described, given_fields
+from qcrs_jax.experiments.run.training import completed
 from qcrs_jax.experiments.run.training_settings import Training
 from qcrs_jax.models import Spec
 from qcrs_jax.training import (
@@ -505,17 +507,48 @@ def test_a_method_describes_all_its_settings_and_records_them(name):
 )
 def test_defaults_are_those_of_the_papers_on_cifar10(name, sigma, settings, recipe):
     teacher = "net" if METHODS[name].teacher else None
-    training, method = Training(sigma=sigma, method=name, teacher=teacher).complete()
+    training, method = completed(Training(sigma=sigma, method=name, teacher=teacher))
     assert {each: getattr(method, each) for each in settings} == settings
     assert (training.epochs, training.batch, training.lr, training.weight_decay) == recipe
 
 
 def test_a_setting_of_another_method_is_refused_and_so_is_a_missing_teacher():
     with pytest.raises(SettingError, match="beta is no setting of method gaussian"):
-        Training(sigma=0.25, settings={"beta": 3.0}).complete()
+        completed(Training(sigma=0.25, settings={"beta": 3.0}))
     with pytest.raises(SettingError, match="method 'mcaer' is not known; known are gaussian, macer"):
-        Training(sigma=0.25, method="mcaer").complete()
+        completed(Training(sigma=0.25, method="mcaer"))
     with pytest.raises(SettingError, match="method catrs needs teacher"):
-        Training(sigma=0.25, method="catrs").complete()
+        completed(Training(sigma=0.25, method="catrs"))
     with pytest.raises(SettingError, match="method macer has no teacher"):
-        Training(sigma=0.25, method="macer", teacher="net").complete()
+        completed(Training(sigma=0.25, method="macer", teacher="net"))
+
+
+def test_a_new_method_is_one_class_and_one_line(monkeypatch, capsys):
+    @dataclasses.dataclass(frozen=True)
+    class Weighted(Gaussian):
+        """Cross-entropy, times a number.
+
+        Attributes:
+            strength: the number.
+        """
+
+        strength: float = 2.0
+
+        name = "weighted"
+        positive = ("strength",)
+
+        def loss(self, network, batch, key):
+            value, logits = super().loss(network, batch, key)
+            return self.strength * value, logits
+
+    monkeypatch.setitem(METHODS, "weighted", Weighted)
+    words = ["out", "--method", "weighted", "--sigma", "0.1", "--strength", "3"]
+    args = cli.parser_of("train").parse_args(words)
+    training = Training(sigma=args.sigma, method=args.method, settings=given_fields(Weighted, args) | {"sigma": 0.1})
+    _, method = completed(training)
+    assert method == Weighted(0.1, strength=3.0) and method.recorded() == {"strength": 3.0}
+    expected = 3 * Gaussian(0.1).loss(linear(), batch_of(), KEY)[0]
+    assert method.loss(linear(), batch_of(), KEY)[0] == pytest.approx(float(expected))
+    with pytest.raises(SystemExit):
+        cli.parser_of("train").parse_args(["--help-method"])
+    assert "weighted (default 2.0): the number" in capsys.readouterr().out

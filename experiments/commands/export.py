@@ -2,8 +2,9 @@
 Needs no PyTorch.
 
 `torch.load` and those programs open the file. Converting it again gives the same classifier. PyTorch files do not store
-how images are normalised. Ours have the field `normalization` for it, `sigma` for the noise of the training and
-`class_names` if these are known, `image_shape`, and `max_pool` if it is unusual. Other programs ignore these fields.
+how images are normalised. Ours have the field `normalization` for it, `sigma` for the noise of the training,
+`sigma_range` for its range and `class_names` if these are known, `image_shape`, and `max_pool` if it is unusual. Other
+programs ignore these fields.
 """
 
 from pathlib import Path

@@ -12,6 +12,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
+from qcrs_jax.checks import check_sigma
 from qcrs_jax.convert.load import Opening, open_classifier
 from qcrs_jax.convert.normalization import NORMALIZATIONS, parse_normalization
 from qcrs_jax.errors import SettingError, UserError, quoted, setting, text_of
@@ -21,7 +22,7 @@ from qcrs_jax.models import Spec, build
 from qcrs_jax.models.checkpoint import write_classifier
 from qcrs_jax.results.records import differences
 from qcrs_jax.sampling.devices import replicated
-from qcrs_jax.training import Method, Trainer, crop_and_flip, sgd
+from qcrs_jax.training import METHODS, LogUniform, Method, Trainer, crop_and_flip, sgd
 
 from ..report.training_curve import Epoch, plot_log, read_log
 from .data_sets import open_train_and_test
@@ -31,6 +32,43 @@ from .settings import Data, Network
 from .training_settings import Training
 
 IN_MEMORY = 8 * 2**30  # bytes of images above which they are read anew in every epoch
+
+
+def completed(training: Training) -> tuple[Training, Method]:
+    """The training with the published defaults of its method and schedule, and the method; both checked.
+
+    Raises:
+        SettingError: a setting is unknown or out of its range.
+    """
+    if training.sigma is None and training.sigma_range is None:
+        raise SettingError("give {sigma}, the noise level, or {sigma_range}, a range of them")
+    levels = training.sigma if training.sigma_range is None else LogUniform(*training.sigma_range)
+    sigma = levels.middle if training.sigma is None else training.sigma
+    check_sigma(sigma)
+    method = _method(training, levels, sigma)
+    recipe = method.recipe(training.schedule)._asdict()
+    missing = {name: value for name, value in recipe.items() if getattr(training, name) is None}
+    filled = dataclasses.replace(training, sigma=sigma, **missing)
+    for name in ("epochs", "batch", "lr", "test_skip", "teacher_samples"):
+        if not 0 < getattr(filled, name) < float("inf"):
+            raise SettingError(f"{{{name}}} must be positive, not {getattr(filled, name)}")
+    if not 0 <= filled.momentum < 1 or not 0 <= filled.weight_decay < 1:
+        raise SettingError("{momentum} and {weight_decay} must lie in [0, 1)")
+    return filled, method
+
+
+def _method(training, levels, sigma):
+    kind = METHODS.get(training.method)
+    if kind is None:
+        raise SettingError(f"{{method}} {training.method!r} is not known; known are {', '.join(METHODS)}")
+    for name in training.settings:
+        if name not in (field.name for field in dataclasses.fields(kind)):
+            raise SettingError(f"{{{name}}} is no setting of {{method}} {kind.name}")
+    if kind.teacher and training.teacher is None:
+        raise SettingError(f"{{method}} {kind.name} needs {{teacher}}: a classifier trained under the same noise")
+    if training.teacher is not None and not kind.teacher:
+        raise SettingError(f"{{method}} {kind.name} has no {{teacher}}")
+    return kind(**{"sigma": levels} | kind.published(sigma) | training.settings)
 
 
 def schedule_of(training: Training, milestones, steps: int):
@@ -315,7 +353,7 @@ def train(out_dir: Path, training: Training, data: Data, network: Network | None
         import orbax.checkpoint  # noqa: F401
 
     devices = open_devices()  # before JAX uses any device
-    training, method = training.complete()
+    training, method = completed(training)
     if training.batch % len(devices):
         raise SettingError(f"{{batch}} {training.batch} is not a multiple of the {len(devices)} devices that share it")
     train_set, test_set = open_train_and_test(data)

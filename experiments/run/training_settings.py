@@ -1,14 +1,11 @@
 """The request of a training: typed settings, from which the command makes its flags."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from qcrs_jax.errors import SettingError
 
 from .settings import setting
-
-if TYPE_CHECKING:
-    from qcrs_jax.training import Method
 
 
 def low_high(text: str) -> tuple[float, float]:
@@ -29,7 +26,7 @@ low_high.__name__ = "LOW,HIGH"  # as argparse calls it
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """A training: the network, the method with its noise, and the optimisation. `complete` replaces each None."""
+    """A training: the network, the method with its noise, and the optimisation. `training.completed` replaces None."""
 
     sigma: float | None = setting(
         None,
@@ -92,43 +89,3 @@ class Training:
     dtype: str = setting("float32", "number format of the passes", choices=("float32", "bfloat16"))
     seed: int = setting(0, "seed of weights, order, augmentation and noise")
     test_skip: int = setting(1, "test on images 0, K, 2K, ... (default: 1, all)", metavar="K")
-
-    def complete(self) -> "tuple[Training, Method]":
-        """The training with the published defaults of its method and schedule, and the method; both checked.
-
-        Raises:
-            SettingError: a setting is unknown or out of its range.
-        """
-        from qcrs_jax.training import LogUniform
-
-        if self.sigma is None and self.sigma_range is None:
-            raise SettingError("give {sigma}, the noise level, or {sigma_range}, a range of them")
-        levels = self.sigma if self.sigma_range is None else LogUniform(*self.sigma_range)
-        sigma = levels.middle if self.sigma is None else self.sigma
-        method = self._method(levels, sigma)
-        recipe = method.recipe(self.schedule)._asdict()
-        missing = {name: value for name, value in recipe.items() if getattr(self, name) is None}
-        filled = dataclasses.replace(self, sigma=sigma, **missing)
-        for name in ("epochs", "batch", "lr", "test_skip", "teacher_samples"):
-            if not 0 < getattr(filled, name) < float("inf"):
-                raise SettingError(f"{{{name}}} must be positive, not {getattr(filled, name)}")
-        if not 0 <= filled.momentum < 1 or not 0 <= filled.weight_decay < 1:
-            raise SettingError("{momentum} and {weight_decay} must lie in [0, 1)")
-        return filled, method
-
-    def _method(self, levels, sigma):
-        from qcrs_jax.checks import check_sigma
-        from qcrs_jax.training import METHODS
-
-        kind = METHODS.get(self.method)
-        if kind is None:
-            raise SettingError(f"{{method}} {self.method!r} is not known; known are {', '.join(METHODS)}")
-        check_sigma(sigma)
-        for name in self.settings:
-            if name not in (field.name for field in dataclasses.fields(kind)):
-                raise SettingError(f"{{{name}}} is no setting of {{method}} {self.method}")
-        if kind.teacher and self.teacher is None:
-            raise SettingError(f"{{method}} {self.method} needs {{teacher}}: a classifier trained under the same noise")
-        if self.teacher is not None and not kind.teacher:
-            raise SettingError(f"{{method}} {self.method} has no {{teacher}}")
-        return kind(**{"sigma": levels} | kind.published(sigma) | self.settings)

@@ -34,6 +34,26 @@ def test_convert_export_convert_is_the_identity(tmp_path, case):
         assert getattr(again.spec, field) == getattr(first.spec, field)
 
 
+@pytest.mark.parametrize(
+    "recorded, read",
+    [
+        ([0.2, 1.0], [0.2, 1.0]),
+        ([1.0, 0.2], None),
+        ([0.0, 1.0], None),
+        ([float("nan"), 1.0], None),
+        ([0.2, float("inf")], None),
+        ([0.2, 0.5, 1.0], None),
+        (["0.2", "1"], None),
+        ("0.2,1", None),
+        (0.2, None),
+    ],
+)
+def test_a_range_of_noise_levels_is_read_if_it_is_one(tmp_path, recorded, read):
+    content = {**cohen(lenet(), "lenet"), "normalization": "0.5/0.25", "sigma_range": recorded}
+    source = load_classifier(save(content, tmp_path / "net.pth")).spec.source
+    assert source.get("sigma_range") == read
+
+
 def test_pytorch_opens_it_as_cohen_s_program_does(tmp_path):
     content = cohen(resnet(20), "cifar_resnet20")
     classifier = load_classifier(save(content, tmp_path / "theirs.pth.tar"))

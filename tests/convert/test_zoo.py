@@ -15,6 +15,8 @@ def test_every_classifier_of_the_zoo_agrees_with_its_entry(name):
     entry = zoo.entries()[name]
     spec = load_classifier(f"zoo:{name}").spec
     assert (spec.arch, spec.source["sigma"]) == (entry["arch"], entry["sigma"])
+    assert spec.source.get("sigma_range") == entry.get("sigma_range")
+    assert ("--sigma_range" in entry["command"]) == ("sigma_range" in entry)
     last = read_log((zoo.FOLDER / entry["file"]).with_suffix(".tsv"))[-1]
     clean, noisy = last.clean_accuracy, last.noisy_accuracy
     assert (clean, noisy) == (entry["clean_accuracy"], entry["noisy_accuracy"])
@@ -46,6 +48,9 @@ def test_an_unknown_name_is_refused_with_those_there_are():
 
 def test_the_list_names_them_and_their_commands(capsys):
     assert cli.main(["zoo"]) == 0
-    assert "zoo:fashion_mnist-lenet-sigma0.25\n  lenet on fashion_mnist" in capsys.readouterr().out
+    listed = capsys.readouterr().out
+    assert "zoo:fashion_mnist-lenet-sigma0.25\n  lenet on fashion_mnist" in listed
+    assert "lenet on fashion_mnist, trained by gaussian at sigma 0.2 to 1\n" in listed
+    assert "under noise of 0.5\n" in listed
     assert cli.main(["zoo", "--commands"]) == 0
     assert "qcrs-jax train fashion_mnist-lenet-sigma0.25" in capsys.readouterr().out
