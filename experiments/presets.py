@@ -8,6 +8,7 @@ from pathlib import Path
 IMAGES = Path(__file__).parent / "assets" / "fashion_mnist_test_500.npz"
 """Every 20th of the test images of Fashion-MNIST."""
 GAUSSIAN, MACER = "zoo:fashion_mnist-lenet-sigma0.25", "zoo:fashion_mnist-lenet-macer-sigma0.25"
+RANGE = "zoo:fashion_mnist-lenet-sigma0.2-1"
 SEED = "--seed 0"
 """The seed of the published results, which the same commands give again."""
 DATA = f"--dataset npz --data_dir {shlex.quote(str(IMAGES))} --sigma 0.25 --skip 10 {SEED}"
@@ -123,6 +124,22 @@ def _classes(checkpoint, flags):
         f"certify {checkpoint} classes.tsv {flags} {search} --bound classes",
         "rebound usual.tsv --bound classes --out rebound.tsv",
         "compare usual.tsv classes.tsv rebound.tsv --format markdown --out compare.md",
+    )
+
+
+def _cascade(checkpoint, data):
+    """Runs of one network by all rules: those of one classifier for all inputs, and those of a sigma for each image."""
+    certify, cohen = f"certify {checkpoint}", ("1", "0.7", "0.5")
+    own = "--sigma 0.5 --search_n 500 --no-collapse"
+    return (
+        f"{certify} cascade.tsv {data} --n 10000 --method cascade --sigmas 1,0.5,0.25",
+        *(f"{certify} cohen-{sigma}.tsv {data} --n 10000 --method cohen --sigma {sigma}" for sigma in cohen),
+        *(f"rebound cohen-{sigma}.tsv --bound classes --out cohen-{sigma}-classes.tsv" for sigma in cohen[:2]),
+        f"{certify} frozen.tsv {data} --n 10000 {own} --search grid --left 0.25 --right 1 --epsilon 0.25",
+        f"{certify} bayesian.tsv {data} --n 10000 {own} --search bayesian --left 0.12 --right 1.75 --evaluations 13",
+        "compare cohen-0.7.tsv cohen-1.tsv cohen-0.5.tsv cohen-0.7-classes.tsv cohen-1-classes.tsv cascade.tsv frozen.tsv "
+        "bayesian.tsv --format markdown --out compare.md",
+        "plot cohen-0.7.tsv cohen-1-classes.tsv cascade.tsv bayesian.tsv --out plot.png",
     )
 
 
@@ -260,6 +277,14 @@ PRESETS = {
         commands=_classes(
             "zoo:cifar10-resnet20-sigma0.25", f"--dataset folder --data_dir {{base}}/cifar10 --skip 250 {SEED}"
         ),
+    ),
+    "cascade": Preset(
+        asks="How large are the radii of one classifier for all inputs, and what does a sigma for each image add?",
+        source="Jeong and Shin (NeurIPS 2023) for the cascade; its certificate, and the bound beside it, are ours and "
+        "Delattre et al.'s",
+        takes="about 25 minutes of one core",
+        expect="EXPECT",
+        commands=_cascade(RANGE, DATA.replace("--sigma 0.25 --skip 10", "--skip 2 --stop 400")),
     ),
     "sequential": Preset(
         asks="How many samples does it take to decide whether an image is robust at r, or to know its radius?",
