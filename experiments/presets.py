@@ -123,6 +123,17 @@ def _classes(checkpoint, flags):
     )
 
 
+def _attack(checkpoint, data, flags):
+    """A run of one network, and attacks on it: on the classifiers of its certificates, and on the rule as a whole."""
+    return (
+        f"certify {checkpoint} golden.tsv {data} {flags} {BRACKET} --epsilon 0.03 --N 10000 --no-collapse",
+        "attack golden.tsv cohen.tsv",
+        "attack golden.tsv frozen.tsv --method frozen",
+        "table golden.tsv cohen.tsv frozen.tsv --format markdown --out table.md",
+        "plot golden.tsv cohen.tsv frozen.tsv --out gap.png",
+    )
+
+
 def _published(checkpoint, results, flags):
     """A command of QCRS's program; its search is the bisection."""
     return f"certify {{base}}/{checkpoint} {results} --data_dir {{base}}/data --search bisection {flags} {SEED}"
@@ -230,6 +241,13 @@ PRESETS = {
         commands=_classes(
             "zoo:cifar10-resnet20-sigma0.25", f"--dataset folder --data_dir {{base}}/cifar10 --skip 250 {SEED}"
         ),
+    ),
+    "attack": Preset(
+        asks="How far is a certified radius from the nearest other answer that an attack finds?",
+        source="ours; attacks through soft votes after Salman et al. (NeurIPS 2019, arXiv 1906.04584)",
+        takes="about 25 minutes of one core",
+        expect="TODO",
+        commands=_attack(GAUSSIAN, DATA.partition(" --sigma")[0], f"--sigma 0.25 --skip 20 {SEED}"),
     ),
     "sequential": Preset(
         asks="How many samples does it take to decide whether an image is robust at r, or to know its radius?",

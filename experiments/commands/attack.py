@@ -24,7 +24,7 @@ from pathlib import Path
 
 from qcrs_jax.errors import UserError
 
-from ..run.settings import Noise, Program
+from ..run.settings import IN_MEMORY, Noise, Program
 from .flags import Parser, add_object, add_settings, given_fields, possible, settings_of
 
 
@@ -34,9 +34,14 @@ def add_arguments(parser: Parser) -> None:
     add("out", metavar="ATTACKS", type=Path, help="file of attacks to write or resume, best in the folder of RESULTS")
     method = parser.add_argument_group("method")
     method.add_argument(
-        "--method", choices=("cohen", "frozen"), default="cohen", help="the classifier that is attacked (default: cohen)"
+        "--method",
+        choices=("cohen", "frozen"),
+        default="cohen",
+        help="the classifier that is attacked (default: cohen)",
     )
-    method.add_argument("--n", "--N", dest="n", type=int, metavar="N", help="samples of each check (default: the run's)")
+    method.add_argument(
+        "--n", "--N", dest="n", type=int, metavar="N", help="samples of each check (default: the run's)"
+    )
     method.add_argument(
         "--alpha", type=float, help="failure probability of all checks of an image together (default: the run's)"
     )
@@ -70,7 +75,13 @@ def run(args) -> None:
     program = settings_of(Program, args, **_defaults(Program, args))
     with possible():
         request, run = request_of(args.results, args.method, Attack(**given_fields(Attack, args)), args.n, args.alpha)
-    sweep = recorded_sweep(args.results, settings_of(Where, args, inputs=None))
+    network = run.sidecar["provenance"]["settings"].get("network", {})
+    if args.checkpoint is None and str(network.get("checkpoint")).startswith(IN_MEMORY):
+        raise UserError(
+            f"{args.results}: was made by a program, of a classifier in its memory; `qcrs_jax.attack` there attacks "
+            "its images one by one"
+        )
+    sweep = recorded_sweep(args.results, settings_of(Where, args, inputs=None, otherwise=""))
     data = dataclasses.replace(sweep.data, on_error="stop")
     noise = dataclasses.replace(sweep.noise, seed=args.seed)
     sweep = dataclasses.replace(sweep, data=data, noise=noise, program=program, results=args.out)

@@ -39,7 +39,9 @@ def figures_of(attacks: Attacks, radii) -> dict:
         "radius": float(np.mean([record.radius for record in changed])) if changed else math.nan,
         "upper_bound": float(np.mean([record.distance for record in changed])) if changed else math.nan,
     }
-    return found | {f"accuracy_{r:g}": share for r, share in zip(radii, attacks.accuracy(np.asarray(radii, float)).tolist())}
+    return found | {
+        f"accuracy_{r:g}": share for r, share in zip(radii, attacks.accuracy(np.asarray(radii, float)).tolist())
+    }
 
 
 def default_radii(runs, attacks) -> list[float]:

@@ -46,9 +46,7 @@ def print_tables(paths) -> None:
     write(tables([read_run(path) for path in paths]), None)
 
 
-def tables(
-    runs, format="terminal", radii=None, names=None, shown=None, around=PLAIN, beyond=None, attacks=None
-) -> str:
+def tables(runs, format="terminal", radii=None, names=None, shown=None, around=PLAIN, beyond=None, attacks=None) -> str:
     """The text of a table for each set of images among `runs`, with notes on the certificates.
 
     Args:

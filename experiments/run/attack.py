@@ -131,7 +131,11 @@ class AttackRequest:
 
 
 def request_of(
-    results: Path, method: str = "cohen", settings: Attack = Attack(), n: int | None = None, alpha: float | None = None  # noqa: B008
+    results: Path,
+    method: str = "cohen",
+    settings: Attack = Attack(),  # noqa: B008
+    n: int | None = None,
+    alpha: float | None = None,
 ) -> tuple[AttackRequest, Run]:
     """The checked request of an attack on the run in `results`, and that run.
 

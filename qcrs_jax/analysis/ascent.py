@@ -105,7 +105,9 @@ class Candidate(NamedTuple):
         return int(np.delete(counts, label).max() - counts[label])
 
 
-def ascend(classify, ball: Ball, start, label: int, sigma: float, key, settings, **program) -> Callable[[], Candidate]:
+def ascend(
+    classify, ball: Ball, start, label: int, sigma: float, key, settings, **program: Any
+) -> Callable[[], Candidate]:
     """Begins to look in `ball` for an image at which the classifier smoothed with `sigma` leaves `label`.
 
     Each step moves along the gradient of log p_rival - log p_label. Both are mean soft votes of noisy copies, drawn
@@ -119,14 +121,14 @@ def ascend(classify, ball: Ball, start, label: int, sigma: float, key, settings,
     Returns:
         A function that waits for the `Candidate`: of all ends the one at which another class leads by most.
     """
-    classify, sigma = as_pytree(classify), np.float32(sigma)
+    classify, level = as_pytree(classify), np.float32(sigma)
     devices = program["devices"]
     width = program["batch_size"] * (len(devices) if devices else 1)
     classes = num_classes(classify, ball.image.shape)
 
     def votes_and_slope(x, weights, key):
         passes = [
-            differentiate(classify, x, (sigma, weights, key), np.int32(first), np.int32(settings.draws), **program)
+            differentiate(classify, x, (level, weights, key), np.int32(first), np.int32(settings.draws), **program)
             for first in range(0, settings.draws, width)
         ]
         return functools.reduce(lambda one, other: jax.tree.map(jnp.add, one, other), passes)
@@ -140,7 +142,7 @@ def ascend(classify, ball: Ball, start, label: int, sigma: float, key, settings,
             if step >= 0:
                 x = _moved(ball, x, slope, step / settings.steps)
             weights = _weights(votes, label)
-        look = (sigma, jax.random.fold_in(own, _LOOK))
+        look = (level, jax.random.fold_in(own, _LOOK))
         return Candidate(x, draw_prediction(classify, x, look, np.int32(settings.looks), **program))
 
     ends = [one(number) for number in range(settings.restarts)]

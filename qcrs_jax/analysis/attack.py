@@ -6,11 +6,10 @@ A certificate is a lower bound of the distance to the nearest other answer. An a
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from ..bounds import check_alpha
@@ -67,7 +66,9 @@ class Attack:
             if getattr(self, name) > most:
                 raise SettingError(f"{{{name}}} must be at most {most}, not {getattr(self, name)}")
         if not 0 < self.inside < 1:
-            raise SettingError(f"{{inside}} is a share of the radius and must be above 0 and below 1, not {self.inside}")
+            raise SettingError(
+                f"{{inside}} is a share of the radius and must be above 0 and below 1, not {self.inside}"
+            )
 
     @property
     def samples(self) -> int:
@@ -89,6 +90,7 @@ class Answer(NamedTuple):
     counts: Int[np.ndarray, "num_classes"]
 
 
+@runtime_checkable
 class Attacked(Protocol):
     """A classifier that is attacked: what an ascent differentiates, and what the classifier answers.
 
@@ -218,7 +220,7 @@ def attack(
     label: int,
     attacked: Attacked,
     *,
-    radius: float | Float[ArrayLike, ""] = 0.0,
+    radius: float = 0.0,
     key,
     settings: Attack = Attack(),  # noqa: B008
     n: int = 10_000,
@@ -327,8 +329,7 @@ def check_attack(
 ) -> None:
     """Raises TypeError or SettingError for an attack that cannot be made, before anything is computed."""
     instance_of("settings", settings, (Attack,), "settings=Attack(attempts=8)")
-    if isinstance(attacked, type) or not hasattr(attacked, "answer"):
-        raise TypeError("attacked must be Smoothed(sigma), FrozenRule(sigma, search), or another object like them")
+    instance_of("attacked", attacked, (Attacked,), "attacked=Smoothed(0.25) or FrozenRule(0.25, search)")
     check_alpha(alpha)
     if noise.norm != "L2":
         raise SettingError(f"an attack moves images in L2; the {{noise}} {noise.name!r} has radii of {noise.norm}")
@@ -337,7 +338,9 @@ def check_attack(
     try:
         attacked.check(n, share, value_range, noise)
     except SettingError as error:
-        shares = f"{settings.attempts * parts} checks, of {settings.attempts} {{attempts}}, each have a part of {{alpha}}"
+        shares = (
+            f"{settings.attempts * parts} checks, of {settings.attempts} {{attempts}}, each have a part of {{alpha}}"
+        )
         raise SettingError(f"{shares}: {error}") from error
 
 
@@ -369,21 +372,19 @@ class _OneImage:
 
         def finish():
             best, checks, failed, tried = None, 0, 0.0, distance
-            waiting = launched
-            for attempt in range(self.settings.attempts):
-                if attempt:
-                    tried = self._distance(attempt, failed, best.distance if best else math.inf)
-                    if best and best.distance <= CLOSE * failed:
-                        break
-                    waiting = self._attempt(attempt, tried, starts)
-                candidates = [wait() for wait in waiting]
+            candidates = [wait() for wait in launched]
+            for attempt in range(1, self.settings.attempts + 1):
                 found, made = self._checked(candidates, checks, best)
                 checks += made
-                starts = [candidate.image for candidate in candidates]
                 if found is None:
                     failed = max(failed, tried)
                 else:
                     best = found
+                if attempt == self.settings.attempts or best and best.distance <= CLOSE * failed:
+                    break
+                tried = self._distance(attempt, failed, best.distance if best else math.inf)
+                starts = [candidate.image for candidate in candidates]
+                candidates = [wait() for wait in self._attempt(attempt, tried, starts)]
             if best is None:
                 return unchanged(self.image, len(candidates[0].counts), failed, checks)
             return _of_numpy(best._replace(failed=failed if failed < best.distance else 0.0, checks=checks))

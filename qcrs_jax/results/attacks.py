@@ -1,7 +1,7 @@
 """Files of attacks: beside each certified radius, the distance of the nearest image that is answered otherwise.
 
-    ATTACKS        one line for each line of a results file: idx label predict radius best_sigma distance answer ...
-    ATTACKS.json   the sidecar; request.attack names the results file, by its name and its hash
+ATTACKS        one line for each line of a results file: idx label predict radius best_sigma distance answer ...
+ATTACKS.json   the sidecar; request.attack names the results file, by its name and its hash
 """
 
 import dataclasses
@@ -161,7 +161,9 @@ def _joined(run, method, parts):
     records = {record.idx: record for path, _ in parts for record in read_attack_records(path)}
     paths = tuple(path for path, _ in parts)
     if missing := [record.idx for record in run.records if record.idx not in records]:
-        raise RecordsError(f"{paths[0]}: has no attack on image {missing[0]} of {run.path}; attack all files of the run")
+        raise RecordsError(
+            f"{paths[0]}: has no attack on image {missing[0]} of {run.path}; attack all files of the run"
+        )
     own = [records[record.idx] for record in run.records]
     for ours, theirs in zip(own, run.records):
         if differs(ours, theirs):
@@ -171,4 +173,6 @@ def _joined(run, method, parts):
 
 def differs(record: AttackRecord, certified) -> bool:
     """Whether a line has another label or certificate than the record of the results file."""
-    return any(getattr(record, name) != getattr(certified, name) for name in ("idx", "label", "predict", "radius", "sigma"))
+    return any(
+        getattr(record, name) != getattr(certified, name) for name in ("idx", "label", "predict", "radius", "sigma")
+    )
