@@ -127,8 +127,8 @@ def _attack(checkpoint, data, flags):
     """A run of one network, and attacks on it: on the classifiers of its certificates, and on the rule as a whole."""
     return (
         f"certify {checkpoint} golden.tsv {data} {flags} {BRACKET} --epsilon 0.03 --N 10000 --no-collapse",
-        "attack golden.tsv cohen.tsv",
-        "attack golden.tsv frozen.tsv --method frozen",
+        "attack golden.tsv cohen.tsv --draws 32",
+        "attack golden.tsv frozen.tsv --method frozen --attempts 4 --draws 32",
         "table golden.tsv cohen.tsv frozen.tsv --format markdown --out table.md",
         "plot golden.tsv cohen.tsv frozen.tsv --out gap.png",
     )

@@ -10,8 +10,8 @@ import numpy as np
 from qcrs_jax.analysis.attack import (
     Attack,
     Attacked,
-    Changed,
     FrozenRule,
+    Nearest,
     Smoothed,
     begin,
     check_attack,
@@ -254,7 +254,7 @@ def task(request: AttackRequest, records: list[Record], leave=()) -> Task:
         waiting = [
             one(classify, image, certified[int(i)], key=own, **program) for image, own, i in zip(images, key, index)
         ]
-        return lambda: Changed(*map(np.stack, zip(*(finish() for finish in waiting))))
+        return lambda: Nearest(*map(np.stack, zip(*(finish() for finish in waiting))))
 
     def lines(index, label, seconds, found):
         record = certified[index]

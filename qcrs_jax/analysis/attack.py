@@ -28,6 +28,7 @@ from ..search import Search
 from .ascent import Ball, ascend
 
 CLOSE = 1.005  # a failed and a successful distance nearer than this are not divided further
+DOUBT = 2  # standard deviations of the looks by which the label has to lead where nothing is checked
 _MOST_DRAWS, _MOST_TRIES = 2**20, 1000
 
 
@@ -44,8 +45,8 @@ class Attack:
         restarts: number of starting points of an ascent, from 1 to 1000: the best image so far, and random ones.
         steps: number of steps of an ascent, at least 1.
         draws: noisy copies through which each step is differentiated, at least 1.
-        looks: noisy copies that compare the ends of the ascents, at least 1. Only an image whose answer they change is
-            checked by fresh samples.
+        looks: noisy copies that compare the ends of the ascents, at least 1. An image at which the label clearly leads
+            among them is not checked by fresh samples.
         inside: first distance, as a share of the certified radius, above 0 and below 1.
 
     Raises:
@@ -191,7 +192,7 @@ def _counts(classify, image, sigma, key, n, **program):
     return draw_prediction(as_pytree(classify), image, (jnp.float32(sigma), key), jnp.int32(n), **program)
 
 
-class Changed(NamedTuple):
+class Nearest(NamedTuple):
     """The result of an attack on one image.
 
     Attributes:
@@ -217,10 +218,10 @@ class Changed(NamedTuple):
 def attack(
     classify: Classifier,
     image: Float[Array | np.ndarray, "h w c"],
-    label: int,
+    label: int | np.integer,
     attacked: Attacked,
     *,
-    radius: float = 0.0,
+    radius: int | float | np.floating = 0.0,
     key,
     settings: Attack = Attack(),  # noqa: B008
     n: int = 10_000,
@@ -229,7 +230,7 @@ def attack(
     value_range: ValueRange = UNIT,
     batch_size: int | None = None,
     devices: Sequence[Device] | None = None,
-) -> Changed:
+) -> Nearest:
     r"""Returns the nearest image, in L2, at which `attacked` was shown to answer another class than `label`.
 
     Projected gradient ascent looks for it at several distances. Each step differentiates the mean soft votes of fresh
@@ -266,7 +267,7 @@ def attack(
         devices: devices that share the noisy copies; None leaves the choice to JAX.
 
     Returns:
-        A `Changed`, with numbers of NumPy.
+        A `Nearest`, with numbers of NumPy.
 
     Raises:
         TypeError: an argument has the wrong kind; the message says what to write.
@@ -293,10 +294,10 @@ def attack(
 def begin(
     classify: Classifier,
     image,
-    label: int,
+    label: Any,
     attacked: Attacked,
     *,
-    radius=0.0,
+    radius: Any = 0.0,
     key,
     settings: Attack = Attack(),  # noqa: B008
     n: int = 10_000,
@@ -305,7 +306,7 @@ def begin(
     value_range: ValueRange = UNIT,
     batch_size: int | None = None,
     devices: Sequence[Device] | None = None,
-) -> Callable[[], Changed]:
+) -> Callable[[], Nearest]:
     """The attack of `attack`, with its first ascents launched: a function that finishes it."""
     image = as_images(image, value_range)
     if image.ndim != 3:
@@ -338,10 +339,8 @@ def check_attack(
     try:
         attacked.check(n, share, value_range, noise)
     except SettingError as error:
-        shares = (
-            f"{settings.attempts * parts} checks, of {settings.attempts} {{attempts}}, each have a part of {{alpha}}"
-        )
-        raise SettingError(f"{shares}: {error}") from error
+        each = f"{settings.attempts * parts} checks, of {settings.attempts} {{attempts}}, share {{alpha}}"
+        raise SettingError(f"{each}: {error.text}") from error
 
 
 def share_of(alpha: float, settings: Attack, parts: int) -> float:
@@ -365,7 +364,7 @@ class _OneImage:
     value_range: ValueRange
     program: dict
 
-    def begin(self) -> Callable[[], Changed]:
+    def begin(self) -> Callable[[], Nearest]:
         """Launches the first attempt. Returns a function that makes the others."""
         distance = self._distance(0, 0.0, math.inf)
         launched = self._attempt(0, distance, [self.image] * len(self.parts))
@@ -419,7 +418,7 @@ class _OneImage:
         leads = [candidate.lead(self.label) for candidate in candidates]
         made = 0
         for place in sorted(range(len(candidates)), key=lambda place: -leads[place]):
-            if leads[place] <= 0:
+            if leads[place] <= -DOUBT * math.sqrt(self.settings.looks):
                 break
             image = np.asarray(candidates[place].image)
             away = distance_between(image, np.asarray(self.image))
@@ -429,7 +428,7 @@ class _OneImage:
             answer = self.attacked.answer(self.classify, jnp.asarray(image), key, self.n, self.share, **self.program)
             made += 1
             if answer.prediction not in (self.label, ABSTAIN):
-                return Changed(away, image, answer.prediction, answer.sigma, answer.counts, 0.0, 0), made
+                return Nearest(away, image, answer.prediction, answer.sigma, answer.counts, 0.0, 0), made
         return None, made
 
 
@@ -439,13 +438,13 @@ def distance_between(image, other) -> float:
     return math.nextafter(math.sqrt(square) * (1 + 2**-50), math.inf) if square else 0.0
 
 
-def unchanged(image, classes: int, failed: float = 0.0, checks: int = 0) -> Changed:
+def unchanged(image, classes: int, failed: float = 0.0, checks: int = 0) -> Nearest:
     """The result of an attack that found nothing."""
     nothing = np.zeros(classes, np.int32)
-    return _of_numpy(Changed(math.inf, np.asarray(image), ABSTAIN, math.nan, nothing, failed, checks))
+    return _of_numpy(Nearest(math.inf, np.asarray(image), ABSTAIN, math.nan, nothing, failed, checks))
 
 
 def _of_numpy(found):
-    """A `Changed` with numbers of NumPy."""
+    """A `Nearest` with numbers of NumPy."""
     kinds = (np.float64, np.asarray, np.int64, np.float64, np.asarray, np.float64, np.int64)
-    return Changed(*(kind(value) for kind, value in zip(kinds, found)))
+    return Nearest(*(kind(value) for kind, value in zip(kinds, found)))

@@ -10,7 +10,6 @@ from classifiers import DIRECTION, SHAPE, at_distance, linear
 
 from qcrs_jax import GoldenSection, GridGaussian, NoiseConditional, Uniform, certify, predict
 from qcrs_jax.analysis.attack import (
-    CLOSE,
     Answer,
     Attack,
     FrozenRule,
@@ -40,7 +39,7 @@ def test_the_upper_bound_is_a_few_per_cent_above_the_exact_distance(distance):
     found = on_linear(distance)
     # n samples see a difference of 4 deviations; p = 1/2 + 2 / sqrt(n) is .0158 sigma beyond the boundary.
     slack = 2 * 0.25 * np.sqrt(2 * np.pi) * 2 / np.sqrt(100_000)
-    assert distance < found.distance < (distance + slack) * CLOSE * 1.02
+    assert distance < found.distance < (distance + slack) * 1.03
     assert found.prediction == 1 and found.sigma == np.float32(0.25)
     assert 0.9 * distance < found.failed < found.distance and found.checks <= SMALL.attempts
 
@@ -160,9 +159,9 @@ def test_the_distance_is_rounded_up():
 
 
 def test_arguments_out_of_range_are_refused():
-    image = at_distance(0.3)
+    image, held = at_distance(0.3), Smoothed(0.25)
 
-    def refused(kind=SettingError, image=image, label=0, attacked=Smoothed(0.25), **options):
+    def refused(kind=SettingError, image=image, label=0, attacked=held, **options):
         with pytest.raises(kind) as error:
             attack(linear, image, label, attacked, **{"key": KEY, **options})
         return error.value
