@@ -13,6 +13,7 @@ from qcrs_jax.version import version
 
 from .commands import (
     agreement,
+    attack,
     benchmark,
     certify,
     collapse,
@@ -62,6 +63,7 @@ COMMANDS = {
     "memory": memory,
     "rebound": rebound,
     "agreement": agreement,
+    "attack": attack,
     "verify": verify,
     "experiment": experiment,
     "demo": demo,

@@ -137,9 +137,20 @@ def _cascade(checkpoint, data):
         *(f"rebound cohen-{sigma}.tsv --bound classes --out cohen-{sigma}-classes.tsv" for sigma in cohen[:2]),
         f"{certify} frozen.tsv {data} --n 10000 {own} --search grid --left 0.25 --right 1 --epsilon 0.25",
         f"{certify} bayesian.tsv {data} --n 10000 {own} --search bayesian --left 0.12 --right 1.75 --evaluations 13",
-        "compare cohen-0.7.tsv cohen-1.tsv cohen-0.5.tsv cohen-0.7-classes.tsv cohen-1-classes.tsv cascade.tsv frozen.tsv "
-        "bayesian.tsv --format markdown --out compare.md",
+        "compare cohen-0.7.tsv cohen-1.tsv cohen-0.5.tsv cohen-0.7-classes.tsv cohen-1-classes.tsv cascade.tsv "
+        "frozen.tsv bayesian.tsv --format markdown --out compare.md",
         "plot cohen-0.7.tsv cohen-1-classes.tsv cascade.tsv bayesian.tsv --out plot.png",
+    )
+
+
+def _attack(checkpoint, data, flags):
+    """A run of one network, and attacks on it: on the classifiers of its certificates, and on the rule as a whole."""
+    return (
+        f"certify {checkpoint} golden.tsv {data} {flags} {BRACKET} --epsilon 0.03 --N 10000 --no-collapse",
+        "attack golden.tsv cohen.tsv --draws 32",
+        "attack golden.tsv frozen.tsv --method frozen --attempts 4 --draws 32",
+        "table golden.tsv cohen.tsv frozen.tsv --format markdown --out table.md",
+        "plot golden.tsv cohen.tsv frozen.tsv --out gap.png",
     )
 
 
@@ -285,6 +296,13 @@ PRESETS = {
         takes="about 25 minutes of one core",
         expect="EXPECT",
         commands=_cascade(RANGE, DATA.replace("--sigma 0.25 --skip 10", "--skip 2 --stop 400")),
+    ),
+    "attack": Preset(
+        asks="How far is a certified radius from the nearest other answer that an attack finds?",
+        source="ours; attacks through soft votes after Salman et al. (NeurIPS 2019, arXiv 1906.04584)",
+        takes="about 25 minutes of one core",
+        expect="TODO",
+        commands=_attack(GAUSSIAN, DATA.partition(" --sigma")[0], f"--sigma 0.25 --skip 20 {SEED}"),
     ),
     "sequential": Preset(
         asks="How many samples does it take to decide whether an image is robust at r, or to know its radius?",

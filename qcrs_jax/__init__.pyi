@@ -1,5 +1,10 @@
 """The public names and their homes, for type checkers and for `__init__.py`."""
 
+from .analysis.attack import Attack as Attack
+from .analysis.attack import FrozenRule as FrozenRule
+from .analysis.attack import Nearest as Nearest
+from .analysis.attack import Smoothed as Smoothed
+from .analysis.attack import attack as attack
 from .analysis.collapse import measure_collapse as measure_collapse
 from .analysis.curves import read_curves as read_curves
 from .certification.cascade import Cascade as Cascade

@@ -4,6 +4,8 @@ Bands are 95% intervals for all images like these. They are exact (Clopper-Pears
 interval of the ACR is a bootstrap's (BCa). They assume that the images were drawn at random, and do not concern alpha.
 Memory-based runs have none.
 
+Files of `qcrs-jax attack`, beside the runs that they attacked, add the accuracy that the attack left, as dotted lines.
+
 The files of a run that was split by --shard are one run, if all are given. A FILE.json that `qcrs-jax visualize` wrote
 is drawn again as its figure.
 """

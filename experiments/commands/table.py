@@ -5,7 +5,8 @@ intervals of ACR and of certified accuracy for all images like these; in csv the
 Runs over different images are put in separate tables. The files of a run that was split by --shard are one run, if all
 are given. With --classes each run has its own table, with a row for each class. With files of `qcrs-jax predict` among
 them it prints the table of agreement instead: how often each run answers, is right, and answers as the run with the
-most samples.
+most samples. With files of `qcrs-jax attack` beside the runs that they attacked, a second table shows the gap between
+certified and attacked.
 """
 
 import math
@@ -71,13 +72,15 @@ positive.__name__ = "positive number"  # as argparse calls it
 
 
 def run(args):
-    from qcrs_jax.results.shards import read_runs
+    from qcrs_jax.results.attacks import read_runs_and_attacks
 
     from ..report.table import class_tables, image_rows, tables
 
     _check(args)
     check_replaceable(args.out, args.results)
-    runs, around = read_runs(args.results), Float(args.caption, args.label)
+    (runs, attacks), around = read_runs_and_attacks(args.results), Float(args.caption, args.label)
+    if any(attacks) and (args.per_image or args.classes):
+        raise UserError("files of attacks go with the table of runs; leave them out, or --per_image and --classes")
     if args.per_image:
         for empty in (run for run in runs if not run.records):
             raise UserError(f"{empty.path}: holds no results yet")
@@ -85,7 +88,7 @@ def run(args):
     elif args.classes:
         text = class_tables(runs, args.format, args.radii, args.names, around, args.beyond)
     else:
-        text = tables(runs, args.format, args.radii, args.names, args.columns, around, args.beyond)
+        text = tables(runs, args.format, args.radii, args.names, args.columns, around, args.beyond, attacks)
     write(text, args.out)
 
 

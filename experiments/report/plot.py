@@ -6,13 +6,13 @@ import textwrap
 import numpy as np
 
 from qcrs_jax.errors import UserError
+from qcrs_jax.results.attacks import read_runs_and_attacks
 from qcrs_jax.results.metrics import (
     acr_interval,
     average_certified_radius,
     certified_accuracy_interval,
     columns,
 )
-from qcrs_jax.results.shards import read_runs
 
 from .figures import LOOKS, NORMS, Look, check_ending, literal, pyplot, save, tidy
 from .names import names_of
@@ -20,6 +20,8 @@ from .steps import distribution, probabilities, steps_of
 from .styles import styles
 from .words import data_name, group_by_images, independent, interval_text, only_norm
 
+ATTACKED = ((1, 1.5), (4, 1, 1, 1))
+"""Dots and dashes of the lines of attacks on one run."""
 NINES = (0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999)
 
 
@@ -37,7 +39,7 @@ def plot(paths, out, title=None, names=None, look: Look = LOOKS["page"], p_a: bo
     """
     check_ending(out)
 
-    runs = read_runs(paths)
+    runs, attacks = read_runs_and_attacks(paths)
     called = names_of(runs, names)
     for empty in (run for run in runs if not run.records):
         raise UserError(f"{empty.path}: holds no results yet")
@@ -47,7 +49,7 @@ def plot(paths, out, title=None, names=None, look: Look = LOOKS["page"], p_a: bo
     with look.applied():
         figure, panels = plt.subplots(1, 1 + p_a, figsize=look.size(1 + p_a), layout="constrained", squeeze=False)
         axes = panels[0, 0]
-        _draw_curves(axes, runs, called if names else [literal(name) for name in called], different)
+        _draw_curves(axes, runs, called if names else [literal(name) for name in called], different, attacks)
         if p_a:
             _draw_probabilities(panels[0, 1], runs)
         note = "bands and brackets: 95% intervals for all images like these, at each radius by itself"
@@ -66,11 +68,19 @@ def plot(paths, out, title=None, names=None, look: Look = LOOKS["page"], p_a: bo
     save(figure, out)
 
 
-def _draw_curves(axes, runs, called, different):
-    """Certified accuracy of each run with its band."""
+def _draw_curves(axes, runs, called, different, attacks):
+    """Certified accuracy of each run with its band, and the accuracy that attacks on it left."""
     curves = [columns(run) for run in runs]
-    end = 1.02 * max(radius.max() for _, radius in curves) or 1.0
-    for name, style, run, (correct, radius) in zip(called, styles(runs), runs, curves):
+    distances = [one.distance for on_it in attacks for one in on_it]
+    far = max((found[np.isfinite(found)].max(initial=0) for found in distances), default=0)
+    end = 1.02 * max(far, max(radius.max() for _, radius in curves)) or 1.0
+    for name, style, run, (correct, radius), on_it in zip(called, styles(runs), runs, curves, attacks):
+        for number, one in enumerate(on_it):
+            at, share = steps_of(one.correct, np.nextafter(one.distance, 0), end)
+            line = {"color": style.colour, "linestyle": (0, ATTACKED[number % len(ATTACKED)]), "linewidth": 1.2}
+            changed = np.isfinite(one.distance).sum()
+            text = f"{name}, attacked by {one.method}: {changed} of {one.correct.sum()} changed"
+            axes.step(at, share, where="pre", label=text, **line)
         at, share = steps_of(correct, radius, end)
         images = f", {len(correct)} images" if different else ""
         low, high = acr_interval(correct, radius) if independent(run) else (math.nan, math.nan)
@@ -82,7 +92,8 @@ def _draw_curves(axes, runs, called, different):
         parts = np.array_split(at, 1 + len(at) // 500)
         band = [np.concatenate(ends) for ends in zip(*(certified_accuracy_interval(correct, radius, p) for p in parts))]
         axes.fill_between(at, *band, step="pre", color=style.colour, alpha=0.02 + 0.16 / len(runs), linewidth=0)
-    axes.set(xlabel=f"{NORMS[runs[0].norm]} radius", ylabel="certified accuracy", xlim=(0, end), ylim=(0, 1))
+    what = "certified and attacked accuracy" if any(attacks) else "certified accuracy"
+    axes.set(xlabel=f"{NORMS[runs[0].norm]} radius", ylabel=what, xlim=(0, end), ylim=(0, 1))
     tidy(axes)
 
 

@@ -21,6 +21,7 @@ from qcrs_jax.results.metrics import (
 from qcrs_jax.results.records import read_run
 
 from .collapse import beyond_notes, columns_of
+from .gaps import csv_columns, default_radii, gap_parts
 from .layouts import LAYOUTS, PLAIN, Body, page, write
 from .names import row_names
 from .steps import distribution, probabilities
@@ -47,7 +48,7 @@ def print_tables(paths) -> None:
     write(tables([read_run(path) for path in paths]), None)
 
 
-def tables(runs, format="terminal", radii=None, names=None, shown=None, around=PLAIN, beyond=None) -> str:
+def tables(runs, format="terminal", radii=None, names=None, shown=None, around=PLAIN, beyond=None, attacks=None) -> str:
     """The text of a table for each set of images among `runs`, with notes on the certificates.
 
     Args:
@@ -56,7 +57,9 @@ def tables(runs, format="terminal", radii=None, names=None, shown=None, around=P
         shown: columns to show, of `layouts.COLUMNS`, in order; None shows the usual ones. csv has all of them.
         around: caption and label in LaTeX.
         beyond: the sigma beyond which images are counted; None takes the one that each run recorded.
+        attacks: for each run the attacks on it, which have a table of their own; in csv they are columns.
     """
+    attacks = attacks if attacks and any(attacks) else None
     groups = group_by_images(runs)
     called = dict(zip(map(id, runs), row_names(runs, names)))
     if any(run.predicts for run in runs):
@@ -68,7 +71,7 @@ def tables(runs, format="terminal", radii=None, names=None, shown=None, around=P
     else:
         columns, figures = _certified(groups, _default_radii(runs) if radii is None else radii, shown or USUAL)
     if format == "csv":
-        return _csv(groups, figures, called, beyond)
+        return _csv(groups, figures, called, beyond, dict(zip(map(id, runs), attacks or ())), radii)
     parts = []
     if len({run.norm for run in runs}) > 1:
         parts.append("These runs have radii of L1 and of L2, in tables of their own: do not compare them.")
@@ -82,7 +85,8 @@ def tables(runs, format="terminal", radii=None, names=None, shown=None, around=P
         cells = [cells for run, row in zip(group, rows) for cells in _rows([called[id(run)]], row, columns)]
         parts.append(images_heading(group[0]))
         parts.append(Body(around.around(LAYOUTS[format](header, cells), number)))
-    return page([*parts, *beyond_notes(runs, beyond), *notes_on_runs(runs)], format)
+    gaps = gap_parts(runs, attacks, format, radii, names, around, len(groups) + 1) if attacks else []
+    return page([*parts, *gaps, *beyond_notes(runs, beyond), *notes_on_runs(runs)], format)
 
 
 def class_tables(runs, format="terminal", radii=None, names=None, around=PLAIN, beyond=None) -> str:
@@ -243,16 +247,20 @@ def _rows(first, figures, columns):
     return [row, [(text, None) for text in ("  for images like these (95%)", *[""] * (len(first) - 1), *below)]]
 
 
-def _csv(groups, figures, called, beyond):
+def _csv(groups, figures, called, beyond, attacks, radii):
     """The text of csv, in full precision. The column image_set numbers the sets of images."""
     runs = [run for group in groups for run in group]
     far = dict(zip(map(id, runs), columns_of(runs, beyond)))
+    methods = list(dict.fromkeys(each.method for on_it in attacks.values() for each in on_it))
+    if methods and radii is None:
+        radii = default_radii(runs, attacks.values())
     return _csv_text(
         {
             "run": called[id(run)],
             "image_set": number,
             **row,
             **far[id(run)],
+            **csv_columns(attacks.get(id(run), ()), methods, radii),
             "left_out": _number_left_out(run),
             "seed": seed_words(run),
             "guarantee": _limits(run),

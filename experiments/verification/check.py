@@ -21,6 +21,7 @@ from qcrs_jax.results.records import (
 from ..run.pilot import pilot_path
 from ..run.rebound import rebound
 from ..run.stored_balls import postprocess
+from .attacks import NOT_THE_SOURCE, attack_troubles, source_name
 from .choice import Choice, missed
 from .collapse import check_collapse
 from .inputs import check_inputs, recorded_sweep, time_of_all
@@ -152,6 +153,10 @@ class Checks:
         else:
             images = indices = lines_of(path)
             found.lines, found.agree = len(images), "its hash"
+            if request["kind"] == "attacks":
+                found.troubles += attack_troubles(path)
+                found.agree, found.short = "their counts", [NOT_THE_SOURCE.format(source=source_name(request))]
+                yield f"{found.lines} lines, each compared with its counts and with the line that was attacked"
             if request["kind"] == "curves":
                 found.troubles += curve_troubles(images, request)
                 found.agree, found.one = "its settings", "image"
@@ -163,7 +168,7 @@ class Checks:
     def _draw_again(self, path, sidecar, found):
         """Opens the inputs of the run and draws the chosen lines again. Reports it if there are none."""
         request, earlier = sidecar["request"], earlier_version(sidecar)
-        found.short = why_not_verified(sidecar)
+        found.short += why_not_verified(sidecar)
         if "budget" in request and request["kind"] != "pilot":
             yield from self._pilot(path, request, found)
         if earlier:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import time
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from qcrs_jax.results.rows import parse_counts
 from qcrs_jax.sampling.streams import uniform, uniform_words
 from qcrs_jax.search import FixedSigma
 
-from ..run import cascade, certify, curve, pilot, predict
+from ..run import attack, cascade, certify, curve, pilot, predict
 from ..run.answers import draw_image, fields, one_record
 from ..run.cascade import CascadeRequest
 from ..run.file_names import name_troubles, named
@@ -22,6 +23,7 @@ from ..run.inputs import digest, digest_of_all, open_inputs
 from ..run.request import Request
 from ..run.runner import starter
 from ..run.settings import Program, Sweep
+from .attacks import ATTACK_RULE, compare_attacks
 from .choice import duration
 from .lines import differing_fields, lines_of, recorded_time, typed_lines
 from .near_ties import (
@@ -125,8 +127,15 @@ def check_inputs(path, request, checks, found):
 
 def _check_effort(path, request):
     """Raises UserError if drawing one image again would take hours, or more memory than there is."""
-    search = request.get("search", {})
+    search, of = request.get("search", {}), request.get("attack", {})
+    names = ("attempts", "restarts", "steps", "draws")
     for name, number, most in (
+        (
+            "attack: attempts times restarts times steps times draws",
+            math.prod(of.get(name, 1) for name in names),
+            MOST_SAMPLES,
+        ),
+        ("attack.rule_n", of.get("rule_n", 0), MOST_SAMPLES),
         ("n", request["n"], MOST_SAMPLES),
         ("n0", request.get("n0", 0), MOST_TABLE),
         ("search.search_n", search.get("search_n", 0), MOST_TABLE),
@@ -215,7 +224,7 @@ def _draw_again(path, request, task, asked, inputs, lines, checks, found):
             found.by_rule += 1
     found.troubles += [trouble for trouble in (leaning(gains), of_fewer_samples(missing)) if trouble]
     if found.by_rule or len(found.troubles) > before:
-        yield RULE
+        yield ATTACK_RULE if request["kind"] == "attacks" else RULE
     found.drawn = len(chosen)
     yield checks.choice.power(len(lines), found.one) + (
         "; not so if the maker of the file knew the seed" if checks.choice.seed is not None else ""
@@ -238,6 +247,8 @@ def _compare(request, asked, inputs, index, image, label, written, records):
     """The `near_ties.Comparison` of the records of one image with those drawn now."""
     if request["kind"] == "curves":
         return compare_points(written, records, request["n"])
+    if request["kind"] == "attacks":
+        return compare_attacks(written[0], records[0], request["n"])
     if request["kind"] == "pilot":
         return compare_pilots(written[0], records[0])
     if is_cascade(request):
@@ -279,6 +290,9 @@ def _run_task(path, request, images, whole):
     """The Request of the run (None for curves and predictions), and its task at each image."""
     if request["kind"] == "curves":
         return None, curve.task(curve.Curve.of(request))
+    if request["kind"] == "attacks":
+        asked, run = attack.again(path)
+        return None, attack.task(asked, run.records)
     if request["kind"] == "predictions" and not is_cascade(request):
         return None, predict.task(predict.Prediction.of(request))
     try:

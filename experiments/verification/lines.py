@@ -9,6 +9,7 @@ from qcrs_jax.certification.estimates import estimate_of
 from qcrs_jax.certification.verdict import make_prediction
 from qcrs_jax.errors import quoted
 from qcrs_jax.files import read_regular
+from qcrs_jax.results.attacks import AttackRecord, read_attack_records
 from qcrs_jax.results.records import PREDICT_COLUMNS, Record, chooses_sigma, is_cascade, read_rows, read_run
 from qcrs_jax.results.rows import parse_counts, parse_seconds, whole_number
 from qcrs_jax.sampling.smoothing import noise_of
@@ -32,6 +33,8 @@ def expected_columns(request) -> tuple[str, ...]:
         return Pilot.columns()
     if request["kind"] == "predictions":
         return PREDICTED if is_cascade(request) else PREDICT_COLUMNS
+    if request["kind"] == "attacks":
+        return AttackRecord.columns()
     return Record.columns(recorded_fields(request))
 
 
@@ -127,6 +130,8 @@ def typed_lines(path, request) -> dict:
     found = {}
     if request["kind"] == "curves":
         read = read_points(path)
+    elif request["kind"] == "attacks":
+        read = read_attack_records(path)
     else:
         read = read_pilots(path) if request["kind"] == "pilot" else read_run(path).records
     for record in read:

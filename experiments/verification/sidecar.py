@@ -22,7 +22,13 @@ LATER_FLAGS = {"class_order", "field", "prefix", "leave_out", "image_size", "max
 
 EVERY_RUN = ("kind", "sigma", "n", "seed", "skip", "noise", "classifier", "dataset")
 _CERTIFIED = ("search", "estimate", "n0", "alpha")
-OF_KIND = {"certificates": _CERTIFIED, "pilot": _CERTIFIED, "predictions": ("alpha",), "curves": ("sigmas",)}
+OF_KIND = {
+    "certificates": _CERTIFIED,
+    "pilot": _CERTIFIED,
+    "predictions": ("alpha",),
+    "curves": ("sigmas",),
+    "attacks": ("alpha", "attack"),
+}
 """The fields that every version records of a run, and of a run of this kind."""
 NOT_PROVED = (
     "not proved, as no sidecar can prove it: that alpha, the other settings, --skip and --max were chosen before the "
@@ -40,9 +46,12 @@ def summary(sidecar: dict) -> str:
 
 def _summary(request, provenance):
     search, estimate = request.get("search", {}), request.get("estimate", {})
+    of = request.get("attack", {})
     names = {"cohen": "Cohen's certificates", "ddrs": "DDRS", "qcrs": f"QCRS {search.get('name')}"}
     names["cascade"] = f"a cascade of {len(search.get('sigmas', ()))} stages"
     name = {"predictions": "predictions", "curves": "curves R(sigma)"}.get(request.get("kind"))
+    if of:
+        name = f"attacks by {of.get('method')} on {of.get('source')}"
     name = name or names.get(search.get("method"), "") + ", pilot" * (request.get("kind") == "pilot")
     said = [name, f"sigma {request['sigma']:g}"] if "sigma" in request else [name]
     if "sigma_lower" in search:
@@ -50,9 +59,11 @@ def _summary(request, provenance):
     said += [
         f"{label} = {request[key]:g}" for key, label in (("n0", "N0"), ("n", "N"), ("alpha", "alpha")) if key in request
     ]
-    if (estimate.get("name"), estimate.get("bound", "")) != ("fixed", "clopper-pearson"):
+    if estimate and (estimate.get("name"), estimate.get("bound", "")) != ("fixed", "clopper-pearson"):
         told = {name: value for name, value in estimate.items() if name not in ("name", "votes") and value is not None}
-        said += [", ".join([estimate["name"], *(f"{name} {value}" for name, value in told.items())])] * bool(estimate)
+        said += [", ".join([estimate.get("name", ""), *(f"{name} {value}" for name, value in told.items())])] * bool(
+            estimate
+        )
     said += ["stop_when_wrong"] * bool(request.get("stop_when_wrong"))
     for key, inside in (("budget", ("mean",)), ("shard", ("part", "of"))):
         if request.get(key):

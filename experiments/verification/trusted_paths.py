@@ -22,12 +22,14 @@ class Where:
     checkpoint, data_dir: their paths; None for those in the sidecar.
     trust_paths: whether any path in the sidecar may be opened.
     inputs: a function that opens them, for a run whose classifier and data set are in memory.
+    otherwise: the end of messages, on what can be done without opening anything.
     """
 
     checkpoint: Path | None = None
     data_dir: Path | None = None
     trust_paths: bool = False
     inputs: Callable[[Sweep], Inputs] | None = None
+    otherwise: str = ", or --recount 0 to open nothing"
 
 
 def use_paths(sweep: Sweep, results: Path, where: Where) -> Sweep:
@@ -53,13 +55,13 @@ def use_paths(sweep: Sweep, results: Path, where: Where) -> Sweep:
         if where.checkpoint is None:
             raise UserError(
                 f"{results}: its sidecar names the classifier {checkpoint}, which would run that file; it was not run. "
-                "Read it, and give --checkpoint python:FILE.py:FUNCTION, or --recount 0 to open nothing"
+                f"Read it, and give --checkpoint python:FILE.py:FUNCTION{where.otherwise}"
             )
     elif not str(checkpoint).startswith("zoo:"):
-        _check(checkpoint, where.checkpoint, "checkpoint", "--checkpoint", results, where.trust_paths)
+        _check(checkpoint, where.checkpoint, "checkpoint", "--checkpoint", results, where)
     for stage in sweep.network.stages:
         if not stage.startswith("zoo:"):
-            _check(Path(stage), None, "network of a stage", "--trust_paths", results, where.trust_paths)
+            _check(Path(stage), None, "network of a stage", "--trust_paths", results, where)
     network = dataclasses.replace(sweep.network, checkpoint=checkpoint)
     return dataclasses.replace(sweep, network=network, data=use_data_path(sweep.data, results, where))
 
@@ -68,17 +70,17 @@ def use_data_path(data: Data, results: Path, where: Where) -> Data:
     """The data set of the run in `results`, with a path that may be opened; as `use_paths`."""
     data_dir = where.data_dir or data.data_dir
     if data_dir is not None:
-        _check(data_dir, where.data_dir, "data set", "--data_dir", results, where.trust_paths)
+        _check(data_dir, where.data_dir, "data set", "--data_dir", results, where)
     asks = "prepare" if where.trust_paths or where.data_dir else "leave" if data_dir is not None else "read"
     return dataclasses.replace(data, data_dir=data_dir, tfds=asks)
 
 
-def _check(path, own, what, flag, results, trust):
-    if own is None and not trust and not is_near(path, results):
+def _check(path, own, what, flag, results, where):
+    if own is None and not where.trust_paths and not is_near(path, results):
         raise UserError(
             f"{results}: its sidecar names the {what} {path}, which lies neither below the current folder nor below "
-            f"that of the results; it was not opened. Give {flag}, or --trust_paths to open what the sidecar names, or "
-            "--recount 0 to open nothing"
+            f"that of the results; it was not opened. Give {flag}, or --trust_paths to open what the sidecar "
+            f"names{where.otherwise}"
         )
     check_regular(path)
 

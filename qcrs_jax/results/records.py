@@ -45,6 +45,13 @@ CASCADE = (
 )
 """The meaning of a certificate of a cascade, for sidecars and tables."""
 
+ATTACKED = (
+    "A distance is an upper bound: fresh samples showed that the classifier that was attacked answers another class at "
+    "an image so far away. All distances of one image hold with probability at least 1 - alpha. An image without a "
+    "distance is not thereby robust: no attack proves that."
+)
+"""The meaning of a file of attacks."""
+
 EARLIER_VERSION = (
     "written by an earlier version, with other noise and searches, and without hashes. `qcrs-jax verify` computes "
     "bounds from the counts, but cannot draw the counts again."
@@ -263,6 +270,7 @@ def read_run(path: str | Path) -> Run:
     path = Path(path)
     header, rows = _read_table(path, "results file")
     columns = _columns(header, [row for _, row in rows])
+    _check_no_attacks(path, header)
     if len(radii := [name for name in header if _plain(name) in _OTHER_NAMES["radius"]]) > 1 and "radius" not in header:
         raise RecordsError(
             f"{path}: its columns {' and '.join(radii)} could both be the radius; call one of them radius"
@@ -287,6 +295,15 @@ def read_run(path: str | Path) -> Run:
     return Run(path, records, sidecar, of_a_search)
 
 
+def _check_no_attacks(path, header):
+    """Raises RecordsError for a file of attacks, which has certified radii too."""
+    if {"distance", "answer", "image_sha256"} <= set(header):
+        raise RecordsError(
+            f"{path}: holds attacks, not results; `qcrs-jax table` and `qcrs-jax plot` show it beside the results file "
+            "that was attacked"
+        )
+
+
 def read_texts(path: str | Path) -> list[dict]:
     """The lines of a results file as they are written, {column: text}, with our names of the columns."""
     header, rows = _read_table(Path(path), "results file")
@@ -295,7 +312,7 @@ def read_texts(path: str | Path) -> list[dict]:
 
 
 def is_results(path: Path) -> bool:
-    """Whether a file looks like one of results or of curves, by its first line."""
+    """Whether a file looks like one of results, of curves or of attacks, by its first line."""
     try:
         with open(path, "rb") as file:
             line = file.readline(4096).decode("utf-8-sig").strip("\r\n")
@@ -303,7 +320,8 @@ def is_results(path: Path) -> bool:
         return False
     header = _fields(line)
     columns = _columns(header, [])
-    return {"idx", "label", "predict", "correct"} <= set(columns) or {"idx", "label", "sigma", "counts"} <= set(header)
+    others = ({"idx", "label", "sigma", "counts"}, {"idx", "label", "distance", "answer"})  # curves, attacks
+    return {"idx", "label", "predict", "correct"} <= set(columns) or any(names <= set(header) for names in others)
 
 
 def _columns(header, rows):
@@ -518,6 +536,8 @@ def sidecar_checksum(content: dict) -> str:
 def guarantee_texts(request: dict) -> dict:
     """The sentences of a sidecar about the guarantees of a run with this request."""
     said = {}
+    if request.get("kind") == "attacks":
+        return {"guarantee": ATTACKED}
     if chooses_sigma(request) and "stored_balls" not in request:
         said["guarantee"] = INPUT_SPECIFIC
     if is_cascade(request):

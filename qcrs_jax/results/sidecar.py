@@ -324,13 +324,28 @@ _REBOUND = {
     "left_out": _LEFT_OUT,
 }
 
+_ATTACK = {
+    "method": Needed(text(50)),
+    "source": Needed(file_name),
+    "source_sha256": Needed(text(64)),
+    "attempts": Needed(whole(1, 1000)),
+    "restarts": Needed(whole(1, 1000)),
+    "steps": Needed(whole(1, 2**20)),
+    "draws": Needed(whole(1, 2**20)),
+    "looks": Needed(whole(1, 2**20)),
+    "inside": Needed(_SHARE),
+    "rule_n": _COUNT,
+    "rule_alpha": _ALPHA,
+}
+
 _REQUEST = {
-    "kind": one_of("certificates", "pilot", "predictions", "curves"),
+    "kind": one_of("certificates", "pilot", "predictions", "curves", "attacks"),
     "search": _SEARCH,
     "estimate": _ESTIMATE,
     "budget": Nullable({"mean": Needed(_COUNT), "stop": whole(-IMAGES, IMAGES)}),
     "stored_balls": _STORED_BALLS,
     "rebound": _REBOUND,
+    "attack": _ATTACK,
     **_NUMBERS,
     **_INPUTS,
     "seed": _SEED,

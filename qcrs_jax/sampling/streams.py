@@ -12,6 +12,8 @@ from jaxtyping import Float, UInt32
 SEARCH, SELECTION, ESTIMATION, END = range(4)  # the stages of a certification, and the end of the last
 CURVE = 4  # curves of R(sigma); no certificate sees their noise
 UNIFORM = 5  # the number that randomises a bound
+ATTACK = 6  # the gradients of an attack, one draw for each of its ascents
+CHECK = 7  # the fresh samples that check what an attack found, one draw for each check
 _COLLAPSE = np.frombuffer(b"collapse", ">u4").astype(np.uint32)  # no seed of 32 bits has these words
 
 
