@@ -1,6 +1,7 @@
 """The public names and their homes, for type checkers and for `__init__.py`."""
 
 from .analysis.attack import Attack as Attack
+from .analysis.attack import CascadeRule as CascadeRule
 from .analysis.attack import FrozenRule as FrozenRule
 from .analysis.attack import Nearest as Nearest
 from .analysis.attack import Smoothed as Smoothed

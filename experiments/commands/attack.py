@@ -11,6 +11,7 @@ repeat the command.
           their radius the attack fails, but for alpha
   frozen  the rule that searches sigma anew at every input. No certificate is about it, and inside the radius the attack
           may succeed
+  cascade the cascade, of a run of one. Its certificates are about it, so inside their radius the attack fails
 
 An image that the attack does not change is not thereby robust. A gradient on a CPU is slow: an image takes about a
 minute. Fewer --attempts, --restarts, --steps or --draws are faster, and weaker.
@@ -35,9 +36,8 @@ def add_arguments(parser: Parser) -> None:
     method = parser.add_argument_group("method")
     method.add_argument(
         "--method",
-        choices=("cohen", "frozen"),
-        default="cohen",
-        help="the classifier that is attacked (default: cohen)",
+        choices=("cohen", "frozen", "cascade"),
+        help="the classifier that is attacked (default: cascade for a run of a cascade, else cohen)",
     )
     method.add_argument(
         "--n", "--N", dest="n", type=int, metavar="N", help="samples of each check (default: the run's)"

@@ -10,6 +10,7 @@ import numpy as np
 from qcrs_jax.analysis.attack import (
     Attack,
     Attacked,
+    CascadeRule,
     FrozenRule,
     Nearest,
     Smoothed,
@@ -18,6 +19,7 @@ from qcrs_jax.analysis.attack import (
     share_of,
     unchanged,
 )
+from qcrs_jax.certification.verdict import make_prediction
 from qcrs_jax.data.load import digest as digest_of
 from qcrs_jax.errors import SettingError, UserError, quoted
 from qcrs_jax.files import read_regular
@@ -27,6 +29,7 @@ from qcrs_jax.results.records import (
     Run,
     checksum,
     differences,
+    is_cascade,
     is_soft,
     read_run,
     read_sidecar,
@@ -34,6 +37,7 @@ from qcrs_jax.results.records import (
 )
 from qcrs_jax.sampling.smoothing import Noise, recorded_noise
 
+from .cascade import CascadeRequest
 from .cost import Draws
 from .inputs import Inputs, digest, digest_of_all, open_inputs
 from .request import Request
@@ -43,6 +47,10 @@ from .settings import Sweep
 _FEWEST = Attack(attempts=1, restarts=1, steps=1, draws=1, looks=1)
 
 
+def _predicted(request, counts):
+    return int(make_prediction(counts, request.n, request.share).prediction)
+
+
 @dataclasses.dataclass(frozen=True)
 class Rule:
     """How a run's images are attacked by one method.
@@ -50,14 +58,29 @@ class Rule:
     attacked: (request of the attack, sigma of the image's certificate) -> the classifier that is attacked.
     recorded: the part of the run's request on which that classifier depends.
     check: raises UserError for the request of a run to which the method does not apply.
+    answer: (request of the attack, counts of a check) -> the class that they show, or ABSTAIN.
+    samples: the number of samples of a check, at most.
     """
 
     attacked: Callable[["AttackRequest", float], Attacked]
     recorded: Callable[[Request], dict] = lambda asked: {}
-    check: Callable[[Request], None] = lambda asked: None
+    check: Callable[[Request | CascadeRequest], None] = lambda asked: None
+    answer: Callable[["AttackRequest", np.ndarray], int] = _predicted
+    samples: Callable[["AttackRequest"], int] = lambda request: request.n
+
+
+def _check_cohen(asked):
+    if isinstance(asked, CascadeRequest):
+        raise UserError("is a run of a cascade: attack it with {method} cascade")
+
+
+def _check_cascade(asked):
+    if not isinstance(asked, CascadeRequest):
+        raise UserError("is no run of a cascade: attack it with {method} cohen or frozen")
 
 
 def _check_frozen(asked):
+    _check_cohen(asked)
     if asked.search.keeps_sigma:
         raise UserError("has one sigma for all images, and no rule that chooses it: attack it with {method} cohen")
 
@@ -67,12 +90,27 @@ def _frozen(request, sigma):
     return FrozenRule(asked.sigma, asked.search, asked.n, asked.alpha, asked.estimate)
 
 
+def _of_cascade(request, counts):
+    cascade, asked = request.asked.cascade, request.asked
+    if len(counts) % (2 * len(cascade.sigmas)):
+        raise ValueError(f"{len(counts)} numbers are not the counts of {len(cascade.sigmas)} stages")
+    counts0, counts = counts.reshape(2, len(cascade.sigmas), -1)
+    return int(cascade.certificate(counts0, counts, asked.n0, request.n, request.share, request.noise).prediction)
+
+
 METHODS: dict[str, Rule] = {
-    "cohen": Rule(lambda request, sigma: Smoothed(sigma)),
+    "cohen": Rule(lambda request, sigma: Smoothed(sigma), check=_check_cohen),
     "frozen": Rule(
         _frozen,
         lambda asked: {"search": asked.search.recorded(), "estimate": asked.estimate.recorded()},
         _check_frozen,
+    ),
+    "cascade": Rule(
+        lambda request, sigma: CascadeRule(request.asked.cascade, request.asked.n0),
+        lambda asked: {"search": asked.cascade.recorded(), "estimate": {"name": "cascade"}, "n0": asked.n0},
+        _check_cascade,
+        _of_cascade,
+        lambda request: len(request.asked.cascade.sigmas) * (request.asked.n0 + request.n),
     ),
 }
 """The classifiers that can be attacked, by the names of methods."""
@@ -90,12 +128,26 @@ class AttackRequest:
     """
 
     method: str
-    asked: Request
+    asked: Request | CascadeRequest
     n: int
     alpha: float
     settings: Attack
     source: str
     source_sha256: str
+
+    def answer(self, counts: np.ndarray) -> int:
+        """The class that the counts of a check show, or ABSTAIN."""
+        return METHODS[self.method].answer(self, counts)
+
+    @property
+    def samples(self) -> int:
+        """The number of samples of a check, at most."""
+        return METHODS[self.method].samples(self)
+
+    @property
+    def sigma(self) -> float:
+        """A sigma of the run."""
+        return self.asked.sigma
 
     @property
     def noise(self) -> Noise:
@@ -132,7 +184,7 @@ class AttackRequest:
 
 def request_of(
     results: Path,
-    method: str = "cohen",
+    method: str | None = None,
     settings: Attack = Attack(),  # noqa: B008
     n: int | None = None,
     alpha: float | None = None,
@@ -140,6 +192,7 @@ def request_of(
     """The checked request of an attack on the run in `results`, and that run.
 
     Args:
+        method: None takes the classifier that the certificates are about.
         n, alpha: None takes those of the run.
 
     Raises:
@@ -147,9 +200,11 @@ def request_of(
     """
     run = _attackable(results)
     try:
-        asked = Request.of(run.request)
+        asked = CascadeRequest.of(run.request) if is_cascade(run.request) else Request.of(run.request)
     except UserError as error:
         raise UserError(f"{results}: cannot be attacked: {error}") from error
+    if method is None:
+        method = "cascade" if isinstance(asked, CascadeRequest) else "cohen"
     if method not in METHODS:
         raise SettingError(f"{{method}} {method!r} is not known; known are {', '.join(METHODS)}")
     try:
@@ -212,7 +267,7 @@ def attack_dataset(request: AttackRequest, run: Run, sweep: Sweep, inputs: Input
 
 def check_inputs_of(run: Run, inputs: Inputs) -> None:
     """Raises UserError unless classifier, data set and pixels are those of the run."""
-    names = ("classifier", "dataset", "dtype")
+    names = ("classifier", "stages", "dataset", "dtype")
     now = json.loads(json.dumps(inputs.common_request))
     then, now = ({name: of.get(name) for name in names} for of in (run.request, now))
     if changed := differences(then, now, (f"in {run.path}", "now")):
@@ -272,7 +327,7 @@ def task(request: AttackRequest, records: list[Record], leave=()) -> Task:
         return [dataclasses.replace(line, **shown)]
 
     settings, checks = request.settings, request.settings.attempts * request.parts
-    draws = Draws((request.n,) * checks, settings.samples * request.parts, at_most=True)
+    draws = Draws((request.samples,) * checks, settings.samples * request.parts, at_most=True)
     none = Draws((), 1, at_most=True)
     attacks = {record.idx for record in records if record.predict == record.label}
     return Task(

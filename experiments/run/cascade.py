@@ -42,6 +42,11 @@ class CascadeRequest:
     simultaneous: dict | None = None
     predicts: bool = False
 
+    @property
+    def sigma(self) -> float:
+        """The noise level of the first stage."""
+        return self.cascade.sigmas[0]
+
     def check(self) -> None:
         """Raises SettingError for a request that cannot be met; the message states what would be possible."""
         self.cascade.check(self.n0, self.n, self.alpha, self.noise)

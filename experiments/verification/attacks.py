@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from qcrs_jax.certification.verdict import make_prediction
+from qcrs_jax.errors import quoted
 from qcrs_jax.results.attacks import differs, read_attack_records
 from qcrs_jax.results.records import differences, read_sidecar
 
@@ -40,7 +40,7 @@ def attack_troubles(path: Path) -> Iterator[str]:
     asked = json.loads(json.dumps(request.recorded()))
     names = {*asked, *(name for name in ("search", "estimate", "smoothing") if name in sidecar)}
     yield from differences({name: sidecar.get(name) for name in names}, asked, ("in the sidecar", "by the run"))
-    inputs = ("classifier", "dataset", "dtype")
+    inputs = ("classifier", "stages", "dataset", "dtype")
     ours, theirs = ({name: of.get(name) for name in inputs} for of in (sidecar, run.request))
     yield from differences(ours, theirs, ("in the sidecar", f"in that of {run.path.name}"))
     certified = {record.idx: record for record in run.records}
@@ -64,10 +64,14 @@ def attack_troubles(path: Path) -> Iterator[str]:
             continue
         if record.failed >= record.distance:
             yield f"{where}: failed at {record.failed}, which is not below its distance"
-        if min(record.counts) < 0 or sum(record.counts) > request.n:
-            yield f"{where}: its counts are not those of {request.n} samples"
+        if min(record.counts) < 0 or sum(record.counts) > request.samples:
+            yield f"{where}: its counts are not those of {request.samples} samples"
             continue
-        answer = int(make_prediction(np.array(record.counts), request.n, request.share).prediction)
+        try:
+            answer = request.answer(np.array(record.counts))
+        except (ValueError, IndexError) as error:
+            yield f"{where}: {quoted(error)}"
+            continue
         if answer != record.answer:
             yield f"{where}: answer is {record.answer}, but {answer} by its counts and the request"
         if request.method == "cohen" and record.answer_sigma != record.sigma:

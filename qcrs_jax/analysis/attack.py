@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ..bounds import check_alpha
+from ..certification.cascade import Cascade, conclude_cascade, draw_stages, of_each_stage
 from ..certification.certificate import check_prediction, check_search
 from ..certification.estimates import Estimate, Fixed
 from ..certification.procedure import draw_prediction, draw_search
@@ -29,6 +30,7 @@ from .ascent import Ball, ascend
 
 CLOSE = 1.005  # a failed and a successful distance nearer than this are not divided further
 DOUBT = 2  # standard deviations of the looks by which the label has to lead where nothing is checked
+_ATTACKED = "attacked=Smoothed(0.25), FrozenRule(0.25, search) or CascadeRule(Cascade((1.0, 0.5)))"
 _MOST_DRAWS, _MOST_TRIES = 2**20, 1000
 
 
@@ -83,12 +85,12 @@ class Answer(NamedTuple):
     Attributes:
         prediction: the class, or ABSTAIN (-1).
         sigma: noise level at which it was answered.
-        counts: class counts of the samples, (num_classes,).
+        counts: class counts of the samples, (num_classes,), unless the classifier says otherwise.
     """
 
     prediction: int
     sigma: float
-    counts: Int[np.ndarray, "num_classes"]
+    counts: Int[np.ndarray, "numbers"]
 
 
 @runtime_checkable
@@ -187,6 +189,37 @@ class FrozenRule:
         return Answer(int(make_prediction(counts, n, alpha).prediction), float(np.float32(sigma)), counts)
 
 
+@dataclasses.dataclass(frozen=True)
+class CascadeRule:
+    """A cascade, which is one classifier for all inputs. Inside the radius of its certificate an attack fails.
+
+    `Answer.counts` are then those of selection at all stages, followed by those of the other samples at all stages.
+
+    Attributes:
+        cascade: noise levels and thresholds of its stages.
+        n0: number of samples of each stage that select, in a check.
+    """
+
+    cascade: Cascade
+    n0: int = 100
+
+    method: ClassVar[str] = "cascade"
+
+    def parts(self, classify):
+        networks = [classify] * len(self.cascade.sigmas) if classify is None or callable(classify) else classify
+        return list(zip(networks, self.cascade.sigmas))
+
+    def check(self, n, alpha, value_range, noise):
+        self.cascade.check(self.n0, n, alpha, noise, value_range)
+
+    def answer(self, classify, image, key, n, alpha, **program):
+        networks = of_each_stage(classify, self.cascade, image.shape)
+        drawn = draw_stages(networks, image, key, self.cascade, self.n0, n, float(alpha), **program)
+        made = conclude_cascade(drawn)
+        counts = np.concatenate([np.ravel(drawn.counts0), np.ravel(drawn.counts)])
+        return Answer(int(made.prediction), float(made.sigma), counts)
+
+
 def _counts(classify, image, sigma, key, n, **program):
     """Class counts of n estimation samples at an image that need not be on a grid: noise on a grid rounds it first."""
     return draw_prediction(as_pytree(classify), image, (jnp.float32(sigma), key), jnp.int32(n), **program)
@@ -255,7 +288,7 @@ def attack(
         classify: as for `certify`; differentiable by the image in reverse mode.
         image: one image (h, w, c) in `value_range`.
         label: class whose answer is attacked, as that of a certificate.
-        attacked: `Smoothed(sigma)`, or `FrozenRule(sigma, search)`.
+        attacked: `Smoothed(sigma)`, `FrozenRule(sigma, search)` or `CascadeRule(cascade)`.
         radius: certified radius at which the first attempt is made; 0 without one.
         key: PRNG key. `certify` may have the same: its noise is other noise.
         settings: numbers of attempts, restarts, steps and copies.
@@ -330,7 +363,12 @@ def check_attack(
 ) -> None:
     """Raises TypeError or SettingError for an attack that cannot be made, before anything is computed."""
     instance_of("settings", settings, (Attack,), "settings=Attack(attempts=8)")
-    instance_of("attacked", attacked, (Attacked,), "attacked=Smoothed(0.25) or FrozenRule(0.25, search)")
+    instance_of(
+        "attacked",
+        attacked,
+        (Attacked,),
+        "attacked=Smoothed(0.25), FrozenRule(0.25, search) or CascadeRule(Cascade((1.0, 0.5)))",
+    )
     check_alpha(alpha)
     if noise.norm != "L2":
         raise SettingError(f"an attack moves images in L2; the {{noise}} {noise.name!r} has radii of {noise.norm}")

@@ -211,9 +211,18 @@ def draw_cascade(
     instance_of("cascade", cascade, (Cascade,), "Cascade((1.0, 0.5, 0.25)) with the noise levels of the stages")
     cascade.check(n0, n, alpha, noise, value_range)
     check_noise(noise, images, cascade.sigmas, "sigmas")
-    networks = _of_each_stage(classify, cascade, images.shape[-3:])
+    networks = of_each_stage(classify, cascade, images.shape[-3:])
     for network in networks:
         check_execution(network, batch_size, devices)
+
+    program = {"noise": noise, "batch_size": batch_size, "devices": devices and tuple(devices)}
+    return draw_stages(networks, images, keys, cascade, n0, n, float(alpha), **program)
+
+
+def draw_stages(
+    networks, images, keys, cascade: Cascade, n0: int, n: int, alpha: float, *, noise, batch_size, devices
+) -> DrawnCascade:
+    """`draw_cascade` of checked arguments. Images need not be on a grid: noise on a grid rounds them first."""
 
     def draw(stage, purpose, number):
         return draw_stage(
@@ -225,14 +234,14 @@ def draw_cascade(
             jnp.int32(stage),
             noise=noise,
             batch_size=batch_size or default_batch_size(images.shape),
-            devices=devices and tuple(devices),
+            devices=devices,
         )
 
     stages = range(len(cascade.sigmas))
     counts0 = jnp.stack([draw(stage, SELECTION, n0) for stage in stages], axis=-2)
-    last = _last_stage(counts0, *_tables(cascade, n0, n, float(alpha), noise))
+    last = _last_stage(counts0, *_tables(cascade, n0, n, alpha, noise))
     counts = [draw(stage, ESTIMATION, jnp.where(stage <= last, n, 0)) for stage in stages]
-    return DrawnCascade(counts0, jnp.stack(counts, axis=-2), cascade, n0, n, float(alpha), noise)
+    return DrawnCascade(counts0, jnp.stack(counts, axis=-2), cascade, n0, n, alpha, noise)
 
 
 def conclude_cascade(drawn: DrawnCascade) -> Certificate:
@@ -262,7 +271,7 @@ def predict_cascade(
     return Prediction(certified.prediction, certified.stages.counts)
 
 
-def _of_each_stage(classify, cascade, image_shape):
+def of_each_stage(classify, cascade, image_shape):
     """The classifiers of all stages as pytrees."""
     if callable(classify):
         return [as_pytree(classify)] * len(cascade.sigmas)
