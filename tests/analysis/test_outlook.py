@@ -58,6 +58,7 @@ def test_counts_at_other_sigmas_improve_the_outlook():
     assert outlook(0.25, [0.001, 0.25, 40.0], [500, 250, 0], [500] * 3, 0.25).mean == pytest.approx(0, abs=0.15)
 
 
+@pytest.mark.slow
 def test_certificates_of_a_budget_fail_no_more_often_than_alpha():
     rng = np.random.default_rng(1)
     alpha, failures, certificates = 0.05, 0, 0

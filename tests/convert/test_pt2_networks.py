@@ -11,7 +11,7 @@ from qcrs_jax import NoiseConditional, sample_counts
 from qcrs_jax.convert.load import load_classifier
 from qcrs_jax.models.checkpoint import CheckpointError
 
-QUICK = ("resnet", "vit", "efficientnet")
+QUICK = ("resnet",)
 NAMES = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in MAKERS]
 
 

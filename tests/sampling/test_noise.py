@@ -59,6 +59,7 @@ def test_signs_are_symmetric():
 
 
 @pytest.mark.parametrize("prng", KEYS)
+@pytest.mark.slow_for("rbg")
 def test_a_million_numbers_are_normal(prng):
     noise = np.asarray(gaussian_noise(KEYS[prng], jnp.arange(400), (50, 50)), float)
     z = noise.ravel()
