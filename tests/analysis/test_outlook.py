@@ -77,7 +77,7 @@ def test_certificates_of_a_budget_fail_no_more_often_than_alpha():
     "log, half, third",
     [("cohen_cifar10_resnet110_sigma0.50", 0.996, 0.986), ("cohen_imagenet_resnet50_sigma0.50", 0.994, 0.974)],
 )
-@pytest.mark.slow_for("cohen_cifar10_resnet110_sigma0.50-0.996-0.986")
+@pytest.mark.slow
 def test_published_logs_keep_nearly_all_of_their_acr_with_half_the_samples(log, half, third):
     path = SHARED / "results" / f"{log}.tsv"
     if not path.exists():

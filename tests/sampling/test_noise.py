@@ -75,6 +75,7 @@ def test_a_million_numbers_are_normal(prng):
         assert abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]) < 4 / np.sqrt(one.size)
 
 
+@pytest.mark.slow
 def test_the_tails_hold_as_many_as_they_should():
     drawn = 2**26
     count = jax.jit(
