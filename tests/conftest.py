@@ -4,6 +4,7 @@ import io
 import os
 import tarfile
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -21,9 +22,11 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled_once(tmp_path_factory):
-    """Lets commands in processes of their own share compiled programs during this session of tests."""
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path_factory.mktemp("compiled"))
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+    """Compiles the same program once during this session of tests, also for commands in processes of their own."""
+    folder = str(tmp_path_factory.mktemp("compiled"))
+    for setting, value in (("compilation_cache_dir", folder), ("persistent_cache_min_compile_time_secs", 0.1)):
+        os.environ[f"JAX_{setting}".upper()] = str(value)
+        jax.config.update(f"jax_{setting}", value)
 
 
 @pytest.fixture(scope="session")

@@ -76,6 +76,7 @@ def test_the_library_s_example(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("imports", ["from flax import", "import equinox", "import haiku"])
+@pytest.mark.slow_for("import equinox", "import haiku")
 def test_the_examples_of_one_s_own_network(imports):
     pytest.importorskip(imports.split()[1])
     code, names = run(imports)

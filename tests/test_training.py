@@ -42,14 +42,14 @@ def test_the_loss_of_macer_and_its_gradient_are_those_of_pytorch(scale):
     theirs = torch.tensor(logits, dtype=torch.float64, requires_grad=True)
     loss = torch_macer(theirs, torch.tensor(labels), method)
     loss.backward()
-    value, gradient = jax.value_and_grad(method.of_logits)(jnp.asarray(logits), jnp.asarray(labels), 0.25)
+    value, gradient = jax.jit(jax.value_and_grad(method.of_logits))(jnp.asarray(logits), jnp.asarray(labels), 0.25)
     assert value == pytest.approx(float(loss.detach()), rel=1e-4)
     np.testing.assert_allclose(gradient, theirs.grad, atol=2e-3 * float(theirs.grad.abs().max()))
 
 
 def test_certain_copies_give_macer_no_infinite_gradient():
     logits = jnp.zeros((2, 3, 10)).at[:, :, 1].set(1e4)
-    value, gradient = jax.value_and_grad(Macer(0.25, copies=3).of_logits)(logits, jnp.array([1, 2]), 0.25)
+    value, gradient = jax.jit(jax.value_and_grad(Macer(0.25, copies=3).of_logits))(logits, jnp.array([1, 2]), 0.25)
     assert np.isfinite(value) and np.isfinite(gradient).all()
 
 
@@ -111,6 +111,7 @@ def test_sgd_is_that_of_pytorch():
     np.testing.assert_allclose(ours, theirs.detach(), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_step_in_training_mode_is_that_of_pytorch(tmp_path):
     """Logits, gradients and batch statistics, through every block: without noise both see the same images."""
     net = resnet(20)
@@ -167,6 +168,7 @@ def trained(method, steps=12, dtype=jnp.float32, augment=None):
 
 
 @pytest.mark.parametrize("method", [Gaussian(0.1), Gaussian(LogUniform(0.05, 0.2)), Macer(0.1, copies=3, lbd=1.0)])
+@pytest.mark.slow_for("method1", "method2")
 def test_training_lowers_the_loss_and_is_reproducible(method):
     trainer, state, losses, x, labels = trained(method, steps=30)
     assert np.mean(losses[-3:]) < 0.5 * np.mean(losses[:3])

@@ -58,6 +58,7 @@ def test_counts_at_other_sigmas_improve_the_outlook():
     assert outlook(0.25, [0.001, 0.25, 40.0], [500, 250, 0], [500] * 3, 0.25).mean == pytest.approx(0, abs=0.15)
 
 
+@pytest.mark.slow
 def test_certificates_of_a_budget_fail_no_more_often_than_alpha():
     rng = np.random.default_rng(1)
     alpha, failures, certificates = 0.05, 0, 0
@@ -76,7 +77,7 @@ def test_certificates_of_a_budget_fail_no_more_often_than_alpha():
     "log, half, third",
     [("cohen_cifar10_resnet110_sigma0.50", 0.996, 0.986), ("cohen_imagenet_resnet50_sigma0.50", 0.994, 0.974)],
 )
-@pytest.mark.slow_for("cohen_cifar10_resnet110_sigma0.50-0.996-0.986")
+@pytest.mark.slow
 def test_published_logs_keep_nearly_all_of_their_acr_with_half_the_samples(log, half, third):
     path = SHARED / "results" / f"{log}.tsv"
     if not path.exists():

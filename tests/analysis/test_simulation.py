@@ -74,6 +74,7 @@ def test_drawn_certificates_have_the_radius_to_be_expected():
 
 
 @pytest.mark.parametrize("search", ["golden", "bisection", "grid", "bayesian"])
+@pytest.mark.slow_for("bayesian")
 def test_a_search_finds_the_best_sigma(search):
     curves = falling([0.3, 0.5, 0.8])
     best = best_radius(curves, 0.08, 0.9)

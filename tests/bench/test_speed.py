@@ -58,10 +58,10 @@ def test_there_is_a_row_for_each_interpreter(tmp_path, monkeypatch, capsys):
     closed = []
     monkeypatch.setattr(jax_sampler, "JaxSampler", Sampler)
     monkeypatch.setattr("qcrs_jax.experiments.bench.rate.rate", lambda sampler, batch, seconds: 1000.0)
-    command = "benchmark --depths 20 --batches 8 16 --turns 1 --python old new"
+    command = "benchmark --depths 8 --batches 8 16 --turns 1 --python old new"
     assert cli.main(command.split()) == 0
     rows = [re.split(r" {2,}", line.strip()) for line in capsys.readouterr().out.splitlines()[-4:]]
-    assert [row[0] for row in rows] == ["ResNet-20", "as .pt2"] * 2
+    assert [row[0] for row in rows] == ["ResNet-8", "as .pt2"] * 2
     assert [row[1] for row in rows] == ["0.10.2"] * 2 + ["0.12.0"] * 2 and sorted(closed) == ["new"] * 2 + ["old"] * 2
     assert [row[4] for row in rows] == ["3,016 @16"] * 2 + ["1,516 @16"] * 2
     assert [row[5] for row in rows] == ["3.02"] * 2 + ["1.52"] * 2 and rows[0][7:] == ["1.25 s", "1"]

@@ -359,6 +359,7 @@ def test_soft_is_looser_than_hard_where_votes_are_whole():
 
 
 @pytest.mark.parametrize("beta", [1.0, 16.0])
+@pytest.mark.slow_for("1.0")
 def test_the_soft_guarantee_holds_on_the_linear_classifier(beta):
     # By symmetry the soft smoothed classifier changes its class on the same plane, at distance 0.2.
     images = jnp.broadcast_to(at_distance(0.2), (100, *SHAPE))

@@ -44,6 +44,7 @@ def true_radius(p, selected, noise):
         (0.7, 0.3, 0.0),
     ],
 )
+@pytest.mark.slow_for("p0", "p3", "p4", "p5", "p6", "p1-uniform", "p2-gaussian")
 def test_it_fails_with_probability_at_most_alpha_summed_over_all_counts(p, noise):
     n0, n, alpha, p = 12, 90, 0.05, np.array(p)
     selections, counts = outcomes(n0, 3), outcomes(n, 3)
@@ -218,6 +219,7 @@ def test_a_search_compares_what_will_be_certified():
 
 
 @pytest.mark.parametrize("search", [GoldenSection(0.1, 2.0), Bayesian(0.1, 2.0)], ids=["golden", "bayesian"])
+@pytest.mark.slow_for("bayesian")
 def test_sigma_is_larger_where_the_mistakes_are_spread(search):
     """In a corner between four quadrants a larger sigma pays, as three rivals share what the class loses."""
     arguments = {"key": KEY, "n": 10_000, "value_range": None, "search": search}

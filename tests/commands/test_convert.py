@@ -36,6 +36,7 @@ def run(*arguments, command=None):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.slow_for("script")
 def test_converts(tmp_path, command):
     if command == "script" and not SCRIPT.exists():
         pytest.skip("the package is not installed with its command")

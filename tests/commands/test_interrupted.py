@@ -57,7 +57,7 @@ def test_a_machine_that_is_taken_away_leaves_its_results_and_says_how_to_go_on(h
 
 
 @pytest.mark.parametrize("slurm", [False, True])
-@pytest.mark.slow_for("True")
+@pytest.mark.slow
 def test_two_hosts_share_a_run(certified, slurm):
     for file in certified.glob("hosts.tsv*"):
         file.unlink()

@@ -30,7 +30,7 @@ def cifar10_pickle(data, labels):
 
 
 @pytest.mark.parametrize("name", ["cohen", "macer"])
-@pytest.mark.slow_for("macer")
+@pytest.mark.slow
 def test_published_commands_work(tmp_path, name):
     torch.manual_seed(0)
     state_dict = randomise(CifarResNet(110)).state_dict()

@@ -76,7 +76,12 @@ def test_convert_refuses_converted_classifiers_and_folders(folder, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_the_options_of_opening_reach_every_command(tmp_path):
+OPTIONS = "--field ema --prefix model. --normalization none --image_size 16 20 --max_pool".split()
+
+
+@pytest.fixture
+def optional(tmp_path):
+    """A file of two networks that opens with these options alone, and two images."""
     torch.manual_seed(0)
     net = randomise(CifarResNet(8))
     extra = {"criterion.weight": torch.ones(3)}
@@ -84,8 +89,11 @@ def test_the_options_of_opening_reach_every_command(tmp_path):
     save(content, tmp_path / "net.pth")
     x = images(2, (16, 20, 3))
     np.savez(tmp_path / "data.npz", x=x, y=[0, 1], class_names=[str(i) for i in range(10)])
-    flags = "--field ema --prefix model. --normalization none --image_size 16 20 --max_pool".split()
-    data = "--dataset npz --data_dir data.npz".split()
+    return tmp_path
+
+
+def test_the_options_of_opening_decide_a_run_and_are_recorded(optional):
+    tmp_path, flags = optional, OPTIONS
     assert "--field" in run("certify", "net.pth", "x.tsv", *FLAGS, cwd=tmp_path, status=2)
     said = run("certify", "net.pth", "certified.tsv", *FLAGS, *flags, cwd=tmp_path)
     assert said.count("net.pth: note: Left out, as requested: criterion.weight.") == 1
@@ -105,6 +113,13 @@ def test_the_options_of_opening_reach_every_command(tmp_path):
     assert "max_pool" in changed
     # And a run is done over with the options that it was started with.
     assert "verified" in run("verify", "certified.tsv", "--recount", "all", cwd=tmp_path)
+
+
+@pytest.mark.slow
+def test_the_options_of_opening_reach_every_command(optional):
+    tmp_path, flags, data = optional, OPTIONS, "--dataset npz --data_dir data.npz".split()
+    run("certify", "net.pth", "certified.tsv", *FLAGS, *flags, cwd=tmp_path)
+    recorded = read_sidecar(tmp_path / "certified.tsv")["request"]["classifier"]
     small = ["--sigma", 0.25, *data, "--max", 1]
     for words in (
         ["predict", "net.pth", "predicted.tsv", *small, "--N", 20],
@@ -121,7 +136,15 @@ def test_the_options_of_opening_reach_every_command(tmp_path):
     assert exported.fingerprint() == recorded["weights_sha256"]
 
 
-def test_train_starts_from_a_file_with_these_options_and_refuses_them_without_one(tmp_path):
+TRAIN = "train out --dataset npz --data_dir data --sigma 0.25 --schedule onecycle --batch 8 --epochs 1".split()
+
+
+def test_train_refuses_these_options_without_a_file(tmp_path):
+    assert "--prefix describes the file of --init" in run(*TRAIN, "--prefix", "model.", cwd=tmp_path, status=2)
+
+
+@pytest.mark.slow
+def test_train_starts_from_a_file_with_these_options(tmp_path):
     (tmp_path / "data").mkdir()
     for split in ("train", "test"):
         names = ["b", "a", *"cdefghij"]
@@ -129,10 +152,8 @@ def test_train_starts_from_a_file_with_these_options_and_refuses_them_without_on
     torch.manual_seed(0)
     extra = {"criterion.weight": torch.ones(3)}
     save({"state_dict": {**prefixed(randomise(CifarResNet(8)), "model."), **extra}}, tmp_path / "net.pth")
-    words = "train out --dataset npz --data_dir data --sigma 0.25 --schedule onecycle --batch 8 --epochs 1".split()
     flags = ["--prefix", "model.", "--image_size", 16, "--normalization", "none"]
-    assert "--prefix describes the file of --init" in run(*words, "--prefix", "model.", cwd=tmp_path, status=2)
-    assert "note: Left out" in run(*words, "--init", "net.pth", *flags, cwd=tmp_path)
+    assert "note: Left out" in run(*TRAIN, "--init", "net.pth", *flags, cwd=tmp_path)
     spec = load_classifier(tmp_path / "out").spec
     assert spec.class_names == ("b", "a", *"cdefghij") and spec.image_shape == (16, 16, 3)
     run("export", "out", "out.pth", cwd=tmp_path)

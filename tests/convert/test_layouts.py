@@ -345,6 +345,7 @@ def test_weights_in_half_precision(tmp_path):
 
 @pytest.mark.parametrize("kind", ["projection", "option_a", "bottleneck"])
 @pytest.mark.parametrize("size", [7, 8])
+@pytest.mark.slow_for("7")
 def test_strided_block(kind, size):
     """A block on its own, where a shift by a pixel cannot drown in the pooling."""
     torch.manual_seed(0)

@@ -347,7 +347,7 @@ SIZES = {
 
 @pytest.mark.parametrize("name", SIZES)
 @pytest.mark.parametrize("size", [28, (30, 34), (64, 48)], ids=["28", "30x34", "64x48"])
-@pytest.mark.slow_for("28-3x3", "30x34-3x3", "28-7x7", "64x48-7x7")
+@pytest.mark.slow_for("28-3x3", "30x34-3x3", "28-7x7", "64x48-7x7", "30x34-wide", "64x48-wide")
 def test_other_image_sizes(tmp_path, name, size):
     net = SIZES[name][0]()
     path = save({"state_dict": net.state_dict()}, tmp_path / "net.pth")

@@ -11,7 +11,7 @@ from qcrs_jax import NoiseConditional, sample_counts
 from qcrs_jax.convert.load import load_classifier
 from qcrs_jax.models.checkpoint import CheckpointError
 
-QUICK = ("resnet", "vit", "efficientnet")
+QUICK = ("resnet",)
 NAMES = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in MAKERS]
 
 
@@ -128,6 +128,7 @@ def test_programs_that_do_not_classify_images_and_sigma_are_refused(denoising, t
 
 
 @pytest.mark.parametrize("batch", ["any", None])
+@pytest.mark.slow_for("None")
 def test_a_classifier_of_images_and_sigma_is_told_each_sigma(tmp_path, batch):
     class Knowing(torch.nn.Module):
         def __init__(self):

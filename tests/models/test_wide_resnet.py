@@ -40,6 +40,7 @@ def test_impossible_sizes_are_refused(depth, widen):
 
 @pytest.mark.parametrize("features, stride", [(32, 2), (32, 1), (16, 1)], ids=["strides", "widens", "identity"])
 @pytest.mark.parametrize("size", [7, 8])
+@pytest.mark.slow_for("7")
 def test_block(features, stride, size):
     """A block on its own, where a shift by a pixel cannot drown in the pooling."""
     torch.manual_seed(0)

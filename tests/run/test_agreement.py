@@ -41,6 +41,7 @@ def test_pairs_are_those_of_the_same_noise():
 
 
 @pytest.mark.parametrize(("batch_size", "at_once"), [(7, 2**14), (16, 64), (3, 1)])
+@pytest.mark.slow_for("7-16384")
 def test_pairs_are_the_same_whatever_the_batch(monkeypatch, batch_size, at_once):
     image = jnp.zeros(SHAPE)
     (expected,) = pairs(by_sign, shifted, image=image, sigma=0.3, n=100)

@@ -41,6 +41,7 @@ def _told(sigma, images):
 
 
 @pytest.mark.parametrize("sigma", [0.05, 0.3])
+@pytest.mark.slow_for("0.3")
 def test_it_counts_as_the_network_of_its_sigma(sigma):
     counts = sample_counts(KNOWING, IMAGES[0], sigma, KEY, 300)
     np.testing.assert_array_equal(counts, sample_counts(at(sigma), IMAGES[0], sigma, KEY, 300))
@@ -51,15 +52,21 @@ def test_it_counts_as_the_network_of_its_sigma(sigma):
     np.testing.assert_array_equal(found.counts, told.counts)
 
 
-def test_it_receives_the_sigmas_of_curves_and_searches():
+def test_it_receives_the_sigmas_of_curves():
     sigmas = [0.05, 0.2, 0.6]
     curve = sample_curve(KNOWING, IMAGES[0], sigmas, key=KEY, n=200)
     for counts, sigma in zip(curve, sigmas):
         np.testing.assert_array_equal(counts, sample_curve(at(sigma), IMAGES[0], [sigma], key=KEY, n=200)[0])
-    for search in (GoldenSection(0.05, 0.9), Bayesian(0.05, 0.9, max_evaluations=4)):
-        made = certify(KNOWING, IMAGES[1], 0.2, key=KEY, n=500, search=search)
-        told = certify(at(float(made.sigma)), IMAGES[1], float(made.sigma), key=KEY, n=500)
-        np.testing.assert_array_equal(made.counts, told.counts)
+
+
+@pytest.mark.parametrize(
+    "search", [GoldenSection(0.05, 0.9), Bayesian(0.05, 0.9, max_evaluations=4)], ids=["golden", "bayesian"]
+)
+@pytest.mark.slow_for("bayesian")
+def test_it_receives_the_sigmas_of_searches(search):
+    made = certify(KNOWING, IMAGES[1], 0.2, key=KEY, n=500, search=search)
+    told = certify(at(float(made.sigma)), IMAGES[1], float(made.sigma), key=KEY, n=500)
+    np.testing.assert_array_equal(made.counts, told.counts)
 
 
 def test_images_in_step_are_told_each_its_own_sigma():

@@ -59,6 +59,7 @@ def test_signs_are_symmetric():
 
 
 @pytest.mark.parametrize("prng", KEYS)
+@pytest.mark.slow_for("rbg")
 def test_a_million_numbers_are_normal(prng):
     noise = np.asarray(gaussian_noise(KEYS[prng], jnp.arange(400), (50, 50)), float)
     z = noise.ravel()
@@ -74,6 +75,7 @@ def test_a_million_numbers_are_normal(prng):
         assert abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]) < 4 / np.sqrt(one.size)
 
 
+@pytest.mark.slow
 def test_the_tails_hold_as_many_as_they_should():
     drawn = 2**26
     count = jax.jit(

@@ -69,6 +69,7 @@ def radius(probability, sigma):
 
 @pytest.mark.parametrize("middle", [0.15, 0.4, 0.9])
 @pytest.mark.parametrize("steepness", [2.0, 8.0])
+@pytest.mark.slow_for("2.0-0.15", "2.0-0.9", "8.0-0.15", "8.0-0.4")
 def test_it_finds_nearly_the_largest_radius(middle, steepness):
     probability = Fall(middle, steepness)
     sigma0 = min(0.25, 0.8 * middle)
@@ -91,6 +92,10 @@ def test_a_bracket_is_not_widened_above_where_that_is_not_wanted():
         np.array_equal(grid.sigmas, whole.sigmas[: grid.last + 1])
         and grid.design[1:].tolist() == whole.design[1:].tolist()
     )
+
+
+@pytest.mark.slow
+def test_the_answer_of_such_a_bracket_is_its_end():
     classify = Partial(slab, 3.0)  # wide: its radius at the origin is largest at a sigma beyond the bracket
     image, options = jnp.zeros(SHAPE), {"key": jax.random.key(0), "n": 10_000, "value_range": (-1, 1)}
     widened = search_sigma(classify, image, 0.25, Bayesian(0.1, 0.5), **options)
@@ -138,16 +143,16 @@ def test_many_samples_do_no_harm():
 
 def test_level_classes_are_sampled_again_before_one_is_chosen():
     machine = bayesian.bayesian(SigmaGrid.over(*BRACKET), 20, 100, jnp.float32(0.25), Radii(jnp.float32(RADII)), 3)
-    tell = jax.jit(machine.tell)
+    ask, tell = jax.jit(machine.ask), jax.jit(machine.tell)
     state, asked, chosen = machine.init, [], []
     for counts in ([46, 52, 2], [60, 38, 2], [55, 43, 2], [50, 50, 0], [44, 56, 0], [90, 10, 0]):
-        asked.append(float(machine.ask(state)))
+        asked.append(float(ask(state)))
         state = tell(state, jnp.asarray(counts))
         chosen.append(int(state.prediction))
     assert asked[:5] == [0.25] * 5 and asked[5] != 0.25  # 500 samples at most
     assert chosen == [1, 0, 0, 0, 0, 0]  # by all of them
     clear = tell(machine.init, jnp.asarray([70, 30, 0]))
-    assert float(machine.ask(clear)) != 0.25
+    assert float(ask(clear)) != 0.25
 
 
 SEVERAL = """

@@ -54,6 +54,7 @@ def test_the_gradient_is_the_closed_form_s(batch_size):
 
 
 @pytest.mark.parametrize("decay", [False, True])
+@pytest.mark.slow_for("True")
 def test_every_step_is_one_of_ascent_on_noise_of_its_own(decay):
     settings = DDRS(0.05, 2.0, steps=5, draws=20, step_size=0.05, decay=decay, start=0.3)
     found, sigma = trace_of(settings), 0.3
