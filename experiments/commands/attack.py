@@ -35,7 +35,7 @@ def add_arguments(parser: Parser) -> None:
     method = parser.add_argument_group("method")
     method.add_argument(
         "--method",
-        choices=("cohen", "frozen"),
+        metavar="NAME",
         default="cohen",
         help="the classifier that is attacked (default: cohen)",
     )
