@@ -36,7 +36,7 @@ def add_arguments(parser: Parser) -> None:
     method = parser.add_argument_group("method")
     method.add_argument(
         "--method",
-        choices=("cohen", "frozen", "cascade"),
+        metavar="NAME",
         help="the classifier that is attacked (default: cascade for a run of a cascade, else cohen)",
     )
     method.add_argument(

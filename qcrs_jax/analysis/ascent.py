@@ -1,11 +1,10 @@
 """The ascent of an attack: along the gradient of soft votes, in a ball around an image.
 
-Each step is a call of its own of a compiled program, which the host does not wait for. As one compiled loop it would
-take three times as long on a CPU: XLA rearranges the convolutions of a gradient outside loops only.
+Each step is a call of its own of a compiled program. As one compiled loop it would take three times as long on a CPU:
+XLA rearranges the convolutions of a gradient outside loops only. The host waits for each call. On several devices of a
+CPU, programs that sum over them must not be in flight together: their threads could wait for each other for ever.
 """
 
-import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -97,18 +96,15 @@ class Candidate(NamedTuple):
     """
 
     image: Float[Array, "h w c"]
-    counts: Int[Array, "num_classes"]
+    counts: Int[np.ndarray, "num_classes"]
 
     def lead(self, label: int) -> int:
-        """By how many copies another class leads over the label; negative where the label leads. Waits for them."""
-        counts = np.asarray(self.counts)
-        return int(np.delete(counts, label).max() - counts[label])
+        """By how many copies another class leads over the label; negative where the label leads."""
+        return int(np.delete(self.counts, label).max() - self.counts[label])
 
 
-def ascend(
-    classify, ball: Ball, start, label: int, sigma: float, key, settings, **program: Any
-) -> Callable[[], Candidate]:
-    """Begins to look in `ball` for an image at which the classifier smoothed with `sigma` leaves `label`.
+def ascend(classify, ball: Ball, start, label: int, sigma: float, key, settings, **program: Any) -> Candidate:
+    """Looks in `ball` for an image at which the classifier smoothed with `sigma` leaves `label`.
 
     Each step moves along the gradient of log p_rival - log p_label. Both are mean soft votes of noisy copies, drawn
     afresh; the rival, and the weights of the two, follow from the votes of the step before.
@@ -119,7 +115,7 @@ def ascend(
         program: noise, batch_size and devices.
 
     Returns:
-        A function that waits for the `Candidate`: of all ends the one at which another class leads by most.
+        Of all ends the one at which another class leads by most.
     """
     classify, level = as_pytree(classify), np.float32(sigma)
     devices = program["devices"]
@@ -127,11 +123,12 @@ def ascend(
     classes = num_classes(classify, ball.image.shape)
 
     def votes_and_slope(x, weights, key):
-        passes = [
-            differentiate(classify, x, (level, weights, key), np.int32(first), np.int32(settings.draws), **program)
-            for first in range(0, settings.draws, width)
-        ]
-        return functools.reduce(lambda one, other: jax.tree.map(jnp.add, one, other), passes)
+        total = None
+        for first in range(0, settings.draws, width):
+            own = (level, weights, key)
+            found = differentiate(classify, x, own, np.int32(first), np.int32(settings.draws), **program)
+            total = jax.block_until_ready(found if total is None else jax.tree.map(jnp.add, total, found))
+        return total
 
     def one(number):
         own = jax.random.fold_in(key, number)
@@ -143,7 +140,7 @@ def ascend(
                 x = _moved(ball, x, slope, step / settings.steps)
             weights = _weights(votes, label)
         look = (level, jax.random.fold_in(own, _LOOK))
-        return Candidate(x, draw_prediction(classify, x, look, np.int32(settings.looks), **program))
+        counts = draw_prediction(classify, x, look, np.int32(settings.looks), **program)
+        return Candidate(x, np.asarray(counts))
 
-    ends = [one(number) for number in range(settings.restarts)]
-    return lambda: max(ends, key=lambda end: end.lead(label))
+    return max(map(one, range(settings.restarts)), key=lambda end: end.lead(label))

@@ -340,7 +340,7 @@ def begin(
     batch_size: int | None = None,
     devices: Sequence[Device] | None = None,
 ) -> Callable[[], Nearest]:
-    """The attack of `attack`, with its first ascents launched: a function that finishes it."""
+    """The attack of `attack` after its first attempt: a function that makes the others and returns the result."""
     image = as_images(image, value_range)
     if image.ndim != 3:
         raise ValueError(f"image must have shape (h, w, c), not {image.shape}; attack one at a time")
@@ -403,13 +403,13 @@ class _OneImage:
     program: dict
 
     def begin(self) -> Callable[[], Nearest]:
-        """Launches the first attempt. Returns a function that makes the others."""
+        """Makes the first attempt. Returns a function that makes the others."""
         distance = self._distance(0, 0.0, math.inf)
-        launched = self._attempt(0, distance, [self.image] * len(self.parts))
+        first = self._attempt(0, distance, [self.image] * len(self.parts))
 
         def finish():
             best, checks, failed, tried = None, 0, 0.0, distance
-            candidates = [wait() for wait in launched]
+            candidates = first
             for attempt in range(1, self.settings.attempts + 1):
                 found, made = self._checked(candidates, checks, best)
                 checks += made
@@ -421,7 +421,7 @@ class _OneImage:
                     break
                 tried = self._distance(attempt, failed, best.distance if best else math.inf)
                 starts = [candidate.image for candidate in candidates]
-                candidates = [wait() for wait in self._attempt(attempt, tried, starts)]
+                candidates = self._attempt(attempt, tried, starts)
             if best is None:
                 return unchanged(self.image, len(candidates[0].counts), failed, checks)
             return _of_numpy(best._replace(failed=failed if failed < best.distance else 0.0, checks=checks))
@@ -433,7 +433,7 @@ class _OneImage:
         return self.attacked.parts(self.classify)
 
     def _attempt(self, attempt, distance, starts):
-        """Launches the ascents at one distance, one for each part."""
+        """The candidates of one distance, one for each part."""
         low, high = (-np.inf, np.inf) if self.value_range is None else self.value_range
         ball = Ball(self.image, np.float32(distance), np.float32(low), np.float32(high))
         keys = [stream(self.key, ATTACK, attempt * len(self.parts) + place) for place in range(len(self.parts))]

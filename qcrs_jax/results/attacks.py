@@ -84,6 +84,8 @@ def _parse(row):
     numbers = (record.radius, record.failed, 0.0 if record.distance is None else record.distance)
     if not all(0 <= number < math.inf for number in numbers):
         raise ValueError(f"radius {record.radius}, distance {record.distance}, failed {record.failed}")
+    if not 0 < record.sigma < math.inf:
+        raise ValueError(f"sigma {record.sigma}")
     if (record.distance is None) != (record.answer == -1):
         raise ValueError(f"distance is {record.distance}, but answer is {record.answer}")
     if record.distance is not None and (not record.attacked or record.answer == record.label):

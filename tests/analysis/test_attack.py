@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from classifiers import DIRECTION, SHAPE, at_distance, linear
 
-from qcrs_jax import GoldenSection, GridGaussian, NoiseConditional, Uniform, certify, predict
+from qcrs_jax import DDRS, GoldenSection, GridGaussian, NoiseConditional, Uniform, certify, predict
 from qcrs_jax.analysis.attack import (
     Answer,
     Attack,
     FrozenRule,
     Smoothed,
     attack,
+    begin,
     distance_between,
     share_of,
 )
@@ -117,11 +118,13 @@ def test_a_classifier_that_is_told_sigma_and_noise_on_a_grid():
 
 
 def test_the_rule_that_searches_anew_is_asked_at_the_perturbed_image():
-    rule = FrozenRule(0.25, GoldenSection(0.1, 0.9, epsilon=0.2))
+    golden, ddrs = GoldenSection(0.1, 0.9, epsilon=0.2), DDRS(0.1, 0.9, steps=3, draws=20)
     settings = Attack(attempts=4, restarts=1, steps=8, draws=32)
-    found = attack(linear, at_distance(0.2), 0, rule, radius=0.18, key=KEY, settings=settings, n=5000)
-    assert 0.2 < found.distance < 0.3 and found.prediction == 1
-    assert 0.1 <= found.sigma <= 0.9
+    for search in (golden, ddrs):
+        rule = FrozenRule(0.25, search)
+        found = attack(linear, at_distance(0.2), 0, rule, radius=0.18, key=KEY, settings=settings, n=5000)
+        assert 0.2 < found.distance < 0.3 and found.prediction == 1
+        assert 0.1 <= found.sigma <= 0.9
 
 
 class Constant:
@@ -171,9 +174,10 @@ def test_arguments_out_of_range_are_refused():
     assert refused(alpha=1.5).settings == ("alpha",)
     assert refused(noise=Uniform()).settings == ("noise",)
     assert refused(n=10).settings[:3] == ("attempts", "alpha", "n")
-    assert refused(attacked=Smoothed(-1)).settings[-1] == "sigma"
+    assert refused(attacked=Smoothed(-1.0)).settings[-1] == "sigma"
     assert "sigma_lower" in refused(attacked=FrozenRule(2.0, GoldenSection(0.1, 0.9))).settings
-    assert "one at a time" in str(refused(ValueError, image=image[None]))
+    with pytest.raises(ValueError, match="one at a time"):
+        begin(linear, image[None], 0, held, key=KEY)
     for wrong in (0.25, Smoothed):
         assert "attacked" in str(refused(TypeError, attacked=wrong))
     assert "settings" in str(refused(TypeError, settings=3))
@@ -184,6 +188,6 @@ def test_arguments_out_of_range_are_refused():
         assert error.value.settings == (name,)
         with pytest.raises(SettingError):
             Attack(**{name: 2**30})
-    for inside in (0, 1, -0.1):
+    for inside in (0.0, 1.0, -0.1):
         with pytest.raises(SettingError):
             Attack(inside=inside)
