@@ -7,8 +7,8 @@ repeat the command.
 
 --method is the classifier that is attacked:
 
-  cohen   smoothed with the sigma of the image's certificate, held fixed. All certificates are about this one, so inside
-          their radius the attack fails, but for alpha
+  cohen   smoothed with the sigma of the image's certificate, held fixed. That is what it is about, so inside
+          its radius the attack fails, but for alpha
   frozen  the rule that searches sigma anew at every input. No certificate is about it, and inside the radius the attack
           may succeed
   cascade the cascade, of a run of one. Its certificates are about it, so inside their radius the attack fails

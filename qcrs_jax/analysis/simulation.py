@@ -29,6 +29,7 @@ from ..search.maximisers import run
 from .curves import Curves
 
 CERTIFICATIONS = 8  # of one search, where radii have to be drawn
+ROUNDING = 1e-6  # by which a sigma may miss the ends of a curve, which has float32
 
 
 class Simulation(NamedTuple):
@@ -168,7 +169,7 @@ def simulate_cascade(
     """
     cascade.check(n0, n, alpha, noise)
     stages = np.array(cascade.sigmas)
-    if not (curves.sigmas[0] <= stages.min() and stages.max() <= curves.sigmas[-1]):
+    if stages.min() < (1 - ROUNDING) * curves.sigmas[0] or stages.max() > (1 + ROUNDING) * curves.sigmas[-1]:
         raise SettingError(
             f"{{sigmas}} {', '.join(f'{sigma:g}' for sigma in stages)}: the curves reach from {curves.sigmas[0]:g} to "
             f"{curves.sigmas[-1]:g}; measure others, or choose stages among these"
