@@ -63,7 +63,7 @@ class Cascade:
 
     def __post_init__(self):
         sigmas = tuple(float(sigma) for sigma in self.sigmas)
-        given = (self.tau,) if np.ndim(self.tau) == 0 else self.tau
+        given = self.tau if isinstance(self.tau, Sequence) else (self.tau,)
         tau = tuple(float(each) for each in given)
         tau = tau * len(sigmas) if len(tau) == 1 else tau
         if not 1 <= len(sigmas) <= MOST_STAGES:
@@ -105,9 +105,14 @@ class Cascade:
         """
         return _certificate(self, np.asarray(counts0), np.asarray(counts), n0, n, float(alpha), noise)
 
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """The threshold of each stage."""
+        return self.tau if isinstance(self.tau, tuple) else (self.tau,) * len(self.sigmas)
+
     def recorded(self) -> dict:
         """The description of the cascade in a sidecar."""
-        return {"method": "cascade", "name": "cascade", "sigmas": list(self.sigmas), "tau": list(self.tau)}
+        return {"method": "cascade", "name": "cascade", "sigmas": list(self.sigmas), "tau": list(self.thresholds)}
 
 
 @functools.partial(
@@ -273,7 +278,7 @@ def predict_cascade(
 
 def of_each_stage(classify, cascade, image_shape):
     """The classifiers of all stages as pytrees."""
-    if callable(classify):
+    if not isinstance(classify, Sequence):
         return [as_pytree(classify)] * len(cascade.sigmas)
     networks = list(classify)
     if len(networks) != len(cascade.sigmas):
@@ -336,15 +341,11 @@ def _tables(cascade: Cascade, n0: int, n: int, alpha: float, noise: Noise):
     )
     for last in range(stages):
         for stage in range(last + 1):
-            sigma, tau = np.float32(cascade.sigmas[stage]), _tau(cascade)[stage]
+            sigma, tau = np.float32(cascade.sigmas[stage]), cascade.thresholds[stage]
             share = _share(alpha, last, stage)
             own[last, stage] = sigma * radius(expected, share) - tau
             rival[last, stage] = tau + sigma * radius(n - expected, alpha / (last + 1) / 2 / TYPICAL_BUCKETS)
     return own.astype(np.float32), rival.astype(np.float32)
-
-
-def _tau(cascade) -> np.ndarray:
-    return np.asarray(cascade.tau, np.float64)
 
 
 def _share(alpha, last, stage):
@@ -362,10 +363,10 @@ def _certificate(cascade, counts0, counts, n0, n, alpha, noise) -> Certificate:
     successes = np.take_along_axis(counts, selected[..., None, None], axis=-1)[..., 0]
     lower = clopper_pearson_lower(successes, n, _share(alpha, last[..., None], place))
     lower = np.where(sampled, np.maximum(lower - noise.lost, 0), 0)
-    own = _minus(sigma * rounded_down(noise.unit_radius(lower)), _tau(cascade))
+    own = _minus(sigma * rounded_down(noise.unit_radius(lower)), np.array(cascade.thresholds))
     half = alpha / (last[..., None] + 1) / 2
     outside = np.maximum(_outside(counts0, counts, selected, n, half, noise), lower)
-    rival = _plus(sigma * rounded_down(noise.unit_radius(outside)), _tau(cascade))
+    rival = _plus(sigma * rounded_down(noise.unit_radius(outside)), np.array(cascade.thresholds))
 
     before = np.minimum.accumulate(rival, axis=-1)
     value = np.where(sampled, own, -np.inf)
