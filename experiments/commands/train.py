@@ -27,7 +27,7 @@ def add_arguments(parser: Parser) -> None:
     classifier.add_argument(
         "--normalization",
         help="how images are normalised: cifar10, imagenet, none, or MEAN,.../STD,... (default, as in the papers: "
-        "none for macer and for images of one channel; else cifar10 for CIFAR ResNets, and imagenet for other networks)",
+        "none for macer and for images of one channel; else cifar10 for CIFAR ResNets, imagenet for other networks)",
     )
     group = parser.add_argument_group("facts that a PyTorch file does not state")
     add_settings(group, Network, OPENING.removeprefix("normalization "))
