@@ -39,8 +39,12 @@ def add_arguments(parser: Parser) -> None:
 
 
 def _add_method(group):
-    from qcrs_jax.training import METHODS
+    from qcrs_jax.extras import MissingPackage
 
+    try:
+        from qcrs_jax.training import METHODS
+    except MissingPackage:  # which `run` raises
+        return
     add_object(group, METHODS.values(), {}, _help(METHODS), without=("sigma",))
 
 
