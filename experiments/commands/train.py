@@ -7,6 +7,7 @@ epoch, the log and its curve. Defaults are the papers'. `--schedule onecycle` is
   qcrs-jax train OUT_DIR --arch cifar_resnet20 --dataset cifar10 --sigma 0.25 --schedule onecycle
   qcrs-jax train OUT_DIR --arch lenet --dataset mnist --sigma 0.25 --method macer
   qcrs-jax train OUT_DIR --arch lenet --dataset fashion_mnist --sigma_range 0.2,1 --schedule onecycle
+  qcrs-jax train OUT_DIR --arch cifar_resnet20 --dataset cifar10 --sigma 0.25 --method catrs --teacher OTHER_DIR
   qcrs-jax train OUT_DIR --init models/noise_0.25.pth.tar --dataset cifar10 --sigma 0.50 --epochs 10 --lr 0.01
 """
 
@@ -26,7 +27,7 @@ def add_arguments(parser: Parser) -> None:
     classifier.add_argument(
         "--normalization",
         help="how images are normalised: cifar10, imagenet, none, or MEAN,.../STD,... (default, as in the papers: "
-        "cifar10 for CIFAR ResNets with method gaussian, imagenet for ResNets of ImageNet, else none)",
+        "none for macer and for images of one channel; else cifar10 for CIFAR ResNets, imagenet for other networks)",
     )
     group = parser.add_argument_group("facts that a PyTorch file does not state")
     add_settings(group, Network, OPENING.removeprefix("normalization "))
@@ -38,8 +39,12 @@ def add_arguments(parser: Parser) -> None:
 
 
 def _add_method(group):
-    from qcrs_jax.training import METHODS
+    from qcrs_jax.extras import MissingPackage
 
+    try:
+        from qcrs_jax.training import METHODS
+    except MissingPackage:  # which `run` raises
+        return
     add_object(group, METHODS.values(), {}, _help(METHODS), without=("sigma",))
 
 

@@ -69,15 +69,15 @@ class Training:
         choices=("step", "onecycle"),
     )
     epochs: int | None = setting(
-        None, "number of epochs (default: gaussian 90, macer 440, others 150; with onecycle 14, others 6)"
+        None, "number of epochs (default: gaussian 90, macer 440, others 150; with onecycle gaussian 14, others 6)"
     )
     batch: int | None = setting(
         None,
         "images in each step, on all devices together (default: gaussian 256, macer 64, others 256 / copies; with "
-        "onecycle 128, others 64)",
+        "onecycle gaussian 128, others 64)",
     )
     lr: float | None = setting(
-        None, "learning rate, or its peak (default: 0.1, macer 0.01; with onecycle 0.2, others 0.05)"
+        None, "learning rate, or its peak (default: 0.1, macer 0.01; with onecycle gaussian 0.2, others 0.05)"
     )
     momentum: float = setting(0.9, "momentum of the steps")
     weight_decay: float | None = setting(None, "weight decay (default: 1e-4; macer and onecycle 5e-4)")
