@@ -302,7 +302,8 @@ PRESETS = {
         asks="How far is a certified radius from the nearest other answer that an attack finds?",
         source="ours; attacks through soft votes after Salman et al. (NeurIPS 2019, arXiv 1906.04584)",
         takes="about 25 minutes of one core",
-        expect="TODO",
+        expect="of 24 images that are certified correctly, 0 changed inside their radius and 24 beyond, at a mean of "
+        "1.59 for a mean radius of 1.10; the rule that searches sigma anew changed 2 inside",
         commands=_attack(GAUSSIAN, DATA.partition(" --sigma")[0], f"--sigma 0.25 --skip 20 {SEED}"),
     ),
     "sequential": Preset(

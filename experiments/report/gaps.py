@@ -15,8 +15,8 @@ NOTE = (
     "those changed inside their certified radius. radius and upper bound: means of the certified radius, and of the "
     "distance of the attack, over the changed images. r = ...: share of all images that have a correct certificate of "
     "at least that radius, and, in the row of an attack, share of those with a correct certificate that was not "
-    "changed within it. The true share of robust images among them lies between the two, but for alpha. An image "
-    "that no attack changed is not thereby robust."
+    "changed within it. For the classifiers of the certificates, the true share of robust images among them lies "
+    "between the two, but for alpha. An image that no attack changed is not thereby robust."
 )
 FROZEN = (
     "frozen: the attack is on the rule that searches sigma anew at every input. Certificates are not about it, so its "

@@ -123,12 +123,13 @@ def ascend(classify, ball: Ball, start, label: int, sigma: float, key, settings,
     classes = num_classes(classify, ball.image.shape)
 
     def votes_and_slope(x, weights, key):
-        total = None
+        votes, slope = jnp.zeros(classes), jnp.zeros_like(ball.image)
         for first in range(0, settings.draws, width):
             own = (level, weights, key)
             found = differentiate(classify, x, own, np.int32(first), np.int32(settings.draws), **program)
-            total = jax.block_until_ready(found if total is None else jax.tree.map(jnp.add, total, found))
-        return total
+            more, steeper = jax.block_until_ready(found)
+            votes, slope = votes + more, slope + steeper
+        return votes, slope
 
     def one(number):
         own = jax.random.fold_in(key, number)
