@@ -120,12 +120,18 @@ class Inputs:
 
     def warn_of_sigma(self, sigma: float | None) -> None:
         """Prints a warning if the classifier was trained at another sigma, or on a range without this one."""
-        source = self.classifier.spec.source
-        trained = source.get("sigma", sigma)
-        low, high = source.get("sigma_range", (trained, trained))
-        if sigma is not None and not low <= sigma <= high:
-            levels = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+        if levels := other_levels(self.classifier, sigma):
             print(f"warning: the network was trained at sigma {levels}, but --sigma is {sigma:g}")
+
+
+def other_levels(classifier, sigma: float | None) -> str | None:
+    """The noise levels that a classifier was trained at, if they are known and `sigma` is not among them; else None."""
+    source = classifier.spec.source
+    trained = source.get("sigma", sigma)
+    low, high = source.get("sigma_range", (trained, trained))
+    if sigma is None or low <= sigma <= high:
+        return None
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
 
 
 def root_key(seed: int | dict, implementation: str):

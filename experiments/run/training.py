@@ -25,12 +25,15 @@ from qcrs_jax.sampling.devices import replicated
 from qcrs_jax.training import METHODS, LogUniform, Method, Trainer, crop_and_flip, sgd
 
 from ..report.training_curve import Epoch, plot_log, read_log
+from .class_names import known_classes, order_warning
 from .data_sets import open_train_and_test
-from .inputs import open_devices, opening_of, print_notes
+from .inputs import open_devices, opening_of, other_levels, print_notes
 from .progress import progress
 from .settings import Data, Network
 from .training_settings import Training
 
+PUBLISHED_SAMPLES = 10_000
+"""Noisy copies of each training image from which CAT-RS's programs take a prediction of the teacher."""
 IN_MEMORY = 8 * 2**30  # bytes of images above which they are read anew in every epoch
 
 
@@ -47,9 +50,10 @@ def completed(training: Training) -> tuple[Training, Method]:
     check_sigma(sigma)
     method = _method(training, levels, sigma)
     recipe = method.recipe(training.schedule)._asdict()
-    missing = {name: value for name, value in recipe.items() if getattr(training, name) is None}
+    defaults = recipe | ({"teacher_samples": PUBLISHED_SAMPLES} if method.teacher else {})
+    missing = {name: value for name, value in defaults.items() if getattr(training, name) is None}
     filled = dataclasses.replace(training, sigma=sigma, **missing)
-    for name in ("epochs", "batch", "lr", "test_skip", "teacher_samples"):
+    for name in ("epochs", "batch", "lr", "test_skip", *(("teacher_samples",) if method.teacher else ())):
         if not 0 < getattr(filled, name) < float("inf"):
             raise SettingError(f"{{{name}}} must be positive, not {getattr(filled, name)}")
     if not 0 <= filled.momentum < 1 or not 0 <= filled.weight_decay < 1:
@@ -66,8 +70,9 @@ def _method(training, levels, sigma):
             raise SettingError(f"{{{name}}} is no setting of {{method}} {kind.name}")
     if kind.teacher and training.teacher is None:
         raise SettingError(f"{{method}} {kind.name} needs {{teacher}}: a classifier trained under the same noise")
-    if training.teacher is not None and not kind.teacher:
-        raise SettingError(f"{{method}} {kind.name} has no {{teacher}}")
+    for name in ("teacher", "teacher_samples"):
+        if getattr(training, name) is not None and not kind.teacher:
+            raise SettingError(f"{{method}} {kind.name} has no {{{name}}}")
     return kind(**{"sigma": levels} | kind.published(sigma) | training.settings)
 
 
@@ -210,6 +215,10 @@ def teacher_of(training: Training, dataset):
             f"{{teacher}} {training.teacher}: is for {teacher.spec.num_classes} classes and images of shape "
             f"{teacher.spec.image_shape}; {dataset.source} has {count} and {shape}"
         )
+    if said := order_warning(known_classes(teacher, training.teacher), dataset.class_names, str(training.teacher)):
+        raise SettingError(f"{{teacher}}: {said}")
+    if levels := other_levels(teacher, training.sigma):
+        print(f"warning: the teacher was trained at sigma {levels}, but the noise is {training.sigma:g}")
     return teacher
 
 
@@ -356,6 +365,9 @@ def train(out_dir: Path, training: Training, data: Data, network: Network | None
     training, method = completed(training)
     if training.batch % len(devices):
         raise SettingError(f"{{batch}} {training.batch} is not a multiple of the {len(devices)} devices that share it")
+    warmup = method.recorded().get("warmup", 0)
+    if warmup > training.epochs:
+        print(f"warning: the warm-up takes {warmup} epochs and the training {training.epochs}, so it never ends")
     train_set, test_set = open_train_and_test(data)
     steps = len(train_set) // training.batch
     if steps == 0:

@@ -59,7 +59,9 @@ class Training:
         "training images are kept",
         metavar="CHECKPOINT",
     )
-    teacher_samples: int = setting(10_000, "noisy copies of each training image from which a prediction is made")
+    teacher_samples: int | None = setting(
+        None, "noisy copies of each training image from which the teacher's prediction is made (default: 10000)"
+    )
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Settings of the method that were given, by name; the others have its published values."""
     schedule: str = setting(

@@ -24,7 +24,8 @@ from qcrs_jax.errors import UserError
 from qcrs_jax.experiments.commands import demo
 from qcrs_jax.experiments.report.training_curve import read_log
 from qcrs_jax.experiments.run.inputs import Inputs
-from qcrs_jax.experiments.run.training import TrainingFolder, predictions, reader
+from qcrs_jax.experiments.run.training import TrainingFolder, predictions, reader, teacher_of
+from qcrs_jax.experiments.run.training_settings import Training
 from qcrs_jax.models.checkpoint import is_classifier
 
 PROGRAM = str(Path(sys.executable).with_name("qcrs-jax"))
@@ -194,6 +195,8 @@ def test_a_run_that_was_killed_before_it_began_continues(tmp_path):
         (["--method", "smoothmix", "--epsilon", "1"], "--epsilon is no setting of --method smoothmix"),
         (["--method", "catrs"], "--method catrs needs --teacher"),
         (["--teacher", "nowhere"], "--method gaussian has no --teacher"),
+        (["--teacher_samples", "5"], "--method gaussian has no --teacher_samples"),
+        (["--method", "catrs", "--teacher", "a", "--teacher_samples", "0"], "--teacher_samples must be positive"),
         (["--method", "catrs", "--teacher", "nowhere"], "nowhere: no such file"),
         (["--method", "catrs", "--teacher", "nowhere", "--sigma_range", "0.1,1"], "catrs takes one --sigma"),
         (
@@ -234,6 +237,31 @@ def test_a_method_with_a_teacher_keeps_its_predictions_and_continues(folder, unb
     assert load_classifier(folder / "catrs").spec.source["lbd"] == 0.5
     again = qcrs_jax("train", "catrs", *words, "--epochs", 1, "--teacher_samples", 6, cwd=folder)
     assert again.returncode == 2 and "teacher_samples: 5 in the file, 6 now" in again.stderr
+
+
+def test_a_teacher_of_another_level_is_warned_of_and_one_of_another_order_refused(folder, unbroken, capsys):
+    names = list(load_classifier(folder / "unbroken").spec.class_names)
+    image = np.zeros((28, 28, 1), np.uint8)
+    for sigma, warned in ((0.25, False), (0.5, True)):
+        training = Training(sigma=sigma, method="catrs", teacher=str(folder / "unbroken"))
+        dataset = Dataset("d", "train", "here", names, np.arange(10), lambda i: image, "")
+        assert teacher_of(training, dataset).spec.class_names == tuple(names)
+        warning = "warning: the teacher was trained at sigma 0.25, but the noise is 0.5"
+        assert (warning in capsys.readouterr().out) == warned
+    swapped = Dataset("d", "train", "here", [names[1], names[0], *names[2:]], np.arange(10), lambda i: image, "")
+    with pytest.raises(UserError, match="classes in another order than the data set"):
+        teacher_of(training, swapped)
+
+
+@pytest.mark.parametrize(
+    "method, epochs, warned", [("smoothadv", 9, True), ("smoothmix", 10, False), ("macer", 1, False)]
+)
+def test_a_warm_up_that_never_ends_is_warned_of(folder, method, epochs, warned):
+    done = qcrs_jax(
+        "train", "refused", *SMALL, "--method", method, "--epochs", epochs, "--data_dir", "nowhere", cwd=folder
+    )
+    assert done.returncode == 2
+    assert ("the warm-up takes 10 epochs and the training 9, so it never ends" in done.stdout) == warned
 
 
 def test_predictions_are_the_shares_of_the_classes_under_noise():
