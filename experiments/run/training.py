@@ -44,7 +44,7 @@ def completed(training: Training) -> tuple[Training, Method]:
         SettingError: a setting is unknown or out of its range.
     """
     if training.sigma is None and training.sigma_range is None:
-        raise SettingError("give {sigma}, the noise level, or {sigma_range}, a range of them")
+        raise SettingError("one of these is required: {sigma}, the noise level, or {sigma_range}, a range of levels")
     levels = training.sigma if training.sigma_range is None else LogUniform(*training.sigma_range)
     sigma = levels.middle if training.sigma is None else training.sigma
     check_sigma(sigma)

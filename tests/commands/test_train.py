@@ -92,7 +92,7 @@ def test_a_range_of_levels_is_recorded_and_no_level_within_it_is_warned_of(folde
 def test_a_run_without_a_level_is_refused(folder):
     words = [word for word in SMALL if word not in ("--sigma", "0.25")]
     done = qcrs_jax("train", "refused", *words, cwd=folder)
-    assert done.returncode == 2 and "give --sigma, the noise level, or --sigma_range" in done.stderr
+    assert done.returncode == 2 and "required: --sigma, the noise level, or --sigma_range" in done.stderr
 
 
 @pytest.mark.slow
