@@ -228,8 +228,8 @@ def request_of(args: argparse.Namespace):
 
     if args.sigma is None:
         raise SettingError("required: {sigma}, the noise level that the classifier was trained at")
-    given = [name for name in ("sigmas", "tau", "stages") if getattr(args, name, None)]
-    if given:
+    cascade = ("sigmas", "tau", "stages") if hasattr(args, "stages") else ()  # `visualize` has sigmas of its own
+    if given := [name for name in cascade if getattr(args, name)]:
         raise SettingError(f"{{{given[0]}}} is of a cascade; give {{method}} cascade with it")
     to_collapse = args.sigma_upper == AUTO
     if to_collapse:

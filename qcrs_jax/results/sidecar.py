@@ -360,6 +360,7 @@ _SETTINGS = {
         "leave_out": Nullable(Several(text(1000), 1000)),
         "image_size": Nullable(Several(whole(1, 4096), 2)),
         "max_pool": Nullable(flag),
+        "stages": Several(path, 1000),
         "macer": flag,
         "dtype": one_of("float32", "bfloat16"),
     },

@@ -65,7 +65,7 @@ def test_help_is_complete_and_imports_nothing_slow(command, words, tmp_path):
 def test_the_help_of_certify_is_one_screen_and_the_rest_stands_on_others(tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     text = qcrs_jax("certify", "--help", cwd=tmp_path).stdout
-    assert len(text.splitlines()) < 60 and text.count("qcrs-jax certify checkpoint") == 3
+    assert len(text.splitlines()) < 60 and text.count("qcrs-jax certify checkpoint") == 4
     assert "--ddrs_steps" not in text and "--help-search" in text and "--help-cluster" in text
     for screen, flag in (("search", "--ddrs_steps"), ("guarantee", "--tolerance"), ("cluster", "--shard")):
         assert flag in qcrs_jax("certify", f"--help-{screen}", cwd=tmp_path).stdout

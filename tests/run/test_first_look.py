@@ -1,5 +1,6 @@
 """The first look at a run: its warnings, and their error rates."""
 
+import functools
 import types
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from scipy import stats
 from qcrs_jax.data.dataset import Dataset
 from qcrs_jax.errors import UserError
 from qcrs_jax.experiments.run.first_look import IMAGES, LEVEL, Evidence, choose, first_look, near_chance
+from qcrs_jax.experiments.run.inputs import Inputs
 
 
 @pytest.mark.parametrize("classes", [2, 3, 10, 100, 200, 1000])
@@ -125,9 +127,11 @@ def inputs(dataset, permutation=None, gain=8.0, batch=16):
             raise
 
     classifier = types.SimpleNamespace(classify=classify)
-    return types.SimpleNamespace(
+    inputs = types.SimpleNamespace(
         dataset=dataset, classifier=classifier, batch=batch, read=image_of, were_read=read, checkpoint=Path("n")
     )
+    inputs.readable = functools.partial(Inputs.readable, inputs)
+    return inputs
 
 
 SORTED = np.repeat(np.arange(10), 30)  # as folders have them
