@@ -407,6 +407,7 @@ def norm_means(statistics):
 
 
 @pytest.mark.parametrize("name, moves", [("smoothadv", 1), ("catrs", 2)])
+@pytest.mark.slow_for("smoothadv-1")
 def test_running_statistics_move_once_for_each_pass_that_learns_and_never_for_an_attack(name, moves, monkeypatch):
     """With no noise and no perturbation all passes see the same images: n moves of rate 0.1 leave 0.9**n."""
     method = {
@@ -432,6 +433,7 @@ def test_running_statistics_move_once_for_each_pass_that_learns_and_never_for_an
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if name not in ("gaussian", "macer")])
+@pytest.mark.slow_for("smoothadv", "catrs")
 def test_each_method_trains_and_continues_exactly(name):
     labels = np.arange(20) % 10
     x = np.full((20, 28, 28, 1), 0.2, np.float32)
