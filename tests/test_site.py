@@ -33,7 +33,7 @@ def test_a_command_s_page_has_every_flag_with_its_help(command):
 def test_the_table_of_commands_has_each_with_its_first_sentence():
     table = hook("command_reference").table()
     assert all(f"[`qcrs-jax {name}`]({name}.md)" in table for name in COMMANDS)
-    assert "Certify a data set: the L2 radius of every image" in table
+    assert "Certify a data set: the radius of every image" in table
 
 
 def test_formulas_become_mathml():
@@ -48,6 +48,6 @@ def test_formulas_become_mathml():
 def test_a_notebook_s_page_has_its_text_code_outputs_and_figures():
     notebook = json.loads((ROOT / "docs/notebooks/own-bound.ipynb").read_text())
     page, pictures = hook("notebooks").page_of(notebook, "own-bound")
-    assert page.startswith("# Your own bound") and "class Hoeffding:" in page and "hoeffding: fails with" in page
+    assert page.startswith("# Your own bound") and "class Hoeffding(Bound):" in page and "hoeffding: fails with" in page
     assert list(pictures) == ["own-bound-1.png"] and pictures["own-bound-1.png"].startswith(b"\x89PNG")
     assert "(own-bound-1.png)" in page and "(own-bound.ipynb)" in page
