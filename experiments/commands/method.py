@@ -175,19 +175,20 @@ def _add_estimate(guarantee):
 
 
 DEFAULT_SIGMAS = (1.0, 0.5, 0.25)
-NOT_OF_A_CASCADE = ("tolerance", "decide", "precision", "bound", "beta", "budget", "sigma_lower", "sigma_upper")
-"""Settings of a certification that a cascade does not have, if they are given."""
+"""The stages of a cascade."""
 
 
 def cascade_of(args: argparse.Namespace):
     """The checked CascadeRequest of parsed arguments. Errors as for `request_of`."""
     from qcrs_jax.errors import SettingError
+    from qcrs_jax.search import SEARCHES
 
     from ..run.cascade import CascadeRequest
 
-    given = [name for name in NOT_OF_A_CASCADE if getattr(args, name, None) is not None]
-    given += [name for name in ("stop_when_wrong",) if getattr(args, name)]
-    given += ["certificate"] * (args.certificate != "hard") + ["sigma"] * (args.sigma is not None)
+    of_searches = [name for kind in SEARCHES.values() if kind.method == "qcrs" for name in _fields(kind)]
+    others = dict.fromkeys([*_settings(), *of_searches, "sigma", "budget"])
+    given = [name for name in others if name != "alpha" and getattr(args, name, None) is not None]
+    given += ["stop_when_wrong"] * args.stop_when_wrong + ["certificate"] * (args.certificate != "hard")
     if given:
         raise SettingError(f"{{{given[0]}}} does not go with {{method}} cascade; leave it out")
     with possible():

@@ -3,7 +3,7 @@
 from qcrs_jax import draw
 from qcrs_jax.certification.estimates import estimate_of
 from qcrs_jax.certification.verdict import fields_of
-from qcrs_jax.results.records import Record, is_cascade
+from qcrs_jax.results.records import CASCADE_COLUMNS, Record, is_cascade
 
 from .cost import Draws
 from .request import Request
@@ -31,7 +31,7 @@ def draws_of(request: Request, planned: int | None = None) -> Draws:
 def recorded_fields(request: dict) -> set[str]:
     """The additional fields that each line of a run of this request has."""
     if is_cascade(request):
-        return {"stage", "stages0", "stages"}
+        return set(CASCADE_COLUMNS)
     plans_n = {"budget", "stop_when_wrong"} & set(request)
     return {*estimate_of(request["estimate"]).columns, *(["n"] if plans_n else [])}
 

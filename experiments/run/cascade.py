@@ -6,19 +6,17 @@ import numpy as np
 
 from qcrs_jax.certification.cascade import Cascade, conclude_cascade, draw_cascade
 from qcrs_jax.certification.verdict import fields_of
-from qcrs_jax.errors import SettingError, UserError, quoted
-from qcrs_jax.results.records import PREDICT_COLUMNS, Record
+from qcrs_jax.errors import UserError, quoted
+from qcrs_jax.results.records import CASCADE_COLUMNS, PREDICT_COLUMNS, Record
 from qcrs_jax.sampling.smoothing import GAUSSIAN, Noise, noise_of, recorded_noise
 
 from .answers import one_record
 from .cost import Draws
+from .request import shared
 from .runner import Task
 
-COLUMNS = ("stage", "stages0", "stages")
-"""The columns of a run of the cascade, by the names of Record."""
-
-PREDICTED = (*PREDICT_COLUMNS, *COLUMNS)
-"""The columns of its predictions."""
+PREDICTED = (*PREDICT_COLUMNS, *CASCADE_COLUMNS)
+"""The columns of predictions of a cascade."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,19 +51,11 @@ class CascadeRequest:
 
     def of_each(self, images: int) -> "CascadeRequest":
         """The request for each of a run's images. Raises SettingError if nothing could be certified."""
-        if not self.at_once:
-            return self
-        together = {"alpha": self.alpha, "images": images}
-        each = dataclasses.replace(self, alpha=self.alpha / images, at_once=False, simultaneous=together)
-        try:
-            each.check()
-        except SettingError as error:  # alpha here is the share of one image, not the flag
-            raise SettingError(f"{{simultaneous}}, {images} images: {error}") from error
-        return each
+        return shared(self, images)
 
     def recorded(self) -> dict:
         """Its record in a sidecar. Its sigma is that of the first stage."""
-        numbers = {"sigma": self.cascade.sigmas[0], "n0": self.n0, "n": self.n, "alpha": self.alpha}
+        numbers = {"sigma": self.sigma, "n0": self.n0, "n": self.n, "alpha": self.alpha}
         more = {"simultaneous": self.simultaneous} if self.simultaneous else {}
         kind = "predictions" if self.predicts else "certificates"
         found = {"kind": kind, "search": self.cascade.recorded(), "estimate": {"name": "cascade"}}
@@ -139,7 +129,7 @@ def task(request: CascadeRequest) -> Task:
 
     stages = len(request.cascade.sigmas)
     draws = Draws((request.n0,) * stages + (request.n,) * stages, at_most=stages > 1)
-    file = {"columns": PREDICTED if request.predicts else Record.columns(COLUMNS)}
+    file = {"columns": PREDICTED if request.predicts else Record.columns(CASCADE_COLUMNS)}
     score = ("ACR", lambda record: record.correct * record.radius)
     if request.predicts:
         score = ("accuracy", lambda record: record.correct)

@@ -1,6 +1,5 @@
 """A first look at the predictions of a classifier on a data set, before hours of work: is it the right one?
 
-It is taken before hours of work.
 The look changes no count and no key. It has noise of its own, and the run reads its images again.
 """
 

@@ -11,6 +11,23 @@ from qcrs_jax.sampling.smoothing import GAUSSIAN, Noise, check_largest, noise_of
 from qcrs_jax.search import Search, search_of
 
 
+def shared(request, images: int):
+    """The request for each of a run's images: with its part of alpha, if all certificates are to hold at once.
+
+    Raises:
+        SettingError: with alpha shared among this number of images, nothing could be certified.
+    """
+    if not request.at_once:
+        return request
+    together = {"alpha": request.alpha, "images": images}
+    each = dataclasses.replace(request, alpha=request.alpha / images, at_once=False, simultaneous=together)
+    try:
+        each.check()
+    except SettingError as error:  # alpha here is the share of one image, not the flag
+        raise SettingError(f"{{simultaneous}}, {images} images: {error}") from error
+    return each
+
+
 @dataclasses.dataclass(frozen=True)
 class Request:
     """The request for each image of a run.
@@ -72,19 +89,7 @@ class Request:
         Raises:
             UserError: with alpha shared among this number of images, nothing could be certified.
         """
-        if not self.at_once:
-            return self
-        each = dataclasses.replace(
-            self,
-            alpha=self.alpha / images,
-            at_once=False,
-            simultaneous={"alpha": self.alpha, "images": images},
-        )
-        try:
-            each.check()
-        except SettingError as error:  # alpha here is the share of one image, not the flag
-            raise SettingError(f"{{simultaneous}}, {images} images: {error}") from error
-        return each
+        return shared(self, images)
 
     def recorded(self) -> dict:
         """Its record in a sidecar, without settings that were not used."""

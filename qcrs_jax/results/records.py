@@ -31,6 +31,8 @@ from .account import account
 from .rows import Row, Seconds, column, whole_number
 
 PREDICT_COLUMNS = ("idx", "label", "predict", "correct", "time", "counts")
+CASCADE_COLUMNS = ("stage", "stages0", "stages")
+"""The columns that a run of a cascade has beside those of every run, by the names of Record."""
 INPUT_SPECIFIC = (
     "Where sigma is chosen per input, a certificate holds for the classifier smoothed with that input's sigma, held "
     "fixed. It says nothing of a classifier that would search sigma again at the perturbed input. Runs of one "

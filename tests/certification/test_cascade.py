@@ -156,8 +156,8 @@ def test_it_fails_with_probability_at_most_alpha_summed_over_all_counts(shares):
     weights = [stats.multinomial.pmf(each, n, np.array(p)) for p in shares]
     counts = np.stack([np.repeat(each, len(each), axis=0), np.tile(each, (len(each), 1))], axis=1)
     weights = np.repeat(weights[0], len(each)) * np.tile(weights[1], len(each))
-    rng, lasts = np.random.default_rng(0), set()
-    for _ in range(4):
+    rng, lasts, certified = np.random.default_rng(0), set(), 0.0
+    for _ in range(8):
         counts0 = np.stack([rng.multinomial(n0, p) for p in shares])
         last, _ = module.last_stage(np, counts0, *module._tables(cascade, n0, n, alpha, GAUSSIAN))
         lasts.add(int(last))
@@ -166,7 +166,8 @@ def test_it_fails_with_probability_at_most_alpha_summed_over_all_counts(shares):
         limits = np.array([true_limit(np.array(shares), cascade.sigmas, cascade.tau, c) for c in range(3)])
         too_large = (made.prediction != ABSTAIN) & (made.radius > limits[made.prediction] + 1e-12)
         assert weights[too_large].sum() <= alpha
-    assert lasts
+        certified += weights[made.prediction != ABSTAIN].sum()
+    assert lasts == {0, 1} and certified > 0.01
 
 
 @pytest.mark.parametrize("shared", [False, True], ids=["noise of its own", "the same noise at every stage"])
