@@ -9,6 +9,8 @@ IMAGES = Path(__file__).parent / "assets" / "fashion_mnist_test_500.npz"
 """Every 20th of the test images of Fashion-MNIST."""
 GAUSSIAN, MACER = "zoo:fashion_mnist-lenet-sigma0.25", "zoo:fashion_mnist-lenet-macer-sigma0.25"
 RANGE = "zoo:fashion_mnist-lenet-sigma0.2-1"
+RESNET, RESNET_LARGE = "zoo:cifar10-resnet20-sigma0.25", "zoo:cifar10-resnet20-sigma0.50"
+RESNET_RANGE = "zoo:cifar10-resnet20-sigma0.12-0.5"
 SEED = "--seed 0"
 """The seed of the published results, which the same commands give again."""
 DATA = f"--dataset npz --data_dir {shlex.quote(str(IMAGES))} --sigma 0.25 --skip 10 {SEED}"
@@ -143,6 +145,28 @@ def _cascade(checkpoint, data):
     )
 
 
+def _cascade_cifar10(data):
+    """The same of a network that was trained on a range of sigmas, and a cascade of two that were trained at one."""
+    certify, cohen = f"certify {RESNET_RANGE}", ("0.5", "0.35", "0.25")
+    own = "--sigma 0.25 --no-collapse"
+    return (
+        f"{certify} cascade.tsv {data} --method cascade --sigmas 0.5,0.25,0.125",
+        *(f"{certify} cohen-{sigma}.tsv {data} --method cohen --sigma {sigma}" for sigma in cohen),
+        *(f"rebound cohen-{sigma}.tsv --bound classes --out cohen-{sigma}-classes.tsv" for sigma in cohen),
+        f"{certify} frozen.tsv {data} {own} --search grid --search_n 500 --left 0.125 --right 0.5 --epsilon 0.125",
+        f"{certify} bayesian.tsv {data} {own} --search bayesian --search_n 100 --evaluations 20 --left 0.08 --right 0.9",
+        f"certify {RESNET_LARGE} two-cohen-0.5.tsv {data} --method cohen --sigma 0.5",
+        f"certify {RESNET} two-cohen-0.25.tsv {data} --method cohen --sigma 0.25",
+        f"certify {RESNET_LARGE} two-cascade.tsv {data} --method cascade --sigmas 0.5,0.25 --stages {RESNET}",
+        *(f"rebound two-cohen-{sigma}.tsv --bound classes --out two-cohen-{sigma}-classes.tsv" for sigma in cohen[::2]),
+        "compare cohen-0.35.tsv cohen-0.5.tsv cohen-0.25.tsv cohen-0.5-classes.tsv cohen-0.35-classes.tsv "
+        "cohen-0.25-classes.tsv cascade.tsv frozen.tsv bayesian.tsv --format markdown --out compare.md",
+        "compare two-cohen-0.25.tsv two-cohen-0.5.tsv two-cohen-0.25-classes.tsv two-cohen-0.5-classes.tsv "
+        "two-cascade.tsv --format markdown --out two.md",
+        "plot cohen-0.35.tsv cohen-0.5-classes.tsv cascade.tsv bayesian.tsv --out plot.png",
+    )
+
+
 def _attack(checkpoint, data, flags):
     """A run of one network, and attacks on it: on the classifiers of its certificates, and on the rule as a whole."""
     return (
@@ -183,6 +207,45 @@ def _trained(sigma):
             for name in TRAININGS
         ),
         f"table {' '.join(f'{name}.tsv' for name in TRAININGS)} --format markdown --out table.md",
+    )
+
+
+SHORT_TRAININGS = {
+    "gaussian": "",
+    "macer": "--method macer --copies 4",
+    "smoothadv": "--method smoothadv --copies 2 --steps 2 --warmup 1",
+    "consistency": "--method consistency",
+    "smoothmix": "--method smoothmix --copies 2 --steps 2 --warmup 1",
+    "catrs": "--method catrs --copies 2 --steps 2 --teacher gaussian --teacher_samples 100",
+}
+"""The same methods for two CPU cores: two copies and two steps where the papers take more of either."""
+
+
+def _trained_short(sigma):
+    """Trainings of a LeNet on Fashion-MNIST by every method, all from one network, and the certificates of each."""
+    data = "--dataset fashion_mnist --data_dir {base}/data/fashion-mnist --schedule onecycle"
+    images = DATA.replace("--sigma 0.25 --skip 10", "--skip 2 --n 4000")
+    search = f"--sigma {sigma} --search bayesian --search_n 100 --evaluations 20 --left 0.12 --right auto"
+    runs = {
+        "cohen": f"--method cohen --sigma {sigma}",
+        "cascade": f"--method cascade --sigmas 0.75,{sigma},0.25",
+        "qcrs": search,
+    }
+    files = {rule: [f"{name}-{rule}.tsv" for name in SHORT_TRAININGS] for rule in ("cohen", "classes", *runs)}
+    return (
+        f"train start --arch lenet {data} --sigma {sigma} --epochs 6 --lr 0.05 {SEED}",
+        *(
+            f"train {name} --init start {data} --sigma {sigma} --epochs 2 --lr 0.02 {flags} {SEED}"
+            for name, flags in SHORT_TRAININGS.items()
+        ),
+        *(
+            f"certify {name} {name}-{rule}.tsv {images} {flags}"
+            for name in SHORT_TRAININGS
+            for rule, flags in runs.items()
+        ),
+        *(f"rebound {name}-cohen.tsv --bound classes --out {name}-classes.tsv" for name in SHORT_TRAININGS),
+        *(f"compare {' '.join(files[rule])} --format markdown --out {rule}.md" for rule in files),
+        f"plot {' '.join(files['cohen'])} --out cohen.png",
     )
 
 
@@ -298,6 +361,13 @@ PRESETS = {
         "1.182 and 1.206 with a sigma for each image",
         commands=_cascade(RANGE, DATA.replace("--sigma 0.25 --skip 10", "--skip 2 --stop 400")),
     ),
+    "cascade_cifar10": Preset(
+        asks="The same as `cascade`, for ResNet-20 on CIFAR-10: one trained on a range of sigmas, two at one each.",
+        source="as there",
+        takes="about 20 minutes of one core; the test images as ./cifar10/test/CLASS/IMAGE",
+        expect="EXPECT",
+        commands=_cascade_cifar10(f"--dataset folder --data_dir {{base}}/cifar10 --skip 100 --n 2000 {SEED}"),
+    ),
     "attack": Preset(
         asks="How far is a certified radius from the nearest other answer that an attack finds?",
         source="ours; attacks through soft votes after Salman et al. (NeurIPS 2019, arXiv 1906.04584)",
@@ -338,6 +408,13 @@ PRESETS = {
             "table noise_0.25.tsv noise_0.50.tsv macer_0.50.tsv --format markdown --out table.md",
         ),
         quick=TINY,
+    ),
+    "training_fashion_mnist": Preset(
+        asks="Which method of training gives the largest ACR under each rule, on a small network?",
+        source="the papers of the methods; as the next ones, at a size for two CPU cores",
+        takes="about two hours of one core; the four original files of Fashion-MNIST in ./data/fashion-mnist",
+        expect="EXPECT",
+        commands=_trained_short("0.5"),
     ),
     "training_cifar10_0.25": Preset(
         asks="Which method of training gives the largest ACR at sigma 0.25?",
