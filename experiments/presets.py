@@ -154,7 +154,8 @@ def _cascade_cifar10(data):
         *(f"{certify} cohen-{sigma}.tsv {data} --method cohen --sigma {sigma}" for sigma in cohen),
         *(f"rebound cohen-{sigma}.tsv --bound classes --out cohen-{sigma}-classes.tsv" for sigma in cohen),
         f"{certify} frozen.tsv {data} {own} --search grid --search_n 500 --left 0.125 --right 0.5 --epsilon 0.125",
-        f"{certify} bayesian.tsv {data} {own} --search bayesian --search_n 100 --evaluations 20 --left 0.08 --right 0.9",
+        f"{certify} bayesian.tsv {data} {own} --search bayesian --search_n 100 --evaluations 20 --left 0.08 "
+        "--right 0.9",
         f"certify {RESNET_LARGE} two-cohen-0.5.tsv {data} --method cohen --sigma 0.5",
         f"certify {RESNET} two-cohen-0.25.tsv {data} --method cohen --sigma 0.25",
         f"certify {RESNET_LARGE} two-cascade.tsv {data} --method cascade --sigmas 0.5,0.25 --stages {RESNET}",
@@ -211,12 +212,12 @@ def _trained(sigma):
 
 
 SHORT_TRAININGS = {
-    "gaussian": "",
-    "macer": "--method macer --copies 4",
-    "smoothadv": "--method smoothadv --copies 2 --steps 2 --warmup 1",
-    "consistency": "--method consistency",
-    "smoothmix": "--method smoothmix --copies 2 --steps 2 --warmup 1",
-    "catrs": "--method catrs --copies 2 --steps 2 --teacher gaussian --teacher_samples 100",
+    "gaussian": "--epochs 2",
+    "macer": "--epochs 2 --method macer --copies 4",
+    "smoothadv": "--epochs 2 --method smoothadv --copies 2 --steps 2 --warmup 1",
+    "consistency": "--epochs 2 --method consistency",
+    "smoothmix": "--epochs 2 --method smoothmix --copies 2 --steps 2 --warmup 1",
+    "catrs": "--epochs 1 --method catrs --copies 2 --steps 2 --teacher gaussian --teacher_samples 20",
 }
 """The same methods for two CPU cores: two copies and two steps where the papers take more of either."""
 
@@ -224,7 +225,7 @@ SHORT_TRAININGS = {
 def _trained_short(sigma):
     """Trainings of a LeNet on Fashion-MNIST by every method, all from one network, and the certificates of each."""
     data = "--dataset fashion_mnist --data_dir {base}/data/fashion-mnist --schedule onecycle"
-    images = DATA.replace("--sigma 0.25 --skip 10", "--skip 2 --n 4000")
+    images = DATA.replace("--sigma 0.25 --skip 10", "--skip 2 --n 2000")
     search = f"--sigma {sigma} --search bayesian --search_n 100 --evaluations 20 --left 0.12 --right auto"
     runs = {
         "cohen": f"--method cohen --sigma {sigma}",
@@ -235,7 +236,7 @@ def _trained_short(sigma):
     return (
         f"train start --arch lenet {data} --sigma {sigma} --epochs 6 --lr 0.05 {SEED}",
         *(
-            f"train {name} --init start {data} --sigma {sigma} --epochs 2 --lr 0.02 {flags} {SEED}"
+            f"train {name} --init start {data} --sigma {sigma} --lr 0.02 {flags} {SEED}"
             for name, flags in SHORT_TRAININGS.items()
         ),
         *(

@@ -174,6 +174,7 @@ def test_a_family_is_strict_both_ways(written, tmp_path, monkeypatch):
         load_classifier(tmp_path / "whole.pth", "none", leave_out="blocks.1.")
 
 
+@pytest.mark.slow
 def test_a_table_of_names_that_is_wrong_is_refused(written, monkeypatch):
     family = written("plain", FAMILY).PLAIN
     monkeypatch.setitem(FAMILIES, "plain", family)
@@ -358,6 +359,7 @@ NOISE = '''
 '''
 
 
+@pytest.mark.slow
 def test_a_noise(written, monkeypatch):
     Laplace = written("laplace", NOISE).Laplace
     monkeypatch.setitem(NOISES, "laplace", Laplace)

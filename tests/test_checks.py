@@ -147,6 +147,7 @@ def test_keys_of_either_kind_are_one(function):
             function(IMAGE, no_key)
 
 
+@pytest.mark.slow
 def test_keys_of_the_old_kind_go_with_every_bound_and_with_several_images():
     numbers = {"n0": 5, "n": 20, "estimate": Fixed("randomised")}
     images = np.stack([IMAGE, IMAGE + 0.1])
@@ -293,6 +294,7 @@ def test_everything_runs_where_jax_is_strict():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_a_command_runs_where_jax_is_strict(tmp_path):
     modes = {"JAX_NUMPY_DTYPE_PROMOTION": "strict", "JAX_NUMPY_RANK_PROMOTION": "raise", "JAX_DEBUG_NANS": "1"}
     data = Path(__file__).parents[1] / "experiments/assets/fashion_mnist_test_500.npz"
@@ -312,6 +314,7 @@ def equations(jaxpr, under=()):
                 yield from equations(inner, (*under, equation.primitive.name))
 
 
+@pytest.mark.slow_for("several")
 @pytest.mark.parametrize("images", [IMAGE, np.stack([IMAGE] * 3)], ids=["one image", "several"])
 def test_a_posterior_is_fitted_at_the_turns_of_the_search_alone(images):
     search = Bayesian(0.1, 0.6, search_n=20, max_evaluations=4)

@@ -67,7 +67,8 @@ def test_the_extra_installs_the_package(package):
 
 def test_the_tests_have_all_that_the_program_needs():
     extras = PROJECT["optional-dependencies"]
-    assert "qcrs_jax[cli]" in extras["test"] and "qcrs_jax[test]" in extras["dev"]
+    for extra, part in (("core-test", "cli"), ("test", "core-test"), ("dev", "test")):
+        assert f"qcrs_jax[{part}]" in extras[extra]
 
 
 def files():
@@ -83,6 +84,7 @@ def imported(node):
     return {node.module.partition(".")[0]} if isinstance(node, ast.ImportFrom) and not node.level else set()
 
 
+@pytest.mark.slow
 def test_every_import_is_a_dependency_or_an_extra():
     foreign, needed = {}, named(PROJECT["dependencies"])
     for file in files():
@@ -173,6 +175,7 @@ def test_array_record_is_missed_before_a_download(monkeypatch, tmp_path):
         load_dataset("fashion_mnist", tmp_path)
 
 
+@pytest.mark.slow
 def test_a_directory_of_the_earlier_form_needs_orbax(monkeypatch, tmp_path):
     folder = tmp_path / "old"
     folder.mkdir()

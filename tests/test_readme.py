@@ -67,6 +67,7 @@ def test_the_example_of_the_readme():
     assert names["cohen"].prediction == 0 and 0 < names["cohen"].radius < names["qcrs"].radius < 0.1 * 8 * 3**0.5
 
 
+@pytest.mark.slow
 def test_the_library_s_example(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = run_page("docs/start/library.md", tmp_path)
@@ -75,8 +76,8 @@ def test_the_library_s_example(tmp_path, monkeypatch):
     assert len(names["again"].records) == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("imports", ["from flax import", "import equinox", "import haiku"])
-@pytest.mark.slow_for("import equinox", "import haiku")
 def test_the_examples_of_one_s_own_network(imports):
     pytest.importorskip(imports.split()[1])
     code, names = run(imports)
@@ -95,6 +96,7 @@ def test_every_example_of_a_network_is_tested():
     assert len(codes) == 5 and len([code for code in codes if "certificates = certify(" in code]) == 3
 
 
+@pytest.mark.slow
 def test_the_example_of_a_network_that_knows_the_noise():
     _, names = run("NoiseConditional(")
     assert names["certificate"].prediction == 0 and names["certificate"].radius > 0

@@ -48,6 +48,7 @@ def test_the_loss_of_macer_and_its_gradient_are_those_of_pytorch(scale):
     np.testing.assert_allclose(gradient, theirs.grad, atol=2e-3 * float(theirs.grad.abs().max()))
 
 
+@pytest.mark.slow
 def test_certain_copies_give_macer_no_infinite_gradient():
     logits = jnp.zeros((2, 3, 10)).at[:, :, 1].set(1e4)
     of_logits = lambda logits, labels: Macer(0.25, copies=3).of_logits(logits, labels, 0.25)  # noqa: E731
@@ -75,6 +76,7 @@ def test_levels_of_a_range_are_uniform_in_the_logarithm():
     assert LogUniform(0.2, 1.0).middle == pytest.approx(stats.loguniform(0.2, 1.0).median())
 
 
+@pytest.mark.slow
 def test_all_copies_of_an_image_have_one_level_and_images_have_their_own():
     noise, sigmas = draw_noise(jnp.zeros((6, 20, 20, 3)), LogUniform(0.1, 2.0), 3, jax.random.key(0))
     assert len(set(sigmas.tolist())) == 6
@@ -84,6 +86,7 @@ def test_all_copies_of_an_image_have_one_level_and_images_have_their_own():
     assert np.array_equal(noise, again)
 
 
+@pytest.mark.slow
 def test_noise_at_one_level_is_sigma_times_normal_noise():
     x, key = jnp.asarray(images(4, (5, 5, 1))), jax.random.key(3)
     noise, sigmas = draw_noise(x, 0.3, 2, key)
@@ -91,6 +94,7 @@ def test_noise_at_one_level_is_sigma_times_normal_noise():
     assert np.array_equal(sigmas, np.full(4, 0.3, np.float32))
 
 
+@pytest.mark.slow
 def test_the_radius_of_macer_is_in_units_of_each_image_s_level():
     logits = jax.random.normal(jax.random.key(0), (2, 4, 10)) + 2 * jax.nn.one_hot(jnp.array([1, 2]), 10)[:, None]
     labels, method = jnp.array([1, 2]), Macer(0.25, copies=4)
@@ -169,8 +173,8 @@ def trained(method, steps=12, dtype=jnp.float32, augment=None):
     return trainer, state, losses, x, labels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [Gaussian(0.1), Gaussian(LogUniform(0.05, 0.2)), Macer(0.1, copies=3, lbd=1.0)])
-@pytest.mark.slow_for("method1", "method2")
 def test_training_lowers_the_loss_and_is_reproducible(method):
     trainer, state, losses, x, labels = trained(method, steps=30)
     assert np.mean(losses[-3:]) < 0.5 * np.mean(losses[:3])
@@ -184,6 +188,7 @@ def test_training_lowers_the_loss_and_is_reproducible(method):
     assert none == 0
 
 
+@pytest.mark.slow
 def test_in_bfloat16_the_weights_stay_float32():
     _, state, losses, *_ = trained(Gaussian(0.1), steps=5, dtype=jnp.bfloat16)
     assert {leaf.dtype for leaf in jax.tree.leaves(state.weights)} == {jnp.dtype("float32")}
@@ -191,6 +196,7 @@ def test_in_bfloat16_the_weights_stay_float32():
     np.testing.assert_allclose(losses, trained(Gaussian(0.1), steps=5)[2], rtol=0.05)
 
 
+@pytest.mark.slow
 def test_crops_and_flips_are_shifts_and_mirror_images():
     x = jnp.asarray(images(16, (8, 8, 3)))
     out = np.asarray(jax.jit(crop_and_flip(2))(jax.random.key(0), x))

@@ -119,6 +119,7 @@ def test_parts_are_finite_and_exact_at_certain_predictions():
         assert np.isfinite(gradient).all()
 
 
+@pytest.mark.slow
 def test_the_soft_cross_entropy_is_that_of_the_mean_softmax_and_keeps_its_gradient_far_away():
     logits, labels = jnp.asarray(logits_of()), jnp.arange(16) % 5
     mean = jax.nn.softmax(logits).mean(axis=1)
@@ -153,6 +154,7 @@ def test_ascent_without_a_gradient_stays_and_its_result_is_a_constant():
     assert jax.grad(through)(1.0) == 0
 
 
+@pytest.mark.slow_for("1-0.3")
 @pytest.mark.parametrize("warmup, epsilon", [(1, 0.3), (404, 0.3 * 101 / 404)])
 def test_the_attack_of_smoothadv_on_a_linear_classifier_goes_along_the_difference_of_the_weights(warmup, epsilon):
     """Between two classes every gradient is along one direction, and the ascent ends on the sphere at epoch 100."""
@@ -166,6 +168,7 @@ def test_the_attack_of_smoothadv_on_a_linear_classifier_goes_along_the_differenc
     np.testing.assert_allclose(moved - batch.images, jnp.broadcast_to(expected, moved.shape), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_attack_stays_in_its_ball_and_among_images():
     network, batch = linear(), batch_of()
     for scale in (0.2, 3.0):
@@ -234,6 +237,7 @@ def test_the_worst_noise_of_catrs_is_that_of_the_published_program():
     np.testing.assert_allclose(worst.mean(axis=(2, 3, 4)), noise.mean(axis=(2, 3, 4)), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_steps_of_smoothmix_have_their_length_and_its_start_is_near():
     network, batch = linear(classes=2), batch_of(classes=2)
     batch = batch._replace(images=jnp.full_like(batch.images, 0.5))
@@ -307,6 +311,7 @@ def test_the_loss_of_catrs_is_that_of_pytorch():
     compared(ours, theirs, [logits, worst])
 
 
+@pytest.mark.slow
 def test_without_their_own_terms_the_methods_are_cross_entropy():
     network, batch = linear(), batch_of()
     noise, _ = draw_noise(batch.images, 0.2, 2, KEY)
@@ -327,12 +332,14 @@ def test_without_their_own_terms_the_methods_are_cross_entropy():
     assert value == pytest.approx(float(cross_entropy(logits, easy.labels).mean()), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_consistency_of_equal_uniform_copies_has_a_closed_value():
     """CE is log n; the copies agree; the entropy of the uniform mean is log n."""
     value = Consistency(0.2, copies=3, lbd=9.0, eta=0.5).of_logits(jnp.zeros((4, 3, 10)), jnp.arange(4))
     assert value == pytest.approx(1.5 * math.log(10), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_consistency_of_opposite_certain_copies_pays_lambda_log_2_each():
     """Each copy is certain of another class: KL(mean || F_i) is large, but with softened copies it is computed."""
     p = 0.9
@@ -342,6 +349,7 @@ def test_consistency_of_opposite_certain_copies_pays_lambda_log_2_each():
     assert Consistency(0.2, lbd=3.0).of_logits(logits, jnp.array([0])) == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_catrs_learns_at_least_the_easiest_copy_and_the_worst_noise_only_where_all_are_right():
     labels, predictions = jnp.array([0, 0]), jnp.array([[1.0, 0.0], [1.0, 0.0]])
     logits = jnp.log(jnp.array([[[0.9, 0.1], [0.2, 0.8]], [[0.9, 0.1], [0.6, 0.4]]]))
@@ -352,6 +360,7 @@ def test_catrs_learns_at_least_the_easiest_copy_and_the_worst_noise_only_where_a
     assert value == pytest.approx((first + second) / 2, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_the_number_of_copies_that_catrs_learns_is_binomial_and_at_least_one():
     """A network that answers class 1 for half of the copies: the loss shows the number through its zeros."""
     m = 4000
@@ -364,6 +373,7 @@ def test_the_number_of_copies_that_catrs_learns_is_binomial_and_at_least_one():
     assert wrong == pytest.approx(math.log(2) / 4, rel=1e-5)  # one, although none is right
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_losses_and_gradients_are_finite_where_the_network_is_certain(name):
     batch = batch_of()
@@ -377,6 +387,7 @@ def test_losses_and_gradients_are_finite_where_the_network_is_certain(name):
         assert np.isfinite(value) and np.isfinite(gradient).all(), scale
 
 
+@pytest.mark.slow_for("macer")
 @pytest.mark.parametrize("name", [name for name in METHODS if not METHODS[name].teacher])
 def test_methods_take_a_range_of_levels(name):
     method = dataclasses.replace(SMALL[name], sigma=LogUniform(0.05, 0.5))
@@ -406,8 +417,8 @@ def norm_means(statistics):
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(statistics)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, moves", [("smoothadv", 1), ("catrs", 2)])
-@pytest.mark.slow_for("smoothadv-1")
 def test_running_statistics_move_once_for_each_pass_that_learns_and_never_for_an_attack(name, moves, monkeypatch):
     """With no noise and no perturbation all passes see the same images: n moves of rate 0.1 leave 0.9**n."""
     method = {
@@ -432,8 +443,8 @@ def test_running_statistics_move_once_for_each_pass_that_learns_and_never_for_an
 # Training
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in METHODS if name not in ("gaussian", "macer")])
-@pytest.mark.slow_for("smoothadv", "catrs")
 def test_each_method_trains_and_continues_exactly(name):
     labels = np.arange(20) % 10
     x = np.full((20, 28, 28, 1), 0.2, np.float32)
@@ -453,6 +464,7 @@ def test_each_method_trains_and_continues_exactly(name):
     assert all(map(np.array_equal, jax.tree.leaves(state), jax.tree.leaves(again)))
 
 
+@pytest.mark.slow
 def test_the_warm_up_counts_whole_epochs():
     seen = []
 

@@ -84,6 +84,7 @@ def test_it_is_a_function_of_its_key():
     assert (other.image != a.image).any()
 
 
+@pytest.mark.slow
 def test_another_batch_size_and_two_devices_find_nearly_the_same():
     image = at_distance(0.3)
     options = {"radius": 0.27, "key": KEY, "settings": Attack(4, 1, 10, 40), "n": 20_000}
@@ -105,6 +106,7 @@ def test_the_box_bounds_the_distance():
     assert wide.distance >= plane
 
 
+@pytest.mark.slow
 def test_a_classifier_that_is_told_sigma_and_noise_on_a_grid():
     told = NoiseConditional(lambda images, sigma: linear(images) * jnp.where(sigma > 0.2, 1.0, -1.0)[:, None])
     found = attack(told, at_distance(0.3), 0, Smoothed(0.25), radius=0.27, key=KEY, settings=SMALL, n=10_000)
@@ -117,6 +119,7 @@ def test_a_classifier_that_is_told_sigma_and_noise_on_a_grid():
     assert where - 0.02 < found.distance < where + 0.04  # the image is rounded to the grid first
 
 
+@pytest.mark.slow
 def test_the_rule_that_searches_anew_is_asked_at_the_perturbed_image():
     golden, ddrs = GoldenSection(0.1, 0.9, epsilon=0.2), DDRS(0.1, 0.9, steps=3, draws=20)
     settings = Attack(attempts=4, restarts=1, steps=8, draws=32)
@@ -143,6 +146,7 @@ class Constant:
         return Answer(1 if float(image[0, 0, 0]) > 0.6 else 0, 0.1, np.array([0, n]))
 
 
+@pytest.mark.slow
 def test_another_classifier_is_one_class_more():
     def by_pixel(images):
         score = images[:, 0, 0, 0] - 0.55

@@ -36,6 +36,7 @@ def measured(classify, sigmas=SIGMAS, **options):
     return measure_collapse(classify, images, sigmas, labels, key=KEY, copies=10, **options)
 
 
+@pytest.mark.slow
 def test_accuracy_is_that_of_the_closed_form():
     found = measured(linear)
     for level in found.levels:
@@ -65,6 +66,7 @@ def test_a_classifier_that_no_noise_moves_loses_nothing():
     assert {level.classes for level in found.levels} == {1.0}
 
 
+@pytest.mark.slow
 def test_one_that_is_told_sigma_and_other_noises():
     def told(images, sigma):
         return linear(images) * jnp.where(sigma < 0.6, 1.0, -1.0)[:, None]  # wrong beyond
@@ -78,6 +80,7 @@ def test_one_that_is_told_sigma_and_other_noises():
     assert there.lost_at == pytest.approx(measured(linear).lost_at, rel=0.1)
 
 
+@pytest.mark.slow
 def test_the_counts_are_those_of_sample_curve_whatever_the_batch_and_the_devices():
     images = np.random.default_rng(0).random((7, *SHAPE), np.float32) - 0.5
     labels, keys = np.arange(7) % 4, jax.vmap(jax.random.fold_in, in_axes=(None, 0))(KEY, np.arange(7))

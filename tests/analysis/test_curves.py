@@ -40,6 +40,7 @@ def test_the_grid_is_even_in_log_sigma_and_holds_the_original():
     assert len(sigma_grid(0.25, 0.5, 2, 0.25)) == 2
 
 
+@pytest.mark.slow
 def test_the_noise_is_the_same_at_all_sigmas_and_the_curve_s_own():
     image = jnp.full(SHAPE, 0.05)
     counts = sample_curve(linear, image, SIGMAS, key=KEY, n=150)
@@ -49,6 +50,7 @@ def test_the_noise_is_the_same_at_all_sigmas_and_the_curve_s_own():
         np.testing.assert_array_equal(row, alone(sigma))
 
 
+@pytest.mark.slow
 def test_curves_of_images_together_are_those_one_by_one():
     images = jnp.stack([jnp.full(SHAPE, v) for v in (0.05, 0.02)])
     together = sample_curve(linear, images, SIGMAS[:3], key=KEY, n=130, devices=jax.devices()[:1], batch_size=64)

@@ -73,8 +73,8 @@ def test_drawn_certificates_have_the_radius_to_be_expected():
     np.testing.assert_array_equal(*far)  # no credit beyond the curve's end
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("search", ["golden", "bisection", "grid", "bayesian"])
-@pytest.mark.slow_for("bayesian")
 def test_a_search_finds_the_best_sigma(search):
     curves = falling([0.3, 0.5, 0.8])
     best = best_radius(curves, 0.08, 0.9)
@@ -85,14 +85,15 @@ def test_a_search_finds_the_best_sigma(search):
     assert np.all(found.radius <= best * 1.001) and found.radius.mean() > 0.9 * best.mean()
 
 
+@pytest.mark.slow
 def test_the_class_is_that_of_the_original_sigma():
     curves = falling([0.1])  # at 0.25 the second class is on top
     found = simulate_searches(curves, GoldenSection(0.08, 0.9), key=jax.random.key(0), repeats=2)
     assert np.all(found.prediction == 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["golden", "bisection", "bayesian"])
-@pytest.mark.slow_for("bayesian")
 def test_simulated_searches_are_real_ones(name):
     # At the middle of a slab the class shares are known, and a sample changes its class at most once in sigma, as a
     # simulated one does: chosen sigmas, and so regrets, have one distribution.
@@ -113,6 +114,7 @@ def test_simulated_searches_are_real_ones(name):
     assert abs(regrets[0].mean() - regrets[1].mean()) < 4 * error and error < 0.02, [r.mean() for r in regrets]
 
 
+@pytest.mark.slow
 def test_common_random_numbers_are_common_in_simulations_too():
     # Golden section sees one set of samples at every sigma: where the class falls off, fewer of them stay in it.
     curves = falling([0.3])
@@ -192,12 +194,14 @@ def two_searches(monkeypatch):
     monkeypatch.setattr(simulate, "searches", two)
 
 
+@pytest.mark.slow
 def test_the_command_compares_searches(tmp_path, capsys, two_searches):
     assert hostile(tmp_path) == 0
     out = capsys.readouterr().out
     assert "1 images, 100,000 samples" in out and "bisection, as published" in out and "grid of expected" in out
 
 
+@pytest.mark.slow
 def test_the_command_compares_searches_that_aim_at_another_bound(tmp_path, capsys, two_searches):
     assert hostile(tmp_path, flags=["--bound", "classes"]) == 0
     out = capsys.readouterr().out
@@ -278,6 +282,7 @@ def test_a_cascade_of_one_stage_has_the_radius_to_be_expected_at_its_sigma():
     assert (made.samples == 10_100).all()
 
 
+@pytest.mark.slow
 def test_a_simulated_cascade_and_a_real_one_agree():
     """On a slab, whose shares are known at every sigma."""
     width, sigmas = 0.8, (0.6, 0.3)

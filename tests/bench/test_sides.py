@@ -92,6 +92,7 @@ def test_ratios_are_of_ours_to_theirs_in_one_format():
     assert "qcrs_jax, bfloat16 / torch.compile, bfloat16: 1.50" in said and "float32 /" not in said
 
 
+@pytest.mark.slow
 def test_both_sides_run_one_network_folded_or_not():
     x = np.random.default_rng(0).uniform(size=(3, 32, 32, 3)).astype(np.float32)
     mean, std = (np.array(v, np.float32) for v in ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)))
@@ -113,6 +114,7 @@ def test_pytorch_counts_every_copy(weights, compiler):
     assert program.copies == 4 and program.run(8) > 0
 
 
+@pytest.mark.slow
 def test_our_sampler_counts_with_several_images_in_step():
     program = ours.sampler(ours.cheap(10), SMALL, jax.devices()[0], 8, images=2)
     assert program.copies == 8 and program.run(16) > 0 and program.memory > 0

@@ -141,6 +141,7 @@ def outcomes(n, num_classes):
     return np.array([np.diff((-1, *bar, n + num_classes - 1)) - 1 for bar in bars])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "shares",
     [
@@ -186,6 +187,7 @@ def test_it_fails_seldom_with_shared_and_with_separate_noise(shared):
     assert (made.prediction != ABSTAIN).mean() > 0.5
 
 
+@pytest.mark.slow
 def test_one_stage_is_cohens_certificate_bit_for_bit():
     w = jax.random.normal(jax.random.key(3), (12, 4))
     classify = lambda x: x.reshape(len(x), -1) @ w  # noqa: E731
@@ -198,6 +200,7 @@ def test_one_stage_is_cohens_certificate_bit_for_bit():
     assert set(one.stage) <= {0, -1}
 
 
+@pytest.mark.slow_for("grid")
 @pytest.mark.parametrize("noise", [GAUSSIAN, GridGaussian(), Uniform()], ids=["gaussian", "grid", "uniform"])
 def test_it_is_below_the_distance_of_a_linear_classifier_and_near_it(noise):
     image = np.round(at_distance(0.3) * 255) / 255
@@ -281,6 +284,7 @@ def test_each_stage_may_have_a_network_of_its_own():
         certify_cascade([linear, by_mean], at_distance(0.3), Cascade((0.5, 0.25)), key=KEY)
 
 
+@pytest.mark.slow
 def test_counts_do_not_depend_on_the_batch_or_on_the_images_in_step():
     images = np.stack([at_distance(0.3), at_distance(0.05), np.full(SHAPE, 0.5, np.float32)])
     together = certify_cascade(by_mean, images, Cascade(SIGMAS), key=KEY, n=300, batch_size=7)

@@ -96,8 +96,8 @@ def test_the_guarantee_holds_at_its_level():
     assert 0 < wrong <= stats.binom.isf(1e-6, 300, 0.1)
 
 
+@pytest.mark.slow_for("bisection", "shrinking", "grid", "bayesian", "golden")
 @pytest.mark.parametrize("search", [None, *SEARCHES])
-@pytest.mark.slow_for("bisection", "shrinking", "grid", "bayesian")
 def test_counts_do_not_depend_on_the_batch_size(search):
     image = jnp.full(SHAPE, 0.05)
     settings = search and searches.search(search, epsilon=0.05, search_n=130)
@@ -109,8 +109,8 @@ def test_counts_do_not_depend_on_the_batch_size(search):
         jax.tree.map(np.testing.assert_array_equal, first, other)
 
 
+@pytest.mark.slow_for(*SEARCHES)
 @pytest.mark.parametrize("search", [None, *SEARCHES])
-@pytest.mark.slow_for("bisection", "shrinking", "grid", "bayesian")
 def test_images_together_are_the_images_one_by_one(search):
     images = jnp.stack([at_distance(d) for d in (0.1, -0.3, 0.0)])
     settings = search and searches.search(search, epsilon=0.1, search_n=100)
@@ -160,6 +160,7 @@ def test_another_bracket_compiles_nothing_for_ddrs_either():
     assert len(traces) == before  # not even traced again
 
 
+@pytest.mark.slow
 def test_certify_works_inside_jit_and_vmap_and_never_overstates():
     images = jnp.stack([at_distance(d) for d in (0.3, -0.1, 0.001)])
     outside = certify(linear, images, 0.25, key=KEY, n=400, search=SETTINGS)
@@ -174,9 +175,9 @@ def test_certify_works_inside_jit_and_vmap_and_never_overstates():
         assert np.all(np.asarray(other.radius, np.float64) <= outside.radius)
 
 
+@pytest.mark.slow_for("shrinking", "grid", "bayesian", "bracket1-golden", "bracket0-bisection", "bracket0-golden")
 @pytest.mark.parametrize("search", SEARCHES)
 @pytest.mark.parametrize("bracket", [(0.08, 0.9), (0.3, 2.0)])
-@pytest.mark.slow_for("shrinking", "grid", "bayesian", "bracket1-golden", "bracket0-bisection")
 def test_qcrs_finds_the_known_sigma_of_a_slab(search, bracket):
     # R(s) of a slab has one maximum; its place for the search's own bound follows from exact probabilities.
     width, n = 1.2, 4000
@@ -202,8 +203,8 @@ def test_the_linear_classifier_keeps_its_true_radius_at_every_sigma(search):
     assert ours.prediction == 0 and 0.22 < ours.radius <= 0.25
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["lcb", "predictive"])
-@pytest.mark.slow_for("lcb")
 def test_the_trace_records_the_search(objective):
     settings = dataclasses.replace(SETTINGS, objective=objective)
     found = search_sigma(linear, at_distance(0.3), 0.25, settings, key=KEY, n=20_000, alpha=0.01)
@@ -223,8 +224,8 @@ def test_the_trace_records_the_search(objective):
         assert sample_counts(linear, at_distance(0.3), sigma, stream, 500)[0] == k
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("search", ["bisection", "shrinking", "bayesian"])
-@pytest.mark.slow_for("shrinking", "bayesian")
 def test_these_searches_draw_afresh_each_time(search):
     settings = searches.search(search)
     found = search_sigma(by_sign, jnp.full(SHAPE, 0.05), 0.25, settings, key=KEY)
@@ -297,6 +298,7 @@ def test_predict_abstains_when_the_two_top_classes_tie():
     assert predict(by_sign, jnp.zeros(SHAPE), 0.25, key=KEY, n=400).prediction == ABSTAIN
 
 
+@pytest.mark.slow
 def test_samples_of_no_class_count_against_the_prediction():
     # An answer must hold whatever the classes of the copies whose logits are not finite.
     def spoilt(images):
@@ -325,6 +327,7 @@ def certify_soft(classify, image, sigma=0.25, beta=16.0, **options):
     return certify(classify, image, sigma, key=KEY, estimate=Soft(beta), **options)
 
 
+@pytest.mark.slow
 def test_soft_certificates_follow_from_votes_on_the_documented_noise():
     image, sigma, n0, n, alpha = jnp.full(SHAPE, 0.05), np.float32(0.25), 15, 200, 0.05
     ours = certify_soft(by_sign, image, n0=n0, n=n, alpha=alpha, beta=2.0)
@@ -348,6 +351,7 @@ def test_soft_certificates_follow_from_votes_on_the_documented_noise():
     np.testing.assert_array_equal(ours.counts0, hard.counts0)
 
 
+@pytest.mark.slow
 def test_soft_is_looser_than_hard_where_votes_are_whole():
     # Two classes and a very cold softmax: the same votes, and Bernstein's bound beside the exact one.
     for d in (0.05, 0.1, 0.3, 1.0):
@@ -358,8 +362,8 @@ def test_soft_is_looser_than_hard_where_votes_are_whole():
         assert 0 < soft.radius < hard.radius and soft.prediction == hard.prediction == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beta", [1.0, 16.0])
-@pytest.mark.slow_for("1.0")
 def test_the_soft_guarantee_holds_on_the_linear_classifier(beta):
     # By symmetry the soft smoothed classifier changes its class on the same plane, at distance 0.2.
     images = jnp.broadcast_to(at_distance(0.2), (100, *SHAPE))
@@ -367,8 +371,8 @@ def test_the_soft_guarantee_holds_on_the_linear_classifier(beta):
     assert np.all(ours.prediction != 1) and np.all(ours.radius <= 0.2) and ours.radius.max() > 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("search", [None, "golden"])
-@pytest.mark.slow_for("golden")
 def test_soft_votes_do_not_depend_on_the_batch_nor_on_the_company(search):
     settings = search and searches.search(search, epsilon=0.1, search_n=100)
     images = jnp.stack([jnp.full(SHAPE, level) for level in (0.05, 0.2)])
@@ -382,6 +386,7 @@ def test_soft_votes_do_not_depend_on_the_batch_nor_on_the_company(search):
         jax.tree.map(np.testing.assert_array_equal, first.search, hard.search)
 
 
+@pytest.mark.slow
 def test_copies_without_a_vote_help_no_soft_certificate():
     def spoilt(images):
         return jnp.where(images[:, :1, 0, 0] > 0.9, jnp.nan, 1e6 * linear(images))
@@ -526,6 +531,7 @@ print(len(jax.devices()), three.counts.sum())
 """
 
 
+@pytest.mark.slow
 def test_counts_are_the_same_on_three_devices_as_on_one():
     assert said(in_process(THREE, 3)).split() == ["3", "777"]
 
@@ -544,6 +550,7 @@ def test_counts_are_the_same_on_any_number_of_devices_and_of_processes():
     assert max(depths(text, "while")) >= 1 and depths(text, "all-reduce") == [1]
 
 
+@pytest.mark.slow
 def test_each_image_may_have_a_sigma_a_number_of_samples_and_a_label():
     images, keys = jnp.stack([at_distance(d) for d in (0.2, 0.3, 0.4)]), jax.random.split(KEY, 3)
     sigmas, ns = np.float32([0.2, 0.25, 0.3]), np.array([300, 500, 400])
@@ -561,11 +568,11 @@ def test_each_image_may_have_a_sigma_a_number_of_samples_and_a_label():
             certify(linear, images, 0.25, n=500, key=KEY, labels=np.array([0, 1, 0]), estimate=estimate)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("search", "estimate"),
     [(None, Sequential(decide=0.1)), (Bayesian(0.08, 0.9, search_n=100), Fixed())],
 )
-@pytest.mark.slow_for("search1-estimate1")
 def test_images_in_step_get_the_same_as_alone(search, estimate):
     images = jnp.stack([jnp.full(SHAPE, level) for level in (0.01, 0.3, 0.9)])
     keys = jax.random.split(KEY, 3)
@@ -579,6 +586,7 @@ def test_images_in_step_get_the_same_as_alone(search, estimate):
     np.testing.assert_array_equal(answers.counts[1], predict(by_sign, images[1], 0.25, key=keys[1], n=500).counts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("search", [None, GoldenSection(0.08, 0.9, search_n=100)])
 def test_a_tolerance_gives_each_image_the_samples_it_needs(search):
     images = jnp.stack([at_distance(d) for d in (0.02, 0.4, 1.0)])
@@ -609,8 +617,8 @@ def test_estimates_are_refused_inside_jit_and_out_of_range():
 ESTIMATES = [Fixed(), Fixed("randomised"), Tolerance(0.05), Sequential(decide=0.1), Soft()]
 
 
+@pytest.mark.slow_for("randomised", "tolerance", "soft", "sequential")
 @pytest.mark.parametrize("estimate", ESTIMATES, ids="fixed randomised tolerance sequential soft".split())
-@pytest.mark.slow_for("randomised", "tolerance", "soft")
 def test_samples_drawn_inside_jit_are_concluded_on_the_host(estimate):
     images = jnp.stack([at_distance(d) for d in (0.05, 0.3)])
     arguments = {"key": KEY, "n": 1000, "search": SETTINGS, "estimate": estimate}
@@ -618,6 +626,7 @@ def test_samples_drawn_inside_jit_are_concluded_on_the_host(estimate):
     jax.tree.map(np.testing.assert_array_equal, conclude(drawn), certify(linear, images, 0.25, **arguments))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("several", [False, True])
 def test_classifiers_may_be_mapped_too(several):
     images = jnp.stack([at_distance(d) for d in (0.2, 0.3)]) if several else at_distance(0.2)

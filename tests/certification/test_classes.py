@@ -31,6 +31,7 @@ def true_radius(p, selected, noise):
     return (noise.unit_radius(p[selected]) - noise.unit_radius(np.delete(p, selected).max())) / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [GAUSSIAN, Uniform()], ids=["gaussian", "uniform"])
 @pytest.mark.parametrize(
     "p",
@@ -44,7 +45,6 @@ def true_radius(p, selected, noise):
         (0.7, 0.3, 0.0),
     ],
 )
-@pytest.mark.slow_for("p0", "p3", "p4", "p5", "p6", "p1-uniform", "p2-gaussian")
 def test_it_fails_with_probability_at_most_alpha_summed_over_all_counts(p, noise):
     n0, n, alpha, p = 12, 90, 0.05, np.array(p)
     selections, counts = outcomes(n0, 3), outcomes(n, 3)
@@ -61,6 +61,7 @@ def test_it_fails_with_probability_at_most_alpha_summed_over_all_counts(p, noise
     assert 0 < over_classes < len(selections)
 
 
+@pytest.mark.slow_for("4", "1000")
 @pytest.mark.parametrize("num_classes", [4, 10, 1000])
 def test_the_bounds_that_share_alpha_fail_with_at_most_alpha_in_all(num_classes):
     """Summed exactly for each bound, over selections that are drawn. Shares that fall off slowly; some are level."""
@@ -137,6 +138,7 @@ def test_what_the_noise_loses_is_taken_off_both_bounds():
     assert grid.radius < exact.radius
 
 
+@pytest.mark.slow_for("40")
 @pytest.mark.parametrize("num_classes", [2, 3, 10, 40])
 def test_inside_jit_it_never_overstates(num_classes):
     rng, n = np.random.default_rng(0), 1000
@@ -153,6 +155,7 @@ def test_inside_jit_it_never_overstates(num_classes):
     np.testing.assert_array_equal(prediction, host.prediction)
 
 
+@pytest.mark.slow
 def test_inside_jit_a_sum_of_opposite_signs_is_rounded_down_too():
     rest = [51139, 2146, *[1459] * 31, *[8] * 166]
     counts = np.array([*rest, 100_000 - sum(rest)])
@@ -190,6 +193,7 @@ def test_it_holds_and_certifies_below_one_half():
     assert usual.prediction == ABSTAIN and ours.pa_lower < 0.5 and ours.prediction == 3
 
 
+@pytest.mark.slow
 def test_it_goes_with_jit_with_several_images_and_with_a_tolerance():
     images, estimate = jnp.stack([corner(0.1, 0.1), corner(0.2, 0.3)]), Fixed("classes")
     arguments = {"key": KEY, "n0": 100, "n": 2000, "value_range": None}
@@ -218,8 +222,8 @@ def test_a_search_compares_what_will_be_certified():
     assert float(aimed.of_counts(two, 0)) == pytest.approx(float(plain.of_counts(two, 0)), abs=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("search", [GoldenSection(0.1, 2.0), Bayesian(0.1, 2.0)], ids=["golden", "bayesian"])
-@pytest.mark.slow_for("bayesian")
 def test_sigma_is_larger_where_the_mistakes_are_spread(search):
     """In a corner between four quadrants a larger sigma pays, as three rivals share what the class loses."""
     arguments = {"key": KEY, "n": 10_000, "value_range": None, "search": search}

@@ -36,9 +36,9 @@ def exact_error(sequential, p, side):
     return sum(float(chances[fails(look, np.arange(chances.size))].sum()) for look, chances in enumerate(ended))
 
 
+@pytest.mark.slow_for("0.5", "0.9", "0.977", "0.999", "0.3-betting", "0.8413-betting")
 @pytest.mark.parametrize("sequence", SEQUENCES)
 @pytest.mark.parametrize("p", [0.3, 0.5, 0.8413, 0.9, 0.977, 0.999])
-@pytest.mark.slow_for("0.5", "0.9", "0.977", "0.999")
 def test_all_bounds_of_a_sequence_hold_at_once_with_its_probability(sequence, p):
     sequential = Sequential(decide=1.0, sequence=sequence, alpha_upper=0.03, look_every=10)
     assert exact_error(sequential, p, "lower") <= ALPHA
@@ -76,6 +76,7 @@ def test_the_wealth_of_the_gambler_is_the_mean_likelihood_ratio():
     assert np.all(np.diff(betting_lower(np.arange(501), 500, ALPHA)) > 0)
 
 
+@pytest.mark.slow_for("betting")
 @pytest.mark.parametrize("sequence", SEQUENCES)
 def test_claims_are_wrong_with_at_most_their_probabilities_and_sampling_stops_early(sequence):
     """`outcome` walks through the very tables that the compiled program looks up."""
@@ -115,6 +116,7 @@ def test_tables_are_the_bounds_on_the_safe_side(sequence):
         assert np.all(sequential.upper(look, np.arange(start), n, ALPHA) <= 0.5)
 
 
+@pytest.mark.slow_for("search2-settings2", "None-settings0")
 @pytest.mark.parametrize(
     ("search", "settings"),
     [
@@ -123,7 +125,6 @@ def test_tables_are_the_bounds_on_the_safe_side(sequence):
         (GoldenSection(0.1, 0.5, search_n=200), {"decide": 0.3, "look_every": 200}),
     ],
 )
-@pytest.mark.slow_for("search2-settings2")
 def test_certify_stops_when_it_knows(search, settings):
     sequential = Sequential(**settings)
     distances = [-0.2, 0.05, 0.25, 0.29, 0.3, 0.31, 0.4, 0.8]
@@ -158,6 +159,7 @@ def test_certify_stops_when_it_knows(search, settings):
         assert np.all(several.robust[stopped] != -1) and set(several.robust) >= {0, 1}
 
 
+@pytest.mark.slow
 def test_the_randomised_bound_covers_with_exactly_its_probability():
     for n, alpha in [(1, 0.05), (7, 0.2), (40, 0.05), (500, 0.001)]:
         k = np.arange(n + 1)
@@ -179,6 +181,7 @@ def test_the_randomised_bound_covers_with_exactly_its_probability():
         assert np.all(bound[:, :-1] <= clopper_pearson_lower(k[1:], n, alpha) * (1 + 1e-10))
 
 
+@pytest.mark.slow
 def test_the_uniform_number_is_of_the_image_and_its_stream():
     images = jnp.stack([at_distance(0.3), at_distance(0.5)])
     arguments = dict(key=KEY, n=400, alpha=0.01)
@@ -260,6 +263,7 @@ def test_published_schemes_keep_their_errors_and_take_the_samples_that_they_draw
     assert stages(p)[0] == pytest.approx(expected, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_the_command_tables_the_mean_samples(tmp_path, capsys):
     from qcrs_jax.experiments import cli
 

@@ -139,6 +139,7 @@ def test_a_plot_shows_the_gap(runs, tmp_path):
     assert "attacked by frozen" in out.read_text() and "attacked" not in plain.read_text()
 
 
+@pytest.mark.slow
 def test_verify_makes_the_attack_again(runs):
     for name in ("attacks", "frozen"):
         text = qcrs_jax("verify", f"{name}.tsv", "--recount", "all", cwd=runs).stdout

@@ -59,6 +59,7 @@ def test_the_same_seed_gives_the_same_file_and_another_another(certified):
     assert [r.counts for r in ours] != [r.counts for r in theirs]
 
 
+@pytest.mark.slow
 def test_another_batch_size_gives_the_same_counts(certified):
     for size, name in ((7, "batch"), ("auto", "auto")):
         flags = [*SMALL, "--method", "cohen", "--max", 3, "--batch", size]
@@ -90,6 +91,7 @@ def test_skip_and_max(here):
     assert lines(here / "one.tsv") == lines(here / "r.tsv")[:2]
 
 
+@pytest.mark.slow
 def test_images_in_step_and_shards_are_the_run_of_one_image_at_a_time(certified):
     flags = [*SMALL, "--search", "golden", "--max", 3]
     qcrs_jax("certify", "lenet.pth", "step.tsv", *flags, "--images", 2, "--devices", 3, cwd=certified)

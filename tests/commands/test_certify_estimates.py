@@ -14,6 +14,7 @@ from qcrs_jax.certification.estimates import estimate_of
 from qcrs_jax.results.records import read_run
 
 
+@pytest.mark.slow
 def test_a_budget_is_kept_and_continues_where_it_was_cut(here):
     words = ["certify", "lenet.pth", "r.tsv", *SMALL, "--search", "bayesian", "--budget", 300, "--max", 6]
     qcrs_jax(*words, cwd=here)
@@ -50,6 +51,7 @@ def test_an_image_of_a_wrong_class_takes_no_certification_samples(here):
     assert 0 < wrong
 
 
+@pytest.mark.slow
 def test_a_tolerance_spends_as_many_samples_as_an_image_needs(here):
     words = ["certify", "lenet.pth", "r.tsv", *SMALL, "--method", "cohen", "--N", 4000, "--tolerance", "5%"]
     qcrs_jax(*words, "--max", 2, cwd=here)
@@ -65,6 +67,7 @@ def test_a_tolerance_spends_as_many_samples_as_an_image_needs(here):
     assert "r.tsv: holds results of another configuration" in refused(*words[:-2], cwd=here)
 
 
+@pytest.mark.slow
 def test_a_run_decides_a_radius_with_all_its_decisions_right_at_once(here):
     words = [
         "certify",
@@ -117,6 +120,7 @@ def test_ten_samples_can_certify(here):
     assert_certificates(here / "r.tsv", n=10)
 
 
+@pytest.mark.slow
 def test_certify_soft(certified):
     words = [*SMALL, "--method", "cohen", "--certificate", "soft", "--beta", 500, "--alpha", 0.05, "--max", 3]
     done = qcrs_jax("certify", "lenet.pth", "soft.tsv", *words, cwd=certified)

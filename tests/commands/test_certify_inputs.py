@@ -96,6 +96,7 @@ def test_labels_that_do_not_fit_stop_the_run_before_it_starts_or_are_left_out(he
     assert [r.idx for r in read_run(here / "r.tsv").records] == [0, 2]
 
 
+@pytest.mark.slow
 def test_images_of_other_sizes_are_resized_and_cut(here, folder):
     images, words = folder
     Image.fromarray(np.full((70, 56), 20, np.uint8)).save(images / "class1" / "0.png")

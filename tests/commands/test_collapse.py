@@ -109,6 +109,7 @@ def test_impossible_measurements_are_refused(here):
     assert "c.gif" in refused(*words, "--plot", "c.gif", cwd=here)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["golden", "ended"])
 def test_a_search_up_to_the_sigma_at_which_accuracy_is_lost(ran, name):
     run, record, said = read_run(ran / f"{name}.tsv"), recorded(ran / f"{name}.tsv"), (ran / f"{name}.out").read_text()
@@ -121,6 +122,8 @@ def test_a_search_up_to_the_sigma_at_which_accuracy_is_lost(ran, name):
     assert name == "golden" or f"to {end:g} was widened" in said and "and above it for 0 of 5 images" in said
 
 
+@pytest.mark.slow
+@pytest.mark.slow
 def test_the_end_by_hand_gives_the_same_file(ran):
     end, before = recorded(ran / "ended.tsv")["lost_at"], lines(ran / "ended.tsv")
     words = ["--search", "bayesian", "--right", end, "--no-widen_above", "--no-collapse"]
@@ -132,6 +135,7 @@ def test_the_end_by_hand_gives_the_same_file(ran):
     assert "5 of 5 images are done" in done.stdout and "collapse: first" not in done.stdout
 
 
+@pytest.mark.slow
 def test_without_the_end_images_lie_beyond_and_all_tables_say_so(ran):
     run = read_run(ran / "bayesian.tsv")
     far = beyond(run, recorded(ran / "bayesian.tsv")["lost_at"])
@@ -167,6 +171,7 @@ def html(folder, *files):
     return (folder / "other.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_limit_by_hand_is_for_files_without_a_record(ran):
     assert recorded(ran / "plain.tsv") is None
     assert "a sigma beyond" not in unwrapped(qcrs_jax("table", "plain.tsv", cwd=ran).stdout)
@@ -178,6 +183,8 @@ def test_a_limit_by_hand_is_for_files_without_a_record(ran):
         assert "invalid positive number value" in refused("table", "plain.tsv", f"--beyond={number}", cwd=ran)
 
 
+@pytest.mark.slow
+@pytest.mark.slow
 def test_shards_find_the_same_end_and_are_read_as_one_run(ran):
     for part in (1, 2):
         qcrs_jax("certify", NET, f"s{part}.tsv", *RUN, *METHODS["golden"], "--shard", f"{part}/2", cwd=ran)
@@ -187,6 +194,8 @@ def test_shards_find_the_same_end_and_are_read_as_one_run(ran):
     assert ours.split(")")[1].split()[:-1] == theirs.split(")")[1].split()[:-1]
 
 
+@pytest.mark.slow
+@pytest.mark.slow
 def test_verify_accepts_the_end_and_compares_the_record_with_itself(ran):
     done = qcrs_jax("verify", "ended.tsv", "--checkpoint", NET, "--recount", "all", cwd=ran).stdout
     assert (
@@ -209,6 +218,7 @@ def test_verify_accepts_the_end_and_compares_the_record_with_itself(ran):
     assert "collapse.levels is 'many'" in refused("table", "ended.tsv", cwd=ran)
 
 
+@pytest.mark.slow
 def test_an_end_that_cannot_be_found_is_refused(here):
     auto = ["--right", "auto"]
     message = refused("certify", NET, "a.tsv", *RUN, *auto, "--no-collapse", cwd=here)
@@ -230,6 +240,7 @@ def test_an_end_that_cannot_be_found_is_refused(here):
     assert "invalid number value: 'auto'" in message
 
 
+@pytest.mark.slow
 def test_where_no_other_images_are_left_those_of_the_run_are_looked_at(here):
     done = qcrs_jax("certify", NET, "a.tsv", *DATA, "--max", 45, cwd=here)
     assert not recorded(here / "a.tsv")["other_images"] and "These images are certified too" in done.stdout
@@ -244,6 +255,7 @@ def test_a_dry_run_measures_only_where_it_decides_the_request_and_writes_nothing
     assert [name for name in sorted(os.listdir(here)) if name != "__pycache__"] == before
 
 
+@pytest.mark.slow
 def test_a_file_that_was_begun_without_a_record_goes_on_without(ran):
     before = lines(ran / "plain.tsv")
     (ran / "plain.tsv").write_text("\n".join((ran / "plain.tsv").read_text().split("\n")[:3]) + "\n")
@@ -254,6 +266,7 @@ def test_a_file_that_was_begun_without_a_record_goes_on_without(ran):
     assert "collapse" not in done.stdout and lines(ran / "plain.tsv") == before and recorded(ran / "plain.tsv") is None
 
 
+@pytest.mark.slow
 def test_a_budget_s_pilot_has_the_end_too(here):
     words = ["certify", NET, "a.tsv", *RUN, "--budget", 300, "--right", "auto"]
     qcrs_jax(*words, cwd=here)
@@ -273,6 +286,7 @@ def lenet(tmp_path):
     return tmp_path, source.name, words
 
 
+@pytest.mark.slow
 def test_a_record_is_kept_beside_the_checkpoint(lenet):
     folder, name, words = lenet
     kept = folder / f"{name}.collapse.json"

@@ -35,8 +35,8 @@ def run(*arguments, command=None):
     return subprocess.run(line, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.slow_for("script", "module")
 @pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.slow_for("script")
 def test_converts(tmp_path, command):
     if command == "script" and not SCRIPT.exists():
         pytest.skip("the package is not installed with its command")
@@ -93,6 +93,7 @@ def test_usage_names_the_arguments():
     assert "CHECKPOINT" in done.stderr and "OUT_DIR" in done.stderr
 
 
+@pytest.mark.slow
 def test_check_measures_clean_and_noisy_accuracy(tmp_path):
     path = lenet_file(tmp_path)
     x = images(30, (28, 28, 1))

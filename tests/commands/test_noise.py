@@ -96,8 +96,8 @@ def test_the_flag_refuses_impossible_noises(words, said, tmp_path):
     assert said in refused(*words.split(), cwd=tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimate", [Tolerance(0.05), Sequential(decide=0.01), Soft()])
-@pytest.mark.slow_for("estimate0", "estimate2")
 def test_each_estimate_is_verified_with_its_noise(estimate, tmp_path):
     made = certified(tmp_path, GridGaussian(), estimate=estimate)
     assert any("verified" in line for line in verify(made.path, classify, (IMAGES, LABELS), recount=4))

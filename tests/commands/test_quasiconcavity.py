@@ -37,6 +37,7 @@ def test_the_curves_of_a_data_set(measured):
     assert request["kind"] == "curves" and request["n"] == 100 and request["skip"] == 2
 
 
+@pytest.mark.slow
 def test_shards_of_curves_are_one_run(measured, tmp_path):
     paths = [tmp_path / f"curves{i}.tsv" for i in (1, 2)]
     assert [curve(path, "--shard", f"{i}/2") for i, path in enumerate(paths, start=1)] == [0, 0]

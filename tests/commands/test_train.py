@@ -69,6 +69,7 @@ def test_a_run_leaves_a_classifier_a_log_and_a_curve(folder, unbroken):
     assert "epoch 4/4" in unbroken.stdout and "certify unbroken" in unbroken.stdout
 
 
+@pytest.mark.slow
 def test_a_range_of_levels_is_recorded_and_no_level_within_it_is_warned_of(folder, tmp_path, capsys):
     words = [word if word != "--sigma" else "--sigma_range" for word in SMALL]
     words[words.index("--sigma_range") + 1] = "0.2,0.8"
@@ -225,6 +226,7 @@ def test_images_that_the_network_cannot_take_are_refused(tmp_path):
     assert "--arch lenet does not take images of shape (32, 32, 3)" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_method_with_a_teacher_keeps_its_predictions_and_continues(folder, unbroken):
     words = [*SMALL, "--method", "catrs", "--teacher", "unbroken", "--teacher_samples", 5, "--copies", 2, "--steps", 1]
     done = qcrs_jax("train", "catrs", *words, "--epochs", 1, cwd=folder)

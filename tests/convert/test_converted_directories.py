@@ -92,6 +92,7 @@ def optional(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_options_of_opening_decide_a_run_and_are_recorded(optional):
     tmp_path, flags = optional, OPTIONS
     assert "--field" in run("certify", "net.pth", "x.tsv", *FLAGS, cwd=tmp_path, status=2)

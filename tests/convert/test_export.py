@@ -25,6 +25,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow_for("DDRS")
 @pytest.mark.parametrize("case", CASES)
 def test_convert_export_convert_is_the_identity(tmp_path, case):
     first = load_classifier(save(CASES[case](), tmp_path / "theirs.pth"))
@@ -81,6 +82,7 @@ def test_ddrs_s_program_opens_it(tmp_path, case):
         assert key.endswith("num_batches_tracked") or torch.equal(ours[key], tensor), key
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path):
     program = str(Path(sys.executable).with_name("qcrs-jax"))
     source = save(macer(lenet()), tmp_path / "lenet.pth")

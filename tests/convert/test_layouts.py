@@ -57,9 +57,9 @@ def assert_same_logits(path, net, normalization, given=None, shape=None):
     return classifier.spec
 
 
+@pytest.mark.slow_for("32", "44", "56", "110", "Idelbayev-20")
 @pytest.mark.parametrize("depth", DEPTHS)
 @pytest.mark.parametrize("option_a", [False, True], ids=["Cohen", "Idelbayev"])
-@pytest.mark.slow_for("32", "44", "56", "110")
 def test_cifar_resnets(tmp_path, depth, option_a):
     net = resnet(depth, option_a)
     content = idelbayev(net) if option_a else cohen(net, f"cifar_resnet{depth}")
@@ -110,6 +110,7 @@ def test_cohen_s_resnet50_and_data_parallel(tmp_path):
     assert_same_logits(path, net, "imagenet", shape=(64, 64, 3))
 
 
+@pytest.mark.slow_for("False")
 @pytest.mark.parametrize("kuangliu", [False, True])
 def test_resnet18_with_the_stem_of_cifar(tmp_path, kuangliu):
     net = imagenet("resnet18", 3, 10)
@@ -190,6 +191,7 @@ def test_normalisation_is_certain_or_asked_for(tmp_path):
         assert layout_of(content, tmp_path) == expected
 
 
+@pytest.mark.slow
 def test_normalisation_stored_with_the_weights(tmp_path):
     net = wide_resnet(10, 1)
     mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in NORMALIZATIONS["cifar10"])
@@ -321,6 +323,7 @@ def test_bare_state_dict_needs_its_normalisation(tmp_path, prefix):
     assert_same_logits(path, resnet(20), "imagenet", given="imagenet")
 
 
+@pytest.mark.slow
 def test_a_normalisation_given_replaces_that_of_the_layout(tmp_path):
     path = save(cohen(resnet(20), "cifar_resnet20"), tmp_path / "net.pth.tar")
     assert_same_logits(path, resnet(20), "none", given="none")
@@ -328,6 +331,7 @@ def test_a_normalisation_given_replaces_that_of_the_layout(tmp_path):
     assert (spec.mean, spec.std) == NORMALIZATIONS["imagenet"]
 
 
+@pytest.mark.slow
 def test_other_numbers_of_channels_and_classes(tmp_path):
     torch.manual_seed(1)
     net = calibrated(randomise(CifarResNet(20, channels=1, num_classes=43)), (32, 32, 1))
@@ -343,9 +347,9 @@ def test_weights_in_half_precision(tmp_path):
     np.testing.assert_array_equal(kernel, half["fc2.weight"].float().numpy().T)
 
 
+@pytest.mark.slow_for("7", "8-projection", "8-bottleneck")
 @pytest.mark.parametrize("kind", ["projection", "option_a", "bottleneck"])
 @pytest.mark.parametrize("size", [7, 8])
-@pytest.mark.slow_for("7")
 def test_strided_block(kind, size):
     """A block on its own, where a shift by a pixel cannot drown in the pooling."""
     torch.manual_seed(0)
@@ -387,6 +391,7 @@ def test_extra_tensor(tmp_path, key):
     assert_refused(content, tmp_path, key.removeprefix("1."))
 
 
+@pytest.mark.slow
 def test_every_tensor_is_needed(tmp_path):
     missing = [k for k in cohen(resnet(20), "")["state_dict"] if not k.endswith("num_batches_tracked")]
     for key in [*missing[:12], *missing[-9:]]:
@@ -541,6 +546,7 @@ def test_flipped_bit_in_the_weights(tmp_path):
     assert str(path) in str(error.value)
 
 
+@pytest.mark.slow_for("resnet56-4bfd9763.th-56-True-module.-0.8")
 @pytest.mark.parametrize(
     "name, depth, option_a, prefix, accuracy",
     [

@@ -135,6 +135,7 @@ for given in map(dict, ([pair] for pair in OTHERS)):
 """
 
 
+@pytest.mark.slow
 def test_arguments_of_another_type_are_refused():
     # In a process of its own, without the type checks of these tests.
     done = subprocess.run([sys.executable, "-c", OF_ANOTHER_TYPE], capture_output=True, text=True)
@@ -316,9 +317,9 @@ def test_names_of_the_classes_in_a_file(tmp_path):
 # Networks
 
 
+@pytest.mark.slow_for("26", "50", "False-14", "True-14")
 @pytest.mark.parametrize("depth", [8, 14, 26, 50])
 @pytest.mark.parametrize("option_a", [False, True])
-@pytest.mark.slow_for("26", "50")
 def test_cifar_resnets_of_any_depth(tmp_path, depth, option_a):
     net = of_classes(10, 3, depth, option_a)
     content = {"state_dict": net.state_dict(), "arch": f"resnet{depth}"}
@@ -345,9 +346,11 @@ SIZES = {
 }
 
 
+@pytest.mark.slow_for(
+    "28-3x3", "30x34-3x3", "28-7x7", "64x48-7x7", "30x34-wide", "64x48-wide", "30x34-7x7", "64x48-3x3"
+)
 @pytest.mark.parametrize("name", SIZES)
 @pytest.mark.parametrize("size", [28, (30, 34), (64, 48)], ids=["28", "30x34", "64x48"])
-@pytest.mark.slow_for("28-3x3", "30x34-3x3", "28-7x7", "64x48-7x7", "30x34-wide", "64x48-wide")
 def test_other_image_sizes(tmp_path, name, size):
     net = SIZES[name][0]()
     path = save({"state_dict": net.state_dict()}, tmp_path / "net.pth")
@@ -377,6 +380,7 @@ def test_a_network_of_one_image_size_says_so(tmp_path):
     asked({"state_dict": of_classes(10).state_dict()}, tmp_path, "image_size", image_size=0)
 
 
+@pytest.mark.slow_for("3-10-False", "7-10-True", "7-1000-False")
 @pytest.mark.parametrize("stem, classes, said", [(3, 10, False), (3, 200, True), (7, 10, True), (7, 1000, False)])
 def test_an_assumed_image_size_is_reported(tmp_path, stem, classes, said):
     net = ResNet((2, 2, 2, 2), None, stem, classes)
@@ -387,9 +391,9 @@ def test_an_assumed_image_size_is_reported(tmp_path, stem, classes, said):
     assert "Images of" not in notes(load_classifier(path, "none", image_size=64))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pool", [False, True])
 @pytest.mark.parametrize("stem", [3, 7])
-@pytest.mark.slow_for("7")
 def test_a_max_pool_that_no_tensor_shows(tmp_path, stem, pool):
     net = resnet18(stem, 10, pool)
     path = save({"state_dict": net.state_dict()}, tmp_path / "net.pth")

@@ -48,6 +48,7 @@ def assert_near(found, wanted, tolerance=1e-5):
     assert np.abs(found - wanted).max() <= tolerance * np.abs(wanted).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_logits_are_those_of_pytorch_at_any_batch(files, name):
     classifier = load_classifier(files(name))
@@ -72,6 +73,7 @@ def test_the_form_for_other_platforms_gives_the_same_logits(files, name):
     assert_near(np.asarray(found), torch_logits(name, images(3)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param("vit"), *(pytest.param(n, marks=pytest.mark.slow) for n in MAKERS)])
 def test_the_gradient_is_pytorch_s(files, name):
     classify, x = load_classifier(files(name)).classify, images(2)
@@ -81,6 +83,7 @@ def test_the_gradient_is_pytorch_s(files, name):
     assert_near(np.asarray(found), given.grad.permute(0, 2, 3, 1).numpy(), 1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param("resnet"), *(pytest.param(n, marks=pytest.mark.slow) for n in MAKERS)])
 def test_a_program_of_one_image_is_that_of_any_number_under_vmap(files, name):
     one, many, x = load_classifier(files(name, batch=None)), load_classifier(files(name)), images(5)
@@ -105,6 +108,7 @@ def denoising(tmp_path_factory):
     return export(denoiser(), (torch.rand(2, 3, 32, 32), torch.rand(2) + 0.1), path)
 
 
+@pytest.mark.slow
 def test_a_denoiser_of_images_and_sigma_is_read(denoising):
     x, sigma = torch.rand(5, 3, 32, 32), torch.linspace(0.1, 1, 5)
     (found,) = Read(denoising, "cpu")(x.numpy(), sigma.numpy())
@@ -127,8 +131,8 @@ def test_programs_that_do_not_classify_images_and_sigma_are_refused(denoising, t
         load_classifier(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", ["any", None])
-@pytest.mark.slow_for("None")
 def test_a_classifier_of_images_and_sigma_is_told_each_sigma(tmp_path, batch):
     class Knowing(torch.nn.Module):
         def __init__(self):

@@ -53,6 +53,7 @@ def test_no_pytorch_is_needed():
     assert (done.stdout.strip(), done.returncode) == ("(2, 3)", 0), done.stderr
 
 
+@pytest.mark.slow
 def test_a_converted_program_is_the_same_classifier(tmp_path):
     first = load_classifier(FOLDER / "tokens.pt2")
     save_classifier(first, tmp_path / "net")
@@ -98,6 +99,7 @@ def classifier_file(path, forward=None, batch="any", n=2, form="functional", **e
     return export(Net(), (torch.rand(n, 3, 8, 8),), path, form, batch, **extra)
 
 
+@pytest.mark.slow
 def test_the_exporter_s_paths_are_not_stored(tmp_path):
     path = classifier_file(tmp_path / "net.pt2")
     where = os.path.dirname(__file__).encode()
@@ -178,6 +180,7 @@ def test_a_tensor_changed_in_place_is_the_changed_one_for_all_who_have_it(tmp_pa
     np.testing.assert_allclose(found, forward(x), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_parts_without_gradients_are_computed(tmp_path):
     def forward(x):
         with torch.no_grad():
@@ -218,6 +221,7 @@ def test_another_fixed_batch_is_refused_with_the_recipe(tmp_path):
     assert "exactly 3 images" in words and "torch.export.Dim" in words
 
 
+@pytest.mark.slow
 def test_a_batch_is_cut_to_the_recorded_range(tmp_path):
     def ranged(document):
         (name,) = document["range_constraints"]
@@ -350,6 +354,7 @@ def test_a_program_is_certified_and_verified(tmp_path, capsys, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_the_recipes_of_the_guide_write_what_is_read(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     recipe, second, module = blocks_of(PAGES["docs/guides/pytorch-programs.md"], "python")

@@ -58,6 +58,7 @@ def test_operations_are_pytorch_s(name, dtype, tmp_path):
                 assert_equal_outputs(Read(path, platform), model, names, x, tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["layers"])
 def test_some_are_pytorch_s(name, tmp_path):
     """A quick look; all are compared by the slow tests."""

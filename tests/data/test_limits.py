@@ -179,6 +179,7 @@ BOMBS = {
 }
 
 
+@pytest.mark.slow_for("keys of deep tuples")
 @pytest.mark.parametrize("name", BOMBS)
 def test_bombs_in_batches_of_cifar(tmp_path, name):
     (tmp_path / "test_batch").write_bytes(BOMBS[name])

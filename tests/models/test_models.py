@@ -48,6 +48,7 @@ def run(classify, x):
     return classify(x)
 
 
+@pytest.mark.slow_for("True")
 @pytest.mark.parametrize("option_a", [False, True])
 def test_classifier_is_the_unfolded_network_on_normalised_images(tmp_path, option_a):
     content = idelbayev(resnet(20, True)) if option_a else cohen(resnet(20), "cifar_resnet20")
@@ -60,11 +61,11 @@ def test_classifier_is_the_unfolded_network_on_normalised_images(tmp_path, optio
         assert abs(logits - expected).max() <= 1e-5 * abs(expected).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arch, options",
     [("cifar_resnet20", {}), ("cifar_wide_resnet", {"depth": 16}), ("cifar_wide_resnet", {"depth": 16, "widen": 1})],
 )
-@pytest.mark.slow_for("cifar_resnet20-options0", "cifar_wide_resnet-options1")
 def test_the_form_of_a_tpu_is_the_same_function_under_vmap_and_with_derivatives(arch, options):
     spec = Spec(arch, 10, (32, 32, 3), (0.5,), (0.25,), options)
     forms = [drawn(spec).inference(platform) for platform in ("cpu", "tpu")]
@@ -74,6 +75,7 @@ def test_the_form_of_a_tpu_is_the_same_function_under_vmap_and_with_derivatives(
         assert abs(tpu - cpu).max() <= 1e-5 * abs(cpu).max() > 0
 
 
+@pytest.mark.slow_for("form0", "form5", "form7")
 @pytest.mark.parametrize(
     "form",
     [
@@ -98,8 +100,8 @@ def test_all_forms_are_the_same_function(form):
     assert (joined.count(1) == len(joined)) == (not form.joined) and joined[0] == (4 if form.joined else 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(64, 64, 3), (45, 38, 3), (33, 64, 1)], ids=["even", "odd", "grey"])
-@pytest.mark.slow_for("even", "odd")
 def test_a_packed_stem_is_the_same_function(shape):
     spec = Spec("resnet18", 7, shape, (0.5,), (0.25,))
     classifier = drawn(spec)
@@ -113,9 +115,9 @@ def _network(classify):
     return nnx.merge(classify.func.graph, nnx.State(classify.args[0]))
 
 
+@pytest.mark.slow_for(*(f"shape{i}-{batch}" for i in range(4) for batch in (1, 6, 16) if (i, batch) != (0, 6)))
 @pytest.mark.parametrize("batch", [1, 6, 16])
 @pytest.mark.parametrize("shape", [(32, 32, 3), (28, 36, 1), (30, 32, 3), (32, 30, 3)])
-@pytest.mark.slow_for(*(f"shape{i}-{batch}" for i in (0, 2, 3) for batch in (1, 16)))
 def test_images_side_by_side_do_not_see_each_other(batch, shape):
     spec = Spec("cifar_resnet14", 5, shape, (0.5,), (0.25,), {"shortcut": "option_a"})
     classifier = drawn(spec)
@@ -152,8 +154,8 @@ def test_folding_leaves_no_batch_normalisation_and_the_given_network_as_it_was(t
     assert "rsqrt" not in jaxpr
 
 
+@pytest.mark.slow_for("resnet50", "cifar_resnet20", "cifar_wide_resnet")
 @pytest.mark.parametrize("arch", ["lenet", "cifar_resnet20", "resnet50", "cifar_wide_resnet"])
-@pytest.mark.slow_for("resnet50")
 def test_every_product_of_a_bfloat16_classifier_is_one_of_bfloat16(arch):
     shape = (28, 28, 1) if arch == "lenet" else (32, 32, 3)
     model = nnx.eval_shape(lambda: build(Spec(arch, 7, shape, (0.5,), (0.5,))))
@@ -165,6 +167,7 @@ def test_every_product_of_a_bfloat16_classifier_is_one_of_bfloat16(arch):
     assert len(products) >= 4 and all(":bf16[" in line for line in products)
 
 
+@pytest.mark.slow
 def test_bfloat16_logits_are_those_of_float32_rounded(tmp_path):
     classifier = load_classifier(save(cohen(resnet(20), "cifar_resnet20"), tmp_path / "net.pth"))
     x = jnp.asarray(images(4, (32, 32, 3)))
@@ -172,6 +175,7 @@ def test_bfloat16_logits_are_those_of_float32_rounded(tmp_path):
     assert 0 < abs(rounded - exact).max() <= 0.03 * abs(exact).max()
 
 
+@pytest.mark.slow
 def test_folding_survives_small_variances():
     unit = ConvNorm(2, 3, 3, rngs=nnx.Rngs(0))
     unit.eval()
@@ -241,6 +245,7 @@ def test_a_deep_network_is_no_longer_a_program_than_a_shallow_one():
     assert length("cifar_resnet110") == length("cifar_resnet20")
 
 
+@pytest.mark.slow
 def test_stacked_blocks_run_in_order():
     blocks = stack(lambda rngs: nnx.Linear(3, 3, rngs=rngs), 4, nnx.Rngs(0))
     kernels, x = blocks.kernel[...], jnp.ones((2, 3))

@@ -38,9 +38,9 @@ def test_impossible_sizes_are_refused(depth, widen):
         WideResNet(3, 10, depth=depth, widen=widen, rngs=nnx.Rngs(0))
 
 
+@pytest.mark.slow_for("7", "8-strides", "8-identity")
 @pytest.mark.parametrize("features, stride", [(32, 2), (32, 1), (16, 1)], ids=["strides", "widens", "identity"])
 @pytest.mark.parametrize("size", [7, 8])
-@pytest.mark.slow_for("7")
 def test_block(features, stride, size):
     """A block on its own, where a shift by a pixel cannot drown in the pooling."""
     torch.manual_seed(0)
@@ -61,6 +61,7 @@ def test_block(features, stride, size):
     np.testing.assert_allclose(ours(jnp.asarray(x)), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_folding_keeps_the_logits_and_leaves_the_norms_before_a_relu_alone(tmp_path):
     classifier = load_classifier(save(ddrs(wide_resnet(16, 1)), tmp_path / "net.pth.tar"))
     folded = nnx.clone(classifier.model)
@@ -73,6 +74,7 @@ def test_folding_keeps_the_logits_and_leaves_the_norms_before_a_relu_alone(tmp_p
     assert abs(logits - expected).max() <= 1e-5 * abs(expected).max()
 
 
+@pytest.mark.slow
 def test_training_mode_gives_pytorch_s_logits_gradients_and_batch_statistics(tmp_path):
     model = load_classifier(save(ddrs(wide_resnet(16, 1)), tmp_path / "net.pth.tar")).model
     theirs = TorchWideResNet(16, 1)

@@ -119,6 +119,7 @@ def test_the_images_beyond_a_limit():
     assert beyond(none, 0.5).share == 0.0
 
 
+@pytest.mark.slow
 def test_the_published_log():
     log = SHARED / "results" / "qcrs_cifar10_resnet110_sigma0.50.tsv"
     if not log.exists():

@@ -146,6 +146,7 @@ def test_the_interval_of_the_certified_accuracy_is_that_of_its_count():
     assert (round(low[0], 2), round(high[0], 2)) == (0.36, 0.81)
 
 
+@pytest.mark.slow_for("60", "200")
 @pytest.mark.parametrize("m", [20, 60, 200])
 def test_the_interval_of_the_acr_covers_it_about_as_often_as_it_says(m):
     rng = np.random.default_rng(0)

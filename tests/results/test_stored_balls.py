@@ -44,6 +44,7 @@ def test_no_two_balls_of_different_classes_overlap_and_none_grows(given_):
     np.testing.assert_array_equal(ours.predictions < 0, predictions < 0)
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(certificates())
 def test_abstentions_neither_store_nor_trim(given_):
@@ -141,6 +142,7 @@ class ReadAgain:
         return made
 
 
+@pytest.mark.slow_for("0-shape1", "0-shape2", "0-shape3", "5-shape0", "5-shape1", "5-shape2")
 @pytest.mark.parametrize("shape", [(20, 3, 1), (7,), (33, 17, 3), (1, 40, 2)])
 @pytest.mark.parametrize("kept", [0, 5])
 def test_images_read_one_at_a_time_give_the_answer_of_all_at_once(monkeypatch, shape, kept):

@@ -21,6 +21,7 @@ from qcrs_jax.experiments.run.agreement import count_agreement, summary
 from qcrs_jax.sampling.streams import CURVE
 
 
+@pytest.mark.slow
 def test_pairs_are_those_of_the_same_noise():
     image = jnp.zeros(SHAPE)
     (found,) = pairs(by_sign, shifted, image=image, sigma=0.3, n=500)
@@ -40,8 +41,8 @@ def test_pairs_are_those_of_the_same_noise():
     np.testing.assert_array_equal(np.bincount(first[:, 0], minlength=4), one)
 
 
+@pytest.mark.slow_for("7-16384", "16-64")
 @pytest.mark.parametrize(("batch_size", "at_once"), [(7, 2**14), (16, 64), (3, 1)])
-@pytest.mark.slow_for("7-16384")
 def test_pairs_are_the_same_whatever_the_batch(monkeypatch, batch_size, at_once):
     image = jnp.zeros(SHAPE)
     (expected,) = pairs(by_sign, shifted, image=image, sigma=0.3, n=100)
@@ -66,6 +67,7 @@ print(len(jax.devices()))
 """
 
 
+@pytest.mark.slow
 def test_pairs_are_the_same_whatever_the_devices():
     environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=3", "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-c", DEVICES, str(HELPERS)]
@@ -122,6 +124,7 @@ def test_a_thousand_classes_need_no_more_than_their_number():
     assert "16,1000]" in jaxpr and str(classes**2) not in jaxpr
 
 
+@pytest.mark.slow
 def test_the_command_compares_a_network_with_itself_in_bfloat16(tmp_path, capsys):
     words = f"--dataset npz --data_dir {demo.IMAGES} --sigma 0.25 --skip 250 --N 300 --out {tmp_path / 'table.md'}"
     assert cli.main(["agreement", "zoo:fashion_mnist-lenet-sigma0.25", *words.split()]) == 0

@@ -88,10 +88,12 @@ def start(options, together=1):
     )
 
 
+@pytest.mark.slow_for(
+    "bayesian-1", "ddrs-1", "tolerance-1", "soft-1", "golden-2", "sequential-2", "labels-2", "golden-1", "sequential-1"
+)
 @pytest.mark.parametrize(
     ("name", "together"), [*((name, 1) for name in CALLS), ("golden", 2), ("sequential", 2), ("labels", 2)]
 )
-@pytest.mark.slow_for("bayesian-1", "ddrs-1", "tolerance-1", "soft-1", "golden-2", "sequential-2", "labels-2")
 def test_the_program_that_is_measured_is_the_run_s_and_is_compiled_once(name, together):
     call = first_call(lambda: start(CALLS[name], together))
     before = len(compiled)
@@ -203,8 +205,10 @@ METHODS = {
 }
 
 
+@pytest.mark.slow_for(
+    "bisection", "shrinking", "grid", "bayesian", "ddrs", "soft", "sequential", "wrong", "golden", "tolerance"
+)
 @pytest.mark.parametrize("name", METHODS)
-@pytest.mark.slow_for("bisection", "shrinking", "grid", "bayesian", "ddrs", "soft", "sequential", "wrong")
 def test_a_run_draws_the_announced_samples_and_a_dry_run_announces_the_same(name, tmp_path, capsys):
     words = ["certify", ZOO, tmp_path / "new" / "r.tsv", *SMALL, *THREE, *METHODS[name].split()]
     run(*words, "--dry_run")
@@ -222,6 +226,7 @@ def test_a_run_draws_the_announced_samples_and_a_dry_run_announces_the_same(name
         assert drawn == samples and "at most" not in line
 
 
+@pytest.mark.slow
 def test_an_ascent_is_not_done_twice_and_its_time_is_printed_after_the_first_images(tmp_path, capsys):
     run("certify", ZOO, tmp_path / "r.tsv", *SMALL, *THREE, *METHODS["ddrs"].split())
     out = capsys.readouterr().out
@@ -229,6 +234,7 @@ def test_an_ascent_is_not_done_twice_and_its_time_is_printed_after_the_first_ima
     assert out.count("by the first") == 1
 
 
+@pytest.mark.slow
 def test_predictions_and_curves_are_costed_too(tmp_path, capsys):
     words = [ZOO, tmp_path / "r.tsv", "--dataset", "npz", "--data_dir", IMAGES, "--sigma", 0.25, *THREE]
     run("predict", *words, "--N", 300, "--dry_run")
@@ -259,6 +265,7 @@ def test_the_cost_of_a_stopped_run_is_that_of_the_rest(tmp_path, capsys):
     assert said(capsys)[0].startswith("1 image to do, 220 samples") and path.read_bytes() == torn
 
 
+@pytest.mark.slow
 def test_a_dry_run_of_a_budget_has_two_passes(tmp_path, capsys):
     words = ["certify", ZOO, tmp_path / "r.tsv", *SMALL, *THREE, "--budget", 300, "--epsilon", 0.1]
     run(*words, "--dry_run")
@@ -361,6 +368,7 @@ def test_runs_of_one_network_share_a_measurement(tmp_path, capsys, monkeypatch):
     assert "3 images to do, 660 samples; about" in out
 
 
+@pytest.mark.slow
 def test_an_experiment_says_its_sum_before_it_starts(tmp_path, capsys, monkeypatch):
     commands = tuple(f"certify {ZOO} {name}.tsv {' '.join(SMALL)} --skip 10 --method cohen" for name in ("one", "two"))
     preset = PRESETS["regret"]

@@ -51,6 +51,7 @@ def run(*words, status=0):
     return printed.getvalue()
 
 
+@pytest.mark.slow
 def test_folders_of_classes_need_no_dataset_flag_and_the_choice_is_printed(tmp_path, garments):
     put(tmp_path / "images", garments, [f"{i}{name}" for i, name in enumerate(NAMES)])
     text = run("predict", NETWORK, "r.tsv", "--data_dir", "images", *FLAGS)
@@ -128,6 +129,7 @@ def test_a_first_look_is_one_sentence_and_changes_nothing(tmp_path, garments, mo
     assert asked[0] == asked[1]
 
 
+@pytest.mark.slow
 def test_of_a_run_in_two_passes_the_first_one_looks(tmp_path, garments, monkeypatch):
     np.savez("d.npz", x=garments[0], y=garments[1])
     looks = []

@@ -85,6 +85,7 @@ def test_right_labels_are_not_called_permuted(classes, accuracy):
         assert not look(labels, answers(rng, labels, classes, accuracy, np.arange(classes))).enough
 
 
+@pytest.mark.slow
 def test_the_bet_is_a_supermartingale_where_each_class_is_called_by_its_name_as_often_as_by_any_other():
     # The worst case of it: two classes that the network cannot tell apart at all.
     rng, largest = np.random.default_rng(3), []

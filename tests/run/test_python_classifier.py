@@ -55,6 +55,7 @@ def command(capsys, *words):
     return status, said.out + said.err
 
 
+@pytest.mark.slow
 def test_it_has_the_whole_program(folder, capsys):
     run = ("certify", "python:net.py:load", "results.tsv", *WORDS, "--seed", 0)
     status, said = command(capsys, *run, "--max", 2)

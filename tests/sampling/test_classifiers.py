@@ -40,8 +40,8 @@ def _told(sigma, images):
     return denoised(1.0, images, jnp.full(len(images), sigma, jnp.float32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigma", [0.05, 0.3])
-@pytest.mark.slow_for("0.3")
 def test_it_counts_as_the_network_of_its_sigma(sigma):
     counts = sample_counts(KNOWING, IMAGES[0], sigma, KEY, 300)
     np.testing.assert_array_equal(counts, sample_counts(at(sigma), IMAGES[0], sigma, KEY, 300))
@@ -52,6 +52,7 @@ def test_it_counts_as_the_network_of_its_sigma(sigma):
     np.testing.assert_array_equal(found.counts, told.counts)
 
 
+@pytest.mark.slow
 def test_it_receives_the_sigmas_of_curves():
     sigmas = [0.05, 0.2, 0.6]
     curve = sample_curve(KNOWING, IMAGES[0], sigmas, key=KEY, n=200)
@@ -59,16 +60,17 @@ def test_it_receives_the_sigmas_of_curves():
         np.testing.assert_array_equal(counts, sample_curve(at(sigma), IMAGES[0], [sigma], key=KEY, n=200)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "search", [GoldenSection(0.05, 0.9), Bayesian(0.05, 0.9, max_evaluations=4)], ids=["golden", "bayesian"]
 )
-@pytest.mark.slow_for("bayesian")
 def test_it_receives_the_sigmas_of_searches(search):
     made = certify(KNOWING, IMAGES[1], 0.2, key=KEY, n=500, search=search)
     told = certify(at(float(made.sigma)), IMAGES[1], float(made.sigma), key=KEY, n=500)
     np.testing.assert_array_equal(made.counts, told.counts)
 
 
+@pytest.mark.slow
 def test_images_in_step_are_told_each_its_own_sigma():
     sigmas = np.array([0.05, 0.1, 0.3, 0.7], np.float32)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(KEY, jnp.arange(4))
@@ -80,6 +82,7 @@ def test_images_in_step_are_told_each_its_own_sigma():
     np.testing.assert_array_equal(curves[2], sample_curve(KNOWING, IMAGES[2], [0.1, 0.4], key=keys[2], n=100))
 
 
+@pytest.mark.slow
 def test_the_ascent_sees_how_it_depends_on_sigma():
     search = DDRS(0.05, 0.6, steps=3, draws=40)
     knowing, blind = (certify(f, IMAGES[1], 0.2, key=KEY, n=200, search=search).search for f in (KNOWING, at(0.2)))
@@ -106,6 +109,7 @@ def test_errors_of_noise_conditional_classifiers_are_clear():
         certify(one, IMAGES[0], 0.2, key=KEY, n=200)
 
 
+@pytest.mark.slow
 def test_a_run_of_one_is_kept_and_verified(tmp_path):
     path = tmp_path / "r.tsv"
     options = {"n": 300, "batch_size": 8, "devices": 1, "search": GoldenSection(0.05, 0.6)}

@@ -119,6 +119,7 @@ def soft_votes_numpy(logits, beta):
     return weights * 2**15 // weights.sum(-1, keepdims=True)
 
 
+@pytest.mark.slow_for("0.3")
 @pytest.mark.parametrize("beta", [0.3, 1.0, 16.0])
 def test_soft_votes_are_a_softmax_in_whole_numbers(beta):
     logits = np.asarray(3 * jax.random.normal(KEY, (300, 10)))
@@ -129,6 +130,7 @@ def test_soft_votes_are_a_softmax_in_whole_numbers(beta):
     np.testing.assert_array_equal(soft_votes(jnp.array([[3e38, -3e38], [1.0, 1.0]]), beta), [[2**15, 0], [2**14] * 2])
 
 
+@pytest.mark.slow_for("1-1", "399-150")
 @pytest.mark.parametrize(("n", "batch_size"), [(1, 1), (150, 7), (399, 150)])
 def test_soft_sums_are_exact_and_do_not_depend_on_the_batch(n, batch_size):
     votes = _votes(as_pytree(pixels), IMAGE, 0.3, KEY, n, beta=4.0, batch_size=batch_size)
@@ -140,6 +142,7 @@ def test_soft_sums_are_exact_and_do_not_depend_on_the_batch(n, batch_size):
     np.testing.assert_array_equal(votes.counts, sample_counts(pixels, IMAGE, 0.3, KEY, n))
 
 
+@pytest.mark.slow
 def test_soft_sums_beyond_32_bits():
     image = jnp.zeros((1, 1, 2))
     votes = sample_votes(pixels, image + jnp.array([0.0, 9.0]), 0.1, KEY, 150_000, beta=1.0, batch_size=2**15)
@@ -162,6 +165,7 @@ def test_batches_too_large_for_the_digits_are_refused():
     sample_counts(by_sign, IMAGE, 0.3, KEY, 10, batch_size=2**15 + 1)
 
 
+@pytest.mark.slow_for("nan")
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf, -jnp.inf])
 def test_logits_that_are_not_finite_give_no_soft_votes(bad):
     def spoilt(images):

@@ -97,6 +97,7 @@ def test_the_noise_is_the_documented_one():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prng", KEYS)
 def test_the_noise_of_a_sample_depends_on_nothing_else(prng):
     keys = jax.vmap(jax.random.fold_in, (None, 0))(KEYS[prng], jnp.arange(3))

@@ -44,6 +44,7 @@ def whole_thresholds(sigma, steps):
     return [int(u) * 2**31 + int(v) for u, v in zip(upper, lower)]
 
 
+@pytest.mark.slow_for("3.5-255", "3.5-100")
 @pytest.mark.parametrize("steps", [255, 100, 1])
 @pytest.mark.parametrize("sigma", [3.5, 0.3333, 0.25, 0.01, 0.0011, 1e-30])
 def test_thresholds_are_those_of_a_normal_number(sigma, steps):
@@ -101,6 +102,7 @@ def test_the_law_of_the_steps_is_that_of_rounded_normal_numbers():
     )
 
 
+@pytest.mark.slow_for("0.0", "0.02", "1.0")
 @pytest.mark.parametrize("sigma", [0.0, 0.02, 0.25, 1.0])
 def test_noisy_images_lie_on_the_grid_and_move_with_the_image(sigma):
     noise, index = GridGaussian(), jnp.arange(7)
@@ -115,6 +117,7 @@ def test_noisy_images_lie_on_the_grid_and_move_with_the_image(sigma):
         np.testing.assert_array_equal(some, np.asarray(add(IMAGE))[np.asarray(copies)])
 
 
+@pytest.mark.slow
 def test_the_grid_takes_the_quantile_of_the_float_noise():
     float_noise = np.asarray(Gaussian().add(jnp.zeros((20, 20, 3)), 0.25, KEY, jnp.arange(20)))
     grid_noise = np.asarray(
@@ -161,8 +164,8 @@ def test_a_certificate_of_uniform_noise_is_of_l1():
     assert half * (2 * p - 1) - 0.03 < made.radius <= 0.2 + 1e-9  # the class changes at a distance of 0.2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("search", [GoldenSection(0.05, 1.0), Bayesian(0.05, 1.0, max_evaluations=8)])
-@pytest.mark.slow_for("search1")
 def test_a_search_with_uniform_noise_finds_a_larger_l1_radius(search):
     """Class 0 in a slab |x| < 0.4 of one of many coordinates: R(sigma) = 0.4 as long as h covers no other end."""
 
@@ -178,6 +181,7 @@ def test_a_search_with_uniform_noise_finds_a_larger_l1_radius(search):
     assert found.sigma > 0.1
 
 
+@pytest.mark.slow_for("estimate0-noise0", "estimate2-noise0", "estimate2-noise1")
 @pytest.mark.parametrize("noise", [GridGaussian(), Uniform()])
 @pytest.mark.parametrize("estimate", [Sequential(decide=0.02), Sequential(precision=0.1), Soft()])
 def test_every_estimate_concludes_by_the_radius_of_the_noise(noise, estimate):
@@ -192,6 +196,7 @@ def test_every_estimate_concludes_by_the_radius_of_the_noise(noise, estimate):
     assert made.radius == pytest.approx(radius, rel=1e-6) and made.radius > 0
 
 
+@pytest.mark.slow
 def test_bounds_are_lowered_by_the_lost_probability():
     class Coarse(GridGaussian):
         lost = 0.01
@@ -224,6 +229,7 @@ def test_grid_noise_refuses_unfit_images_and_sigmas():
         certify(classify, IMAGE, 0.25, key=KEY, n=100, search=DDRS(0.1, 0.9), noise=Uniform())
 
 
+@pytest.mark.slow
 def test_no_copy_counts_at_a_sigma_beyond_the_grids():
     counts = jax.jit(
         lambda sigma: sample_counts(lambda images: images.mean((1, 2)), IMAGE, sigma, KEY, 50, noise=GridGaussian())
@@ -231,6 +237,7 @@ def test_no_copy_counts_at_a_sigma_beyond_the_grids():
     assert counts(jnp.float32(5)).sum() == 0 and counts(jnp.float32(3)).sum() == 50
 
 
+@pytest.mark.slow
 def test_counts_of_a_grid_do_not_depend_on_the_batch():
     classify = lambda images: images.mean((1, 2))  # noqa: E731
     found = [

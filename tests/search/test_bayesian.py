@@ -67,9 +67,9 @@ def radius(probability, sigma):
     return np.asarray(sigma) * np.interp(special.ndtri(np.asarray(probability(sigma), float)), PROBITS, RADII)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("middle", [0.15, 0.4, 0.9])
 @pytest.mark.parametrize("steepness", [2.0, 8.0])
-@pytest.mark.slow_for("2.0-0.15", "2.0-0.9", "8.0-0.15", "8.0-0.4")
 def test_it_finds_nearly_the_largest_radius(middle, steepness):
     probability = Fall(middle, steepness)
     sigma0 = min(0.25, 0.8 * middle)
@@ -115,6 +115,7 @@ def test_a_search_that_ends_at_a_sigma_answers_none_beyond_and_files_of_before_h
         assert search_of(search.recorded()) == search
 
 
+@pytest.mark.slow
 def test_a_bracket_whose_end_is_best_is_widened():
     beyond = Fall(2.0, 5.0)  # its best sigma is 1.0
     final, sigma = search(beyond)
@@ -127,20 +128,24 @@ def test_a_bracket_whose_end_is_best_is_widened():
     assert np.all(everywhere.told < 40)  # no more than it takes
 
 
+@pytest.mark.slow
 def test_a_class_without_hope_ends_the_search_early():
     final, sigma = search(Fall(1e9, 5.0, top=0.2), 40)
     assert np.all(final.told < 15) and np.all(np.isfinite(sigma))
 
 
+@pytest.mark.slow
 def test_an_original_sigma_outside_the_bracket_is_its_first_query():
     assert np.all(search(Fall(0.6, 5.0), sigma0=1.1)[0].n[:, -1] >= 200)
 
 
+@pytest.mark.slow
 def test_many_samples_do_no_harm():
     probability = Fall(0.5, 8.0)
     assert share(probability, search(probability, 15, 50_000)[1]) > 0.98
 
 
+@pytest.mark.slow
 def test_level_classes_are_sampled_again_before_one_is_chosen():
     machine = bayesian.bayesian(SigmaGrid.over(*BRACKET), 20, 100, jnp.float32(0.25), Radii(jnp.float32(RADII)), 3)
     ask, tell = jax.jit(machine.ask), jax.jit(machine.tell)

@@ -41,6 +41,7 @@ def trace_of(settings, classify=linear, image=None, sigma=0.5, **options):
     return search_sigma(classify, at_distance(0.4) if image is None else image, sigma, settings, key=KEY, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [7, 64])
 def test_the_gradient_is_the_closed_form_s(batch_size):
     def surrogate(d, sigma):
@@ -53,8 +54,8 @@ def test_the_gradient_is_the_closed_form_s(batch_size):
         np.testing.assert_allclose(ours, linear_surrogate(d, sigma, noise_along(KEY, 30)), rtol=2e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decay", [False, True])
-@pytest.mark.slow_for("True")
 def test_every_step_is_one_of_ascent_on_noise_of_its_own(decay):
     settings = DDRS(0.05, 2.0, steps=5, draws=20, step_size=0.05, decay=decay, start=0.3)
     found, sigma = trace_of(settings), 0.3
@@ -78,6 +79,7 @@ def steep_slab(images):
     return 3 * slab(1.2, images)
 
 
+@pytest.mark.slow_for("0.15")
 @pytest.mark.parametrize("start", [0.15, 1.4])
 def test_the_ascent_ends_near_the_known_optimum_of_a_slab(start):
     sigmas = np.linspace(0.1, 2.0, 400)
@@ -92,6 +94,7 @@ def test_the_ascent_ends_near_the_known_optimum_of_a_slab(start):
     jax.tree.map(np.testing.assert_array_equal, ours.search, trace_of(settings, steep_slab, image, start))
 
 
+@pytest.mark.slow
 def test_sigma_stays_within_its_bracket():
     # The surrogate of the linear classifier rises with sigma without end; that of a slab has its top inside, and large
     # steps overshoot it to either end.
@@ -101,6 +104,7 @@ def test_sigma_stays_within_its_bracket():
     assert wild.sigmas.min() == np.float32(0.3) and wild.sigmas.max() == np.float32(2.0)
 
 
+@pytest.mark.slow
 def test_the_certificate_s_samples_are_those_of_a_fixed_sigma():
     ours = certify(linear, at_distance(0.4), 0.25, key=KEY, n0=20, n=300, search=QUICK)
     for stage, counts in ((SELECTION, ours.counts0), (ESTIMATION, ours.counts)):
@@ -111,6 +115,7 @@ def test_the_certificate_s_samples_are_those_of_a_fixed_sigma():
     assert ours.radius <= 0.4
 
 
+@pytest.mark.slow
 def test_steps_without_a_finite_gradient_are_skipped():
     @jax.custom_jvp
     def bad_slope(x):
@@ -125,6 +130,7 @@ def test_steps_without_a_finite_gradient_are_skipped():
     assert ours.prediction == -1 and ours.sigma == np.float32(0.25)
 
 
+@pytest.mark.slow
 def test_copies_without_finite_logits_count_for_no_class():
     def sometimes(images):
         return jnp.where(images[:, 0, 0, :1] > 0, jnp.nan, linear(images))
@@ -135,6 +141,7 @@ def test_copies_without_finite_logits_count_for_no_class():
     assert np.all(np.isfinite(found.sigmas)) and found.sigma != 0.5
 
 
+@pytest.mark.slow
 def test_images_together_are_the_images_one_by_one():
     images = jnp.stack([at_distance(d) for d in (0.1, -0.3, 0.4)])
     together = certify(linear, images, 0.25, key=KEY, n=300, search=QUICK)
@@ -147,6 +154,7 @@ def test_images_together_are_the_images_one_by_one():
     np.testing.assert_allclose(trace_of(QUICK, image=images, sigma=0.25).sigma, together.sigma, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_it_works_inside_jit_with_weights_as_arguments():
     bound = Partial(lambda scale, images: scale * linear(images), jnp.float32(2.0))
     plain = trace_of(QUICK, lambda images: 2.0 * linear(images))

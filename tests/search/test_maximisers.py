@@ -82,6 +82,7 @@ def wild(s, seed):
     return jax.random.normal(jax.random.fold_in(jax.random.key(seed), (s * 1e6).astype(jnp.int32)))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=30)
 @given(st.sampled_from(["golden", "bisection", "shrinking", "grid"]), st.integers(0, 10_000))
 def test_the_answer_lies_in_the_bracket_whatever_the_function(name, seed):

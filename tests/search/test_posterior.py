@@ -46,6 +46,7 @@ def scipy_posterior(successes, n):
     return mean + basis @ x, np.sqrt(np.einsum("ij,jk,ik->i", basis, np.linalg.inv(second(x)), basis))
 
 
+@pytest.mark.slow_for("0")
 @pytest.mark.parametrize("seed", range(20))
 def test_mode_and_deviation_are_scipy_s(seed):
     successes, n = some_counts(np.random.default_rng(seed))
@@ -88,6 +89,7 @@ def test_its_intervals_cover_curves_of_the_prior():
     assert 0.9 < np.mean(inside) < 0.99
 
 
+@pytest.mark.slow
 def test_images_together_are_those_one_by_one():
     counts = [some_counts(np.random.default_rng(seed)) for seed in range(3)]
     successes, n = (jnp.asarray(np.stack(a), jnp.float32) for a in zip(*counts))

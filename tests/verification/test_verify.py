@@ -1,5 +1,6 @@
 """Results files that are as they were computed, and such as were changed afterwards."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -33,21 +34,40 @@ KINDS = {
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    root = tmp_path_factory.mktemp("runs")
-    for name, words in KINDS.items():
-        command, *flags = words.split()
+    """A function of a kind: the files of a run of it, which is made once."""
+
+    @functools.cache
+    def files(kind):
+        folder = tmp_path_factory.mktemp(kind)
+        command, *flags = KINDS[kind].split()
         data = DATA[:-2] if command == "curve" else DATA
-        if name == "predict":  # and is extended below
-            assert cli.main([command, COMMAND, str(root / f"{name}.tsv"), *data, "--seed", "0", "--max", "200"]) == 0
-        assert cli.main([command, COMMAND, str(root / f"{name}.tsv"), *data, *flags]) == 0
-    return root
+        words = [command, COMMAND, str(folder / f"{kind}.tsv"), *data]
+        if kind == "predict":  # and is extended below
+            assert cli.main([*words, "--seed", "0", "--max", "200"]) == 0
+        assert cli.main([*words, *flags]) == 0
+        return list(folder.iterdir())
+
+    return files
+
+
+class Copies:
+    """A folder of results: a run is made and copied into it when one of its files is asked for."""
+
+    def __init__(self, runs, folder):
+        self.runs, self.folder, self.copied = runs, folder, set()
+
+    def __truediv__(self, name):
+        kind = name.partition(".")[0]
+        if kind in KINDS and kind not in self.copied:
+            self.copied.add(kind)
+            for file in self.runs(kind):
+                (self.folder / file.name).write_bytes(file.read_bytes())
+        return self.folder / name
 
 
 @pytest.fixture
 def copies(runs, tmp_path):
-    for file in runs.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    return tmp_path
+    return Copies(runs, tmp_path)
 
 
 def verify(path, capsys, *flags):
@@ -64,8 +84,9 @@ def sum_up(path: Path, **changes):
     sidecar.write_text(json.dumps({**content, "sidecar_sha256": sidecar_checksum(content)}))
 
 
+@pytest.mark.slow_for("classes", "decide", "soft", "ddrs", "bfloat16", "tolerance")
 @pytest.mark.parametrize("name", KINDS)
-def test_unchanged_files_are_verified_and_edited_ones_refused(runs, copies, capsys, name):
+def test_unchanged_files_are_verified_and_edited_ones_refused(copies, capsys, name):
     path = copies / f"{name}.tsv"
     status, text = verify(path, capsys, "--recount", 1)
     assert status == 0 and "drawn again" in text and "verified" not in text
@@ -253,9 +274,7 @@ def a_line_that_can_lose(path):
 
 @pytest.mark.parametrize("copies, status", [(1, 0), (-2, 0), (3, 2), (-30, 2)])
 def test_near_ties_are_judged_by_the_rule_and_gains_are_found(copies, status, runs, tmp_path, capsys):
-    for name in ("shard.tsv", "shard.tsv.json"):
-        (tmp_path / name).write_bytes((runs / name).read_bytes())
-    path = tmp_path / "shard.tsv"
+    path = Copies(runs, tmp_path) / "shard.tsv"
     idx = a_line_that_can_lose(path)
     move(path, idx, copies)
     found, text = verify(path, capsys, "--recount", "all")
@@ -270,13 +289,13 @@ def test_near_ties_are_judged_by_the_rule_and_gains_are_found(copies, status, ru
 
 @pytest.mark.parametrize("stretch, status", [(1 + 1e-6, 0), (1.2, 2)])
 def test_a_search_that_ends_at_another_sigma_is_judged_at_the_file_s_own(stretch, status, runs, tmp_path, capsys):
-    for name in ("golden.tsv", "golden.tsv.json"):
-        (tmp_path / name).write_bytes((runs / name).read_bytes())
-    move(tmp_path / "golden.tsv", a_line_that_can_lose(tmp_path / "golden.tsv"), 0, stretch)
-    found, text = verify(tmp_path / "golden.tsv", capsys, "--recount", "all")
+    path = Copies(runs, tmp_path) / "golden.tsv"
+    move(path, a_line_that_can_lose(path), 0, stretch)
+    found, text = verify(path, capsys, "--recount", "all")
     assert found == status and "its sigma differs from the one chosen here" in text, text
 
 
+@pytest.mark.slow
 def test_another_platform_is_reported_and_another_noise_refused(copies, capsys):
     for name, status in (("shard", 0), ("bfloat16", 2)):  # whose noise is rbg's
         sidecar = copies / f"{name}.tsv.json"
@@ -328,15 +347,14 @@ def test_confidence_sets_the_number_of_lines_drawn_again(copies, capsys):
 
 
 def test_a_folder_is_its_results_files(copies, capsys):
-    for file in copies.iterdir():
-        if file.name.split(".")[0] not in ("golden", "budget", "curve"):
-            file.unlink()
+    files = [copies / f"{kind}.tsv" for kind in ("golden", "budget", "curve")]
+    folder = files[0].parent
     (copies / "log.md").write_text("| a table |")
     (copies / ".hidden.tsv").write_bytes((copies / "curve.tsv").read_bytes())
-    status, text = verify(copies, capsys, "--recount", 0)
+    status, text = verify(folder, capsys, "--recount", 0)
     assert status == 0 and text.count("consistent: ") == 3 and "3 of 3 files passed" in text
     (copies / "golden.tsv").write_text((copies / "golden.tsv").read_text().replace("0:00", "0:01"))
-    status, text = verify(copies, capsys, "--recount", 0)
+    status, text = verify(folder, capsys, "--recount", 0)
     assert status == 2 and text.count("consistent: ") == 2 and "1 of 3 files did not pass: " in text
     (copies / "empty").mkdir()
     assert "empty: has no results files" in verify(copies / "empty", capsys)[1]
