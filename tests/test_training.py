@@ -213,6 +213,7 @@ def test_crops_and_flips_are_shifts_and_mirror_images():
     assert len({flip for *_, flip in seen}) == 2 and len(seen) > 8
 
 
+@pytest.mark.slow
 def test_torch_logits_of_a_trained_network_survive_the_way_through_a_pytorch_file(tmp_path):
     from with_torch import LeNet
 

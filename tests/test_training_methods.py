@@ -154,7 +154,7 @@ def test_ascent_without_a_gradient_stays_and_its_result_is_a_constant():
     assert jax.grad(through)(1.0) == 0
 
 
-@pytest.mark.slow_for("1-0.3")
+@pytest.mark.slow
 @pytest.mark.parametrize("warmup, epsilon", [(1, 0.3), (404, 0.3 * 101 / 404)])
 def test_the_attack_of_smoothadv_on_a_linear_classifier_goes_along_the_difference_of_the_weights(warmup, epsilon):
     """Between two classes every gradient is along one direction, and the ascent ends on the sphere at epoch 100."""

@@ -257,6 +257,7 @@ def test_hostile_curves_are_refused_in_a_line(tmp_path, capsys, lines, changed, 
     assert message in said and said.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_simulations_that_would_take_for_ever(tmp_path, capsys, two_searches):
     path = tmp_path / "curves.tsv"
     for words, message in (

@@ -23,6 +23,7 @@ print(json.dumps([found["counts0"].tolist(), found["counts"].tolist(), float(fou
 """
 
 
+@pytest.mark.slow
 def test_a_program_for_all_platforms_gives_the_counts_of_certify(tmp_path):
     name, file = "zoo:fashion_mnist-lenet-sigma0.25", tmp_path / "certify.jax"
     command = [str(Path(sys.executable).with_name("qcrs-jax")), "export-program", name, str(file)]

@@ -116,7 +116,7 @@ def test_tables_are_the_bounds_on_the_safe_side(sequence):
         assert np.all(sequential.upper(look, np.arange(start), n, ALPHA) <= 0.5)
 
 
-@pytest.mark.slow_for("search2-settings2", "None-settings0")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("search", "settings"),
     [

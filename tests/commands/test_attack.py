@@ -52,6 +52,7 @@ def edited(file, change):
     file.write_text(json.dumps(content))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "source"), [("attacks", "golden"), ("frozen", "golden")])
 def test_each_image_has_its_certificate_and_an_upper_bound(runs, name, source):
     certified, records = read_run(runs / f"{source}.tsv").records, read_attack_records(runs / f"{name}.tsv")
@@ -73,6 +74,7 @@ def test_each_image_has_its_certificate_and_an_upper_bound(runs, name, source):
     assert ("search" in sidecar["request"]) == (name == "frozen")
 
 
+@pytest.mark.slow
 def test_it_prints_the_gap(runs):
     text = (runs / "attacks.out").read_text()
     assert "attacked, cohen (attacks.tsv)" in text and "upper bound" in text
@@ -80,6 +82,7 @@ def test_it_prints_the_gap(runs):
     assert "rule that searches sigma anew" in unwrapped((runs / "frozen.out").read_text())
 
 
+@pytest.mark.slow
 def test_a_rerun_continues_with_the_same_numbers(copy):
     whole = read_attack_records(copy / "attacks.tsv")
     lines = (copy / "attacks.tsv").read_text().splitlines(keepends=True)
@@ -95,6 +98,7 @@ def test_a_rerun_continues_with_the_same_numbers(copy):
     assert "another configuration" in refused("attack", "golden.tsv", "attacks.tsv", *SMALL, "--steps", 5, cwd=copy)
 
 
+@pytest.mark.slow
 def test_a_table_shows_the_gap(runs):
     plain = qcrs_jax("table", "golden.tsv", cwd=runs).stdout
     both = qcrs_jax("table", "golden.tsv", "attacks.tsv", "frozen.tsv", cwd=runs).stdout
@@ -107,6 +111,7 @@ def test_a_table_shows_the_gap(runs):
         assert "upper bound" in text and "cohen" in text
 
 
+@pytest.mark.slow
 def test_csv_has_the_gap_in_columns(runs):
     text = qcrs_jax("table", "golden.tsv", "cohen.tsv", "attacks.tsv", "--format", "csv", cwd=runs).stdout
     row, other = csv.DictReader(text.splitlines())
@@ -118,6 +123,7 @@ def test_csv_has_the_gap_in_columns(runs):
     assert other["cohen_attacked"] == ""
 
 
+@pytest.mark.slow
 def test_accuracies_count_an_image_up_to_its_distance(runs):
     (run,), ((found,),) = read_runs_and_attacks([runs / "golden.tsv", runs / "attacks.tsv"])
     changed = next(record for record in found.records if record.distance is not None)
@@ -131,6 +137,7 @@ def test_accuracies_count_an_image_up_to_its_distance(runs):
         assert found.accuracy(np.array([r]))[0] >= np.mean(correct & (radius >= r))
 
 
+@pytest.mark.slow
 def test_a_plot_shows_the_gap(runs, tmp_path):
     out = tmp_path / "gap.svg"
     qcrs_jax("plot", "golden.tsv", "attacks.tsv", "frozen.tsv", "--out", out, cwd=runs)
@@ -161,6 +168,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CHANGES)
 def test_verify_finds_a_changed_field(copy, name):
     """By the line itself where that is possible; also without the hash of the file, by the attack made again."""
@@ -177,6 +185,7 @@ def test_verify_finds_a_changed_field(copy, name):
     assert wrong, text
 
 
+@pytest.mark.slow
 def test_verify_compares_the_request_with_the_run(copy):
     def change(content):
         content["request"]["attack"]["method"] = "frozen"
@@ -190,6 +199,7 @@ def test_verify_compares_the_request_with_the_run(copy):
     assert "not drawn again" in refused("verify", "frozen.tsv", "--recount", 1, cwd=copy)
 
 
+@pytest.mark.slow
 def test_a_file_of_attacks_needs_the_run_that_it_attacked(copy):
     assert "give that file beside it" in refused("table", "attacks.tsv", cwd=copy)
     assert "give that file beside it" in refused("plot", "cohen.tsv", "attacks.tsv", "--out", "p.png", cwd=copy)
@@ -205,6 +215,7 @@ def test_a_file_of_attacks_needs_the_run_that_it_attacked(copy):
     assert "put it in the same folder" in refused("verify", "attacks.tsv", "--recount", 0, cwd=copy)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [
@@ -226,6 +237,7 @@ def test_other_commands_refuse_a_file_of_attacks(copy, words):
         read_run(copy / "attacks.tsv")
 
 
+@pytest.mark.slow
 def test_runs_that_cannot_be_attacked_are_refused(copy):
     def said(name, *words):
         return refused("attack", name, "out.tsv", *words, cwd=copy)
@@ -256,6 +268,7 @@ def test_runs_that_cannot_be_attacked_are_refused(copy):
     assert not (copy / "out.tsv").exists()
 
 
+@pytest.mark.slow
 def test_another_network_or_other_pixels_are_refused(copy):
     words = ["attack", "golden.tsv", "out.tsv", *SMALL]
     other = "zoo:fashion_mnist-lenet-macer-sigma0.25"

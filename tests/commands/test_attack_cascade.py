@@ -22,6 +22,7 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_inside_the_radius_it_fails_and_the_file_is_verified(folder):
     certified, records = read_run(folder / "a.tsv").records, read_attack_records(folder / "attacks.tsv")
     assert any(record.distance for record in records)
@@ -37,6 +38,7 @@ def test_inside_the_radius_it_fails_and_the_file_is_verified(folder):
     assert "cascade 0.3, 0.15" in text
 
 
+@pytest.mark.slow
 def test_verify_finds_an_answer_that_does_not_follow_from_the_counts(folder):
     lines = [line.split("\t") for line in (folder / "attacks.tsv").read_text().splitlines()]
     row = next(line for line in lines[1:] if line[lines[0].index("counts")])
@@ -47,6 +49,7 @@ def test_verify_finds_an_answer_that_does_not_follow_from_the_counts(folder):
     assert f"image {row[0]}: " in refused("verify", "b.tsv", "--recount", "0", cwd=folder)
 
 
+@pytest.mark.slow
 def test_a_run_is_attacked_by_the_method_that_its_certificates_are_about(folder):
     words = ["attack", "a.tsv", "x.tsv", *SMALL, "--method"]
     assert "attack it with --method cascade" in refused(*words, "cohen", cwd=folder)

@@ -246,6 +246,7 @@ def test_where_no_other_images_are_left_those_of_the_run_are_looked_at(here):
     assert not recorded(here / "a.tsv")["other_images"] and "These images are certified too" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_dry_run_measures_only_where_it_decides_the_request_and_writes_nothing(here):
     before = sorted(os.listdir(here))
     done = qcrs_jax("certify", NET, "a.tsv", *RUN, "--dry_run", cwd=here)
@@ -316,6 +317,7 @@ def test_a_damaged_file_of_records_is_empty(tmp_path, damage):
     assert damage is None or collapse._read(file)["b"] == {"is": "kept"}
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_written_to_fails_no_run(lenet, monkeypatch):
     folder, name, words = lenet
 

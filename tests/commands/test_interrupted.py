@@ -40,6 +40,7 @@ def test_a_killed_run_ends_as_an_unbroken_one(here):
     assert lines(path) == lines(here / "whole.tsv")
 
 
+@pytest.mark.slow
 def test_a_machine_that_is_taken_away_leaves_its_results_and_says_how_to_go_on(here):
     words = [PROGRAM, "certify", "lenet.pth", "r.tsv", *map(str, SMALL), "--method", "cohen", "--N", "30000"]
     with subprocess.Popen(words, cwd=here, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:

@@ -29,6 +29,7 @@ def runs(tmp_path_factory):
     return {noise.name: certified(folder, noise) for noise in (Gaussian(), GridGaussian(), Uniform())}
 
 
+@pytest.mark.slow
 def test_the_sidecar_has_the_noise_and_its_norm(runs):
     assert "smoothing" not in runs["gaussian"].request and runs["gaussian"].norm == "L2"
     assert runs["grid"].request["smoothing"] == {"name": "grid", "norm": "L2", "steps": 255}
@@ -37,6 +38,7 @@ def test_the_sidecar_has_the_noise_and_its_norm(runs):
     assert len({made.request["noise"] for made in runs.values()}) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["grid", "uniform"])
 def test_such_a_file_is_verified_and_continued_with_its_noise_alone(runs, name, tmp_path):
     path = runs[name].path
@@ -50,6 +52,7 @@ def test_such_a_file_is_verified_and_continued_with_its_noise_alone(runs, name, 
         run(classify, (IMAGES, LABELS), part, 0.1, n=400, seed=0, batch_size=8, devices=1)
 
 
+@pytest.mark.slow
 def test_a_forged_norm_is_found(runs, tmp_path):
     sidecar = json.loads((path := runs["uniform"].path).with_name("uniform.tsv.json").read_text())
     (tmp_path / "r.tsv").write_bytes(path.read_bytes())
@@ -61,6 +64,7 @@ def test_a_forged_norm_is_found(runs, tmp_path):
             verify(tmp_path / "r.tsv", classify, (IMAGES, LABELS), recount=0)
 
 
+@pytest.mark.slow
 def test_tables_and_plots_keep_norms_apart(runs, tmp_path, capsys):
     l2, grid, l1 = (str(runs[name].path) for name in ("gaussian", "grid", "uniform"))
     main(["table", l2, grid, l1])
@@ -72,6 +76,7 @@ def test_tables_and_plots_keep_norms_apart(runs, tmp_path, capsys):
     assert (tmp_path / "p.svg").exists()
 
 
+@pytest.mark.slow
 def test_commands_for_l2_refuse_radii_of_l1(runs, tmp_path):
     results = runs["uniform"].path
     np.savez(tmp_path / "data.npz", x=IMAGES, y=LABELS)

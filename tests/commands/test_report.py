@@ -60,6 +60,7 @@ def page(certified, tmp_path):
     return (tmp_path / "r.html").read_text()
 
 
+@pytest.mark.slow
 def test_the_figures_are_those_of_table(certified, page):
     figures = Text(page).figures
     for run, row in enumerate(figures_of_table(certified, "cohen.tsv", "golden.tsv")):
@@ -71,6 +72,7 @@ def test_the_figures_are_those_of_table(certified, page):
         assert own["samples"] == f"{float(row['samples']):,.0f}"
 
 
+@pytest.mark.slow
 def test_the_list_has_every_image_of_every_run(certified, page):
     runs = data_of(page)["runs"]
     assert [run["name"] for run in runs] == ["Cohen, sigma 0.25", "QCRS golden, sigma 0.25"]
@@ -85,11 +87,13 @@ def test_the_list_has_every_image_of_every_run(certified, page):
     assert {row[6] for row in runs[0]["rows"]} == {None}, "the reference"
 
 
+@pytest.mark.slow
 def test_thumbnails_are_of_the_recorded_data_set(page):
     pictures = data_of(page)["sets"][0]["pictures"]
     assert sorted(pictures) == ["0", "1", "2"] and all(uri.startswith("data:image/png;") for uri in pictures.values())
 
 
+@pytest.mark.slow
 def test_the_page_loads_nothing_and_says_how_it_is_verified(page):
     parsed = Text(page)
     for tag, attributes in parsed.elements:
@@ -102,6 +106,7 @@ def test_the_page_loads_nothing_and_says_how_it_is_verified(page):
     assert "alpha = 0.001" in parsed.text and "held fixed" in parsed.text
 
 
+@pytest.mark.slow
 def test_without_the_data_set_there_is_a_sentence(certified, tmp_path):
     for name in ("golden.tsv", "golden.tsv.json"):
         shutil.copy(certified / name, tmp_path)
@@ -113,6 +118,7 @@ def test_without_the_data_set_there_is_a_sentence(certified, tmp_path):
     assert "is not the one of golden.tsv" in said and not (tmp_path / "s.html").exists()
 
 
+@pytest.mark.slow
 def test_a_data_set_elsewhere_is_opened_where_its_path_is_trusted(certified, tmp_path):
     shutil.copy(certified / "golden.tsv", tmp_path)
     content = json.loads((certified / "golden.tsv.json").read_text())
@@ -124,6 +130,7 @@ def test_a_data_set_elsewhere_is_opened_where_its_path_is_trusted(certified, tmp
     assert len(data_of((tmp_path / "r.html").read_text())["sets"][0]["pictures"]) == 3
 
 
+@pytest.mark.slow
 def test_verify_says_what_came_out(certified, tmp_path):
     out = tmp_path / "r.html"
     qcrs_jax("report", "cohen.tsv", "--verify", "1", "--out", out, cwd=certified)
@@ -134,6 +141,7 @@ def test_verify_says_what_came_out(certified, tmp_path):
     assert "all 3 lines were drawn again and verified" in text and "not verified" not in text
 
 
+@pytest.mark.slow
 def test_the_report_marks_a_forged_file(certified, tmp_path):
     lines = (certified / "cohen.tsv").read_text().splitlines()
     fields = lines[1].split("\t")
@@ -147,6 +155,7 @@ def test_the_report_marks_a_forged_file(certified, tmp_path):
     assert "not what was computed" in said and "not what was computed" in Text(out.read_text()).text
 
 
+@pytest.mark.slow
 def test_impossible_reports_are_refused(results, predicted):
     assert "end its name with .html" in refused("report", "qcrs.tsv", "--out", "r.pdf", cwd=results)
     assert "nowhere" in refused("report", "qcrs.tsv", "--out", "nowhere/r.html", cwd=results)
@@ -212,6 +221,7 @@ def hostile_run(folder, source):
     (folder / "r.tsv.json").write_text(json.dumps(content))
 
 
+@pytest.mark.slow
 def test_texts_of_files_are_texts(certified, tmp_path):
     hostile_run(tmp_path, certified / "golden.tsv")
     qcrs_jax("report", "r.tsv", "--title", HOSTILE, "--out", "r.html", cwd=tmp_path)

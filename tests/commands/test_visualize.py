@@ -48,6 +48,7 @@ def test_the_file_has_all_that_the_figure_shows(drawn):
             assert radius == pytest.approx(sigma * predictive_table(50, 200, 0.001)[k], rel=1e-4, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_the_certificates_are_those_of_certify(drawn):
     root, content = drawn
     for method in ("cohen", "qcrs"):

@@ -110,7 +110,7 @@ def test_cohen_s_resnet50_and_data_parallel(tmp_path):
     assert_same_logits(path, net, "imagenet", shape=(64, 64, 3))
 
 
-@pytest.mark.slow_for("False")
+@pytest.mark.slow
 @pytest.mark.parametrize("kuangliu", [False, True])
 def test_resnet18_with_the_stem_of_cifar(tmp_path, kuangliu):
     net = imagenet("resnet18", 3, 10)

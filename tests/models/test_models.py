@@ -261,6 +261,7 @@ def test_max_pool_drops_an_odd_last_row_and_keeps_negative_values():
     np.testing.assert_array_equal(max_pool(x)[0, :, :, 0], [[-1, -3]])
 
 
+@pytest.mark.slow
 def test_classifiers_of_one_architecture_share_a_program(tmp_path):
     lenets = []
     for seed in (0, 1):

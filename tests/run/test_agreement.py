@@ -41,7 +41,7 @@ def test_pairs_are_those_of_the_same_noise():
     np.testing.assert_array_equal(np.bincount(first[:, 0], minlength=4), one)
 
 
-@pytest.mark.slow_for("7-16384", "16-64")
+@pytest.mark.slow
 @pytest.mark.parametrize(("batch_size", "at_once"), [(7, 2**14), (16, 64), (3, 1)])
 def test_pairs_are_the_same_whatever_the_batch(monkeypatch, batch_size, at_once):
     image = jnp.zeros(SHAPE)

@@ -77,6 +77,7 @@ def test_it_finds_nearly_the_largest_radius(middle, steepness):
     assert share(probability, search(probability, 15, 500, sigma0)[1]) > 0.96
 
 
+@pytest.mark.slow
 def test_the_first_sigma_is_the_original_and_no_more_are_asked_than_allowed():
     for evaluations in (2, 4, 9):
         final, sigma = search(Fall(0.6, 5.0), evaluations)

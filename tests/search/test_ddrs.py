@@ -79,7 +79,7 @@ def steep_slab(images):
     return 3 * slab(1.2, images)
 
 
-@pytest.mark.slow_for("0.15")
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [0.15, 1.4])
 def test_the_ascent_ends_near_the_known_optimum_of_a_slab(start):
     sigmas = np.linspace(0.1, 2.0, 400)

@@ -365,6 +365,7 @@ def test_files_that_name_each_other_end(run, capsys):
     assert status == 2 and "is not the pilot of r.tsv" in text
 
 
+@pytest.mark.slow
 def test_a_pilot_of_another_request_is_not_this_run_s(run, capsys, made, tmp_path):
     data = f"--dataset folder --data_dir {made / 'images'} --sigma 0.25 --N0 10 --on_error skip --method cohen".split()
     for name, seed in (("one.tsv", 0), ("other.tsv", 1)):

@@ -57,6 +57,7 @@ def counts(run):
     return {record.idx: record.counts for record in run.records}
 
 
+@pytest.mark.slow
 def test_the_noise_follows_from_what_is_asked(tmp_path):
     run = start(tmp_path / "r.tsv")
     seed = run.request["seed"]
