@@ -211,45 +211,6 @@ def _trained(sigma):
     )
 
 
-SHORT_TRAININGS = {
-    "gaussian": "--epochs 2",
-    "macer": "--epochs 2 --method macer --copies 4",
-    "smoothadv": "--epochs 2 --method smoothadv --copies 2 --steps 2 --warmup 1",
-    "consistency": "--epochs 2 --method consistency",
-    "smoothmix": "--epochs 2 --method smoothmix --copies 2 --steps 2 --warmup 1",
-    "catrs": "--epochs 1 --method catrs --copies 2 --steps 2 --teacher gaussian --teacher_samples 20",
-}
-"""The same methods for two CPU cores: two copies and two steps where the papers take more of either."""
-
-
-def _trained_short(sigma):
-    """Trainings of a LeNet on Fashion-MNIST by every method, all from one network, and the certificates of each."""
-    data = "--dataset fashion_mnist --data_dir {base}/data/fashion-mnist --schedule onecycle"
-    images = DATA.replace("--sigma 0.25 --skip 10", "--skip 2 --n 2000")
-    search = f"--sigma {sigma} --search bayesian --search_n 100 --evaluations 20 --left 0.12 --right auto"
-    runs = {
-        "cohen": f"--method cohen --sigma {sigma}",
-        "cascade": f"--method cascade --sigmas 0.75,{sigma},0.25",
-        "qcrs": search,
-    }
-    files = {rule: [f"{name}-{rule}.tsv" for name in SHORT_TRAININGS] for rule in ("cohen", "classes", *runs)}
-    return (
-        f"train start --arch lenet {data} --sigma {sigma} --epochs 6 --lr 0.05 {SEED}",
-        *(
-            f"train {name} --init start {data} --sigma {sigma} --lr 0.02 {flags} {SEED}"
-            for name, flags in SHORT_TRAININGS.items()
-        ),
-        *(
-            f"certify {name} {name}-{rule}.tsv {images} {flags}"
-            for name in SHORT_TRAININGS
-            for rule, flags in runs.items()
-        ),
-        *(f"rebound {name}-cohen.tsv --bound classes --out {name}-classes.tsv" for name in SHORT_TRAININGS),
-        *(f"compare {' '.join(files[rule])} --format markdown --out {rule}.md" for rule in files),
-        f"plot {' '.join(files['cohen'])} --out cohen.png",
-    )
-
-
 PRESETS = {
     "acr": Preset(
         asks="What ACR does each way to choose sigma reach, at equal samples?",
@@ -409,13 +370,6 @@ PRESETS = {
             "table noise_0.25.tsv noise_0.50.tsv macer_0.50.tsv --format markdown --out table.md",
         ),
         quick=TINY,
-    ),
-    "training_fashion_mnist": Preset(
-        asks="Which method of training gives the largest ACR under each rule, on a small network?",
-        source="the papers of the methods; as the next ones, at a size for two CPU cores",
-        takes="about two hours of one core; the four original files of Fashion-MNIST in ./data/fashion-mnist",
-        expect="EXPECT",
-        commands=_trained_short("0.5"),
     ),
     "training_cifar10_0.25": Preset(
         asks="Which method of training gives the largest ACR at sigma 0.25?",

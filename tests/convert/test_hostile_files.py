@@ -126,7 +126,6 @@ ACCEPTED |= {"40 000 tensors.safetensors"}  # plain data, if odd
 # Names and what is done to them are placeholders; keys that could be slow to hash are dropped without being hashed.
 ACCEPTED |= {"many names", "long names", "calls of names", "items for names", "sets", "hash of frozen sets"}
 ACCEPTED |= {"hash of memoised tuples", "hash of deep tuples", "numbers that collide", "many numbers as keys"}
-# Each takes the reader seconds: of the slow tests only. Others of each kind are quick. "empty containers" needs memory.
 
 
 def deflated(size):
