@@ -18,7 +18,7 @@ def export_file(classifier: Classifier, path: Path) -> None:
     """
     named_weights = to_state_dict(classifier)
     spec, family = classifier.spec, family_of(classifier.spec.arch)
-    field, prefix = family.exported(spec)
+    field, prefix = family.exported(spec.options, spec.image_shape)
     weights = OrderedDict((prefix + key, value) for key, value in named_weights.items())
     normalization = "/".join(",".join(map(repr, values)) for values in (spec.mean, spec.std))
     named = {"arch": spec.arch} if field == "state_dict" else {}

@@ -5,12 +5,9 @@ The tables of names list where a PyTorch file has each layer. They are data: thi
 """
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 from flax import nnx
-
-if TYPE_CHECKING:
-    from .classifier import Spec
 
 
 class Leaf(NamedTuple):
@@ -138,6 +135,6 @@ class Family:
         """The normalisations that such networks may need if the layout leaves it open, and who needs them."""
         return {}
 
-    def exported(self, spec: "Spec") -> tuple[str, str]:
+    def exported(self, options: dict, image_shape: tuple[int, int, int]) -> tuple[str, str]:
         """The field and the prefix of the weights in an exported file, as the programs for such networks have them."""
         return "state_dict", "1."

@@ -49,7 +49,7 @@ class LeNetFamily(Family):
         macer = (file.field, file.prefix) == ("net", "") and "acc" not in file.entries
         return Layout("MACER", "none") if macer else None
 
-    def exported(self, spec):
+    def exported(self, options, image_shape):
         return "net", ""
 
 

@@ -304,10 +304,10 @@ class ResNetFamily(Family):
             return {"imagenet": "Idelbayev's own files", "cifar10": "long-tail papers that build on them"}
         return {}
 
-    def exported(self, spec):
-        if not spec.options.get("stem_norm", True):
+    def exported(self, options, image_shape):
+        if not options.get("stem_norm", True):
             return "state_dict", ""  # as DDRS's
-        return "state_dict", "1.module." if spec.image_shape[0] == 224 else "1."
+        return "state_dict", "1.module." if image_shape[0] == 224 else "1."
 
 
 def _arch(blocks, width, bottleneck):

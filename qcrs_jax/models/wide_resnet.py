@@ -100,7 +100,7 @@ class WideResNetFamily(Family):
             return Layout("DDRS", "cifar10")
         return None
 
-    def exported(self, spec):
+    def exported(self, options, image_shape):
         return "state_dict", ""
 
 
