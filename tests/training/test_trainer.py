@@ -1,3 +1,5 @@
+"""Steps of training, their noise, the loss of MACER, and networks that were trained in other programs."""
+
 import copy
 import functools
 
