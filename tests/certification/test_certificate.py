@@ -617,7 +617,7 @@ def test_estimates_are_refused_inside_jit_and_out_of_range():
 ESTIMATES = [Fixed(), Fixed("randomised"), Tolerance(0.05), Sequential(decide=0.1), Soft()]
 
 
-@pytest.mark.slow_for("randomised", "tolerance", "soft", "sequential")
+@pytest.mark.slow
 @pytest.mark.parametrize("estimate", ESTIMATES, ids="fixed randomised tolerance sequential soft".split())
 def test_samples_drawn_inside_jit_are_concluded_on_the_host(estimate):
     images = jnp.stack([at_distance(d) for d in (0.05, 0.3)])

@@ -33,6 +33,7 @@ def test_no_images_to_certify(here):
     assert "Traceback" not in done.stderr and done.returncode == 2
 
 
+@pytest.mark.slow
 def test_certify_takes_the_output_of_convert(certified):
     qcrs_jax("convert", "lenet.pth", "converted", cwd=certified)
     flags = [*SMALL, "--method", "cohen", "--max", 3]

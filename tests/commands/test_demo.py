@@ -15,6 +15,7 @@ from qcrs_jax.results.metrics import certified_accuracy, columns, summarise
 from qcrs_jax.results.records import read_run
 
 
+@pytest.mark.slow
 def test_demo(tmp_path, monkeypatch, capsys):
     small = "--dataset npz --sigma 0.25 --N 100 --N0 20 --gradient_n 20 --skip 250 --macer".split()
     monkeypatch.setattr(demo, "COMMON", small)

@@ -51,5 +51,6 @@ def test_a_file_without_the_column_continues_without_it(folder):
     assert "3 lines" in qcrs_jax("verify", "old.tsv", "--recount", "1", cwd=here).stdout
 
 
+@pytest.mark.slow
 def test_a_run_over_arrays_has_no_names(certified):
     assert "file" not in header(certified / "cohen.tsv")

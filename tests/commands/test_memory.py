@@ -28,6 +28,7 @@ def test_memory_trims_a_run_and_leaves_it_as_it_is(crowded):
     qcrs_jax("plot", "run.tsv", "new/memory.tsv", "--out", "p.svg", cwd=crowded)
 
 
+@pytest.mark.slow
 def test_memory_keeps_all_that_a_run_of_ours_has(certified):
     before = read_run(certified / "ddrs.tsv")
     text = qcrs_jax("memory", "ddrs.tsv", *DATA, "--out", "ddrs_memory.tsv", cwd=certified).stdout
@@ -47,6 +48,7 @@ def test_memory_keeps_all_that_a_run_of_ours_has(certified):
     assert "is already memory-based" in again and not (certified / "again.tsv").exists()
 
 
+@pytest.mark.slow
 def test_memory_refuses_another_data_set(crowded, certified):
     message = refused(
         "memory", "run.tsv", "--dataset", "npz", "--data_dir", certified / "data.npz", "--out", "m.tsv", cwd=crowded

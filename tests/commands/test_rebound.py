@@ -32,6 +32,7 @@ def rebound(runs, name, out, bound="classes"):
     return cli.main(["rebound", str(runs / f"{name}.tsv"), "--bound", bound, "--out", str(out)])
 
 
+@pytest.mark.slow
 def test_it_gives_the_certificates_of_a_run_with_that_bound(runs, capsys):
     out = runs / "again.tsv"
     assert rebound(runs, "cohen", out) == 0
@@ -52,6 +53,7 @@ def test_it_gives_the_certificates_of_a_run_with_that_bound(runs, capsys):
         assert (a.radius, a.predict, a.pa_lower, a.pb_upper) == (before.radius, before.predict, before.pa_lower, None)
 
 
+@pytest.mark.slow
 def test_samples_that_a_tolerance_chose_stay(runs):
     assert rebound(runs, "tolerance", runs / "fewer.tsv") == 0
     ours, old = read_run(runs / "fewer.tsv"), read_run(runs / "tolerance.tsv")
@@ -59,6 +61,7 @@ def test_samples_that_a_tolerance_chose_stay(runs):
     assert all(record.pb_upper is not None for record in ours.records)
 
 
+@pytest.mark.slow
 def test_images_of_a_wrong_class_keep_their_n_of_0(runs, capsys):
     old = read_run(runs / "wrong.tsv")
     assert {record.n for record in old.records} > {0}
@@ -69,6 +72,7 @@ def test_images_of_a_wrong_class_keep_their_n_of_0(runs, capsys):
     assert "count for no class" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_run_that_is_not_finished_or_was_changed_is_refused(runs, tmp_path, capsys):
     lines = (runs / "cohen.tsv").read_text().splitlines(keepends=True)
     sidecar = json.loads((runs / "cohen.tsv.json").read_text())
@@ -89,6 +93,7 @@ def test_a_run_that_is_not_finished_or_was_changed_is_refused(runs, tmp_path, ca
         assert f"lacks request.{name}" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_verify_makes_it_again_and_verifies_its_source(runs, tmp_path, capsys):
     for name in ("cohen.tsv", "cohen.tsv.json"):
         (tmp_path / name).write_bytes((runs / name).read_bytes())
@@ -130,6 +135,7 @@ def test_verify_makes_it_again_and_verifies_its_source(runs, tmp_path, capsys):
     assert "was made from cohen.tsv, which is missing; put it in the same folder" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_runs_that_cannot_have_another_bound_are_refused(runs, tmp_path, capsys):
     def refused(name, bound="classes", out=tmp_path / "out.tsv"):
         assert rebound(runs, name, out, bound) != 0
@@ -152,6 +158,7 @@ def test_runs_that_cannot_have_another_bound_are_refused(runs, tmp_path, capsys)
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_it_is_no_run_to_go_on_with(runs, tmp_path, capsys):
     for name in ("cohen.tsv", "cohen.tsv.json"):
         (tmp_path / name).write_bytes((runs / name).read_bytes())

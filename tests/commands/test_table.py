@@ -90,6 +90,7 @@ def test_a_latex_table_with_caption_and_label(results):
     assert "go with --format latex" in refused("table", "qcrs.tsv", "--caption", "c", cwd=results)
 
 
+@pytest.mark.slow
 def test_a_line_of_csv_for_each_image(certified):
     from io import StringIO
 
@@ -124,6 +125,7 @@ def test_different_images_are_kept_apart_with_a_warning(results, format):
     assert "different sets" not in text
 
 
+@pytest.mark.slow
 def test_the_guarantee_is_stated_where_sigma_is_chosen_per_input(results, certified):
     held_fixed = "certificate holds for the classifier smoothed with that input's sigma"
     assert held_fixed in unwrapped(qcrs_jax("table", "qcrs.tsv", "cohen_a.tsv", cwd=results).stdout)
@@ -134,6 +136,7 @@ def test_the_guarantee_is_stated_where_sigma_is_chosen_per_input(results, certif
     assert held_fixed not in text and "alpha = 0.001" in text
 
 
+@pytest.mark.slow
 def test_table_of_classes(certified):
     text = qcrs_jax("table", "golden.tsv", "--classes", cwd=certified).stdout
     assert re.findall(r"^(\w+) +(\d+) ", text, re.MULTILINE)[-3:] == [("1", "1"), ("4", "2"), ("all", "3")]

@@ -331,6 +331,7 @@ def test_numbers_that_are_tied_are_stored_once(tmp_path):
     assert classifier.count_parameters() == 9
 
 
+@pytest.mark.slow
 def test_a_program_is_certified_and_verified(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     x = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8)
