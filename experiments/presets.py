@@ -172,7 +172,7 @@ def _cascade_cifar10(data):
         *(f"rebound two-cohen-{sigma}.tsv --bound classes --out two-cohen-{sigma}-classes.tsv" for sigma in cohen[::2]),
         "compare cohen-0.35.tsv cohen-0.5.tsv cohen-0.25.tsv cohen-0.5-classes.tsv cohen-0.35-classes.tsv "
         "cohen-0.25-classes.tsv cascade.tsv frozen.tsv bayesian.tsv --format markdown --out compare.md",
-        "compare two-cohen-0.25.tsv two-cohen-0.5.tsv two-cohen-0.25-classes.tsv two-cohen-0.5-classes.tsv "
+        "compare two-cohen-0.5.tsv two-cohen-0.25.tsv two-cohen-0.25-classes.tsv two-cohen-0.5-classes.tsv "
         "two-cascade.tsv --format markdown --out two.md",
         "plot cohen-0.35.tsv cohen-0.5-classes.tsv cascade.tsv bayesian.tsv --out plot.png",
     )
@@ -337,7 +337,8 @@ PRESETS = {
         asks="The same as `cascade`, for ResNet-20 on CIFAR-10: one trained on a range of sigmas, two at one each.",
         source="as there",
         takes="about 20 minutes of one core; the test images as ./cifar10/test/CLASS/IMAGE",
-        expect="EXPECT",
+        expect="ACR 0.314 Cohen at the best sigma, 0.324 with the bound over classes, 0.322 cascade; 0.383 and 0.397 "
+        "with a sigma for each image",
         commands=_cascade_cifar10(f"--dataset folder --data_dir {{base}}/cifar10 --skip 100 --n 2000 {SEED}"),
     ),
     "attack": Preset(
