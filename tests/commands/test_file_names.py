@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from program import qcrs_jax, refused
 
 from qcrs_jax.results.records import read_run

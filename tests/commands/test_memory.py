@@ -3,6 +3,7 @@
 import hashlib
 
 import numpy as np
+import pytest
 from program import COHEN_FORMAT, SMALL, qcrs_jax, refused, unwrapped
 
 from qcrs_jax.results.records import read_run
