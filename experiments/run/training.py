@@ -19,9 +19,9 @@ from qcrs_jax.convert.normalization import NORMALIZATIONS, parse_normalization
 from qcrs_jax.errors import SettingError, UserError, quoted, setting, text_of
 from qcrs_jax.extras import needed_for
 from qcrs_jax.files import is_partial, lock, replacing, writing
-from qcrs_jax.models import Classifier, Spec, build
+from qcrs_jax.models import Spec, build
 from qcrs_jax.models.checkpoint import load_denoiser, write_classifier
-from qcrs_jax.models.denoised import Denoised
+from qcrs_jax.models.denoised import check_shapes
 from qcrs_jax.results.records import differences
 from qcrs_jax.results.rows import Row
 from qcrs_jax.sampling.devices import replicated
@@ -73,8 +73,9 @@ def _method(training, levels, sigma):
             raise SettingError(f"{{{name}}} is no setting of {{method}} {kind.name}")
     if kind.teacher and training.teacher is None:
         raise SettingError(f"{{method}} {kind.name} needs {{teacher}}: a classifier trained under the same noise")
-    for name in ("teacher", "teacher_samples", "classifier", "width"):
-        if getattr(training, name) is not None and not (kind.teacher and name.startswith("teacher")):
+    others = ("denoiser",) if kind.teacher else ("teacher", "teacher_samples")
+    for name in ("classifier", "width", *others):
+        if getattr(training, name) is not None:
             raise SettingError(f"{{method}} {kind.name} has no {{{name}}}")
     return kind(**{"sigma": levels} | kind.published(sigma) | training.settings)
 
@@ -223,6 +224,22 @@ def teacher_of(training: Training, dataset):
     if levels := other_levels(teacher, training.sigma):
         print(f"warning: the teacher was trained at sigma {levels}, but the noise is {training.sigma:g}")
     return teacher
+
+
+def denoiser_of(training: Training, spec: Spec):
+    """The denoiser before the network to train, or None.
+
+    Raises:
+        UserError: it cannot be opened, or is for other images.
+    """
+    if training.denoiser is None:
+        return None
+    denoiser = load_denoiser(training.denoiser)
+    try:
+        check_shapes(spec, denoiser.spec)
+    except UserError as error:
+        raise SettingError(f"{{denoiser}} {training.denoiser}: {error}") from error
+    return denoiser
 
 
 def predictions(teacher, read, count: int, sigma: float, samples: int, key, sharding, batch=256):
@@ -420,8 +437,8 @@ def train(out_dir: Path, training: Training, data: Data, network: Network | None
         raise SettingError(f"{{batch}} {training.batch} is more than the {len(train_set)} images of {train_set.source}")
     start = start_of(training, network)
     teacher = teacher_of(training, train_set) if method.teacher else None
-    denoiser = None if training.denoiser is None else load_denoiser(training.denoiser)
     spec = spec_of(training, method, normalization, train_set, start)
+    denoiser = denoiser_of(training, spec)
     augment = training.augment or ("crop_flip" if spec.image_shape[-1] == 3 else "none")
     training = dataclasses.replace(training, augment=augment)
     schedule = schedule_of(training, method.milestones, steps)
@@ -434,8 +451,6 @@ def train(out_dir: Path, training: Training, data: Data, network: Network | None
         steps_per_epoch=steps,
         denoiser=denoiser,
     )
-    if denoiser is not None:
-        Denoised(Classifier(spec, build(spec)) if start is None else start, denoiser)  # whether they fit
     request = described(training, method, spec, train_set, test_set)
     request |= {"init": start.fingerprint()} if start else {}
     request |= {"teacher": teacher.fingerprint(), "teacher_samples": training.teacher_samples} if teacher else {}

@@ -8,8 +8,8 @@ from jax.tree_util import Partial
 
 from ..errors import UserError
 from ..sampling.classifiers import NoiseConditional
-from .classifier import Classifier
-from .denoiser import Denoiser
+from .classifier import Classifier, Spec
+from .denoiser import Denoiser, DenoiserSpec
 
 
 class Denoised(Classifier):
@@ -32,12 +32,7 @@ class Denoised(Classifier):
     """
 
     def __init__(self, classifier: Classifier, denoiser: Denoiser):
-        shapes = tuple(classifier.spec.image_shape), tuple(denoiser.spec.image_shape)
-        if shapes[0] != shapes[1]:
-            raise UserError(
-                f"the denoiser is for images of shape {shapes[1]}, and the classifier takes {shapes[0]}; take a "
-                "denoiser that was trained on images of that shape"
-            )
+        check_shapes(classifier.spec, denoiser.spec)
         if isinstance(classifier.classify, NoiseConditional):
             raise UserError("the classifier knows the noise already; a denoiser before it would change what it knows")
         self.classifier, self.denoiser = classifier, denoiser
@@ -67,6 +62,16 @@ class Denoised(Classifier):
         """SHA-256 of the fingerprints of both networks."""
         both = repr((self.denoiser.fingerprint(), self.classifier.fingerprint()))
         return hashlib.sha256(both.encode()).hexdigest()
+
+
+def check_shapes(classifier: Spec, denoiser: DenoiserSpec) -> None:
+    """Raises UserError if a classifier and a denoiser take images of different shapes."""
+    theirs, ours = tuple(classifier.image_shape), tuple(denoiser.image_shape)
+    if theirs != ours:
+        raise UserError(
+            f"the denoiser is for images of shape {ours}, and the classifier takes {theirs}; take a denoiser that was "
+            "trained on images of that shape"
+        )
 
 
 def _denoise_and_classify(denoise, classify, images, sigma):

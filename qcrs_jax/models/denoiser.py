@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
@@ -104,13 +105,16 @@ def _unfold(x):
     return x.reshape(batch, h, w, 2, 2, c // 4).swapaxes(2, 3).reshape(batch, 2 * h, 2 * w, c // 4)
 
 
-def error_scale(sigma: Float[Array, "batch"]) -> Float[Array, "batch"]:
+def error_scale(sigma: Float[Array | np.ndarray, "batch"]) -> Float[Array, "batch"]:
     """The scale of the errors that a denoiser can make at each level: sigma SPREAD / sqrt(sigma^2 + SPREAD^2)."""
     return sigma * SPREAD / jnp.sqrt(sigma**2 + SPREAD**2)
 
 
 def denoise(
-    network, images: Float[Array, "batch h w c"], sigma: Float[Array, "batch"], dtype=jnp.float32
+    network,
+    images: Float[Array | np.ndarray, "batch h w c"],
+    sigma: Float[Array | np.ndarray, "batch"],
+    dtype=jnp.float32,
 ) -> Float[Array, "batch h w c"]:
     """The estimate of the images without noise, float32, not clipped.
 
@@ -176,7 +180,9 @@ class _Denoise:
     def __init__(self, graph, dtype):
         self.graph, self.dtype = graph, dtype
 
-    def __call__(self, weights, images: Float[Array, "batch h w c"], sigma: Float[Array, "batch"]):
+    def __call__(
+        self, weights, images: Float[Array | np.ndarray, "batch h w c"], sigma: Float[Array | np.ndarray, "batch"]
+    ):
         return denoise(nnx.merge(self.graph, nnx.State(weights)), images, sigma, self.dtype)
 
     def __eq__(self, other):
