@@ -9,7 +9,7 @@ from pathlib import Path
 from qcrs_jax.errors import setting, text_of
 from qcrs_jax.files import check_regular, reads
 from qcrs_jax.models import Classifier, family_of
-from qcrs_jax.models.checkpoint import EXPORTED, CheckpointError, is_classifier, restore_classifier
+from qcrs_jax.models.checkpoint import EXPORTED, CheckpointError, is_classifier, is_denoiser, restore_classifier
 
 from .choose import listed
 from .files.stand_ins import unpacked
@@ -108,6 +108,11 @@ def open_classifier(path: str | Path, opening: Opening) -> Classifier:
     check_regular(path, CheckpointError)
     if (path / EXPORTED).is_file():
         return _open_exported(path / EXPORTED, opening)
+    if is_denoiser(path):
+        raise CheckpointError(
+            f"{path}: is a denoiser, and no classifier; name the classifier here, and the denoiser as "
+            f"{setting('denoiser')}"
+        )
     if is_classifier(path):
         classifier = restore_classifier(path)
         _check_agrees(classifier.spec, opening, path)

@@ -34,7 +34,9 @@ from .data.load import load_dataset as load_dataset
 from .experiments.run.library import read_results as read_results
 from .experiments.run.library import run as run
 from .experiments.run.library import verify as verify
+from .models.checkpoint import load_denoiser as load_denoiser
 from .models.checkpoint import save_classifier as save_classifier
+from .models.denoised import Denoised as Denoised
 from .results.collapse import Collapse as Collapse
 from .sampling.classifiers import NoiseConditional as NoiseConditional
 from .sampling.counts import sample_counts as sample_counts

@@ -91,7 +91,7 @@ WINGS = {
     "sampling": {"checks"},
     "search": {"bounds", "sampling"},
     "certification": {"bounds", "checks", "sampling", "search"},
-    "models": set(),
+    "models": {"sampling"},
     "data": set(),
     "results": set(),
     "analysis": {"bounds", "certification", "checks", "results", "sampling", "search"},

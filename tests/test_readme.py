@@ -14,6 +14,8 @@ import qcrs_jax
 from qcrs_jax.experiments.cli import COMMANDS, parser_of
 from qcrs_jax.experiments.commands.method import cascade_of, request_of
 from qcrs_jax.experiments.commands.sweep import sweep_of
+from qcrs_jax.models.checkpoint import write_denoiser
+from qcrs_jax.models.denoiser import Denoiser, DenoiserSpec, build_denoiser
 from qcrs_jax.results import sidecar
 from qcrs_jax.results.records import PREDICT_COLUMNS, Record
 
@@ -51,6 +53,7 @@ def run_page(page, folder):
 OWN_TESTS = {
     *("README.md", "docs/start/library.md", "docs/guides/networks.md"),  # below
     "docs/guides/exported-program.md",  # tests/certification/test_export.py, beside the program that it reads
+    "docs/guides/denoised.md",  # below
     "docs/guides/pytorch-programs.md",  # tests/convert/test_pt2_openings.py, with models
 }
 
@@ -75,6 +78,15 @@ def test_the_library_s_example(tmp_path, monkeypatch):
     assert names["certificate"].prediction == 0 and 0 < names["certificate"].radius < 0.1 * 8 * 3**0.5
     assert names["better"].sigma == names["trace"].sigma
     assert len(names["again"].records) == 6
+
+
+@pytest.mark.slow
+def test_the_example_of_a_denoiser(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "convert/weights/fashion_mnist-lenet-sigma0.25.pth", "model.pth")
+    write_denoiser(Denoiser(spec := DenoiserSpec((28, 28, 1), 2), build_denoiser(spec)), "my_denoiser")
+    names = run_page("docs/guides/denoised.md", tmp_path)
+    assert names["certificate"].counts.sum() == 1000 and 0.1 <= names["certificate"].sigma <= 1
 
 
 @pytest.mark.slow

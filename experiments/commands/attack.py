@@ -51,6 +51,7 @@ def add_arguments(parser: Parser) -> None:
     add_settings(program, Noise, "seed")
     places = parser.add_argument_group("present places of the run's inputs")
     places.add_argument("--checkpoint", type=Path, help="checkpoint (default: the recorded one)")
+    places.add_argument("--denoiser", type=Path, help="denoiser before it (default: the recorded one)")
     places.add_argument("--data_dir", type=Path, help="data set (default: the recorded one)")
     places.add_argument(
         "--trust_paths", action="store_true", help="open the paths in the sidecar of RESULTS, wherever these lead"

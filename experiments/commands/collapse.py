@@ -28,7 +28,7 @@ MULTIPLES = (BRACKET["sigma_lower"], 4 * BRACKET["sigma_upper"])
 
 
 def add_arguments(parser: Parser) -> None:
-    add_settings(parser, Network, "checkpoint")
+    add_settings(parser, Network, "checkpoint denoiser")
     group = parser.add_argument_group("collapse")
     add = group.add_argument
     add("--sigma", type=float, required=True, help="noise level that the classifier was trained at")

@@ -10,7 +10,7 @@ from .flags import OPENING, Parser, add_settings, settings_of
 
 def add_sweep(parser: Parser) -> None:
     """Adds the flags of a Sweep with a results file."""
-    add_settings(parser, Network, "checkpoint")
+    add_settings(parser, Network, "checkpoint denoiser")
     parser.add_argument("results", metavar="RESULTS", type=Path, help="results file to write or resume")
     data = parser.add_argument_group("data")
     add_settings(data, Data, "dataset data_dir split")
@@ -37,7 +37,7 @@ def add_sweep(parser: Parser) -> None:
 
 def add_inputs(parser: Parser, noise: bool = True, **defaults) -> None:
     """Adds the flags of a Sweep for a command that writes no results file; `noise` adds those of Noise and Program."""
-    add_settings(parser, Network, "checkpoint")
+    add_settings(parser, Network, "checkpoint denoiser")
     add_settings(parser.add_argument_group("data"), Data, "dataset data_dir class_order memory_limit resize split")
     program = parser.add_argument_group("program")
     add_settings(program, Program, "batch_size devices" if noise else "batch_size")

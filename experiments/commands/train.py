@@ -1,4 +1,6 @@
-"""Train a base classifier under Gaussian noise, by one of six methods. Resumes when the command is repeated.
+"""Train a base classifier under Gaussian noise, by one of six methods, or a denoiser before it.
+
+Resumes when the command is repeated.
 
 OUT_DIR becomes a classifier that `certify` and `export` open. Its folder `training` holds the state after the last
 epoch, the log and its curve. Defaults are the papers'. `--schedule onecycle` is a short run for small machines.
@@ -8,6 +10,7 @@ epoch, the log and its curve. Defaults are the papers'. `--schedule onecycle` is
   qcrs-jax train OUT_DIR --arch lenet --dataset mnist --sigma 0.25 --method macer
   qcrs-jax train OUT_DIR --arch lenet --dataset fashion_mnist --sigma_range 0.2,1 --schedule onecycle
   qcrs-jax train OUT_DIR --arch cifar_resnet20 --dataset cifar10 --sigma 0.25 --method catrs --teacher OTHER_DIR
+  qcrs-jax train OUT_DIR --method denoiser --dataset cifar10 --sigma_range 0.1,1 --schedule onecycle
   qcrs-jax train OUT_DIR --init models/noise_0.25.pth.tar --dataset cifar10 --sigma 0.50 --epochs 10 --lr 0.01
 """
 
@@ -23,7 +26,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("out_dir", metavar="OUT_DIR", type=Path, help="directory to write or resume")
     add_settings(parser.add_argument_group("data"), Data, "dataset data_dir class_order memory_limit")
     classifier = parser.add_argument_group("classifier")
-    add_settings(classifier, Training, "arch init")
+    add_settings(classifier, Training, "arch init denoiser")
     classifier.add_argument(
         "--normalization",
         help="how images are normalised: cifar10, imagenet, none, or MEAN,.../STD,... (default, as in the papers: "
@@ -34,6 +37,7 @@ def add_arguments(parser: Parser) -> None:
     add_settings(parser.add_argument_group("method"), Training, "method sigma sigma_range teacher teacher_samples")
     own = parser.screen("method", "settings of the methods (default: as published)")
     parser.late(lambda _: _add_method(own))
+    add_settings(parser.add_argument_group("denoiser, of --method denoiser"), Training, "classifier width")
     names = "schedule epochs batch lr momentum weight_decay augment dtype seed test_skip"
     add_settings(parser.add_argument_group("optimisation"), Training, names)
 
@@ -66,15 +70,22 @@ def run(args) -> None:
     from qcrs_jax.errors import SettingError
     from qcrs_jax.training import METHODS
 
+    from ..run.denoiser_training import train_denoiser
     from ..run.training import train
 
-    network = None
-    if args.init is not None:
+    network, trains_denoiser = None, args.method == "denoiser"
+    if args.init is not None and not trains_denoiser:
         network = settings_of(Network, args, checkpoint=Path(args.init), dtype="float32")
     elif given := [name for name in OPENING.split()[1:] if getattr(args, name) not in (None, ())]:
+        if trains_denoiser:
+            raise SettingError(f"{{method}} denoiser has no {{{given[0]}}}")
         raise SettingError(f"{{{given[0]}}} describes the file of {{init}}; give {{init}} too")
     given = {name: value for kind in METHODS.values() for name, value in given_fields(kind, args).items()}
     given.pop("sigma", None)
-    train(
-        args.out_dir, settings_of(Training, args, settings=given), settings_of(Data, args), network, args.normalization
-    )
+    training, data = settings_of(Training, args, settings=given), settings_of(Data, args)
+    if trains_denoiser:
+        if args.normalization is not None:
+            raise SettingError("{method} denoiser has no {normalization}")
+        train_denoiser(args.out_dir, training, data)
+    else:
+        train(args.out_dir, training, data, network, args.normalization)

@@ -68,6 +68,7 @@ def add_arguments(parser):
         help="seed that chooses the images to draw again (default: a fresh one each time, which is printed)",
     )
     add("--checkpoint", type=Path, help="present place of the checkpoint (default: the recorded one)")
+    add("--denoiser", type=Path, help="present place of the denoiser before it (default: the recorded one)")
     add("--data_dir", type=Path, help="present place of the data set (default: the recorded one)")
     add(
         "--trust_paths",

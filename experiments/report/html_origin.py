@@ -72,6 +72,7 @@ def origin(part):
         "classifier": network.get("arch"),
         "its file": provenance.get("checkpoint"),
         "hash of its weights (SHA-256)": network.get("weights_sha256"),
+        "denoiser before it (SHA-256 of its weights)": network.get("denoiser", {}).get("weights_sha256"),
         "data": data_name(run),
         "place of the data": provenance.get("data"),
         "fingerprint of the data (SHA-256)": data.get("fingerprint"),

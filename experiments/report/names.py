@@ -62,7 +62,11 @@ def _network(run):
     """The name of the network: its file if it is known, else the hash of its weights."""
     file = run.sidecar.get("provenance", {}).get("checkpoint")
     weights = run.request.get("classifier", {}).get("weights_sha256")
-    return None if weights is None else printable(str(file).rpartition("/")[2] if file else weights[:8])
+    if weights is None:
+        return None
+    name = printable(str(file).rpartition("/")[2] if file else weights[:8])
+    denoiser = run.request["classifier"].get("denoiser")
+    return f"{name} behind denoiser {denoiser.get('weights_sha256', '')[:8]}" if denoiser else name
 
 
 def _in_words(key, value):

@@ -15,8 +15,10 @@ import numpy as np
 from qcrs_jax.convert.check import check_fit, fit_image
 from qcrs_jax.convert.load import Opening, open_classifier
 from qcrs_jax.data.image_files import resized
-from qcrs_jax.errors import SettingError, UserError
+from qcrs_jax.errors import SettingError, UserError, setting, text_of
 from qcrs_jax.machine import cores, cpu_quota, usable_cpus
+from qcrs_jax.models.checkpoint import load_denoiser
+from qcrs_jax.models.denoised import Denoised
 from qcrs_jax.printable import printable
 from qcrs_jax.results.seeds import committed
 from qcrs_jax.sampling.counts import default_batch_size
@@ -121,7 +123,21 @@ class Inputs:
     def warn_of_sigma(self, sigma: float | None) -> None:
         """Prints a warning if the classifier was trained at another sigma, or on a range without this one."""
         if levels := other_levels(self.classifier, sigma):
-            print(f"warning: the network was trained at sigma {levels}, but --sigma is {sigma:g}")
+            trained = "denoiser" if isinstance(self.classifier, Denoised) else "network"
+            print(f"warning: the {trained} was trained at sigma {levels}, but --sigma is {sigma:g}")
+
+    def note_levels(self, request: dict) -> None:
+        """Prints a note if the run of `request` may use a denoiser at levels at which it was not trained."""
+        if not isinstance(self.classifier, Denoised) or self.classifier.denoiser.spec.levels is None:
+            return
+        search, (low, high) = request.get("search", {}), self.classifier.denoiser.spec.levels
+        asked = [*search.get("sigmas", ()), *request.get("sigmas", ())]
+        asked += [search[end] for end in ("sigma_lower", "sigma_upper") if end in search]
+        if asked and not low <= min(asked) <= max(asked) <= high:
+            print(
+                f"note: the denoiser was trained at sigma {low:g} to {high:g}, and this run may use it from "
+                f"{min(asked):g} to {max(asked):g}"
+            )
 
 
 def other_levels(classifier, sigma: float | None) -> str | None:
@@ -171,12 +187,15 @@ def open_inputs(sweep: Sweep) -> Inputs:
     else:
         classifier = open_classifier(file, opening_of(network))
         dataset = open_dataset(data)
+    classifier = behind(network.denoiser, classifier)
     spec = classifier.spec
     check_fit(spec, dataset, file)
     if data.resize is not None:
         dataset = resized(dataset, data.resize, *spec.image_shape[:2])
     print(printable(f"{file}: {spec.arch}, {spec.num_classes} classes, normalisation {spec.mean} / {spec.std}"))
     print_notes(file, classifier)
+    if said := other_denoiser(classifier):
+        print(printable(f"warning: {file}: {said}"))
     if said := order_warning(known_classes(classifier, file), dataset.class_names, f"{file}"):
         print(printable(f"warning: {said}"))
     if network.macer and spec.source.get("layout") not in ("MACER", None):
@@ -187,7 +206,7 @@ def open_inputs(sweep: Sweep) -> Inputs:
 
 def _open_stage(file: str, network: Network, first, dataset):
     """The classifier of a later stage of a cascade. Raises UserError if it takes other images than the first."""
-    stage = open_classifier(Path(file), opening_of(network))
+    stage = behind(network.denoiser, open_classifier(Path(file), opening_of(network)))
     check_fit(stage.spec, dataset, Path(file))
     if tuple(stage.spec.image_shape) != tuple(first.spec.image_shape):
         raise UserError(
@@ -197,6 +216,33 @@ def _open_stage(file: str, network: Network, first, dataset):
     print(printable(f"{file}: {stage.spec.arch}, normalisation {stage.spec.mean} / {stage.spec.std}"))
     print_notes(file, stage)
     return stage
+
+
+def behind(denoiser: Path | None, classifier):
+    """The classifier behind the denoiser in a file, or as it is if there is none. Prints a line on the denoiser.
+
+    Raises:
+        UserError: the denoiser cannot be opened, or takes other images than the classifier.
+    """
+    if denoiser is None:
+        return classifier
+    opened = load_denoiser(denoiser)
+    try:
+        made = Denoised(classifier, opened)
+    except UserError as error:
+        raise UserError(f"{setting('denoiser')} {denoiser}: {text_of(error)}") from error
+    levels = "" if opened.spec.levels is None else ", trained at sigma {:g} to {:g}".format(*opened.spec.levels)
+    print(printable(f"{denoiser}: denoiser, {opened.spec.arch} of width {opened.spec.width}{levels}"))
+    return made
+
+
+def other_denoiser(classifier) -> str | None:
+    """A warning if a classifier was trained behind another denoiser than that before it now; else None."""
+    trained = classifier.spec.source.get("denoiser")
+    if trained is None or isinstance(classifier, Denoised) and classifier.denoiser.fingerprint() == trained:
+        return None
+    found = "another one stands before it" if isinstance(classifier, Denoised) else "none stands before it"
+    return f"it was trained behind the denoiser of SHA-256 {trained[:12]}..., and {found}; give that as --denoiser"
 
 
 def opening_of(network: Network) -> Opening:
@@ -269,7 +315,11 @@ def _common_request(classifier, dataset, network, others=()):
 
 
 def _recorded(classifier):
-    """The description of a network in a request."""
+    """The description of a network in a request. The hash of its weights is that of the classifier alone."""
+    if isinstance(classifier, Denoised):
+        spec = classifier.denoiser.spec
+        own = {"arch": spec.arch, "width": spec.width, "weights_sha256": classifier.denoiser.fingerprint()}
+        return {**_recorded(classifier.classifier), "denoiser": own}
     spec = classifier.spec
     return {
         "arch": spec.arch,

@@ -96,6 +96,7 @@ def run_over_images(task: Task | Callable[[int], Task], sweep: Sweep, inputs: In
     inputs = inputs.seeded(request)
     sigma = None if is_cascade(request) else request.get("sigma")
     inputs.warn_of_sigma(sigma)
+    inputs.note_levels(request)
     if sweep.data.on_error == "stop":  # before there is a results file
         inputs.read(indices[0])
     together = program.images or (default_images(devices, inputs.classifier.spec.image_shape) if task.equal_cost else 1)

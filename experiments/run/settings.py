@@ -84,6 +84,12 @@ class Network:
         "The last one runs that file; its function takes no arguments and returns the classifier",
         positional=True,
     )
+    denoiser: Path | None = setting(
+        None,
+        "denoiser before the classifier, which is trained by `qcrs-jax train DENOISER --method denoiser`. It receives "
+        "the sigma of each noisy image",
+        metavar="DENOISER",
+    )
     normalization: str | None = setting(None, NORMALIZATION)
     field: str | None = setting(None, "field of the file that holds the weights (default: the only possible one)")
     prefix: str | None = setting(None, "beginning of the network's names; tensors without it are left out")

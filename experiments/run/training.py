@@ -5,6 +5,7 @@ import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +20,10 @@ from qcrs_jax.errors import SettingError, UserError, quoted, setting, text_of
 from qcrs_jax.extras import needed_for
 from qcrs_jax.files import is_partial, lock, replacing, writing
 from qcrs_jax.models import Spec, build
-from qcrs_jax.models.checkpoint import write_classifier
+from qcrs_jax.models.checkpoint import load_denoiser, write_classifier
+from qcrs_jax.models.denoised import check_shapes
 from qcrs_jax.results.records import differences
+from qcrs_jax.results.rows import Row
 from qcrs_jax.sampling.devices import replicated
 from qcrs_jax.training import METHODS, LogUniform, Method, Trainer, crop_and_flip, sgd
 
@@ -64,14 +67,15 @@ def completed(training: Training) -> tuple[Training, Method]:
 def _method(training, levels, sigma):
     kind = METHODS.get(training.method)
     if kind is None:
-        raise SettingError(f"{{method}} {training.method!r} is not known; known are {', '.join(METHODS)}")
+        raise SettingError(f"{{method}} {training.method!r} is not known; known are {', '.join(METHODS)}, denoiser")
     for name in training.settings:
         if name not in (field.name for field in dataclasses.fields(kind)):
             raise SettingError(f"{{{name}}} is no setting of {{method}} {kind.name}")
     if kind.teacher and training.teacher is None:
         raise SettingError(f"{{method}} {kind.name} needs {{teacher}}: a classifier trained under the same noise")
-    for name in ("teacher", "teacher_samples"):
-        if getattr(training, name) is not None and not kind.teacher:
+    others = ("denoiser",) if kind.teacher else ("teacher", "teacher_samples")
+    for name in ("classifier", "width", *others):
+        if getattr(training, name) is not None:
             raise SettingError(f"{{method}} {kind.name} has no {{{name}}}")
     return kind(**{"sigma": levels} | kind.published(sigma) | training.settings)
 
@@ -222,6 +226,22 @@ def teacher_of(training: Training, dataset):
     return teacher
 
 
+def denoiser_of(training: Training, spec: Spec):
+    """The denoiser before the network to train, or None.
+
+    Raises:
+        UserError: it cannot be opened, or is for other images.
+    """
+    if training.denoiser is None:
+        return None
+    denoiser = load_denoiser(training.denoiser)
+    try:
+        check_shapes(spec, denoiser.spec)
+    except UserError as error:
+        raise SettingError(f"{{denoiser}} {training.denoiser}: {error}") from error
+    return denoiser
+
+
 def predictions(teacher, read, count: int, sigma: float, samples: int, key, sharding, batch=256):
     """The share of `samples` noisy copies that `teacher` gives each class, float32 (count, num_classes)."""
     batch = -(-batch // sharding.mesh.size) * sharding.mesh.size
@@ -253,10 +273,12 @@ class TrainingFolder:
     """The folder `training` of OUT_DIR: request.json, log.tsv, and Orbax's checkpoints, one per epoch.
 
     Only one process can use it: the file lock is locked until the process ends.
+
+    rows: the kind of the lines of log.tsv.
     """
 
-    def __init__(self, out_dir, request):
-        self.folder = out_dir / "training"
+    def __init__(self, out_dir, request, rows: type[Row] = Epoch):
+        self.folder, self.rows = out_dir / "training", rows
         with writing(out_dir):
             if not (self.folder / "request.json").exists() and not self._is_free(out_dir):
                 raise UserError(f"{out_dir}: is not empty and holds no training run; choose another directory")
@@ -320,7 +342,7 @@ class TrainingFolder:
             return 0, fresh, []
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, fresh)
         state = self.manager.restore(epoch, args=ocp.args.StandardRestore(target))
-        return epoch, state, read_log(self.folder / "log.tsv")[:epoch]
+        return epoch, state, read_log(self.folder / "log.tsv", self.rows)[:epoch]
 
     def predictions(self, teacher, read, count, training, sharding):
         """The predictions of the training images by the teacher, from predictions.npy, or made and written there."""
@@ -337,12 +359,53 @@ class TrainingFolder:
         with needed_for("the state of training"):
             import orbax.checkpoint as ocp
 
-        text = "\t".join(Epoch.columns()) + "\n" + "".join(row.line() for row in rows)
+        text = "\t".join(self.rows.columns()) + "\n" + "".join(row.line() for row in rows)
         with writing(self.folder, again="give the same command again: it continues after the last whole epoch"):
             with replacing(self.folder / "log.tsv") as file:
                 file.write(text.encode())
         self.manager.save(len(rows), args=ocp.args.StandardSave(state))
         self.manager.wait_until_finished()
+
+
+def batches_of(read, training: Training, epoch: int, count: int):
+    """An iterator of the batches of an epoch, and their number: whole batches of `count` images, in a new order."""
+    steps = count // training.batch
+    order = np.random.default_rng([training.seed, epoch]).permutation(count)[: steps * training.batch]
+    return read_ahead(read, order.reshape(steps, training.batch)), steps
+
+
+def one_epoch(state, step, batches, training: Training, epoch: int, sharding) -> tuple[Any, float, float]:
+    """The state after the steps of an epoch, the mean of their losses, and that of the other number they return.
+
+    step: (state, images, labels, ...) -> (state, loss, number).
+
+    Raises:
+        UserError: the loss is not finite.
+    """
+    (batches, steps), totals = batches, []
+    bar = progress(batches, total=steps, desc=f"epoch {epoch + 1}/{training.epochs}", unit="steps", leave=False)
+    for batch in bar:
+        state, loss, number = step(state, *jax.device_put(batch, sharding))
+        totals.append((loss, number))
+        if len(totals) % 20 == 0:
+            bar.set_postfix_str(f"loss {float(loss):.3f}")
+    loss, number = map(float, np.mean(jax.device_get(totals), axis=0))
+    if not np.isfinite(loss):
+        raise UserError(
+            f"the loss of epoch {epoch + 1} is {loss}; choose a smaller {setting('lr')} than {training.lr:g}"
+        )
+    return state, loss, number
+
+
+def print_epoch(training: Training, rows, tests: str) -> None:
+    """Prints the last of `rows`, what was found in its `tests`, and the time that is left."""
+    last = rows[-1]
+    left = (training.epochs - last.epoch) * last.seconds / 60
+    print(
+        f"epoch {last.epoch}/{training.epochs}: loss {last.loss:.4f}, {tests}, {last.seconds:.0f} s; about {left:.0f} "
+        "min left",
+        flush=True,
+    )
 
 
 def train(out_dir: Path, training: Training, data: Data, network: Network | None, normalization: str | None) -> None:
@@ -375,6 +438,7 @@ def train(out_dir: Path, training: Training, data: Data, network: Network | None
     start = start_of(training, network)
     teacher = teacher_of(training, train_set) if method.teacher else None
     spec = spec_of(training, method, normalization, train_set, start)
+    denoiser = denoiser_of(training, spec)
     augment = training.augment or ("crop_flip" if spec.image_shape[-1] == 3 else "none")
     training = dataclasses.replace(training, augment=augment)
     schedule = schedule_of(training, method.milestones, steps)
@@ -385,10 +449,12 @@ def train(out_dir: Path, training: Training, data: Data, network: Network | None
         augment=crop_and_flip() if augment == "crop_flip" else None,
         dtype=jnp.dtype(training.dtype),
         steps_per_epoch=steps,
+        denoiser=denoiser,
     )
     request = described(training, method, spec, train_set, test_set)
     request |= {"init": start.fingerprint()} if start else {}
     request |= {"teacher": teacher.fingerprint(), "teacher_samples": training.teacher_samples} if teacher else {}
+    request |= {"denoiser": denoiser.fingerprint()} if denoiser else {}
     with TrainingFolder(out_dir, request) as saved:
         everywhere = replicated(devices)
         shared = NamedSharding(everywhere.mesh, PartitionSpec("devices"))
@@ -397,7 +463,7 @@ def train(out_dir: Path, training: Training, data: Data, network: Network | None
         if first:
             print(f"{out_dir}: {first} of {training.epochs} epochs are done; continuing with the next")
         levels = f"{method.sigma:g}" if training.sigma_range is None else str(method.sigma)
-        what = f"{spec.arch}, {method.name}, sigma {levels}"
+        what = f"{spec.arch}, {method.name}, sigma {levels}" + (", behind a denoiser" if denoiser else "")
         print(f"{what}: {len(train_set)} images of {train_set.source}, {len(devices)} devices")
         key = jax.random.key(training.seed, impl="threefry2x32")
         key_train, key_test = jax.random.split(key)
@@ -406,46 +472,30 @@ def train(out_dir: Path, training: Training, data: Data, network: Network | None
                 reader(train_set, "reading training images"),
                 reader(test_set, "reading test images"),
             )
+            tested = range(0, len(test_set), training.test_skip)
         if first < training.epochs and teacher is not None:
             read_train = with_predictions(
                 read_train, saved.predictions(teacher, read_train, len(train_set), training, shared)
             )
+
+        def step(state, images, labels, *predictions):
+            return trainer.step(state, images, labels, key_train, *predictions)
+
         for epoch in range(first, training.epochs):
             started = time.perf_counter()
-            order = np.random.default_rng([training.seed, epoch]).permutation(len(train_set))[: steps * training.batch]
-            batches = read_ahead(read_train, order.reshape(steps, training.batch))
-            totals = []
-            epoch_of = f"epoch {epoch + 1}/{training.epochs}"
-            bar = progress(batches, total=steps, desc=epoch_of, unit="steps", leave=False)
-            for batch in bar:
-                images, labels, *predictions = jax.device_put(batch, shared)
-                state, loss, hits = trainer.step(state, images, labels, key_train, *predictions)
-                totals.append((loss, hits))
-                if len(totals) % 20 == 0:
-                    bar.set_postfix_str(f"loss {float(loss):.3f}")
-            loss, train_accuracy = np.mean(jax.device_get(totals), axis=0)
-            if not np.isfinite(loss):
-                raise UserError(
-                    f"the loss of epoch {epoch + 1} is {loss}; choose a smaller {setting('lr')} than {training.lr:g}"
-                )
+            batches = batches_of(read_train, training, epoch, len(train_set))
+            state, loss, train_accuracy = one_epoch(state, step, batches, training, epoch, shared)
             clean, noisy = (
-                accuracy(
-                    trainer, state, read_test, range(0, len(test_set), training.test_skip), sigma, key_test, shared
-                )
-                for sigma in (0.0, training.sigma)
+                accuracy(trainer, state, read_test, tested, sigma, key_test, shared) for sigma in (0.0, training.sigma)
             )
             rate = float(schedule((epoch + 1) * steps - 1))
             seconds = time.perf_counter() - started
-            rows.append(Epoch(epoch + 1, rate, float(loss), float(train_accuracy), clean, noisy, seconds))
+            rows.append(Epoch(epoch + 1, rate, loss, train_accuracy, clean, noisy, seconds))
             saved.save(state, rows)
-            left = (training.epochs - epoch - 1) * seconds
-            print(
-                f"epoch {epoch + 1}/{training.epochs}: loss {loss:.4f}, accuracy {clean:.4f} clean, "
-                f"{noisy:.4f} under noise, {seconds:.0f} s; about {left / 60:.0f} min left",
-                flush=True,
-            )
+            print_epoch(training, rows, f"accuracy {clean:.4f} clean, {noisy:.4f} under noise")
         source = {"trained_by": "qcrs_jax", "sigma": training.sigma, **request}
         with writing(out_dir):
             write_classifier(trainer.classifier(state, source), out_dir)
             plot_log(rows, out_dir / "training" / "curve.png", what)
-    print(f"{out_dir}: ready for `qcrs-jax certify {out_dir} RESULTS --sigma {training.sigma:g} ...`")
+    before = "" if denoiser is None else f" --denoiser {training.denoiser}"
+    print(f"{out_dir}: ready for `qcrs-jax certify {out_dir} RESULTS{before} --sigma {training.sigma:g} ...`")

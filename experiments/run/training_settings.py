@@ -1,6 +1,7 @@
 """The request of a training: typed settings, from which the command makes its flags."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 from qcrs_jax.errors import SettingError
@@ -50,7 +51,7 @@ class Training:
         "gaussian",
         "method of training. gaussian: Cohen's augmentation; macer: a loss on the radius; smoothadv: adversarial "
         "images; consistency: copies that agree; smoothmix: mixtures with adversarial images; catrs: as the confidence "
-        "in each image allows. Their settings: --help-method",
+        "in each image allows. Their settings: --help-method. denoiser: no classifier, but a denoiser before one",
         metavar="NAME",
     )
     teacher: str | None = setting(
@@ -62,6 +63,19 @@ class Training:
     teacher_samples: int | None = setting(
         None, "noisy copies of each training image from which the teacher's prediction is made (default: 10000)"
     )
+    denoiser: Path | None = setting(
+        None,
+        "train the classifier behind this denoiser, whose weights stay as they are; --init then fine-tunes a "
+        "classifier of clean images",
+        metavar="DENOISER",
+    )
+    classifier: str | None = setting(
+        None,
+        "denoiser: train for stability: this classifier, of any kind that certify opens, has to answer the denoised "
+        "image as it answers the clean one (default: squared error)",
+        metavar="CHECKPOINT",
+    )
+    width: int | None = setting(None, "denoiser: channels of its network (default: that of --init, else 32)")
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Settings of the method that were given, by name; the others have its published values."""
     schedule: str = setting(
@@ -71,18 +85,22 @@ class Training:
         choices=("step", "onecycle"),
     )
     epochs: int | None = setting(
-        None, "number of epochs (default: gaussian 90, macer 440, others 150; with onecycle gaussian 14, others 6)"
+        None,
+        "number of epochs (default: gaussian and denoiser 90, macer 440, others 150; with onecycle gaussian 14, "
+        "denoiser 30, others 6)",
     )
     batch: int | None = setting(
         None,
-        "images in each step, on all devices together (default: gaussian 256, macer 64, others 256 / copies; with "
-        "onecycle gaussian 128, others 64)",
+        "images in each step, on all devices together (default: gaussian and denoiser 256, macer 64, others 256 / "
+        "copies; with onecycle gaussian and denoiser 128, others 64)",
     )
     lr: float | None = setting(
-        None, "learning rate, or its peak (default: 0.1, macer 0.01; with onecycle gaussian 0.2, others 0.05)"
+        None,
+        "learning rate, or its peak (default: 0.1, macer 0.01, denoiser 0.001; with onecycle gaussian 0.2, denoiser "
+        "0.002, others 0.05)",
     )
-    momentum: float = setting(0.9, "momentum of the steps")
-    weight_decay: float | None = setting(None, "weight decay (default: 1e-4; macer and onecycle 5e-4)")
+    momentum: float = setting(0.9, "momentum of the steps; of Adam for denoiser")
+    weight_decay: float | None = setting(None, "weight decay (default: 1e-4; macer and onecycle 5e-4; denoiser 0)")
     augment: str | None = setting(
         None,
         "augmentation of the images (default: crop_flip for images of 3 channels, else none)",

@@ -78,7 +78,7 @@ def check_inputs(path, request, checks, found):
     except UserError as error:
         raise UserError(
             f"{path}: its classifier or its data cannot be opened: {text_of(error)}\nIf they have moved, give "
-            "--checkpoint and --data_dir; --recount 0 checks the bounds without them"
+            "--checkpoint, --denoiser and --data_dir; --recount 0 checks the bounds without them"
         ) from error
     indices, whole = sweep.images.of(len(inputs.dataset))
     asked, task = _run_task(path, request, sweep.images, len(whole))

@@ -77,6 +77,8 @@ def _summary(request, provenance):
         said.append(text(request["seed"]))
     if network:
         said.append(f"network {network.get('arch')}, weights {network['weights_sha256'][:12]}")
+    if denoiser := network.get("denoiser"):
+        said.append(f"denoiser {denoiser.get('arch')}, weights {denoiser['weights_sha256'][:12]}")
     versions = provenance.get("versions", {})
     by = ", ".join(f"{name} {versions[name]}" for name in ("qcrs_jax", "jax") if name in versions)
     device = provenance.get("devices", "an unnamed device")

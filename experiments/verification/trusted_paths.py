@@ -19,13 +19,14 @@ SHIPPED = Path(__file__).parents[1] / "assets"
 class Where:
     """The present places of the inputs of a run, as the user gives them.
 
-    checkpoint, data_dir: their paths; None for those in the sidecar.
+    checkpoint, denoiser, data_dir: their paths; None for those in the sidecar.
     trust_paths: whether any path in the sidecar may be opened.
     inputs: a function that opens them, for a run whose classifier and data set are in memory.
     otherwise: the end of messages, on what can be done without opening anything.
     """
 
     checkpoint: Path | None = None
+    denoiser: Path | None = None
     data_dir: Path | None = None
     trust_paths: bool = False
     inputs: Callable[[Sweep], Inputs] | None = None
@@ -62,7 +63,10 @@ def use_paths(sweep: Sweep, results: Path, where: Where) -> Sweep:
     for stage in sweep.network.stages:
         if not stage.startswith("zoo:"):
             _check(Path(stage), None, "network of a stage", "--trust_paths", results, where)
-    network = dataclasses.replace(sweep.network, checkpoint=checkpoint)
+    denoiser = where.denoiser or sweep.network.denoiser
+    if denoiser is not None:
+        _check(denoiser, where.denoiser, "denoiser", "--denoiser", results, where)
+    network = dataclasses.replace(sweep.network, checkpoint=checkpoint, denoiser=denoiser)
     return dataclasses.replace(sweep, network=network, data=use_data_path(sweep.data, results, where))
 
 

@@ -3,7 +3,8 @@
 OUT_DIR/classifier.safetensors   every variable of the network, batch statistics included, in float32. The metadata in
                                  its header hold the Spec as JSON, a format number and the SHA-256 of the weights.
 
-Of an exported PyTorch program it is OUT_DIR/classifier.pt2, which the converter reads and writes.
+Of an exported PyTorch program it is OUT_DIR/classifier.pt2, which the converter reads and writes. Of a denoiser it is
+OUT_DIR/denoiser.safetensors, of the same form.
 
 Earlier versions wrote OUT_DIR/classifier.json and OUT_DIR/weights/ (Orbax). Those directories can still be read.
 """
@@ -26,11 +27,13 @@ from safetensors.numpy import save
 
 from ..errors import UserError, quoted, setting
 from ..extras import MissingPackage, needed_for
-from ..files import check_regular, is_partial, read_regular, replacing
+from ..files import check_regular, is_partial, read_regular, reads, replacing
 from ..models import Classifier, Spec, abstract
+from .denoiser import Denoiser, DenoiserSpec, build_denoiser
 
 FILE = "classifier.safetensors"
 EXPORTED = "classifier.pt2"
+DENOISER = "denoiser.safetensors"
 FORMAT = 2
 _OLD_FORMAT = 1
 _OLD_FILES = ("classifier.json", "weights")
@@ -80,23 +83,56 @@ def write_classifier(classifier: Classifier, path: str | Path) -> None:
 def _write(classifier, path):
     """Writes the file of `classifier` in the directory `path`, whole or not at all; returns its name."""
     packed = getattr(classifier, "packed", None)  # of one that has a file of its own kind
-    name, content = packed() if packed is not None else (FILE, _packed(classifier))
+    name, content = packed() if packed is not None else (FILE, _packed(classifier, "classifier"))
     path.mkdir(parents=True, exist_ok=True)
     with replacing(path / name) as file:
         file.write(content)
     return name
 
 
-def _packed(classifier):
-    """The bytes of the file of `classifier`."""
+def _packed(network, kind):
+    """The bytes of the file of a classifier or a denoiser, the `kind`."""
     description = json.dumps(
-        {"format": FORMAT, "weights_sha256": classifier.fingerprint(), **dataclasses.asdict(classifier.spec)}
+        {"format": FORMAT, "weights_sha256": network.fingerprint(), **dataclasses.asdict(network.spec)}
     )
-    metadata = {"classifier": description, "sha256": _sum(description)}
-    weights = {
-        name: np.asarray(variable[...], np.float32, order="C") for name, variable in _variables(classifier.model)
-    }
+    metadata = {kind: description, "sha256": _sum(description)}
+    weights = {name: np.asarray(variable[...], np.float32, order="C") for name, variable in _variables(network.model)}
     return save(weights, metadata)
+
+
+def write_denoiser(denoiser: Denoiser, path: str | Path) -> None:
+    """Writes `denoiser` into the directory `path`, which keeps all other files."""
+    path = Path(path)
+    path.mkdir(parents=True, exist_ok=True)
+    with replacing(path / DENOISER) as file:
+        file.write(_packed(denoiser, "denoiser"))
+
+
+def is_denoiser(path: str | Path) -> bool:
+    """Whether `path` is a directory with a denoiser, or the file in it."""
+    path = Path(path)
+    return (path / DENOISER).is_file() or _holds(path, "denoiser")
+
+
+@reads("path", CheckpointError)
+def load_denoiser(path: str | Path) -> Denoiser:
+    """Opens the denoiser in `path`, for `Denoised`.
+
+    Args:
+        path: a directory that `qcrs-jax train --method denoiser` wrote, or the file in it.
+
+    Raises:
+        CheckpointError: it cannot be opened; the message names the file, what is wrong with it and the remedy.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such file or directory")
+    if not is_denoiser(path):
+        found = "holds a classifier" if is_classifier(path) else f"holds no {DENOISER}"
+        raise CheckpointError(
+            f"{path}: {found}, and is no denoiser; `qcrs-jax train OUT_DIR --method denoiser` trains one"
+        )
+    return _restore_file(path / DENOISER if path.is_dir() else path, "denoiser")
 
 
 def _is_left(file):
@@ -125,10 +161,15 @@ def is_classifier(path: str | Path) -> bool:
     path = Path(path)
     if path.is_dir():
         return any((path / name).is_file() for name in (FILE, EXPORTED, _OLD_FILES[0]))
-    if path.suffix != ".safetensors" or not path.is_file():
+    return _holds(path, "classifier")
+
+
+def _holds(file, kind):
+    """Whether `file` is one of ours that holds a network of this kind."""
+    if file.suffix != ".safetensors" or not file.is_file():
         return False
     try:
-        return "classifier" in _metadata(path)
+        return kind in _metadata(file)
     except Exception:  # a damaged file can fail in any way; reading it gives the error
         return False
 
@@ -164,41 +205,46 @@ def _metadata(file):
         return content.metadata() or {}
 
 
-def _restore_file(file):
+def _restore_file(file, kind="classifier"):
+    """The classifier or the denoiser, the `kind`, in a file of ours."""
     try:
         metadata = _metadata(file)
-        if "classifier" not in metadata:
-            raise ValueError("its header does not describe a classifier")
-        if metadata.get("sha256") != _sum(metadata["classifier"]):
-            raise ValueError("the description of the classifier in its header was changed after it was written")
-        fields = json.loads(metadata["classifier"])
-        spec, model, written = _described(fields, FORMAT)
+        if kind not in metadata:
+            raise ValueError(f"its header does not describe a {kind}")
+        if metadata.get("sha256") != _sum(metadata[kind]):
+            raise ValueError(f"the description of the {kind} in its header was changed after it was written")
+        fields = json.loads(metadata[kind])
+        spec, model, written = _described(fields, FORMAT, kind)
     except Exception as error:  # damaged metadata can fail in any way
-        raise CheckpointError(f"{file}: not a whole file of a classifier ({quoted(error)}); {_REMEDY}") from error
+        raise CheckpointError(f"{file}: not a whole file of a {kind} ({quoted(error)}); {_REMEDY}") from error
     variables = dict(_variables(model))
     try:
         with safetensors.safe_open(file, framework="numpy") as content:
             if changed := variables.keys() ^ set(content.keys()):
                 raise ValueError(f"{min(changed)!r} is only in one of the file and the network")
             weights = {name: content.get_tensor(name) for name in variables}
-        classifier = Classifier(spec, fill(model, _nested(weights)))
+        network = _KINDS[kind](spec, fill(model, _nested(weights)))
     except Exception as error:
         said = f"its weights are not those of a {spec.arch} ({quoted(error)})"
         raise CheckpointError(f"{file}: {said}; {_REMEDY}") from error
-    if classifier.fingerprint() != written:
+    if network.fingerprint() != written:
         raise CheckpointError(f"{file}: its weights are not those that were written: their SHA-256 differs; {_REMEDY}")
-    return classifier
+    return network
 
 
+_KINDS = {"classifier": Classifier, "denoiser": Denoiser}
 _REMEDY = "copy it again, or convert the checkpoint again"
 
 
-def _described(fields, version):
+def _described(fields, version, kind="classifier"):
     """The Spec, the abstract network, and the SHA-256 of the weights (None in the earlier form) of a description."""
     if fields.pop("format") != version:
         raise ValueError(f"its format is not {version}: written by another version of qcrs_jax")
     written = fields.pop("weights_sha256") if version > _OLD_FORMAT else None
     _check_types(fields)
+    if kind == "denoiser":
+        spec = DenoiserSpec(**{**fields, "image_shape": tuple(fields["image_shape"])})
+        return spec, nnx.eval_shape(lambda: build_denoiser(spec)), written
     for name in ("image_shape", "mean", "std"):
         fields[name] = tuple(fields[name])
     if fields.get("class_names") is not None:
@@ -233,6 +279,7 @@ def _check_types(fields):
 
     kinds = {
         "arch": (lambda value: isinstance(value, str), "a text"),
+        "width": (whole, "a number of channels"),
         "num_classes": (whole, "a number of classes"),
         "image_shape": (lambda value: numbers(value) and len(value) == 3 and all(map(whole, value)), "three sizes"),
         "mean": (numbers, "a list of numbers"),

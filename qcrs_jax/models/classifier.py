@@ -121,11 +121,16 @@ class Classifier:
 
     def fingerprint(self) -> str:
         """SHA-256 of every variable of the network with its name."""
-        sha = hashlib.sha256()
-        for name, variable in sorted(nnx.to_flat_state(nnx.state(self.model)), key=lambda item: str(item[0])):
-            sha.update(repr((name, variable.shape)).encode())
-            sha.update(np.asarray(variable[...], "<f4").tobytes())
-        return sha.hexdigest()
+        return fingerprint_of(self.model)
+
+
+def fingerprint_of(model: nnx.Module) -> str:
+    """SHA-256 of every variable of a network with its name."""
+    sha = hashlib.sha256()
+    for name, variable in sorted(nnx.to_flat_state(nnx.state(model)), key=lambda item: str(item[0])):
+        sha.update(repr((name, variable.shape)).encode())
+        sha.update(np.asarray(variable[...], "<f4").tobytes())
+    return sha.hexdigest()
 
 
 class _Apply:

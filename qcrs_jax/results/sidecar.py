@@ -281,6 +281,7 @@ _CLASSIFIER = {
     "std": Several(number(), 64),
     "weights_sha256": text(64),
     "image_shape": Several(whole(1, 100_000), 3),
+    "denoiser": {"arch": text(200), "width": whole(1, 2**20), "weights_sha256": text(64)},
 }
 
 _INPUTS = {
@@ -354,6 +355,7 @@ _REQUEST = {
 _SETTINGS = {
     "network": {
         "checkpoint": path,
+        "denoiser": Nullable(path),
         "normalization": Nullable(text(1000)),
         "field": Nullable(text(1000)),
         "prefix": Nullable(text(1000)),

@@ -6,6 +6,7 @@ method.py         what every method has to define
 levels.py         noise levels: one sigma, or a range of them
 probabilities.py  parts of losses that several methods share
 attack.py         projected gradient ascent, for the adversarial methods
+denoising.py      a denoiser before a classifier: its loss and its steps
 trainer.py        steps, and the state from which a run continues
 
 A training step is a function of (state, images, labels, key) alone. The noise of a step comes from its key. A run that
@@ -14,6 +15,7 @@ was stopped therefore continues exactly as if it had not been.
 
 from .catrs import CatRS
 from .consistency import Consistency
+from .denoising import DenoiserTrainer, Denoising, adam
 from .gaussian import Gaussian
 from .levels import LogUniform
 from .macer import Macer
@@ -32,6 +34,8 @@ __all__ = [
     "Batch",
     "CatRS",
     "Consistency",
+    "DenoiserTrainer",
+    "Denoising",
     "Gaussian",
     "LogUniform",
     "Macer",
@@ -42,6 +46,7 @@ __all__ = [
     "SmoothMix",
     "TrainState",
     "Trainer",
+    "adam",
     "crop_and_flip",
     "sgd",
 ]

@@ -51,13 +51,17 @@ class LogUniform:
         return jnp.clip(jnp.exp(jax.random.uniform(key, (count,), minval=low, maxval=high)), self.low, self.high)
 
 
+def draw_levels(sigma: float | LogUniform, count: int, key) -> Float[Array, "count"]:
+    """The noise levels of `count` images. With the key of `draw_noise` they are the levels of its noise."""
+    if isinstance(sigma, LogUniform):
+        return sigma.draw(jax.random.fold_in(key, _LEVELS), count)
+    return jnp.full(count, sigma, jnp.float32)
+
+
 def draw_noise(
     images: Float[Array, "batch h w c"], sigma: float | LogUniform, copies: int, key
 ) -> tuple[Float[Array, "batch copies h w c"], Float[Array, "batch"]]:
     """Noise for copies of images, and the noise level of each image, which all its copies have."""
-    if isinstance(sigma, LogUniform):
-        sigmas = sigma.draw(jax.random.fold_in(key, _LEVELS), len(images))
-    else:
-        sigmas = jnp.full(len(images), sigma)
+    sigmas = draw_levels(sigma, len(images), key)
     normal = jax.random.normal(key, (len(images), copies, *images.shape[1:]))
     return sigmas[:, None, None, None, None] * normal, sigmas

@@ -13,6 +13,8 @@ from jaxtyping import Array, Float, Int
 from ..extras import needed_for
 from ..models import Classifier, Spec, build
 from ..models.classifier import normalise
+from ..models.denoiser import Denoiser
+from .levels import draw_levels
 from .method import Batch, Method
 
 with needed_for("training"):
@@ -48,6 +50,7 @@ class Trainer:
         dtype: number format of the forward and backward pass, float32 or bfloat16. Weights, statistics and losses stay
             float32.
         steps_per_epoch: number of steps that are one epoch for the warm-up of a method.
+        denoiser: a denoiser before the network, whose weights stay as they are. It receives the level of each image.
     """
 
     def __init__(
@@ -59,9 +62,11 @@ class Trainer:
         augment: Callable | None = None,
         dtype=jnp.float32,
         steps_per_epoch: int = 1,
+        denoiser: Denoiser | None = None,
     ):
         self.spec, self.method, self.optimizer, self.augment, self.dtype = spec, method, optimizer, augment, dtype
         self.steps_per_epoch = steps_per_epoch
+        self.denoise = None if denoiser is None else denoiser.inference(dtype)
         model = nnx.eval_shape(lambda: build(spec))
         self._evaluating = nnx.graphdef(model)
         model.train()
@@ -92,7 +97,8 @@ class Trainer:
         batch = Batch(images, labels, state.step // self.steps_per_epoch, predictions)
 
         def loss(weights):
-            network = _Passes(self, weights, state.statistics)
+            sigmas = draw_levels(self.method.sigma, len(images), key_noise)
+            network = _Passes(self, weights, state.statistics, sigmas)
             value, logits = self.method.loss(network, batch, key_noise)
             hits = (logits.argmax(axis=-1) == labels[:, None]).mean()
             return value, (network.statistics, hits)
@@ -106,7 +112,8 @@ class Trainer:
     def hits(self, state: TrainState, images: Float[Array, "batch h w c"], labels: Int[Array, "batch"], sigma, key):
         """The number of images that are classified right, one noisy copy of each; label -1 counts as none."""
         noisy = images + sigma * jax.random.normal(key, images.shape)
-        logits, _ = self._apply(self._evaluating, state.weights, state.statistics, noisy)
+        sigmas = jnp.full(len(images), sigma, jnp.float32)
+        logits, _ = self._apply(self._evaluating, state.weights, state.statistics, noisy, sigmas)
         return (logits.argmax(axis=-1) == labels).sum()
 
     def classifier(self, state: TrainState, source: dict) -> Classifier:
@@ -115,7 +122,9 @@ class Trainer:
         model = nnx.merge(self._evaluating, nnx.State(weights), nnx.State(statistics))
         return Classifier(dataclasses.replace(self.spec, source=source), model)
 
-    def _apply(self, graph, weights, statistics, images):
+    def _apply(self, graph, weights, statistics, images, sigmas):
+        if self.denoise is not None:
+            images = self.denoise(images, sigmas)
         lowered = jax.tree.map(lambda w: w.astype(self.dtype), weights)
         model = nnx.merge(graph, nnx.State(lowered), nnx.State(statistics))
         logits = model(normalise(self.spec, images).astype(self.dtype))
@@ -123,10 +132,10 @@ class Trainer:
 
 
 class _Passes:
-    """The `Passes` of one step. `statistics` are those after the passes so far."""
+    """The `Passes` of one step. `statistics` are those after the passes so far, `sigmas` the levels of the images."""
 
-    def __init__(self, trainer, weights, statistics):
-        self.trainer, self.weights, self.statistics = trainer, weights, statistics
+    def __init__(self, trainer, weights, statistics, sigmas):
+        self.trainer, self.weights, self.statistics, self.sigmas = trainer, weights, statistics, sigmas
 
     def learn(self, images):
         logits, self.statistics = self._pass(self.trainer._training, self.weights, self.statistics, images)
@@ -138,7 +147,8 @@ class _Passes:
 
     def _pass(self, graph, weights, statistics, images):
         flat = images.reshape(-1, *images.shape[-3:])
-        logits, statistics = self.trainer._apply(graph, weights, statistics, flat)
+        sigmas = jnp.repeat(self.sigmas, len(flat) // len(self.sigmas))  # of all copies of each image
+        logits, statistics = self.trainer._apply(graph, weights, statistics, flat, sigmas)
         return logits.reshape(*images.shape[:-3], -1), statistics
 
 
