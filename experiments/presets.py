@@ -356,8 +356,9 @@ PRESETS = {
     "frontier_cifar10": Preset(
         asks="The same, for a ResNet-20 on CIFAR-10.",
         source="as above",
-        takes="about 40 minutes of one core; the test images as ./cifar10/test/CLASS/IMAGE",
-        expect="ACR 0.36 Cohen, 0.51 bisection, 0.51 golden, 0.51 to 0.52 bayesian",
+        takes="two minutes of an H200, or four hours of one core; the test images as ./cifar10/test/CLASS/IMAGE",
+        expect="ACR 0.37 Cohen, 0.47 bisection, 0.47 golden, 0.47 to 0.48 bayesian; the bracket ends at 0.398, where "
+        "accuracy is lost",
         commands=_frontier(
             "zoo:cifar10-resnet20-sigma0.25",
             f"--dataset folder --data_dir {{base}}/cifar10 --sigma 0.25 --skip 40 --left 0.08 --right auto {SEED}",
@@ -374,9 +375,9 @@ PRESETS = {
     "collapse_cifar10": Preset(
         asks="The same, for a ResNet-20 on CIFAR-10.",
         source="as above",
-        takes="about an hour of one core; the test images as ./cifar10/test/CLASS/IMAGE",
-        expect="accuracy is lost at 0.41, and 6 of 40 images of bisection, which carry 56% of its gain over Cohen, lie "
-        "beyond; the runs that end there were not run here",
+        takes="two minutes of an H200, or five hours of one core; the test images as ./cifar10/test/CLASS/IMAGE",
+        expect="accuracy is lost at 0.40; ACR 0.517 bisection and 0.613 bayesian, 0.471 and 0.475 where they end there; "
+        "49 and 47 of 250 images lie beyond, and carry 70% and 76% of the gain over Cohen",
         commands=_collapse(
             "zoo:cifar10-resnet20-sigma0.25",
             "--dataset folder --data_dir {base}/cifar10",
@@ -394,8 +395,9 @@ PRESETS = {
     "classes_cifar10": Preset(
         asks="The same as `classes`, for a ResNet-20 on CIFAR-10.",
         source="as there",
-        takes="about half an hour; the test images as ./cifar10/test/CLASS/IMAGE",
-        expect="ACR 0.517, and 0.524 with the bound: +1.4% (0.4% to 3.3%)",
+        takes="a minute of an H200, or two hours of one core; the test images as ./cifar10/test/CLASS/IMAGE",
+        expect="ACR 0.577, and 0.604 with the bound: +4.6% (2.2% to 11.2%), three quarters of it beyond the sigma at "
+        "which accuracy is lost; 0.586 where the finished run is given the bound",
         commands=_classes(
             "zoo:cifar10-resnet20-sigma0.25", f"--dataset folder --data_dir {{base}}/cifar10 --skip 40 {SEED}"
         ),
@@ -412,15 +414,15 @@ PRESETS = {
     "cascade_cifar10": Preset(
         asks="The same as `cascade`, for ResNet-20 on CIFAR-10: one trained on a range of sigmas, two at one each.",
         source="as there",
-        takes="about 20 minutes of one core; the test images as ./cifar10/test/CLASS/IMAGE",
-        expect="ACR 0.314 Cohen at the best sigma, 0.324 with the bound over classes, 0.322 cascade; 0.383 and 0.397 "
+        takes="two minutes of an H200, or four hours of one core; the test images as ./cifar10/test/CLASS/IMAGE",
+        expect="ACR 0.374 Cohen at the best sigma, 0.391 with the bound over classes, 0.386 cascade; 0.446 and 0.466 "
         "with a sigma for each image",
         commands=_cascade_cifar10(f"--dataset folder --data_dir {{base}}/cifar10 --skip 40 --n 10000 {SEED}"),
     ),
     "training_fashion_mnist": Preset(
         asks="Which method of training gives the largest ACR under each rule, on a small network?",
         source="the papers of the methods, at a small scale",
-        takes="about five minutes of an H100, or a night of two CPU cores; the four original files of Fashion-MNIST in "
+        takes="four minutes of an H200, or a night of two CPU cores; the four original files of Fashion-MNIST in "
         "./data/fashion-mnist",
         expect="ACR by Cohen 1.000 gaussian, 1.042 macer, 1.105 smoothadv, 1.094 consistency, 1.098 smoothmix, 1.108 "
         "catrs; by the cascade 1.060, 1.128, 1.348, 1.287, 1.345, 1.358; with a sigma for each image 1.179, 1.237, "
@@ -430,7 +432,7 @@ PRESETS = {
     "denoised_cifar10": Preset(
         asks="Does a sigma for each image gain more where the network is told sigma, as it is behind a denoiser?",
         source="Salman et al. (NeurIPS 2020, arXiv 2003.01908) for the denoiser and the fine-tuning; the question is ours",
-        takes="about five minutes of an H100; CIFAR-10 as ./cifar10/train/CLASS/IMAGE and ./cifar10/test/CLASS/IMAGE, a "
+        takes="six minutes of an H200; CIFAR-10 as ./cifar10/train/CLASS/IMAGE and ./cifar10/test/CLASS/IMAGE, a "
         "ResNet-20 that was trained without noise as ./resnet20-12fca82f.th",
         expect="EXPECT",
         commands=_denoised("{base}/resnet20-12fca82f.th", RESNET_RANGE),
