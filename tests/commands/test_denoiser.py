@@ -145,6 +145,16 @@ def test_a_run_notes_such_levels_once(there):
     assert "note: the denoiser" not in qcrs_jax(*words, "--left", "0.2", "--right", "0.5", cwd=there).stdout
 
 
+def test_a_classifier_of_python_stands_behind_it_too(there):
+    (there / "net.py").write_text(
+        "import jax.numpy as jnp\n\n\ndef load():\n"
+        "    return lambda images: jnp.stack([images.mean((1, 2, 3)) - 0.1 * k for k in range(10)], axis=-1)\n"
+    )
+    qcrs_jax("certify", "python:net.py:load", "own.tsv", *COHEN, "--denoiser", "dn", cwd=there)
+    network = read_run(there / "own.tsv").request["classifier"]
+    assert network["arch"] == "net.py:load" and network["denoiser"]["width"] == 2
+
+
 @pytest.mark.slow
 def test_the_other_commands_take_it(there):
     common = ["--dataset", "npz", "--data_dir", "data.npz", "--macer", "--denoiser", "dn"]
