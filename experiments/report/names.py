@@ -59,14 +59,14 @@ def _differing(runs):
 
 
 def _network(run):
-    """The name of the network: its file if it is known, else the hash of its weights."""
+    """The name of the network: its file if it is known, else the hash of its weights; and that of its denoiser."""
     file = run.sidecar.get("provenance", {}).get("checkpoint")
     weights = run.request.get("classifier", {}).get("weights_sha256")
     if weights is None:
         return None
-    name = printable(str(file).rpartition("/")[2] if file else weights[:8])
-    denoiser = run.request["classifier"].get("denoiser")
-    return f"{name} behind denoiser {denoiser.get('weights_sha256', '')[:8]}" if denoiser else name
+    name = str(file).rpartition("/")[2] if file else weights[:8]
+    denoiser = run.request["classifier"].get("denoiser", {}).get("weights_sha256")
+    return printable(f"{name} behind denoiser {denoiser[:8]}" if denoiser else name)
 
 
 def _in_words(key, value):

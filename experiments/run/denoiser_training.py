@@ -180,12 +180,14 @@ def train_denoiser(out_dir: Path, training: Training, data: Data) -> None:
             state, loss, error = one_epoch(
                 state, lambda state, images, _: trainer.step(state, images, key_train), batches, training, epoch, shared
             )
-            found = [errors(trainer, state, read_test, tested, sigma, key_test, shared) for sigma in method.levels]
-            rate = float(schedule((epoch + 1) * steps - 1))
-            rows.append(DenoiserEpoch(epoch + 1, rate, loss, error, *found, time.perf_counter() - started))
+            found = {
+                sigma: errors(trainer, state, read_test, tested, sigma, key_test, shared)
+                for sigma in dict.fromkeys(method.levels)
+            }
+            rate, at_levels = float(schedule((epoch + 1) * steps - 1)), (found[sigma] for sigma in method.levels)
+            rows.append(DenoiserEpoch(epoch + 1, rate, loss, error, *at_levels, time.perf_counter() - started))
             saved.save(state, rows)
-            told = dict(zip(method.levels, found))
-            at = (f"{e:.5f} at sigma {sigma:.3g} ({e / sigma**2:.1%} of the noise's)" for sigma, e in told.items())
+            at = (f"{e:.5f} at sigma {sigma:.3g} ({e / sigma**2:.1%} of the noise's)" for sigma, e in found.items())
             print_epoch(training, rows, f"squared error of a pixel {', '.join(at)}")
         source = {"trained_by": "qcrs_jax", **request}
         with writing(out_dir):

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from qcrs_jax.errors import UserError, setting
-from qcrs_jax.models import Spec
+from qcrs_jax.models import Classifier, Spec
 from qcrs_jax.sampling.classifiers import apply, as_pytree, num_classes
 
 PYTHON = "python:"  # before the name of a function in a file, in place of a checkpoint
@@ -39,7 +39,7 @@ class PythonSpec(Spec):
         pass  # its architecture is not one of the registry
 
 
-class PythonClassifier:
+class PythonClassifier(Classifier):
     """A classifier that a Python function returned, with the attributes of `models.Classifier` that a run needs."""
 
     def __init__(self, spec: PythonSpec, classify):

@@ -236,8 +236,8 @@ _KINDS = {"classifier": Classifier, "denoiser": Denoiser}
 _REMEDY = "copy it again, or convert the checkpoint again"
 
 
-def _described(fields, version, kind="classifier"):
-    """The Spec, the abstract network, and the SHA-256 of the weights (None in the earlier form) of a description."""
+def _described(fields, version, kind="classifier") -> tuple[Any, nnx.Module, str | None]:
+    """The spec, the abstract network, and the SHA-256 of the weights (None in the earlier form) of a description."""
     if fields.pop("format") != version:
         raise ValueError(f"its format is not {version}: written by another version of qcrs_jax")
     written = fields.pop("weights_sha256") if version > _OLD_FORMAT else None

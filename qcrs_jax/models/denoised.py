@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 
-import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from ..errors import UserError
@@ -50,7 +49,7 @@ class Denoised(Classifier):
         """
         raise UserError("a classifier behind a denoiser is two networks; save or export each of them")
 
-    def inference(self, platform=None, dtype=jnp.float32) -> NoiseConditional:
+    def inference(self, platform=None, dtype="float32") -> NoiseConditional:
         """A function of images (batch, h, w, c) in [0, 1], and sigma, to logits (batch, num_classes), both float32.
 
         Jit-compatible; the weights of both networks are leaves of the pytree. Both compute in `dtype`.

@@ -107,6 +107,7 @@ def _unfold(x):
 
 def error_scale(sigma: Float[Array | np.ndarray, "batch"]) -> Float[Array, "batch"]:
     """The scale of the errors that a denoiser can make at each level: sigma SPREAD / sqrt(sigma^2 + SPREAD^2)."""
+    sigma = jnp.asarray(sigma)
     return sigma * SPREAD / jnp.sqrt(sigma**2 + SPREAD**2)
 
 

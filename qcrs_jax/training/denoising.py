@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -112,7 +113,7 @@ class DenoiserTrainer:
 
         (value, error), gradient = jax.value_and_grad(loss, has_aux=True)(state.weights)
         update, optimizer = self.optimizer.update(gradient, state.optimizer, state.weights)
-        weights = optax.apply_updates(state.weights, update)
+        weights = cast(dict, optax.apply_updates(state.weights, update))
         return TrainState(weights, {}, optimizer, state.step + 1), value, error
 
     @functools.partial(jax.jit, static_argnums=0)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ from qcrs_jax import Denoised, NoiseConditional, load_classifier, load_denoiser,
 from qcrs_jax.errors import UserError
 from qcrs_jax.experiments.commands import demo
 from qcrs_jax.experiments.report.training_curve import DenoiserEpoch, read_log
+from qcrs_jax.experiments.run.inputs import Inputs
 from qcrs_jax.models.checkpoint import fill, write_denoiser
 from qcrs_jax.models.denoiser import Denoiser, DenoiserSpec, build_denoiser
 from qcrs_jax.results.records import read_run
@@ -114,14 +116,43 @@ def test_what_cannot_be_opened_is_refused(there, words, said):
     assert said in refused("certify", checkpoint, "r.tsv", *COHEN, "--macer", *others, cwd=there)
 
 
-def test_levels_outside_those_of_the_training_are_noted_once(there):
+def test_levels_outside_those_of_the_training_are_noted(there, capsys):
+    made = Denoised(load_classifier(there / "lenet.pth", "none"), load_denoiser(there / "dn"))
+    inputs = SimpleNamespace(classifier=made)
+    bracket = {"search": {"sigma_lower": 0.2, "sigma_upper": 0.8}}
+    for request, noted in (
+        (bracket, "0.2 to 0.8"),
+        ({"search": {"sigmas": [0.5, 0.05]}}, "0.05 to 0.5"),
+        ({"sigmas": [0.1, 0.6]}, "0.1 to 0.6"),
+        ({"search": {"sigma_lower": 0.1, "sigma_upper": 0.5}}, ""),
+        ({"search": {}}, ""),
+    ):
+        Inputs.note_levels(inputs, request)
+        said = f"note: the denoiser was trained at sigma 0.1 to 0.5, and this run may use it from {noted}\n"
+        assert capsys.readouterr().out == (said if noted else "")
+    Inputs.warn_of_sigma(inputs, 0.7)
+    assert "the denoiser was trained at sigma 0.1 to 0.5, but --sigma is 0.7" in capsys.readouterr().out
+    Inputs.note_levels(SimpleNamespace(classifier=made.classifier), bracket)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.slow
+def test_a_run_notes_such_levels_once(there):
     words = ["certify", "lenet.pth", "r.tsv", *SMALL, "--macer", "--denoiser", "dn", "--dry_run"]
     done = qcrs_jax(*words, "--left", "0.2", "--right", "0.8", cwd=there)
     note = "note: the denoiser was trained at sigma 0.1 to 0.5, and this run may use it from 0.2 to 0.8"
     assert done.stdout.count(note) == 1
     assert "note: the denoiser" not in qcrs_jax(*words, "--left", "0.2", "--right", "0.5", cwd=there).stdout
-    said = qcrs_jax(*words, "--method", "cohen", "--sigma", "0.7", cwd=there).stdout
-    assert "warning: the denoiser was trained at sigma 0.1 to 0.5, but --sigma is 0.7" in said
+
+
+def test_a_classifier_of_python_stands_behind_it_too(there):
+    (there / "net.py").write_text(
+        "import jax.numpy as jnp\n\n\ndef load():\n"
+        "    return lambda images: jnp.stack([images.mean((1, 2, 3)) - 0.1 * k for k in range(10)], axis=-1)\n"
+    )
+    qcrs_jax("certify", "python:net.py:load", "own.tsv", *COHEN, "--denoiser", "dn", cwd=there)
+    network = read_run(there / "own.tsv").request["classifier"]
+    assert network["arch"] == "net.py:load" and network["denoiser"]["width"] == 2
 
 
 @pytest.mark.slow
