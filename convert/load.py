@@ -9,7 +9,15 @@ from pathlib import Path
 from qcrs_jax.errors import setting, text_of
 from qcrs_jax.files import check_regular, reads
 from qcrs_jax.models import Classifier, family_of
-from qcrs_jax.models.checkpoint import EXPORTED, CheckpointError, is_classifier, is_denoiser, restore_classifier
+from qcrs_jax.models.checkpoint import (
+    EXPORTED,
+    CheckpointError,
+    is_classifier,
+    is_denoiser,
+    restore_classifier,
+    restore_denoiser,
+)
+from qcrs_jax.models.denoiser import Denoiser
 
 from .choose import listed
 from .files.stand_ins import unpacked
@@ -225,3 +233,16 @@ def _ask_normalization(found, path):
         f"how images are normalised. {f'Known for such files: {known}. ' if known else ''}"
         f"Give it by {setting('normalization')} cifar10, cifar100, imagenet, none, or {form}"
     )
+
+
+def load_denoiser(path: str | Path) -> Denoiser:
+    """Opens the denoiser in `path`, for `Denoised`.
+
+    Args:
+        path: a directory that `qcrs-jax train --method denoiser` wrote, the file in it, or `zoo:NAME`.
+
+    Raises:
+        CheckpointError: it cannot be opened; the message names the file, what is wrong with it and the remedy.
+        UserError: the zoo has no such name.
+    """
+    return restore_denoiser(resolve(path))

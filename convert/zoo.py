@@ -1,6 +1,7 @@
-"""The zoo: classifiers trained with `qcrs-jax train` that come with the package, opened as `zoo:NAME`.
+"""The zoo: classifiers and denoisers trained with `qcrs-jax train` that come with the package, opened as `zoo:NAME`.
 
-`load_classifier("zoo:NAME")` opens one. `qcrs-jax zoo` lists them; the log of its training lies beside its weights.
+`load_classifier("zoo:NAME")` and `load_denoiser("zoo:NAME")` open one. `qcrs-jax zoo` lists them; the log of a
+classifier's training lies beside its weights.
 """
 
 import json
@@ -13,16 +14,31 @@ PREFIX = "zoo:"
 
 
 def entries() -> dict[str, dict]:
-    """The content of the zoo: name -> arch, dataset, method, sigma, clean_accuracy, noisy_accuracy, command, file.
+    """The classifiers: name -> arch, dataset, method, sigma, clean_accuracy, noisy_accuracy, command, file.
 
     A network that was trained on a range of levels also has sigma_range, its two ends; sigma is then that of the tests.
     """
+    return {name: entry for name, entry in _content().items() if "clean_accuracy" in entry}
+
+
+def denoisers() -> dict[str, dict]:
+    """The denoisers: name -> arch, dataset, method, sigma_range, command, file, and squared_errors.
+
+    squared_errors: noise level -> squared error of a pixel of the test images, on average.
+    """
+    return {name: entry for name, entry in _content().items() if "squared_errors" in entry}
+
+
+def _content():
     return json.loads((FOLDER / "zoo.json").read_text())
 
 
 def described(entry: dict) -> str:
-    """Two lines that describe an entry and its accuracy."""
-    levels = " to ".join(f"{level:g}" for level in entry.get("sigma_range", (entry["sigma"],)))
+    """Two lines that describe an entry and its accuracy, or the errors of a denoiser."""
+    levels = " to ".join(f"{level:g}" for level in entry.get("sigma_range", (entry.get("sigma"),)))
+    if "squared_errors" in entry:
+        errors = ", ".join(f"{error:g} at sigma {sigma}" for sigma, error in entry["squared_errors"].items())
+        return f"  denoiser for {entry['dataset']}, trained at sigma {levels}\n  squared error of a pixel {errors}"
     noise = f"noise of {entry['sigma']:g}" if "sigma_range" in entry else "that noise"
     return (
         f"  {entry['arch']} on {entry['dataset']}, trained by {entry['method']} at sigma {levels}\n"
@@ -39,7 +55,7 @@ def resolve(path: str | Path) -> Path:
     name = str(path)
     if not name.startswith(PREFIX):
         return Path(path)
-    zoo = entries()
+    zoo = _content()
     if name.removeprefix(PREFIX) not in zoo:
         raise UserError(f"{name}: not in the zoo, which holds {', '.join(PREFIX + known for known in zoo)}")
     return FOLDER / zoo[name.removeprefix(PREFIX)]["file"]

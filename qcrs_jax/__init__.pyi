@@ -30,11 +30,11 @@ from .certification.verdict import ABSTAIN as ABSTAIN
 from .certification.verdict import Certificate as Certificate
 from .certification.verdict import Prediction as Prediction
 from .convert.load import load_classifier as load_classifier
+from .convert.load import load_denoiser as load_denoiser
 from .data.load import load_dataset as load_dataset
 from .experiments.run.library import read_results as read_results
 from .experiments.run.library import run as run
 from .experiments.run.library import verify as verify
-from .models.checkpoint import load_denoiser as load_denoiser
 from .models.checkpoint import save_classifier as save_classifier
 from .models.denoised import Denoised as Denoised
 from .results.collapse import Collapse as Collapse

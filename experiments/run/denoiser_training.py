@@ -10,11 +10,11 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from qcrs_jax.checks import check_sigma
-from qcrs_jax.convert.load import Opening, open_classifier
+from qcrs_jax.convert.load import Opening, load_denoiser, open_classifier
 from qcrs_jax.errors import SettingError
 from qcrs_jax.extras import needed_for
 from qcrs_jax.files import writing
-from qcrs_jax.models.checkpoint import load_denoiser, write_denoiser
+from qcrs_jax.models.checkpoint import write_denoiser
 from qcrs_jax.models.denoiser import DenoiserSpec
 from qcrs_jax.sampling.classifiers import NoiseConditional
 from qcrs_jax.sampling.devices import replicated

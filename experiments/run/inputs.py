@@ -13,11 +13,10 @@ import jax
 import numpy as np
 
 from qcrs_jax.convert.check import check_fit, fit_image
-from qcrs_jax.convert.load import Opening, open_classifier
+from qcrs_jax.convert.load import Opening, load_denoiser, open_classifier
 from qcrs_jax.data.image_files import resized
 from qcrs_jax.errors import SettingError, UserError, setting, text_of
 from qcrs_jax.machine import cores, cpu_quota, usable_cpus
-from qcrs_jax.models.checkpoint import load_denoiser
 from qcrs_jax.models.denoised import Denoised
 from qcrs_jax.printable import printable
 from qcrs_jax.results.seeds import committed

@@ -14,13 +14,13 @@ from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
 from qcrs_jax.checks import check_sigma
-from qcrs_jax.convert.load import Opening, open_classifier
+from qcrs_jax.convert.load import Opening, load_denoiser, open_classifier
 from qcrs_jax.convert.normalization import NORMALIZATIONS, parse_normalization
 from qcrs_jax.errors import SettingError, UserError, quoted, setting, text_of
 from qcrs_jax.extras import needed_for
 from qcrs_jax.files import is_partial, lock, replacing, writing
 from qcrs_jax.models import Spec, build
-from qcrs_jax.models.checkpoint import load_denoiser, write_classifier
+from qcrs_jax.models.checkpoint import write_classifier
 from qcrs_jax.models.denoised import check_shapes
 from qcrs_jax.results.records import differences
 from qcrs_jax.results.rows import Row

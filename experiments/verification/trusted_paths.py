@@ -64,7 +64,7 @@ def use_paths(sweep: Sweep, results: Path, where: Where) -> Sweep:
         if not stage.startswith("zoo:"):
             _check(Path(stage), None, "network of a stage", "--trust_paths", results, where)
     denoiser = where.denoiser or sweep.network.denoiser
-    if denoiser is not None:
+    if denoiser is not None and not str(denoiser).startswith("zoo:"):
         _check(denoiser, where.denoiser, "denoiser", "--denoiser", results, where)
     network = dataclasses.replace(sweep.network, checkpoint=checkpoint, denoiser=denoiser)
     return dataclasses.replace(sweep, network=network, data=use_data_path(sweep.data, results, where))

@@ -115,11 +115,11 @@ def is_denoiser(path: str | Path) -> bool:
 
 
 @reads("path", CheckpointError)
-def load_denoiser(path: str | Path) -> Denoiser:
-    """Opens the denoiser in `path`, for `Denoised`.
+def restore_denoiser(path: str | Path) -> Denoiser:
+    """Opens the denoiser in `path`.
 
     Args:
-        path: a directory that `qcrs-jax train --method denoiser` wrote, or the file in it.
+        path: a directory that `write_denoiser` wrote, or the file in it.
 
     Raises:
         CheckpointError: it cannot be opened; the message names the file, what is wrong with it and the remedy.

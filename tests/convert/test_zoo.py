@@ -1,8 +1,9 @@
+import numpy as np
 import pytest
 
 from qcrs_jax.convert import zoo
 from qcrs_jax.convert.check import accuracy
-from qcrs_jax.convert.load import load_classifier
+from qcrs_jax.convert.load import load_classifier, load_denoiser
 from qcrs_jax.data.load import Dataset, load_dataset
 from qcrs_jax.errors import UserError
 from qcrs_jax.experiments import cli
@@ -54,3 +55,31 @@ def test_the_list_names_them_and_their_commands(capsys):
     assert "under noise of 0.5\n" in listed
     assert cli.main(["zoo", "--commands"]) == 0
     assert "qcrs-jax train fashion_mnist-lenet-sigma0.25" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", zoo.denoisers())
+def test_every_denoiser_of_the_zoo_agrees_with_its_entry(name, capsys):
+    entry = zoo.denoisers()[name]
+    spec = load_denoiser(f"zoo:{name}").spec
+    assert (spec.arch, spec.levels) == (entry["arch"], tuple(entry["sigma_range"]))
+    low, high = entry["sigma_range"]
+    assert f"train {name} " in entry["command"] and f"--sigma_range {low:g},{high:g}" in entry["command"]
+    assert cli.main(["zoo"]) == 0
+    assert f"zoo:{name}\n  denoiser for {entry['dataset']}, trained at sigma {low:g} to" in capsys.readouterr().out
+
+
+def test_a_denoiser_is_no_classifier():
+    with pytest.raises(UserError, match="denoiser"):
+        load_classifier(f"zoo:{next(iter(zoo.denoisers()))}")
+    with pytest.raises(UserError, match="denoiser"):
+        load_denoiser(f"zoo:{next(iter(zoo.entries()))}")
+
+
+@pytest.mark.slow
+def test_its_errors_are_those_of_its_entry(real_images):
+    images, entry = real_images[0][:100], zoo.denoisers()["cifar10-denoiser-sigma0.1-1"]
+    denoise = load_denoiser("zoo:cifar10-denoiser-sigma0.1-1").denoise
+    for sigma, expected in entry["squared_errors"].items():
+        noisy = images + float(sigma) * np.random.default_rng(0).normal(size=images.shape).astype(np.float32)
+        clean = np.asarray(denoise(noisy, np.full(len(images), float(sigma), np.float32)))
+        assert np.square(clean - images).mean() == pytest.approx(expected, rel=0.15)
