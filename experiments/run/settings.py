@@ -86,8 +86,8 @@ class Network:
     )
     denoiser: Path | None = setting(
         None,
-        "denoiser before the classifier, which is trained by `qcrs-jax train DENOISER --method denoiser`. It receives "
-        "the sigma of each noisy image",
+        "denoiser before the classifier, of `qcrs-jax train DENOISER --method denoiser` or zoo:NAME. It receives the "
+        "sigma of each noisy image",
         metavar="DENOISER",
     )
     normalization: str | None = setting(None, NORMALIZATION)
