@@ -434,7 +434,7 @@ PRESETS = {
         source="Salman et al. (NeurIPS 2020, arXiv 2003.01908) for denoiser and fine-tuning; the question is ours",
         takes="six minutes of an H200; CIFAR-10 as ./cifar10/train/CLASS/IMAGE and ./cifar10/test/CLASS/IMAGE, a "
         "ResNet-20 that was trained without noise as ./resnet20-12fca82f.th",
-        expect="no: 28% over the best sigma behind a denoiser, 26% for the network trained under the same noise; ACR by "
+        expect="no: 28% over the best sigma behind a denoiser, 26% for the network trained under that noise; ACR by "
         "Cohen at 0.5 0.177 clean, 0.424 fine-tuned, 0.443 trained under noise",
         commands=_denoised("{base}/resnet20-12fca82f.th", RESNET_RANGE),
     ),
