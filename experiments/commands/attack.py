@@ -72,7 +72,7 @@ def run(args) -> None:
     from ..verification.inputs import recorded_sweep
     from ..verification.trusted_paths import Where
 
-    program = settings_of(Program, args, **_defaults(Program, args))
+    program = settings_of(Program, args)
     with possible():
         request, run = request_of(args.results, args.method, Attack(**given_fields(Attack, args)), args.n, args.alpha)
     network = run.sidecar["provenance"]["settings"].get("network", {})
@@ -81,7 +81,7 @@ def run(args) -> None:
             f"{args.results}: was made by a program, of a classifier in its memory; `qcrs_jax.attack` there attacks "
             "its images one by one"
         )
-    sweep = recorded_sweep(args.results, settings_of(Where, args, inputs=None, otherwise=""))
+    sweep = recorded_sweep(args.results, Where(args.checkpoint, args.data_dir, args.trust_paths, otherwise=""))
     data = dataclasses.replace(sweep.data, on_error="stop")
     noise = dataclasses.replace(sweep.noise, seed=args.seed)
     sweep = dataclasses.replace(sweep, data=data, noise=noise, program=program, results=args.out)
@@ -90,8 +90,3 @@ def run(args) -> None:
     runs, attacks = read_runs_and_attacks([args.results, args.out])
     print()
     print(gap_text(runs, attacks), end="")
-
-
-def _defaults(kind, args):
-    """The fields of settings without a flag here, with their defaults."""
-    return {field.name: field.default for field in dataclasses.fields(kind) if not hasattr(args, field.name)}

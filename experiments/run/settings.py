@@ -80,8 +80,7 @@ class Network:
     """A classifier: its file, the answers to what a PyTorch file leaves open, and the number format of its passes."""
 
     checkpoint: Path = setting(
-        help="converted directory, PyTorch file, program of torch.export (.pt2), zoo:NAME, or python:FILE.py:FUNCTION. "
-        "The last one runs that file; its function takes no arguments and returns the classifier",
+        help="PyTorch file, converted directory, .pt2, zoo:NAME, or python:FILE.py:FUNCTION, which is run",
         positional=True,
     )
     normalization: str | None = setting(None, NORMALIZATION)
@@ -105,8 +104,7 @@ class Network:
     )
     stages: tuple[str, ...] = setting(
         (),
-        "networks of the other stages of a cascade, in their order: CHECKPOINT is that of the first (default: one for "
-        "all)",
+        "networks of the stages after the first, in their order (default: one for all)",
         metavar="CHECKPOINT",
         nargs="+",
     )
@@ -135,11 +133,11 @@ class Data:
 
     dataset: str | None = setting(
         None,
-        "a known data set from its original files or TFDS, a folder of CLASS/IMAGE, or an .npz with x, y and perhaps "
-        "class_names (default: the one in DATA_DIR, else cifar10)",
+        f"{', '.join(SOURCES)} (default: the one in DATA_DIR, else cifar10)",
         choices=SOURCES,
+        metavar="NAME",
     )
-    data_dir: Path | None = setting(None, "place of the data set (default: ./data, ./dataset_cache, ., then TFDS)")
+    data_dir: Path | None = setting(None, "its place (default: ./data, ./dataset_cache, ., TFDS)", metavar="DIR")
     split: str = setting("test", "part of the data set; val only if it has one", choices=("train", "test", "val"))
     class_order: str | Sequence[str] | None = setting(
         None,
@@ -240,9 +238,7 @@ class Program:
 
     batch_size: int | str | None = setting(
         None,
-        "noisy copies per forward pass of a device, or auto: the fastest of a few, measured for some seconds at the "
-        "start. It changes no count (default: 16 on a CPU; on a GPU 2048, or 512 for large images; on a TPU 512 or "
-        "128)",
+        "noisy copies per forward pass, or auto: the fastest of a few, measured (default: by the kind of device)",
         metavar="B",
         aliases=("--batch",),
         type=number_or("auto", "auto"),
