@@ -81,7 +81,7 @@ def run(args) -> None:
             f"{args.results}: was made by a program, of a classifier in its memory; `qcrs_jax.attack` there attacks "
             "its images one by one"
         )
-    sweep = recorded_sweep(args.results, Where(args.checkpoint, args.data_dir, args.trust_paths, otherwise=""))
+    sweep = recorded_sweep(args.results, settings_of(Where, args, inputs=None, otherwise=""))
     data = dataclasses.replace(sweep.data, on_error="stop")
     noise = dataclasses.replace(sweep.noise, seed=args.seed)
     sweep = dataclasses.replace(sweep, data=data, noise=noise, program=program, results=args.out)

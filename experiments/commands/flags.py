@@ -54,8 +54,8 @@ class Parser(argparse.ArgumentParser):
 
     def format_help(self, screen: str | None = None) -> str:
         elsewhere = [self._more, *(group for groups in self.screens.values() for group in groups)]
-        if self.screens:
-            elsewhere.append(self._optionals)  # --help alone
+        if self.screens and len(self._optionals._group_actions) == 1:  # --help alone
+            elsewhere.append(self._optionals)
         shown = self.screens[screen] if screen else [g for g in self._action_groups if g not in elsewhere]
         formatter = self._get_formatter()
         formatter.add_text(None if screen else self.description)
@@ -68,9 +68,7 @@ class Parser(argparse.ArgumentParser):
         return formatter.format_help()
 
     def format_usage(self) -> str:
-        if not self.screens:
-            return super().format_usage()
-        words = [a.metavar for a in self._actions if not a.option_strings]
+        words = [f"{a.metavar} ..." if a.nargs == "+" else a.metavar for a in self._actions if not a.option_strings]
         words += [
             f"{a.option_strings[0]} {a.metavar or a.dest.upper()}"
             for a in self._actions

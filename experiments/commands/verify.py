@@ -26,6 +26,7 @@ from qcrs_jax.errors import UserError
 from qcrs_jax.printable import printable_lines
 
 from ..run.settings import share
+from .flags import settings_of
 
 RECOUNT = 2
 
@@ -85,7 +86,7 @@ def run(args):
     checks = Checks(
         Choice(RECOUNT if args.recount is None else args.recount, args.confidence, args.forged, args.recount_seed),
         asked=args.recount is not None or args.confidence is not None,
-        where=Where(args.checkpoint, args.data_dir, args.trust_paths),
+        where=settings_of(Where, args, inputs=None, otherwise=Where.otherwise),
         numbers={"sigma": args.sigma, "n": args.n, "alpha": args.alpha},
     )
     paths, failed = list(results_files(args.results)), []
