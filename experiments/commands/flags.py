@@ -290,7 +290,7 @@ def given_fields(kind: type, args: argparse.Namespace, prefix: str = "", without
 def refuse(args: argparse.Namespace, names: Iterable[str], reason: str) -> None:
     """Raises SettingError, "{NAME} REASON", for the first of the flags `names` that was given."""
     for name in names:
-        if vars(args)[name] not in (None, ()) and vars(args)[name] is not False:
+        if vars(args)[name] not in (None, ()):  # False is what --no-NAME gives
             raise SettingError(f"{{{name}}} {reason}")
 
 

@@ -191,8 +191,8 @@ def cascade_of(args: argparse.Namespace):
     from ..run.cascade import CascadeRequest
 
     of_searches = [name for kind in SEARCHES.values() if kind.method == "qcrs" for name in _fields(kind)]
-    others = dict.fromkeys([*_settings(), *of_searches, "sigma", "budget", "stop_when_wrong"])
-    others |= {"certificate": None} if args.certificate != "hard" else {}
+    others = dict.fromkeys([*_settings(), *of_searches, "sigma", "budget"])
+    others |= dict.fromkeys(["stop_when_wrong"] * args.stop_when_wrong + ["certificate"] * (args.certificate != "hard"))
     refuse(args, [name for name in others if name != "alpha"], "does not go with {method} cascade; leave it out")
     with possible():
         cascade = given_cascade(args)
