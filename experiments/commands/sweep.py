@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from ..run.settings import Data, Images, Network, Noise, Program, Sweep
-from .flags import OPENING, Parser, add_settings, settings_of
+from ..run.settings import PYTHON, Data, Images, Network, Noise, Program, Sweep
+from .flags import OPENING, Parser, add_settings, refuse, settings_of
 
 PARTS = {"network": Network, "data": Data, "images": Images, "noise": Noise, "program": Program}
 
@@ -59,5 +59,8 @@ def sweep_of(args: argparse.Namespace) -> Sweep:
     Raises:
         UserError: a setting out of its range.
     """
+    if str(args.checkpoint).startswith(PYTHON) and not args.stages:  # whose files these settings describe
+        names = [name for name in OPENING.split() if name != "image_size"] + ["macer"] * args.macer
+        refuse(args, names, "describes a file of weights; a function returns the whole classifier, so leave it out")
     settings = {name: settings_of(kind, args) for name, kind in PARTS.items()}
     return Sweep(**settings, results=args.results, dry_run=args.dry_run)

@@ -14,6 +14,7 @@ from qcrs_jax.data.sources import SOURCES
 from qcrs_jax.errors import SettingError
 from qcrs_jax.results.sidecar import LARGEST_BATCH
 
+PYTHON = "python:"  # before the name of a function in a file, in place of a checkpoint
 IN_MEMORY = "memory:"  # prefix of the name of a classifier in memory, in the place of a checkpoint
 
 
@@ -118,7 +119,7 @@ class Network:
     def __post_init__(self):
         if self.macer and self.normalization not in (None, "none"):
             raise SettingError("{macer} means that images are not normalised; it does not go with {normalization}")
-        if any(stage.startswith("python:") for stage in self.stages):
+        if any(stage.startswith(PYTHON) for stage in self.stages):
             raise SettingError("{stages} are files of networks, not functions of a program")
         if self.image_size is not None and len(self.image_size) > 2:
             raise SettingError(f"{{image_size}} takes H or H W, not {len(self.image_size)} numbers")
