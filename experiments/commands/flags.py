@@ -42,14 +42,16 @@ class Parser(argparse.ArgumentParser):
         self.screens.setdefault(name, []).append(group)
         return group
 
-    def late(self, add) -> None:
-        """Calls `add(parser)` for more flags before the command line is parsed, unless only --help is asked for."""
-        self._late.append(add)
+    def late(self, add, screen: str = "") -> None:
+        """Calls `add(parser)` for more flags, those of `screen`, before a command line is parsed that may have them."""
+        self._late.append((screen, add))
 
-    def complete(self) -> "Parser":
-        """Adds the postponed flags."""
-        while self._late:
-            self._late.pop(0)(self)
+    def complete(self, screen: str | None = None) -> "Parser":
+        """Adds the postponed flags, or those of one screen."""
+        chosen = [each for each in self._late if screen in (None, each[0])]
+        self._late = [each for each in self._late if each not in chosen]
+        for _, add in chosen:
+            add(self)
         return self
 
     def format_help(self, screen: str | None = None) -> str:
@@ -79,7 +81,7 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args=None, namespace=None):
         words = [self._spelled(word) for word in args or ()]
         if not {"-h", "--help"} & set(words):
-            self.complete()
+            self.complete(next((name for name in self.screens if f"--help-{name}" in words), None))
         words = [self._spelled(word) for word in words]
         known = self._option_string_actions
         flags = {action.dest: action.option_strings[0] for action in self._actions if action.option_strings}

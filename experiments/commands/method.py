@@ -55,8 +55,8 @@ def add_request(parser: Parser, auto: bool = False, cascade: bool = False) -> No
     ascent = parser.screen("search", "ascent: the settings of --method ddrs")
     guarantee = parser.screen("guarantee", "guarantee: the number of samples, and the claim that they support")
     add_noise(parser.screen("guarantee", "noise: its kind, and the norm of the radii"))
-    parser.late(lambda parser: _add_search(search, ascent, parser.names, auto))
-    parser.late(lambda _: _add_estimate(guarantee))
+    parser.late(lambda parser: _add_search(search, ascent, parser.names, auto), "search")
+    parser.late(lambda _: _add_estimate(guarantee), "guarantee")
 
 
 def add_cascade(group, stages) -> None:

@@ -34,7 +34,7 @@ def add_arguments(parser: Parser) -> None:
     add_settings(parser.add_argument_group("method"), Training, "method sigma sigma_range teacher")
     own = parser.screen("method", "methods: settings of each --method (default: as published)")
     add_settings(own, Training, "teacher_samples")
-    parser.late(lambda _: _add_method(own))
+    parser.late(lambda _: _add_method(own), "method")
     add_settings(parser.add_argument_group("optimisation"), Training, "schedule epochs seed")
     steps = parser.screen("steps", "steps: learning rate, batches, augmentation and number format")
     add_settings(steps, Training, "batch lr momentum weight_decay augment dtype test_skip")
