@@ -99,7 +99,7 @@ def arguments_of(command: str, words: list[str]) -> argparse.Namespace:
 
 def _completed(parser, command):
     COMMANDS[command].add_arguments(parser)
-    parser.set_defaults(invoked=Invoked(COMMANDS[command].run, parser.names, main, arguments_of))
+    parser.set_defaults(invoked=Invoked(COMMANDS[command].run, parser.names, main, arguments_of), distributed=False)
     return parser
 
 
@@ -134,7 +134,7 @@ def main(argv: list[str] | None = None) -> int:
         args.invoked.run(args)
     except UserError as error:
         print(printable_lines(f"qcrs-jax: error: {error.named(args.invoked.names)}"), file=sys.stderr)
-        if getattr(args, "distributed", False):
+        if args.distributed:
             _exit(2)  # so the other hosts notice at once that this one is gone
         return 2
     except BrokenPipeError:  # the reader of the output has closed it
@@ -149,11 +149,11 @@ def main(argv: list[str] | None = None) -> int:
         said = no_room(error)
         if said:
             print(f"qcrs-jax: error: {said}", file=sys.stderr)
-        elif not getattr(args, "distributed", False):
+        elif not args.distributed:
             raise
         else:
             traceback.print_exc()
-        if getattr(args, "distributed", False):
+        if args.distributed:
             _exit(2 if said else 1)
         return 2
     except KeyboardInterrupt:

@@ -248,7 +248,9 @@ def expected_half_table(n: int, alpha: float, unit_radius: UnitRadius = special.
 def predictive_table(m: int, n: int, alpha: float, unit_radius: UnitRadius = special.ndtri) -> np.ndarray:
     """The radius at sigma = 1 that n samples can be expected to certify after k of m samples; shape (m + 1,), float64.
 
-    It is `predictive(expected_radius_table(n, alpha), m)`.
+    It is `predictive(expected_radius_table(n, alpha), m)`. It takes k for the count of a class that was named before
+    the samples were drawn. If k is the largest count, the radius is overestimated where two classes are close. This can
+    cost radius or samples; no certificate depends on it.
     """
     table = predictive(expected_radius_table(n, alpha, unit_radius), m)
     table.setflags(write=False)
@@ -273,6 +275,8 @@ def enough_table(m: int, n: int, alpha: float, tolerance: float, unit_radius: Un
 
     After k of m successes, for k = 0..m, it is the smallest of n, n / sqrt(2), n / 2, ... down to n / 128 whose
     `predictive_table` is at least 1 - tolerance times that of n; shape (m + 1,), int64, read-only.
+
+    As there, k is taken for the count of a class that was named beforehand.
     """
     most = predictive_table(m, n, alpha, unit_radius)
     table = np.full(m + 1, n)

@@ -194,6 +194,16 @@ def test_parsed_arguments_stay_in_the_commands():
     assert found.keys() <= {"experiments/bench/gpu_check.py"}
 
 
+@pytest.mark.parametrize("name", [n for n in files_of("qcrs_jax.experiments") if n.startswith(("commands/", "cli."))])
+def test_no_command_asks_which_arguments_it_has(name):
+    """Settings without a flag have their defaults, so that each can simply be read."""
+    calls = [
+        node for node in ast.walk(ast.parse((ROOT / "experiments" / name).read_text())) if isinstance(node, ast.Call)
+    ]
+    texts = [ast.unparse(call) for call in calls]
+    assert [text for text in texts if text.startswith(("hasattr(args,", "getattr(args,"))] == []
+
+
 @pytest.mark.parametrize("name", ["bounds.py", "search/maximisers.py", "search/posterior.py"])
 def test_mathematics_imports_nothing_of_the_package_but_its_errors(name):
     names = set(within(core_imports(name), "qcrs_jax"))

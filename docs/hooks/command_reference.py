@@ -1,6 +1,5 @@
 """The pages of the command reference, made of the parsers that the program has."""
 
-import argparse
 import html
 import re
 
@@ -50,11 +49,11 @@ def page_of(name: str) -> str:
     needed = [_flag(action) for action in parser._actions if action.option_strings and action.required]
     lines += ["```text", " ".join(["qcrs-jax", name, *words, *needed, "[flags]"]), "```", ""]
     for group in parser._action_groups:
-        actions = [a for a in group._group_actions if a.help != argparse.SUPPRESS and a.dest != "help"]
+        actions = [a for a in group._group_actions if not a.dest.startswith("help")]
         if not actions:
             continue
         lines += [f"## {TITLES.get(group.title, group.title.partition(':')[0]).capitalize()}", ""]
-        lines += [_prose(group.description), ""] if group.description else []
+        lines += ["```text", group.description, "```", ""] if group.description else []
         for action in actions:
             names = ", ".join(f"`{each}`" for each in action.option_strings) or f"`{action.metavar or action.dest}`"
             value = _value(action)

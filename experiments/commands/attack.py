@@ -73,7 +73,7 @@ def run(args) -> None:
     from ..verification.inputs import recorded_sweep
     from ..verification.trusted_paths import Where
 
-    program = settings_of(Program, args, **_defaults(Program, args))
+    program = settings_of(Program, args)
     with possible():
         request, run = request_of(args.results, args.method, Attack(**given_fields(Attack, args)), args.n, args.alpha)
     network = run.sidecar["provenance"]["settings"].get("network", {})
@@ -91,8 +91,3 @@ def run(args) -> None:
     runs, attacks = read_runs_and_attacks([args.results, args.out])
     print()
     print(gap_text(runs, attacks), end="")
-
-
-def _defaults(kind, args):
-    """The fields of settings without a flag here, with their defaults."""
-    return {field.name: field.default for field in dataclasses.fields(kind) if not hasattr(args, field.name)}

@@ -1,16 +1,13 @@
-"""Certify a data set: the radius of every image, by QCRS, DDRS or at a fixed sigma.
+"""Certify a data set: the radius of every image.
 
-RESULTS is a tab-separated file with one line per image, and a sidecar RESULTS.json. Runs resume: repeat the command and
-it continues after the last complete line.
+RESULTS gets one line per image; RESULTS.json has the settings. A stopped run continues when the command is repeated.
 
-  Cohen's certificates at one sigma:
-    qcrs-jax certify checkpoint.pth.tar cohen.tsv --sigma 0.25 --method cohen
-  QCRS, which chooses a sigma for each image from a bracket:
-    qcrs-jax certify checkpoint.pth.tar qcrs.tsv --sigma 0.25 --left 0.08 --right 0.9 --epsilon 0.03
-  A cascade: one classifier for all images, which answers at the first of these sigmas where a class has a majority:
-    qcrs-jax certify checkpoint.pth.tar cascade.tsv --method cascade --sigmas 1,0.5,0.25
-  The Bayesian search, which finds the largest radii for its samples; every 20th image:
-    qcrs-jax certify checkpoint.pth.tar bayesian.tsv --sigma 0.25 --search bayesian --skip 20
+  Cohen's certificates, at one sigma:
+    qcrs-jax certify CHECKPOINT cohen.tsv --sigma 0.25 --method cohen
+  QCRS, which searches a sigma for each image; here its Bayesian search:
+    qcrs-jax certify CHECKPOINT qcrs.tsv --sigma 0.25 --search bayesian
+  A cascade, one classifier for all images with several sigmas:
+    qcrs-jax certify CHECKPOINT cascade.tsv --method cascade --sigmas 1,0.5,0.25
 """
 
 import argparse
@@ -18,14 +15,14 @@ from pathlib import Path
 
 from qcrs_jax.errors import SettingError
 
-from .flags import Parser
+from .flags import Parser, refuse
 from .method import add_request, cascade_of, request_of
 from .sweep import add_sweep, sweep_of
 
 
 def add_arguments(parser: Parser) -> None:
-    add_sweep(parser)
     add_request(parser, auto=True, cascade=True)
+    add_sweep(parser)
     parser.screen("search", "collapse").add_argument(
         "--collapse",
         action=argparse.BooleanOptionalAction,
@@ -39,6 +36,7 @@ def run(args) -> None:
     if args.method == "cascade":
         _certify_cascade(args)
         return
+    refuse(args, ("sigmas", "tau", "stages"), "is of a cascade; give {method} cascade with it")
     request, sweep = request_of(args), sweep_of(args)  # before anything slow is imported or read
     if request.to_collapse and not args.collapse:
         raise SettingError("{sigma_upper} auto measures collapse; leave {collapse} out, or give a number")

@@ -21,13 +21,14 @@ from ..run.settings import Data, Network, Program
 from .curve import grid_of
 from .flags import OPENING, Parser, add_settings, possible
 from .method import BRACKET, add_noise, noise_of
-from .sweep import sweep_of
+from .sweep import declare_sweep, sweep_of
 
 MULTIPLES = (BRACKET["sigma_lower"], 4 * BRACKET["sigma_upper"])
 """The ends of the usual grid, in multiples of the original sigma."""
 
 
 def add_arguments(parser: Parser) -> None:
+    declare_sweep(parser)
     add_settings(parser, Network, "checkpoint denoiser")
     group = parser.add_argument_group("collapse")
     add = group.add_argument
@@ -65,8 +66,8 @@ def run(args) -> None:
         noise = noise_of(args)
         sigmas = grid_of(args.sigma, args.sigmas, tuple(m * args.sigma for m in MULTIPLES), noise)
         for name in ("image_count", "copies"):
-            if getattr(args, name) < 1:
-                raise SettingError(f"{{{name}}} must be at least 1, not {getattr(args, name)}")
+            if vars(args)[name] < 1:
+                raise SettingError(f"{{{name}}} must be at least 1, not {vars(args)[name]}")
     check_replaceable(args.out, [])
     if args.plot is not None:
         check_ending(args.plot)

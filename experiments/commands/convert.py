@@ -23,6 +23,7 @@ def add_arguments(parser: Parser) -> None:
     check = parser.add_argument_group("check of its accuracy")
     check.add_argument("--check", dest="dataset", metavar="DATASET", help="measure clean and noisy accuracy on DATASET")
     add_settings(check, Data, "data_dir split class_order resize memory_limit")
+    add_settings(check, Images, "")
     check.add_argument("--skip", type=int, default=10, metavar="K", help="images 0, K, 2K, ... (default: 10)")
     check.add_argument("--sigma", type=float, default=0.25, help="noise level (default: 0.25)")
 

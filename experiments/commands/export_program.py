@@ -27,6 +27,7 @@ def add_arguments(parser: Parser) -> None:
     )
     add_request(parser)
     program = parser.add_argument_group("program")
+    add_settings(program, Program, "")
     program.add_argument("--batch_size", "--batch", type=int, metavar="B", help="noisy copies per forward pass")
     add_settings(program, Network, "dtype macer")
     add_settings(parser.add_argument_group("facts that a PyTorch file does not state"), Network, OPENING)
@@ -37,9 +38,7 @@ def run(args) -> None:
     from qcrs_jax.errors import SettingError, UserError
 
     request, network = request_of(args), settings_of(Network, args)
-    batch = settings_of(
-        Program, args, devices=None, images=None, distributed=False, coordinator=None, process=None
-    ).batch_size
+    batch = settings_of(Program, args).batch_size
     if not isinstance(request.estimate, Fixed) or request.estimate.randomises or request.plans_n or request.at_once:
         raise SettingError("a program counts classes at N samples: it knows no {tolerance} and no soft certificate")
     if args.file.exists():

@@ -27,49 +27,50 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, **options):
-        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        options.setdefault("formatter_class", _Formatter)
         super().__init__(allow_abbrev=False, **options)
         self.names: dict[str, str] = {}
         self.screens: dict[str, list] = {}
+        self._more = self.add_argument_group("more flags")
         self._late = []
 
     def screen(self, name: str, title: str) -> argparse._ArgumentGroup:
-        """A group of flags that --help-NAME shows."""
+        """A group of flags that --help-NAME shows. --help has its name, and of the title of its first group the end."""
         group = self.add_argument_group(title)
         if name not in self.screens:
-            self.add_argument(f"--help-{name}", action=_Screen, screen=name, help=argparse.SUPPRESS)
+            self._more.add_argument(f"--help-{name}", action=_Screen, screen=name, help=title.partition(": ")[2])
         self.screens.setdefault(name, []).append(group)
         return group
 
-    def late(self, add) -> None:
-        """Calls `add(parser)` for more flags before the command line is parsed, unless only --help is asked for."""
-        self._late.append(add)
+    def late(self, add, screen: str = "") -> None:
+        """Calls `add(parser)` for more flags, those of `screen`, before a command line is parsed that may have them."""
+        self._late.append((screen, add))
 
-    def complete(self) -> "Parser":
-        """Adds the postponed flags."""
-        while self._late:
-            self._late.pop(0)(self)
+    def complete(self, screen: str | None = None) -> "Parser":
+        """Adds the postponed flags, or those of one screen."""
+        chosen = [each for each in self._late if screen in (None, each[0])]
+        self._late = [each for each in self._late if each not in chosen]
+        for _, add in chosen:
+            add(self)
         return self
 
     def format_help(self, screen: str | None = None) -> str:
-        of_screens = [group for groups in self.screens.values() for group in groups]
-        shown = self.screens[screen] if screen else [g for g in self._action_groups if g not in of_screens]
+        elsewhere = [self._more, *(group for groups in self.screens.values() for group in groups)]
+        if self.screens and len(self._optionals._group_actions) == 1:  # --help alone
+            elsewhere.append(self._optionals)
+        shown = self.screens[screen] if screen else [g for g in self._action_groups if g not in elsewhere]
         formatter = self._get_formatter()
         formatter.add_text(None if screen else self.description)
         formatter.add_text(self.format_usage().rstrip())
-        for group in shown:
+        for group in [*shown, self._more]:
             formatter.start_section(group.title)
             formatter.add_text(group.description)
             formatter.add_arguments(group._group_actions)
             formatter.end_section()
-        others = ", ".join(f"--help-{name}" for name in self.screens if name != screen)
-        formatter.add_text(f"More flags: {others}." if others else None)
         return formatter.format_help()
 
     def format_usage(self) -> str:
-        if not self.screens:
-            return super().format_usage()
-        words = [a.metavar for a in self._actions if not a.option_strings]
+        words = [f"{a.metavar} ..." if a.nargs == "+" else a.metavar for a in self._actions if not a.option_strings]
         words += [
             f"{a.option_strings[0]} {a.metavar or a.dest.upper()}"
             for a in self._actions
@@ -80,7 +81,7 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args=None, namespace=None):
         words = [self._spelled(word) for word in args or ()]
         if not {"-h", "--help"} & set(words):
-            self.complete()
+            self.complete(next((name for name in self.screens if f"--help-{name}" in words), None))
         words = [self._spelled(word) for word in words]
         known = self._option_string_actions
         flags = {action.dest: action.option_strings[0] for action in self._actions if action.option_strings}
@@ -104,6 +105,17 @@ class Parser(argparse.ArgumentParser):
         return f"unknown flag {flag}" + (f"; do you mean {' or '.join(like)}?" if like else "")
 
 
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Fills paragraphs to the width of the terminal. Lines that are set in stay as they are."""
+
+    def _fill_text(self, text, width, indent):
+        fill, keep = argparse.HelpFormatter._fill_text, super()._fill_text
+        parts = [
+            keep(p, width, indent) if "\n  " in f"\n{p}" else fill(self, p, width, indent) for p in text.split("\n\n")
+        ]
+        return "\n\n".join(parts)
+
+
 class _Screen(argparse.Action):
     """Prints one screen of flags and exits."""
 
@@ -117,12 +129,17 @@ class _Screen(argparse.Action):
 
 
 def add_settings(group, kind: type, names: str | None = None, **defaults: Any) -> None:
-    """Adds flags for the fields of settings named in `names`, or for all. `defaults` replace defaults."""
+    """Adds flags for the fields of settings named in `names`, or for all. `defaults` replace defaults.
+
+    Parsed arguments then have every field of `kind`: one without a flag has its default.
+    """
     hints = typing.get_type_hints(kind)
     for field in dataclasses.fields(kind):
+        default = defaults.get(field.name, field.default)
         if field.metadata.get("help") and (names is None or field.name in names.split()):
-            default = defaults.get(field.name, field.default)
             _add(group, field.name, hints[field.name], default, field.metadata)
+        elif default is not dataclasses.MISSING:
+            group._defaults.setdefault(field.name, default)  # set_defaults would change flags that exist already
 
 
 def _add(group, name, hint, default, metadata):
@@ -185,11 +202,11 @@ share.__name__, _truth.__name__ = "number", "yes or no"  # as argparse calls the
 
 
 def settings_of(kind: type, args: argparse.Namespace, **given: Any) -> Any:
-    """Settings of `kind` from parsed arguments. Fields without an argument are `given`, or have their defaults."""
+    """Settings of `kind` from parsed arguments, to whose flags `add_settings` added its fields, and from `given`."""
     values = dict(given)
     for field in dataclasses.fields(kind):
-        if field.name not in given and hasattr(args, field.name):
-            value = getattr(args, field.name)
+        if field.name not in given:
+            value = vars(args)[field.name]
             value = tuple(value) if isinstance(value, list) else value
             values[field.name] = field.default if value is None and field.default == () else value
     return kind(**values)
@@ -219,6 +236,11 @@ def described(kind: type) -> dict[str, str]:
         for names, text in re.findall(r"^ {4}(\w+(?:, \w+)*): ((?:.*\n?(?: {6,}.*\n?)*))", paragraph, re.M):
             found |= dict.fromkeys(names.split(", "), " ".join(text.split()))
     return found
+
+
+def summary(kind: type) -> str:
+    """The first line of the docstring of a class."""
+    return inspect.cleandoc(kind.__doc__ or "").partition("\n")[0]
 
 
 def add_object(
@@ -261,10 +283,17 @@ def add_object(
         _add(group, prefix + name, hint, None, options)
 
 
-def given_fields(kind: type, args: argparse.Namespace, prefix: str = "") -> dict[str, Any]:
-    """The fields of `kind` that were given, with their values."""
-    values = {field.name: getattr(args, prefix + field.name, None) for field in dataclasses.fields(kind)}
-    return {name: value for name, value in values.items() if value is not None}
+def given_fields(kind: type, args: argparse.Namespace, prefix: str = "", without: Sequence[str] = ()) -> dict[str, Any]:
+    """The fields of `kind` that were given, with their values; `prefix` and `without` as for `add_object`."""
+    names = [field.name for field in dataclasses.fields(kind) if field.name not in without]
+    return {name: vars(args)[prefix + name] for name in names if vars(args)[prefix + name] is not None}
+
+
+def refuse(args: argparse.Namespace, names: Iterable[str], reason: str) -> None:
+    """Raises SettingError, "{NAME} REASON", for the first of the flags `names` that was given."""
+    for name in names:
+        if vars(args)[name] not in (None, ()):  # False is what --no-NAME gives
+            raise SettingError(f"{{{name}}} {reason}")
 
 
 OPENING = "normalization field prefix leave_out image_size max_pool"

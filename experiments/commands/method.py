@@ -2,9 +2,10 @@
 
 import argparse
 import dataclasses
+import textwrap
 
-from ..run.settings import Network, share
-from .flags import Parser, add_object, add_settings, given_fields, possible
+from ..run.settings import Images, Network, share
+from .flags import Parser, add_object, add_settings, given_fields, possible, refuse, summary
 
 SEARCH = {
     "sigma_lower": ("left",),
@@ -13,6 +14,7 @@ SEARCH = {
     "max_evaluations": ("evaluations",),
 }
 """The published names of settings of a search, and earlier ones."""
+ENDS = ("sigma_lower", "sigma_upper")
 ESTIMATE = {"alpha_upper": ("decide_beta",)}
 AUTO = "auto"
 BRACKET = {"sigma_lower": 0.25, "sigma_upper": 3.5, "epsilon": 0.1}
@@ -26,34 +28,35 @@ def add_request(parser: Parser, auto: bool = False, cascade: bool = False) -> No
     cascade: whether the method may be a cascade.
     """
     group = parser.add_argument_group("method")
+    add_settings(group, Images, "")  # which share a budget
     add = group.add_argument
     add("--sigma", type=float, required=not cascade, help="noise level that the classifier was trained at")
-    more = "; cascade: one classifier for all images, which answers at the first of SIGMAS with a majority"
+    more = "; cascade: one classifier of several sigmas"
     add(
         "--method",
         choices=["cohen", "qcrs", "ddrs", *["cascade"] * cascade],
         default="qcrs",
-        help="cohen: one fixed sigma; qcrs: a sigma for each image, by a search; ddrs: a sigma for each image, by "
-        f"gradient ascent{more * cascade} (default: qcrs)",
+        metavar="NAME",
+        help="cohen: one fixed sigma; qcrs: a sigma for each image, by a search; ddrs: the same, by gradient ascent"
+        f"{more * cascade} (default: qcrs)",
     )
     if cascade:
-        add_cascade(group, parser.screen("guarantee", "cascade: the classifier of --method cascade"))
+        add_cascade(group, parser.screen("cascade", "cascade: the classifier of --method cascade"))
     add(
         "--search",
         default="golden",
         metavar="NAME",
-        help="search of QCRS. golden: golden section with common random numbers; bisection: as published; shrinking: "
-        "the published program's ascent by strides; grid: all sigmas EPSILON apart; bayesian: optimisation from all "
-        "counts together, which may widen the bracket (default: golden)",
+        help="how qcrs searches: golden, bisection (as published), bayesian or another of --help-search (default: "
+        "golden)",
     )
     add("--n", "--N", dest="n", type=int, default=100_000, metavar="N", help="samples that certify (default: 100000)")
-    add("--alpha", type=float, default=0.001, help="failure probability of each certificate (default: 0.001)")
-    search = parser.screen("search", "search: the settings of --method qcrs")
+    add("--alpha", type=float, default=0.001, help="error probability of a certificate (default: 0.001)")
+    search = parser.screen("search", "search: settings of --method qcrs and ddrs")
     ascent = parser.screen("search", "ascent: the settings of --method ddrs")
-    add_noise(parser.screen("guarantee", "noise: its kind, and the norm of the radii"))
     guarantee = parser.screen("guarantee", "guarantee: the number of samples, and the claim that they support")
-    parser.late(lambda parser: _add_search(search, ascent, parser.names, auto))
-    parser.late(lambda _: _add_estimate(guarantee))
+    add_noise(parser.screen("guarantee", "noise: its kind, and the norm of the radii"))
+    parser.late(lambda parser: _add_search(search, ascent, parser.names, auto), "search")
+    parser.late(lambda _: _add_estimate(guarantee), "guarantee")
 
 
 def add_cascade(group, stages) -> None:
@@ -62,14 +65,14 @@ def add_cascade(group, stages) -> None:
         "--sigmas",
         type=numbers,
         metavar="S1,S2,...",
-        help="noise levels of the stages of a cascade, the largest first (default: 1,0.5,0.25)",
+        help="levels of a cascade (default: 1,0.5,0.25)",
     )
     stages.add_argument(
         "--tau",
         type=numbers,
         metavar="T1,T2,...",
-        help="cascade: a stage answers a class whose radius exceeds its threshold; one number for all stages, or one "
-        "for each (default: 0, a majority)",
+        help="a stage answers a class whose radius exceeds its threshold; one number for all stages, or one for each "
+        "(default: 0, a majority)",
     )
     add_settings(stages, Network, "stages")
 
@@ -109,6 +112,10 @@ def _add_search(search, ascent, names, auto):
     for action in search._group_actions:
         if action.dest == "sigma_upper" and auto:
             action.type = number_or_auto
+    search.description = "\n".join(
+        textwrap.fill(f"{kind.name:<10} {summary(kind)}", 76, initial_indent="  ", subsequent_indent=" " * 13)
+        for kind in kinds
+    )
     ascent.add_argument(
         "--ddrs_preset",
         choices=PRESETS,
@@ -116,10 +123,9 @@ def _add_search(search, ascent, names, auto):
         help="settings of the ascent. tuned: ours; paper: the paper's; package: those of its authors' package; qcrs: "
         "those of the baseline in QCRS's repository. The flags below change single settings (default: tuned)",
     )
-    without = ("sigma_lower", "sigma_upper")
-    add_object(ascent, [DDRS], {}, prefix="ddrs_", without=without)
+    add_object(ascent, [DDRS], {}, prefix="ddrs_", without=ENDS)
     names["labels"] = "--stop_when_wrong"
-    names |= {name: f"--ddrs_{name}" for name in _fields(DDRS) if name not in without}
+    names |= {name: f"--ddrs_{name}" for name in _fields(DDRS) if name not in ENDS}
 
 
 def numbers(text: str) -> tuple[float, ...]:
@@ -180,17 +186,14 @@ DEFAULT_SIGMAS = (1.0, 0.5, 0.25)
 
 def cascade_of(args: argparse.Namespace):
     """The checked CascadeRequest of parsed arguments. Errors as for `request_of`."""
-    from qcrs_jax.errors import SettingError
     from qcrs_jax.search import SEARCHES
 
     from ..run.cascade import CascadeRequest
 
     of_searches = [name for kind in SEARCHES.values() if kind.method == "qcrs" for name in _fields(kind)]
     others = dict.fromkeys([*_settings(), *of_searches, "sigma", "budget"])
-    given = [name for name in others if name != "alpha" and getattr(args, name, None) is not None]
-    given += ["stop_when_wrong"] * args.stop_when_wrong + ["certificate"] * (args.certificate != "hard")
-    if given:
-        raise SettingError(f"{{{given[0]}}} does not go with {{method}} cascade; leave it out")
+    others |= dict.fromkeys(["stop_when_wrong"] * args.stop_when_wrong + ["certificate"] * (args.certificate != "hard"))
+    refuse(args, [name for name in others if name != "alpha"], "does not go with {method} cascade; leave it out")
     with possible():
         cascade = given_cascade(args)
         request = CascadeRequest(cascade, args.n0, args.n, args.alpha, noise_of(args), args.simultaneous)
@@ -229,9 +232,6 @@ def request_of(args: argparse.Namespace):
 
     if args.sigma is None:
         raise SettingError("required: {sigma}, the noise level that the classifier was trained at")
-    cascade = ("sigmas", "tau", "stages") if hasattr(args, "stages") else ()  # `visualize` has sigmas of its own
-    if given := [name for name in cascade if getattr(args, name)]:
-        raise SettingError(f"{{{given[0]}}} is of a cascade; give {{method}} cascade with it")
     to_collapse = args.sigma_upper == AUTO
     if to_collapse:
         args = argparse.Namespace(**{**vars(args), "sigma_upper": None})
@@ -246,7 +246,7 @@ def request_of(args: argparse.Namespace):
             estimate=_estimate(args),
             noise=noise_of(args),
             stop_when_wrong=args.stop_when_wrong,
-            budget=None if args.budget is None else {"mean": args.budget, "stop": getattr(args, "stop", -1)},
+            budget=None if args.budget is None else {"mean": args.budget, "stop": args.stop},
             at_once=args.simultaneous,
             to_collapse=to_collapse and args.method != "cohen",
         )
@@ -264,9 +264,8 @@ def _search(args):
     if args.method == "cohen":
         return FixedSigma()
     if args.method == "ddrs":
-        names = "sigma_lower", "sigma_upper"
-        ends = {name: relative[name] if (value := getattr(args, name)) is None else value for name in names}
-        return DDRS(**PRESETS[args.ddrs_preset] | given_fields(DDRS, args, "ddrs_") | ends)
+        ends = {name: relative[name] if vars(args)[name] is None else vars(args)[name] for name in ENDS}
+        return DDRS(**PRESETS[args.ddrs_preset] | given_fields(DDRS, args, "ddrs_", without=ENDS) | ends)
     kind = SEARCHES.get(args.search)
     if kind is None or kind.method != "qcrs":
         known = ", ".join(name for name, kind in SEARCHES.items() if kind.method == "qcrs")
@@ -284,7 +283,7 @@ def _estimate(args):
     from qcrs_jax.errors import SettingError
 
     owners = {name: [kind for kind in ESTIMATES.values() if name in _fields(kind)] for name in _settings()}
-    given = {name: value for name in owners if (value := getattr(args, name, None)) is not None}
+    given = {name: value for name in owners if (value := vars(args)[name]) is not None}
     soft = args.certificate == "soft"
     if "beta" in given and not soft:
         raise SettingError("{beta} is of the soft certificate; give {certificate} soft with it")

@@ -1,15 +1,13 @@
 """Predict a data set: the smoothed classifier's class of every image, or an abstention (PREDICT of Cohen et al.).
 
-CHECKPOINT and RESULTS are those of `qcrs-jax certify`. The lines are idx label predict correct time counts. Pass runs
-with different N to `qcrs-jax table` to see how many samples suffice.
+RESULTS gets one line per image, idx label predict correct time counts. Pass runs with different N to `qcrs-jax table`
+to see how many samples suffice. With --sigmas it is the answer of a cascade, which has samples at each of its stages.
 
-With --sigmas it is the answer of a cascade, which has samples at each of its stages.
-
-  qcrs-jax predict models/cifar10/resnet110/noise_0.25/checkpoint.pth.tar predictions --sigma 0.25 --N 1000
-  qcrs-jax predict checkpoint.pth.tar predictions --sigmas 1,0.5,0.25 --N 1000
+  qcrs-jax predict CHECKPOINT predictions.tsv --sigma 0.25 --N 1000
+  qcrs-jax predict CHECKPOINT predictions.tsv --sigmas 1,0.5,0.25 --N 1000
 """
 
-from .flags import Parser, possible
+from .flags import Parser, possible, refuse
 from .method import add_cascade, add_noise, given_cascade, noise_of
 from .sweep import add_sweep, sweep_of
 
@@ -19,10 +17,11 @@ def add_arguments(parser: Parser) -> None:
     group = parser.add_argument_group("method")
     add = group.add_argument
     add("--sigma", type=float, help="noise level of the smoothed classifier")
-    add_cascade(group, group)
+    stages = parser.screen("cascade", "cascade: the classifier of --sigmas")
+    add_cascade(group, stages)
     add("--n", "--N", dest="n", type=int, default=100_000, metavar="N", help="samples for each image (default: 100000)")
     add("--alpha", type=float, default=0.001, help="failure probability of each prediction (default: 0.001)")
-    add("--n0", "--N0", dest="n0", type=int, help="cascade: samples of each stage that select (default: 100)")
+    stages.add_argument("--n0", "--N0", dest="n0", type=int, help="samples of each stage that select (default: 100)")
     add_noise(group)
 
 
@@ -38,11 +37,10 @@ def run(args) -> None:
         raise SettingError("required: {sigma}, a noise level, or {sigmas}, the stages of a cascade")
     with possible():
         if args.sigmas:
-            stages = given_cascade(args)
-            request = cascade.CascadeRequest(stages, args.n0 or 100, args.n, args.alpha, noise_of(args), predicts=True)
-        elif given := [name for name in ("tau", "stages", "n0") if getattr(args, name)]:
-            raise SettingError(f"{{{given[0]}}} is of a cascade; give {{sigmas}} with it")
+            stages, n0 = given_cascade(args), 100 if args.n0 is None else args.n0
+            request = cascade.CascadeRequest(stages, n0, args.n, args.alpha, noise_of(args), predicts=True)
         else:
+            refuse(args, ("tau", "stages", "n0"), "is of a cascade; give {sigmas} with it")
             request = predict.Prediction(args.sigma, args.n, args.alpha, noise_of(args))
         request.check()
     path = run_over_images((cascade if args.sigmas else predict).task(request), sweep)

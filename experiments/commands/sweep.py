@@ -1,49 +1,54 @@
 """The flags of a run over images: the classifier, the data set, its images, the noise, and the program."""
 
 import argparse
-import dataclasses
 from pathlib import Path
 
-from ..run.settings import Data, Images, Network, Noise, Program, Sweep
-from .flags import OPENING, Parser, add_settings, settings_of
+from ..run.settings import PYTHON, Data, Images, Network, Noise, Program, Sweep
+from .flags import OPENING, Parser, add_settings, refuse, settings_of
+
+PARTS = {"network": Network, "data": Data, "images": Images, "noise": Noise, "program": Program}
+
+
+def declare_sweep(parser: Parser) -> None:
+    """Gives parsed arguments every setting of a Sweep. Without a flag it has its default."""
+    for kind in PARTS.values():
+        add_settings(parser, kind, "")
+    parser.set_defaults(results=Path(), dry_run=False)
 
 
 def add_sweep(parser: Parser) -> None:
     """Adds the flags of a Sweep with a results file."""
-    add_settings(parser, Network, "checkpoint denoiser")
+    declare_sweep(parser)
+    add_settings(parser, Network, "checkpoint")
     parser.add_argument("results", metavar="RESULTS", type=Path, help="results file to write or resume")
     data = parser.add_argument_group("data")
-    add_settings(data, Data, "dataset data_dir split")
+    add_settings(data, Data, "dataset data_dir")
     add_settings(data, Images, "skip stop")
     program = parser.add_argument_group("program")
     add_settings(program, Program, "batch_size")
-    add_settings(program, Noise, "seed")
     program.add_argument(
-        "--dry_run",
-        action="store_true",
-        help="only print the work that is left: images, samples, and estimates of time and memory from a measurement "
-        "of some seconds. Nothing is written",
+        "--dry_run", action="store_true", help="only estimate the images, samples, time and memory that are left"
     )
-    files = parser.screen("files", "files: facts that the files do not state")
-    add_settings(files, Network, f"{OPENING} macer")
-    add_settings(files, Data, "class_order resize memory_limit on_error")
-    cluster = parser.screen("cluster", "many images, many machines: none of these changes a count")
+    files = parser.screen("files", "files: a denoiser before the network, and facts that files do not state")
+    add_settings(files, Network, f"denoiser {OPENING} macer")
+    add_settings(files, Data, "split class_order resize memory_limit on_error")
+    cluster = parser.screen("cluster", "cluster: many images, many machines; changes no count")
     add_settings(cluster, Program, "devices images distributed coordinator process")
     add_settings(cluster, Images, "shard")
-    numbers = parser.screen("cluster", "numbers")
+    numbers = parser.screen("numbers", "numbers: the seed, its generator, and the number format")
+    add_settings(numbers, Noise, "seed prng")
     add_settings(numbers, Network, "dtype")
-    add_settings(numbers, Noise, "prng")
 
 
-def add_inputs(parser: Parser, noise: bool = True, **defaults) -> None:
-    """Adds the flags of a Sweep for a command that writes no results file; `noise` adds those of Noise and Program."""
+def add_inputs(parser: Parser, **defaults) -> None:
+    """Adds the flags of a Sweep for a command that writes no results file. `defaults` replace those of Network."""
+    declare_sweep(parser)
     add_settings(parser, Network, "checkpoint denoiser")
     add_settings(parser.add_argument_group("data"), Data, "dataset data_dir class_order memory_limit resize split")
     program = parser.add_argument_group("program")
-    add_settings(program, Program, "batch_size devices" if noise else "batch_size")
-    if noise:
-        program.add_argument("--seed", type=int, default=0, help="seed of all noise (default: 0)")
-        add_settings(program, Noise, "prng")
+    add_settings(program, Program, "batch_size devices")
+    program.add_argument("--seed", type=int, default=0, help="seed of all noise (default: 0)")
+    add_settings(program, Noise, "prng")
     add_settings(program, Network, "dtype macer", **defaults)
     add_settings(parser.add_argument_group("facts that a PyTorch file does not state"), Network, OPENING)
 
@@ -54,13 +59,8 @@ def sweep_of(args: argparse.Namespace) -> Sweep:
     Raises:
         UserError: a setting out of its range.
     """
-    kinds = {"network": Network, "data": Data, "noise": Noise}
-    settings = {name: settings_of(kind, args) for name, kind in kinds.items()}
-    program = {field.name: field.default for field in dataclasses.fields(Program) if not hasattr(args, field.name)}
-    return Sweep(
-        **settings,
-        images=settings_of(Images, args),
-        program=settings_of(Program, args, **program),
-        results=getattr(args, "results", Path()),
-        dry_run=getattr(args, "dry_run", False),
-    )
+    if str(args.checkpoint).startswith(PYTHON) and not args.stages:  # whose files these settings describe
+        names = [name for name in OPENING.split() if name != "image_size"] + ["macer"] * args.macer
+        refuse(args, names, "describes a file of weights; a function returns the whole classifier, so leave it out")
+    settings = {name: settings_of(kind, args) for name, kind in PARTS.items()}
+    return Sweep(**settings, results=args.results, dry_run=args.dry_run)

@@ -1,12 +1,12 @@
 """Table of results files: ACR, certified accuracy at radii, abstention, samples and time per image.
 
-Reads our files and those of Cohen's and QCRS's programs. The best of each column is marked. The row below a run has 95%
-intervals of ACR and of certified accuracy for all images like these; in csv they are columns, ..._low and ..._high.
-Runs over different images are put in separate tables. The files of a run that was split by --shard are one run, if all
-are given. With --classes each run has its own table, with a row for each class. With files of `qcrs-jax predict` among
-them it prints the table of agreement instead: how often each run answers, is right, and answers as the run with the
-most samples. With files of `qcrs-jax attack` beside the runs that they attacked, a second table shows the gap between
-certified and attacked.
+It reads our files and those of Cohen's and QCRS's programs. The best of each column is marked. The row below a run has
+95% intervals over images. Runs over different images are put in separate tables. The files of a run that was split by
+--shard are one run. Files of `qcrs-jax predict` give a table of agreement instead. Files of `qcrs-jax attack` beside
+their runs add a table of the gap between certified and attacked.
+
+  qcrs-jax table cohen.tsv qcrs.tsv
+  qcrs-jax table cohen.tsv qcrs.tsv --format latex --out table.tex
 """
 
 import math
@@ -39,8 +39,9 @@ def add_arguments(parser):
         metavar="COLUMN",
         choices=COLUMNS,
         help=(
-            "acr, radii (certified accuracy at each), p_a (share of images that are classified correctly with p_A "
-            "above 0.9, 0.99 and 0.999), abstains, samples and seconds, in this order (default: all but p_a)"
+            "one_classifier, acr, radii (certified accuracy at each), p_a (share of images that are classified "
+            "correctly with p_A above 0.9, 0.99 and 0.999), abstains, samples and seconds, in this order (default: all "
+            "but p_a)"
         ),
     )
     parser.add_argument("--caption", help="with --format latex: the caption of a table environment, as LaTeX reads it")

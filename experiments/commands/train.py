@@ -1,17 +1,16 @@
 """Train a base classifier under Gaussian noise, by one of six methods, or a denoiser before it.
 
-Resumes when the command is repeated.
-
 OUT_DIR becomes a classifier that `certify` and `export` open. Its folder `training` holds the state after the last
-epoch, the log and its curve. Defaults are the papers'. `--schedule onecycle` is a short run for small machines.
+epoch, the log and its curve. A stopped training continues when the command is repeated. Defaults are the papers'.
 
-  qcrs-jax train OUT_DIR --arch cifar_resnet110 --dataset cifar10 --sigma 0.25
-  qcrs-jax train OUT_DIR --arch cifar_resnet20 --dataset cifar10 --sigma 0.25 --schedule onecycle
-  qcrs-jax train OUT_DIR --arch lenet --dataset mnist --sigma 0.25 --method macer
-  qcrs-jax train OUT_DIR --arch lenet --dataset fashion_mnist --sigma_range 0.2,1 --schedule onecycle
-  qcrs-jax train OUT_DIR --arch cifar_resnet20 --dataset cifar10 --sigma 0.25 --method catrs --teacher OTHER_DIR
-  qcrs-jax train OUT_DIR --method denoiser --dataset cifar10 --sigma_range 0.1,1 --schedule onecycle
-  qcrs-jax train OUT_DIR --init models/noise_0.25.pth.tar --dataset cifar10 --sigma 0.50 --epochs 10 --lr 0.01
+  As Cohen et al.:
+    qcrs-jax train OUT_DIR --arch cifar_resnet110 --dataset cifar10 --sigma 0.25
+  A short training, for a small machine:
+    qcrs-jax train OUT_DIR --dataset cifar10 --sigma 0.25 --schedule onecycle
+  From weights that exist, by another method:
+    qcrs-jax train OUT_DIR --init OTHER_DIR --sigma 0.5 --method smoothadv
+  A denoiser, which `certify --denoiser` puts before any classifier:
+    qcrs-jax train OUT_DIR --method denoiser --dataset cifar10 --sigma_range 0.1,1 --schedule onecycle
 """
 
 import dataclasses
@@ -19,27 +18,30 @@ from pathlib import Path
 
 from ..run.settings import Data, Network
 from ..run.training_settings import Training
-from .flags import OPENING, Parser, add_object, add_settings, described, given_fields, settings_of
+from .flags import OPENING, Parser, add_object, add_settings, described, given_fields, refuse, settings_of
 
 
 def add_arguments(parser: Parser) -> None:
     parser.add_argument("out_dir", metavar="OUT_DIR", type=Path, help="directory to write or resume")
-    add_settings(parser.add_argument_group("data"), Data, "dataset data_dir class_order memory_limit")
-    classifier = parser.add_argument_group("classifier")
-    add_settings(classifier, Training, "arch init denoiser")
-    classifier.add_argument(
+    add_settings(parser.add_argument_group("data"), Data, "dataset data_dir")
+    add_settings(parser.add_argument_group("classifier"), Training, "arch init")
+    files = parser.screen("files", "files: the normalisation, and facts that files do not state")
+    files.add_argument(
         "--normalization",
         help="how images are normalised: cifar10, imagenet, none, or MEAN,.../STD,... (default, as in the papers: "
         "none for macer and for images of one channel; else cifar10 for CIFAR ResNets, imagenet for other networks)",
     )
-    group = parser.add_argument_group("facts that a PyTorch file does not state")
-    add_settings(group, Network, OPENING.removeprefix("normalization "))
-    add_settings(parser.add_argument_group("method"), Training, "method sigma sigma_range teacher teacher_samples")
-    own = parser.screen("method", "settings of the methods (default: as published)")
-    parser.late(lambda _: _add_method(own))
-    add_settings(parser.add_argument_group("denoiser, of --method denoiser"), Training, "classifier width")
-    names = "schedule epochs batch lr momentum weight_decay augment dtype seed test_skip"
-    add_settings(parser.add_argument_group("optimisation"), Training, names)
+    add_settings(files, Network, OPENING.removeprefix("normalization "))
+    add_settings(files, Data, "class_order memory_limit")
+    add_settings(parser.add_argument_group("method"), Training, "method sigma sigma_range teacher")
+    own = parser.screen("method", "methods: settings of each --method (default: as published)")
+    add_settings(own, Training, "teacher_samples")
+    parser.late(lambda _: _add_method(own), "method")
+    denoiser = parser.screen("denoiser", "denoiser: settings of --method denoiser, and a classifier behind one")
+    add_settings(denoiser, Training, "denoiser classifier width")
+    add_settings(parser.add_argument_group("optimisation"), Training, "schedule epochs seed")
+    steps = parser.screen("steps", "steps: learning rate, batches, augmentation and number format")
+    add_settings(steps, Training, "batch lr momentum weight_decay augment dtype test_skip")
 
 
 def _add_method(group):
@@ -67,7 +69,6 @@ def _help(methods):
 
 
 def run(args) -> None:
-    from qcrs_jax.errors import SettingError
     from qcrs_jax.training import METHODS
 
     from ..run.denoiser_training import train_denoiser
@@ -76,16 +77,15 @@ def run(args) -> None:
     network, trains_denoiser = None, args.method == "denoiser"
     if args.init is not None and not trains_denoiser:
         network = settings_of(Network, args, checkpoint=Path(args.init), dtype="float32")
-    elif given := [name for name in OPENING.split()[1:] if getattr(args, name) not in (None, ())]:
-        if trains_denoiser:
-            raise SettingError(f"{{method}} denoiser has no {{{given[0]}}}")
-        raise SettingError(f"{{{given[0]}}} describes the file of {{init}}; give {{init}} too")
-    given = {name: value for kind in METHODS.values() for name, value in given_fields(kind, args).items()}
-    given.pop("sigma", None)
+    else:
+        reason = "is no setting of {method} denoiser" if trains_denoiser else "describes the file of {init}; give {init} too"
+        refuse(args, OPENING.split()[1:], reason)
+    given = {}
+    for kind in METHODS.values():
+        given |= given_fields(kind, args, without=("sigma",))
     training, data = settings_of(Training, args, settings=given), settings_of(Data, args)
     if trains_denoiser:
-        if args.normalization is not None:
-            raise SettingError("{method} denoiser has no {normalization}")
+        refuse(args, ["normalization"], "is no setting of {method} denoiser")
         train_denoiser(args.out_dir, training, data)
     else:
         train(args.out_dir, training, data, network, args.normalization)

@@ -1,34 +1,21 @@
 """Check results files: bounds from their counts, hashes from their inputs, and some counts from their seeds.
 
-The bound, radius and class of every line are computed again from its counts. The file is compared with its hash in the
-sidecar. The checkpoint and the data set are opened as the run opened them, and compared with the sidecar; so are the
-images' pixels. Then K images, chosen anew each time, are certified again from their seeds, and each of their numbers is
-compared. A line whose counts were changed by hand, with all that follows from them, is found if its image is among
-these K. The output states how likely that is. --recount all repeats all images.
+The bound, radius and class of every line are computed again from its counts. The file, the checkpoint, the data set and
+the pixels are compared with their hashes in the sidecar. K images, chosen anew each time, are certified again from
+their seeds. RESULTS may be a folder: then each results file in it is checked.
 
-RESULTS may be a folder: then each results file in it is checked. For a run with --budget, RESULTS.pilot is checked too.
-A file of `qcrs-jax memory` is made again from its source. A log without counts is checked as far as possible, and the
-output states what was not checked. Times are not checked. A run that stopped early is not reported as incomplete.
-
-Another program or device may put a copy that is nearly a tie into another class. The output states how many copies of
-an image moved. They are accepted if they are at most 2 copies (and at most 1 in 100), or at most 0.1% of the copies and
-the radius is the same within 1%. The class must be the same, and over all lines the moved copies must not lean to the
-certified class. If a search went another way, the counts at the file's own sigma are compared by the same rule, and the
-radius of the search here must be the same within 3%.
-
-An image that the run left out is read again: if it can be read, it was dropped. The verdict is "verified" for a
-finished file that was drawn again as a whole. Anything less is "consistent", and the output states how likely it is
-that a forged line was missed. A file cannot prove when its settings were chosen; the output lists that as not proved. A
-seed that is committed to the request is derived again. If the user chose the seed, the output says so.
+The verdict is "verified" for a finished file that --recount all drew again as a whole. Anything less is "consistent",
+and the output states how likely it is that a forged line was missed. The documentation has the rule for copies that are
+nearly ties, and what no file can prove.
 
 Whoever made a file also wrote the paths in its sidecar. They are opened if they lie below the current folder or below
-that of the file, or come with the package, and with --trust_paths. Others must be given: --checkpoint, --data_dir.
+that of the file, or come with the package. Others must be given: --checkpoint, --data_dir, or --trust_paths.
 
-The exit status is 2 if anything differs by more, if the hashes of a file are missing, or if lines were to be drawn
-again and could not be.
+The exit status is 2 if anything differs, if the hashes of a file are missing, or if lines were to be drawn again and
+could not be.
 
-  qcrs-jax verify cifar_exp --recount 5
-  qcrs-jax verify cifar_exp --confidence 95% --forged 5%
+  qcrs-jax verify results.tsv --recount 5
+  qcrs-jax verify results.tsv --confidence 95% --forged 5%
 """
 
 import argparse
@@ -100,7 +87,7 @@ def run(args):
     checks = Checks(
         Choice(RECOUNT if args.recount is None else args.recount, args.confidence, args.forged, args.recount_seed),
         asked=args.recount is not None or args.confidence is not None,
-        where=settings_of(Where, args, inputs=None),
+        where=settings_of(Where, args, inputs=None, otherwise=Where.otherwise),
         numbers={"sigma": args.sigma, "n": args.n, "alpha": args.alpha},
     )
     paths, failed = list(results_files(args.results)), []

@@ -24,7 +24,7 @@ from qcrs_jax.errors import UserError, setting
 from qcrs_jax.models import Classifier, Spec
 from qcrs_jax.sampling.classifiers import apply, as_pytree, num_classes
 
-PYTHON = "python:"  # before the name of a function in a file, in place of a checkpoint
+from .settings import PYTHON
 
 
 def is_python(checkpoint) -> bool:

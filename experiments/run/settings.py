@@ -14,6 +14,7 @@ from qcrs_jax.data.sources import SOURCES
 from qcrs_jax.errors import SettingError
 from qcrs_jax.results.sidecar import LARGEST_BATCH
 
+PYTHON = "python:"  # before the name of a function in a file, in place of a checkpoint
 IN_MEMORY = "memory:"  # prefix of the name of a classifier in memory, in the place of a checkpoint
 
 
@@ -80,8 +81,7 @@ class Network:
     """A classifier: its file, the answers to what a PyTorch file leaves open, and the number format of its passes."""
 
     checkpoint: Path = setting(
-        help="converted directory, PyTorch file, program of torch.export (.pt2), zoo:NAME, or python:FILE.py:FUNCTION. "
-        "The last one runs that file; its function takes no arguments and returns the classifier",
+        help="PyTorch file, converted directory, .pt2, zoo:NAME, or python:FILE.py:FUNCTION, which is run",
         positional=True,
     )
     denoiser: Path | None = setting(
@@ -111,8 +111,7 @@ class Network:
     )
     stages: tuple[str, ...] = setting(
         (),
-        "networks of the other stages of a cascade, in their order: CHECKPOINT is that of the first (default: one for "
-        "all)",
+        "networks of the stages after the first, in their order (default: one for all)",
         metavar="CHECKPOINT",
         nargs="+",
     )
@@ -126,7 +125,7 @@ class Network:
     def __post_init__(self):
         if self.macer and self.normalization not in (None, "none"):
             raise SettingError("{macer} means that images are not normalised; it does not go with {normalization}")
-        if any(stage.startswith("python:") for stage in self.stages):
+        if any(stage.startswith(PYTHON) for stage in self.stages):
             raise SettingError("{stages} are files of networks, not functions of a program")
         if self.image_size is not None and len(self.image_size) > 2:
             raise SettingError(f"{{image_size}} takes H or H W, not {len(self.image_size)} numbers")
@@ -141,11 +140,11 @@ class Data:
 
     dataset: str | None = setting(
         None,
-        "a known data set from its original files or TFDS, a folder of CLASS/IMAGE, or an .npz with x, y and perhaps "
-        "class_names (default: the one in DATA_DIR, else cifar10)",
+        f"{', '.join(SOURCES)} (default: the one in DATA_DIR, else cifar10)",
         choices=SOURCES,
+        metavar="NAME",
     )
-    data_dir: Path | None = setting(None, "place of the data set (default: ./data, ./dataset_cache, ., then TFDS)")
+    data_dir: Path | None = setting(None, "its place (default: ./data, ./dataset_cache, ., TFDS)", metavar="DIR")
     split: str = setting("test", "part of the data set; val only if it has one", choices=("train", "test", "val"))
     class_order: str | Sequence[str] | None = setting(
         None,
@@ -246,9 +245,7 @@ class Program:
 
     batch_size: int | str | None = setting(
         None,
-        "noisy copies per forward pass of a device, or auto: the fastest of a few, measured for some seconds at the "
-        "start. It changes no count (default: 16 on a CPU; on a GPU 2048, or 512 for large images; on a TPU 512 or "
-        "128)",
+        "noisy copies per forward pass, or auto: the fastest of a few, measured (default: by the kind of device)",
         metavar="B",
         aliases=("--batch",),
         type=number_or("auto", "auto"),

@@ -31,33 +31,27 @@ class Training:
 
     sigma: float | None = setting(
         None,
-        "standard deviation of the noise, pixels in [0, 1]. With --sigma_range, the level at which accuracy is tested "
-        "(default: sqrt(LOW * HIGH))",
+        "noise level, for pixels in [0, 1]; with --sigma_range, the one of the tests (default: sqrt(LOW * HIGH))",
     )
     sigma_range: tuple[float, float] | None = setting(
         None,
-        "train on a range of levels: each image of each step has one of its own, with log sigma uniform; all copies of "
-        "an image have the same",
+        "range of noise levels: each image of each step has its own, with log sigma uniform",
         type=low_high,
         metavar="LOW,HIGH",
     )
     arch: str | None = setting(
         None, "network: cifar_resnet20, ..., resnet50, lenet, ... (default: that of --init, else cifar_resnet20)"
     )
-    init: str | None = setting(
-        None, "start from the weights of this checkpoint, of any kind that certify opens", metavar="CHECKPOINT"
-    )
+    init: str | None = setting(None, "start from these weights: any that certify opens", metavar="CHECKPOINT")
     method: str = setting(
         "gaussian",
-        "method of training. gaussian: Cohen's augmentation; macer: a loss on the radius; smoothadv: adversarial "
-        "images; consistency: copies that agree; smoothmix: mixtures with adversarial images; catrs: as the confidence "
-        "in each image allows. Their settings: --help-method. denoiser: no classifier, but a denoiser before one",
+        "gaussian (Cohen's augmentation), macer, smoothadv, consistency, smoothmix or catrs; denoiser trains no "
+        "classifier, but a denoiser before one",
         metavar="NAME",
     )
     teacher: str | None = setting(
         None,
-        "catrs: a classifier trained under the same noise, of any kind that certify opens, whose predictions of the "
-        "training images are kept",
+        "catrs: a classifier trained under the same noise, whose predictions of the training images are kept",
         metavar="CHECKPOINT",
     )
     teacher_samples: int | None = setting(

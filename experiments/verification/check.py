@@ -33,7 +33,10 @@ from .uncounted import check_uncounted
 
 
 def results_files(paths):
-    """Yields the files in `paths` and the results files below its folders. Raises UserError for an empty folder."""
+    """Yields the files in `paths` and the results files below its folders. Raises UserError for an empty folder.
+
+    A file with a sidecar is one even if its first line is damaged. A pilot belongs to its run.
+    """
     for path in paths:
         if not path.is_dir():
             yield path
@@ -42,7 +45,8 @@ def results_files(paths):
             visible = [
                 f for f in sorted(path.rglob("*")) if not any(p.startswith(".") for p in f.relative_to(path).parts)
             ]
-        found = [file for file in visible if file.is_file() and is_results(file)]
+        files = [file for file in visible if file.is_file()]
+        found = [f for f in files if is_results(f) or sidecar_path(f) in files and f.suffix != ".pilot"]
         if not found:
             raise UserError(f"{path}: has no results files")
         yield from found

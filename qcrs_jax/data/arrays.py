@@ -34,7 +34,7 @@ CIFAR100 = """apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle
 
 
 _LIMIT = Limit()
-_META = 2**20  # bytes of CIFAR-100's file of names
+_META = 2**20  # bytes of a file of names
 _NUMBERS = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "single", "double")
 
 
@@ -53,10 +53,17 @@ def _dataset(name, split, source, class_names, x, y, labels_in, problems=None, n
 
 
 def cifar10(root: Path, split: str, limit: Limit = _LIMIT) -> Dataset | None:
-    """The files test_batch and data_batch_1 to 5, or the same with .bin; None if they are not in `root`."""
+    """The files test_batch and data_batch_1 to 5, or the same with .bin; None if they are not in `root`.
+
+    The names of the classes come from the file `batches.meta` in the same folder; without it they are the well-known
+    ones.
+    """
     names = ["test_batch"] if split == "test" else [f"data_batch_{i}" for i in range(1, 6)]
     found = _cifar(root, names, "labels", 10, "CIFAR-10", limit)
-    return found and _dataset("cifar10", split, root, CIFAR10, *found, root)
+    if found is None:
+        return None
+    names = _names((root / "batches.meta", root / "batches.meta.txt"), "label_names", CIFAR10, "CIFAR-10")
+    return _dataset("cifar10", split, root, names, *found, root)
 
 
 def cifar100(root: Path, split: str, limit: Limit = _LIMIT) -> Dataset | None:
@@ -67,7 +74,10 @@ def cifar100(root: Path, split: str, limit: Limit = _LIMIT) -> Dataset | None:
     if not holds_cifar100(root):
         return None
     found = _cifar(root, [split], "fine_labels", 100, "CIFAR-100", limit)
-    return found and _dataset("cifar100", split, root, _fine_names(root), *found, root)
+    if found is None:
+        return None
+    names = _names((root / "meta", root / "fine_label_names.txt"), "fine_label_names", CIFAR100, "CIFAR-100")
+    return _dataset("cifar100", split, root, names, *found, root)
 
 
 def holds_cifar10(root: Path) -> bool:
@@ -131,27 +141,28 @@ def _cifar_rows(content, classes):
     return rows[:, head:], rows[:, head - 1].astype(np.int64)
 
 
-def _fine_names(root):
-    for file in (root / "meta", root / "fine_label_names.txt"):
+def _names(files, key, usual, what):
+    """The names of the classes in the first of `files` that exists, under `key`; or else the `usual` ones."""
+    for file in files:
         if not file.is_file():
             continue
         try:
-            if file.suffix:
+            if file.suffix == ".txt":
                 names = read_text(file).split()
             else:
-                names = unpickle(Limit(_META).read(file))["fine_label_names"]
+                names = unpickle(Limit(_META).read(file))[key]
                 if not all(type(name) in (bytes, str) for name in names):
                     raise ValueError("its names are no texts")
                 names = _texts(names)
-            if len(names) != 100:
+            if len(names) != len(usual):
                 raise ValueError(f"it has {len(names)} names")
             return names
         except Exception as error:
             raise DataError(
-                f"{file}: not the names of CIFAR-100's classes, or damaged ({quoted(error)}); download it again, or "
+                f"{file}: not the names of {what}'s classes, or damaged ({quoted(error)}); download it again, or "
                 "move it away"
             ) from error
-    return CIFAR100
+    return usual
 
 
 def svhn(root: Path, split: str, limit: Limit = _LIMIT) -> Dataset | None:

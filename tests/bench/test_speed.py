@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 from checkpoints import images, resnet, torch_logits
-from with_torch import torch
+from with_torch import REASON, torch
 
 from qcrs_jax.errors import UserError
 from qcrs_jax.experiments import cli
@@ -41,6 +41,7 @@ def test_the_benchmark_prints_rates_ratios_and_one_compilation():
 
 def test_there_is_a_row_for_each_interpreter(tmp_path, monkeypatch, capsys):
     """The samplers are made up: only what is shown of them."""
+    pytest.importorskip("torch", reason=REASON)
 
     class Sampler:
         first, compilations = 1.25, 1

@@ -7,7 +7,7 @@ import pytest
 import scipy.io
 from data_sets_made import Python2Pickler, assert_holds, random_images
 
-from qcrs_jax.data.arrays import CIFAR100
+from qcrs_jax.data.arrays import CIFAR10, CIFAR100
 from qcrs_jax.data.load import DataError, load_dataset
 
 X, T, V = (random_images(3, 5, 4, seed=seed) for seed in range(3))
@@ -150,6 +150,19 @@ def test_cifar100_written_with_keys_of_text_and_its_names(tmp_path):
     (root / "meta").write_bytes(pickle.dumps({b"fine_label_names": [b"a"]}, 2))
     with pytest.raises(DataError, match="meta: not the names"):
         load_dataset("cifar100", tmp_path)
+
+
+def test_cifar10_with_names_of_its_own(tmp_path):
+    images = random_images(2, 32, 32, 3)
+    batch = {b"data": images.transpose(0, 3, 1, 2).reshape(2, -1), b"labels": [0, 9]}
+    (tmp_path / "test_batch").write_bytes(pickle.dumps(batch, 2))
+    assert load_dataset("cifar10", tmp_path).class_names == CIFAR10
+    (tmp_path / "batches.meta").write_bytes(pickle.dumps({b"label_names": [b"%d" % i for i in range(10)]}, 2))
+    assert_holds(load_dataset("cifar10", tmp_path), images, [0, 9])
+    assert load_dataset("cifar10", tmp_path).class_names == [str(i) for i in range(10)]
+    (tmp_path / "batches.meta").write_bytes(b"damaged")
+    with pytest.raises(DataError, match="batches.meta: not the names of CIFAR-10's classes"):
+        load_dataset("cifar10", tmp_path)
 
 
 def test_the_names_of_cifar100_are_a_hundred_in_order():

@@ -9,6 +9,8 @@ class Missing:
     """Stands for a package that is not installed, and for all in it. A call skips the test, or the module at import."""
 
     def __getattr__(self, name):
+        if name == "__version__":
+            return self()
         if name.startswith("__"):
             raise AttributeError(name)
         return self

@@ -55,6 +55,12 @@ def command(capsys, *words):
     return status, said.out + said.err
 
 
+@pytest.mark.parametrize("words", ["--normalization cifar10", "--macer", "--field w", "--no-max_pool", "--leave_out a"])
+def test_facts_about_a_file_of_weights_are_refused(folder, capsys, words):
+    status, said = command(capsys, "certify", "python:net.py:load", "results.tsv", *WORDS, *words.split())
+    assert status == 2 and f"{words.split()[0]} describes a file of weights" in said
+
+
 @pytest.mark.slow
 def test_it_has_the_whole_program(folder, capsys):
     run = ("certify", "python:net.py:load", "results.tsv", *WORDS, "--seed", 0)

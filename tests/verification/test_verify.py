@@ -356,6 +356,9 @@ def test_a_folder_is_its_results_files(copies, capsys):
     (copies / "golden.tsv").write_text((copies / "golden.tsv").read_text().replace("0:00", "0:01"))
     status, text = verify(folder, capsys, "--recount", 0)
     assert status == 2 and text.count("consistent: ") == 2 and "1 of 3 files did not pass: " in text
+    (copies / "golden.tsv").write_text("damaged\n" + (copies / "golden.tsv").read_text())
+    status, text = verify(folder, capsys, "--recount", 0)
+    assert status == 2 and "1 of 3 files did not pass: " in text and "golden.tsv" in text
     (copies / "empty").mkdir()
     assert "empty: has no results files" in verify(copies / "empty", capsys)[1]
 
