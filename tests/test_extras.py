@@ -225,7 +225,7 @@ def test_the_library_needs_no_extra(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("0 True lenet 40\nusage: qcrs-jax")
+    assert done.stdout.startswith("0 True lenet 250\nusage: qcrs-jax")
 
 
 def test_without_the_bench_its_command_says_so(monkeypatch, capsys):

@@ -37,6 +37,7 @@ def add_arguments(parser):
     add_beyond(parser)
     add("--verify", type=count, metavar="N", help="draw N images of each file again, or all, and report the outcome")
     add("--checkpoint", type=Path, help="goes with --verify: where the checkpoint is now (default: where it was)")
+    add("--denoiser", type=Path, help="goes with --verify: where the denoiser is now (default: where it was)")
     add(
         "--trust_paths",
         action="store_true",
@@ -47,9 +48,12 @@ def add_arguments(parser):
 def run(args):
     from ..verification.trusted_paths import Where
 
-    if args.checkpoint is not None and not args.verify:
-        raise UserError("--checkpoint goes with --verify, which alone opens a checkpoint")
-    where = Where(args.checkpoint, args.data_dir, args.trust_paths)
+    for name, place in {"checkpoint": args.checkpoint, "denoiser": args.denoiser}.items():
+        if place is not None and not args.verify:
+            raise UserError(f"--{name} goes with --verify, which alone opens a {name}")
+    where = Where(
+        checkpoint=args.checkpoint, denoiser=args.denoiser, data_dir=args.data_dir, trust_paths=args.trust_paths
+    )
     write_report(args.results, args.out, where, args.title, args.verify or 0, args.beyond)
     print(args.out)
 

@@ -78,8 +78,8 @@ def run(args) -> None:
     if args.init is not None and not trains_denoiser:
         network = settings_of(Network, args, checkpoint=Path(args.init), dtype="float32")
     else:
-        reason = "is no setting of {method} denoiser" if trains_denoiser else "describes the file of {init}; give {init} too"
-        refuse(args, OPENING.split()[1:], reason)
+        of_init = "describes the file of {init}; give {init} too"
+        refuse(args, OPENING.split()[1:], "is no setting of {method} denoiser" if trains_denoiser else of_init)
     given = {}
     for kind in METHODS.values():
         given |= given_fields(kind, args, without=("sigma",))

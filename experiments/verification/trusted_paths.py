@@ -15,7 +15,7 @@ from ..run.settings import IN_MEMORY, Data, Sweep
 SHIPPED = Path(__file__).parents[1] / "assets"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Where:
     """The present places of the inputs of a run, as the user gives them.
 

@@ -224,8 +224,11 @@ def test_a_denoiser_is_trained_and_fine_tuned_and_a_classifier_behind_it(folder)
         (["--method", "denoiser", "--sigma_range", "0.1,1", "--sigma", "0.2"], "denoiser has no --sigma with"),
         (["--method", "denoiser", "--sigma", "0.2", "--arch", "lenet"], "--method denoiser has no --arch"),
         (["--method", "denoiser", "--sigma", "0.2", "--copies", "2"], "--copies is no setting of --method denoiser"),
-        (["--method", "denoiser", "--sigma", "0.2", "--normalization", "none"], "denoiser has no --normalization"),
-        (["--method", "denoiser", "--sigma", "0.2", "--field", "a"], "--method denoiser has no --field"),
+        (
+            ["--method", "denoiser", "--sigma", "0.2", "--normalization", "none"],
+            "--normalization is no setting of --method denoiser",
+        ),
+        (["--method", "denoiser", "--sigma", "0.2", "--field", "a"], "--field is no setting of --method denoiser"),
         (["--method", "denoiser", "--sigma", "0.2", "--width", "0"], "--width must be positive"),
         (["--method", "denoiser", "--sigma", "0.2", "--init", "nowhere"], "nowhere: no such file"),
         (["--method", "denoiser", "--sigma", "0.2", "--classifier", "nowhere"], "nowhere: no such file"),
