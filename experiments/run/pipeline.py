@@ -35,8 +35,11 @@ def stopping():
             signal.signal(number, handler)
 
 
-def read_ahead(read: Callable, indices: Iterable[int], ahead: int = 1) -> Iterator:
-    """Yields (index, a function that returns `read(index)`). The next `ahead` are read meanwhile."""
+def read_ahead(read: Callable, indices: Iterable, ahead: int = 1) -> Iterator:
+    """Yields (index, a function that returns `read(index)`) for each of `indices`, of images or of whole batches.
+
+    The next `ahead` are read meanwhile.
+    """
     reader = concurrent.futures.ThreadPoolExecutor(1)
     try:
         upcoming = []

@@ -31,6 +31,7 @@ from ..report.training_curve import Epoch, plot_log, read_log
 from .class_names import known_classes, order_warning
 from .data_sets import open_train_and_test
 from .inputs import open_devices, opening_of, other_levels, print_notes
+from .pipeline import read_ahead
 from .progress import progress
 from .settings import Data, Network
 from .training_settings import Training
@@ -177,16 +178,6 @@ def reader(dataset, what):
         kept[indices].astype(np.float32) / np.float32(255),
         dataset.labels[indices].astype(np.int32),
     )
-
-
-def read_ahead(read, batches):
-    """Yields read(batch) for every batch. The next one is read while this one is used."""
-    with ThreadPoolExecutor(1) as pool:
-        upcoming = pool.submit(read, batches[0])
-        for following in batches[1:]:
-            current, upcoming = upcoming, pool.submit(read, following)
-            yield current.result()
-        yield upcoming.result()
 
 
 def accuracy(trainer, state, read, indices, sigma, key, sharding, batch=256):
@@ -371,7 +362,7 @@ def batches_of(read, training: Training, epoch: int, count: int):
     """An iterator of the batches of an epoch, and their number: whole batches of `count` images, in a new order."""
     steps = count // training.batch
     order = np.random.default_rng([training.seed, epoch]).permutation(count)[: steps * training.batch]
-    return read_ahead(read, order.reshape(steps, training.batch)), steps
+    return (batch() for _, batch in read_ahead(read, order.reshape(steps, training.batch))), steps
 
 
 def one_epoch(state, step, batches, training: Training, epoch: int, sharding) -> tuple[Any, float, float]:
