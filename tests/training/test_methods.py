@@ -499,7 +499,7 @@ def test_a_method_describes_all_its_settings_and_records_them(name):
             dataclasses.replace(SMALL[name], **{setting: type(getattr(SMALL[name], setting))(-1)})
         assert refused.value.settings == (setting,)
     help_ = next(f for f in dataclasses.fields(Training) if f.name == "method").metadata["help"]
-    assert f"{name}:" in help_
+    assert name in help_
 
 
 @pytest.mark.parametrize(
