@@ -1,4 +1,7 @@
-"""Colours and lines of runs: each method has one colour in all figures, each run of a figure a line of its own."""
+"""Colours and lines of runs: each method has one colour in all figures, each run of a figure a line of its own.
+
+In a figure of many runs of one method, each has a colour.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -15,7 +18,7 @@ METHODS = {
 }
 """Colours of Okabe and Ito (2008), which colour-blind readers can distinguish, and a violet."""
 OTHERS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-"""Colours of runs whose method is not known."""
+"""Colours of runs whose method is not known, and of many runs of one method."""
 DASHES: tuple[tuple[float, ...], ...] = ((), (6, 2), (2, 1.5), (7, 2, 1.5, 2), (4, 1.5, 1, 1.5, 1, 1.5))
 
 
@@ -30,7 +33,8 @@ def styles(runs: Sequence) -> list[Style]:
     """The style of each of the runs of a figure."""
     methods = [method_of(run) for run in runs]
     unknown = iter(OTHERS * len(runs))
-    colours = [METHODS.get(method) or next(unknown) for method in methods]
+    alike = len(runs) > 3 and len(set(methods)) == 1
+    colours = [not alike and METHODS.get(method) or next(unknown) for method in methods]
     return [Style(colour, DASHES[place % len(DASHES)]) for place, colour in enumerate(colours)]
 
 

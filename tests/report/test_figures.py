@@ -175,6 +175,7 @@ def test_a_method_has_its_colour_in_every_figure_and_each_run_its_own_line():
     assert styles(runs[1:])[0].colour == METHODS[search], "beside other runs too"
     logs = [Run(Path(str(i)), [], {}) for i in range(3)]
     assert len({style.colour for style in styles(logs)}) == 3
+    assert len({style.colour for style in styles([*runs[1:], *runs[1:]])}) == 4, "many runs of one method"
 
 
 def test_a_figure_for_a_paper(tmp_path, monkeypatch, runs):
