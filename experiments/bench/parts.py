@@ -522,9 +522,9 @@ def parts() -> dict:
     return {
         "exact classifier": (exact, 0.08),
         "counts": (counts, 0.18),
-        "benchmark": (benchmark, 0.58),
-        "searches": (searches, 0.71),
-        "table": (table, 0.86),
-        "memory": (memory, 0.94),
+        "benchmark": (benchmark, 0.54),
+        "searches": (searches, 0.67),
+        "table": (table, 0.81),
+        "memory": (memory, 0.89),
         "again": (again, 1.0),
     }
