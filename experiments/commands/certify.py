@@ -16,7 +16,7 @@ from pathlib import Path
 from qcrs_jax.errors import SettingError
 
 from .flags import Parser, refuse
-from .method import add_request, cascade_of, request_of
+from .method import add_request, cascade_of, print_unused, request_of
 from .sweep import add_sweep, sweep_of
 
 
@@ -40,6 +40,8 @@ def run(args) -> None:
     request, sweep = request_of(args), sweep_of(args)  # before anything slow is imported or read
     if request.to_collapse and not args.collapse:
         raise SettingError("{sigma_upper} auto measures collapse; leave {collapse} out, or give a number")
+
+    print_unused(args, request.search)
 
     from ..report.table import print_tables
     from ..run.certify import certify_dataset

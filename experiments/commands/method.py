@@ -254,6 +254,21 @@ def request_of(args: argparse.Namespace):
     return request
 
 
+def print_unused(args: argparse.Namespace, search) -> None:
+    """Prints a note on the flags of other searches that were given beside those of `search`: they change nothing."""
+    from qcrs_jax.search import DDRS, SEARCHES
+
+    flags = {name: name for kind in SEARCHES.values() if kind.method == "qcrs" for name in _fields(kind)}
+    flags |= {f"ddrs_{name}": name for name in _fields(DDRS) if name not in ENDS}
+    own = "ddrs_" if search.method == "ddrs" else ""
+    used = {*(f"{own}{name}" for name in _fields(type(search))), *ENDS, "alpha"}
+    unused = [flag for flag in flags if flag not in used and vars(args)[flag] not in (None, "predictive")]
+    if unused:
+        said = ", ".join(args.invoked.names[flag] for flag in unused)
+        chosen = args.search if args.method == "qcrs" else args.method
+        print(f"note: without effect, because {chosen} has no such setting: {said}")
+
+
 def _search(args):
     """The search for sigma of the arguments. Raises ValueError for a setting out of its range."""
     from qcrs_jax.errors import SettingError

@@ -10,7 +10,7 @@ from program import PUBLISHED, qcrs_jax, refused
 
 from qcrs_jax.data.load import DATASETS, name_of
 from qcrs_jax.experiments import cli
-from qcrs_jax.experiments.commands.method import request_of
+from qcrs_jax.experiments.commands.method import print_unused, request_of
 from qcrs_jax.experiments.commands.sweep import sweep_of
 from qcrs_jax.search.ddrs import DDRS, PRESETS
 
@@ -145,3 +145,23 @@ def test_every_preset_of_ddrs_can_be_asked_for_and_changed():
     words = "c r --method ddrs --sigma 0.5 --left 0.1 --ddrs_preset paper --ddrs_draws 8 --ddrs_decay".split()
     request = request_of(parser.parse_args(words))
     assert request.search == DDRS(0.1, 1.75, 900, 8, 1e-4, True, clamp=0.02)
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        ("--search bisection --evaluations 20", "because bisection has no such setting: --evaluations"),
+        (
+            "--search bayesian --epsilon 0.03 --ddrs_steps 3",
+            "because bayesian has no such setting: --epsilon, --ddrs",
+        ),
+        ("--method cohen --left 0.1 --epsilon 0.03", "because cohen has no such setting: --epsilon"),
+        ("--method ddrs --ddrs_steps 3 --gradient_n 50", "because ddrs has no such setting: --gradient_n"),
+        ("--search golden --gradient_n 50 --right 0.9", ""),
+    ],
+)
+def test_a_flag_of_another_search_is_noted(capsys, words, said):
+    args = cli.arguments_of("certify", ["net.pth", "results.tsv", "--sigma", "0.25", *words.split()])
+    print_unused(args, request_of(args).search)
+    printed = capsys.readouterr().out
+    assert said in printed and bool(said) == bool(printed)
