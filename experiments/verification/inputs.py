@@ -6,6 +6,7 @@ import math
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from qcrs_jax import Fixed, conclude
@@ -63,7 +64,8 @@ def recorded_sweep(path: Path, where: Where) -> Sweep:
     data = dataclasses.replace(sweep.data, on_error="skip")  # a damaged image must not stop the others
     if data.class_order is not None:  # the file with the order may have moved
         data = dataclasses.replace(data, class_order=sidecar["request"]["dataset"]["class_names"])
-    program = Program(batch_size=sidecar["provenance"].get("batch"))
+    like_here = sidecar["request"].get("platform", "").startswith(f"{jax.default_backend()},")
+    program = Program(batch_size=sidecar["provenance"].get("batch") if like_here else None)  # a GPU's slows down a CPU
     sweep = dataclasses.replace(sweep, data=data, program=program, results=path)
     return use_paths(sweep, path, where)
 

@@ -11,8 +11,10 @@ from places import ROOT, SHARED
 
 from qcrs_jax.experiments import cli
 from qcrs_jax.experiments.commands import demo
+from qcrs_jax.experiments.verification.inputs import recorded_sweep
 from qcrs_jax.experiments.verification.lines import recomputed_fields
-from qcrs_jax.results.records import checksum, read_run, sidecar_checksum
+from qcrs_jax.experiments.verification.trusted_paths import Where
+from qcrs_jax.results.records import checksum, read_run, read_sidecar, sidecar_checksum
 
 COMMAND = "zoo:fashion_mnist-lenet-sigma0.25"
 DATA = f"--dataset npz --data_dir {demo.IMAGES} --sigma 0.25 --skip 100 --max 300 --N 300".split()
@@ -305,6 +307,14 @@ def test_another_platform_is_reported_and_another_noise_refused(copies, capsys):
         found, text = verify(copies / f"{name}.tsv", capsys, "--recount", 1)
         assert found == status and "gpu, matmul precision None" in text
         assert ("near ties may fall into other classes" in text) == (status == 0)
+
+
+def test_the_batch_of_another_kind_of_device_is_not_taken(runs, tmp_path):
+    path = Copies(runs, tmp_path) / "golden.tsv"
+    content = read_sidecar(path)
+    assert recorded_sweep(path, Where()).program.batch_size == content["provenance"]["batch"]
+    sum_up(path, request={**content["request"], "platform": "gpu, matmul precision None"})
+    assert recorded_sweep(path, Where()).program.batch_size is None
 
 
 def test_the_output_states_the_probability_of_finding_a_forged_line(copies, capsys):
