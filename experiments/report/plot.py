@@ -54,9 +54,10 @@ def plot(paths, out, title=None, names=None, look: Look = LOOKS["page"], p_a: bo
             _draw_probabilities(panels[0, 1], runs)
         note = "bands and brackets: 95% intervals for all images like these, at each radius by itself"
         size = 8 if look.font is None else 0.75 * look.font
-        note = textwrap.fill(note, int(110 * look.width / size))
+        note = _filled(note, look.width, size)
         style = {"frameon": False, "title": note, "title_fontsize": size}
         handles, labels = axes.get_legend_handles_labels()
+        labels = [label if "$" in label else _filled(label, look.width, look.font or 10) for label in labels]
         figure.legend(handles, labels, loc="outside lower center", **style)  # inside the axes it would hide curves
         if different:
             title = title or "Different images: curves are not comparable"
@@ -66,6 +67,11 @@ def plot(paths, out, title=None, names=None, look: Look = LOOKS["page"], p_a: bo
         if title:
             axes.set_title(title, fontsize=look.font or 11)
     save(figure, out)
+
+
+def _filled(text, width, size):
+    """`text` in lines that a figure of this width in inches holds, in letters of `size` points."""
+    return textwrap.fill(text, int(110 * width / size), break_long_words=False, break_on_hyphens=False)
 
 
 def _draw_curves(axes, runs, called, different, attacks):

@@ -178,6 +178,16 @@ def test_a_method_has_its_colour_in_every_figure_and_each_run_its_own_line():
     assert len({style.colour for style in styles([*runs[1:], *runs[1:]])}) == 4, "many runs of one method"
 
 
+def test_long_names_stay_within_the_figure(tmp_path, monkeypatch, runs):
+    drawn = []
+    monkeypatch.setattr(plot, "save", lambda figure, out: drawn.append(figure))
+    for look in figures.LOOKS.values():
+        plot.plot(runs, tmp_path / "p.png", names=["a name of many words " * 8] * len(runs), look=look)
+        drawn[-1].draw_without_rendering()
+        box = drawn[-1].legends[0].get_window_extent()
+        assert box.x0 >= 0 and box.x1 <= drawn[-1].bbox.x1
+
+
 def test_a_figure_for_a_paper(tmp_path, monkeypatch, runs):
     drawn = []
     monkeypatch.setattr(plot, "save", lambda figure, out: drawn.append(figure))
