@@ -12,7 +12,6 @@ from jax.sharding import NamedSharding, PartitionSpec
 from qcrs_jax.checks import check_sigma
 from qcrs_jax.convert.load import Opening, load_denoiser, open_classifier
 from qcrs_jax.errors import SettingError
-from qcrs_jax.extras import needed_for
 from qcrs_jax.files import writing
 from qcrs_jax.models.checkpoint import write_denoiser
 from qcrs_jax.models.denoiser import DenoiserSpec
@@ -21,10 +20,18 @@ from qcrs_jax.sampling.devices import replicated
 from qcrs_jax.training import DenoiserTrainer, Denoising, LogUniform, adam, crop_and_flip
 
 from ..report.training_curve import DenoiserEpoch, plot_denoiser_log
-from .data_sets import open_train_and_test
 from .inputs import open_devices, print_notes
 from .settings import Data
-from .training import TrainingFolder, batches_of, one_epoch, print_epoch, reader, schedule_of
+from .training import (
+    TrainingFolder,
+    batches_of,
+    check_packages,
+    one_epoch,
+    open_batches,
+    print_epoch,
+    reader,
+    schedule_of,
+)
 from .training_settings import Training
 
 MILESTONES = (1 / 3, 2 / 3)
@@ -127,19 +134,10 @@ def train_denoiser(out_dir: Path, training: Training, data: Data) -> None:
         UserError: the settings are impossible, the data set does not fit, or OUT_DIR holds a run with other settings,
             or one that is still running.
     """
-    with needed_for("training"):  # all packages, before hours of work
-        import matplotlib  # noqa: F401
-        import optax  # noqa: F401
-        import orbax.checkpoint  # noqa: F401
-
+    check_packages()
     devices = open_devices()  # before JAX uses any device
     training, levels = completed(training)
-    if training.batch % len(devices):
-        raise SettingError(f"{{batch}} {training.batch} is not a multiple of the {len(devices)} devices that share it")
-    train_set, test_set = open_train_and_test(data)
-    steps = len(train_set) // training.batch
-    if steps == 0:
-        raise SettingError(f"{{batch}} {training.batch} is more than the {len(train_set)} images of {train_set.source}")
+    train_set, test_set, steps = open_batches(training, data, devices)
     start = None if training.init is None else load_denoiser(training.init)
     spec = spec_of(training, train_set, start)
     classifier = classifier_of(training, spec.image_shape)

@@ -399,6 +399,29 @@ def print_epoch(training: Training, rows, tests: str) -> None:
     )
 
 
+def check_packages() -> None:
+    """Raises MissingPackage if a package of training is missing, before hours of work."""
+    with needed_for("training"):
+        import matplotlib  # noqa: F401
+        import optax  # noqa: F401
+        import orbax.checkpoint  # noqa: F401
+
+
+def open_batches(training: Training, data: Data, devices):
+    """The training images, the test images, and the number of steps of an epoch.
+
+    Raises:
+        UserError: the data set cannot be opened, or the batches do not fit it or the devices.
+    """
+    if training.batch % len(devices):
+        raise SettingError(f"{{batch}} {training.batch} is not a multiple of the {len(devices)} devices that share it")
+    train_set, test_set = open_train_and_test(data)
+    steps = len(train_set) // training.batch
+    if steps == 0:
+        raise SettingError(f"{{batch}} {training.batch} is more than the {len(train_set)} images of {train_set.source}")
+    return train_set, test_set, steps
+
+
 def train(out_dir: Path, training: Training, data: Data, network: Network | None, normalization: str | None) -> None:
     """Trains until the last epoch. Every epoch is saved.
 
@@ -410,22 +433,13 @@ def train(out_dir: Path, training: Training, data: Data, network: Network | None
         UserError: the settings are impossible, the data set does not fit, or OUT_DIR holds a run with other settings,
             or one that is still running.
     """
-    with needed_for("training"):  # all packages, before hours of work
-        import matplotlib  # noqa: F401
-        import optax  # noqa: F401
-        import orbax.checkpoint  # noqa: F401
-
+    check_packages()
     devices = open_devices()  # before JAX uses any device
     training, method = completed(training)
-    if training.batch % len(devices):
-        raise SettingError(f"{{batch}} {training.batch} is not a multiple of the {len(devices)} devices that share it")
     warmup = method.recorded().get("warmup", 0)
     if warmup > training.epochs:
         print(f"warning: the warm-up takes {warmup} epochs and the training {training.epochs}, so it never ends")
-    train_set, test_set = open_train_and_test(data)
-    steps = len(train_set) // training.batch
-    if steps == 0:
-        raise SettingError(f"{{batch}} {training.batch} is more than the {len(train_set)} images of {train_set.source}")
+    train_set, test_set, steps = open_batches(training, data, devices)
     start = start_of(training, network)
     teacher = teacher_of(training, train_set) if method.teacher else None
     spec = spec_of(training, method, normalization, train_set, start)
