@@ -6,13 +6,13 @@ import math
 import time
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from qcrs_jax import Fixed, conclude
 from qcrs_jax.errors import SettingError, UserError, text_of
 from qcrs_jax.results.records import differences, is_cascade, read_sidecar, sidecar_path
 from qcrs_jax.results.rows import parse_counts
+from qcrs_jax.sampling.devices import choose_devices
 from qcrs_jax.sampling.streams import uniform, uniform_words
 from qcrs_jax.search import FixedSigma
 
@@ -28,6 +28,7 @@ from .attacks import ATTACK_RULE, compare_attacks
 from .choice import duration
 from .lines import differing_fields, lines_of, recorded_time, typed_lines
 from .near_ties import (
+    NUDGE,
     RULE,
     compare_cascades,
     compare_certificates,
@@ -36,6 +37,7 @@ from .near_ties import (
     leaning,
     of_fewer_samples,
 )
+from .nudge import draws_nearby
 from .trusted_paths import Where, use_paths
 
 MOST_SAMPLES = 10**8  # of an image; more would take hours on any machine
@@ -64,7 +66,8 @@ def recorded_sweep(path: Path, where: Where) -> Sweep:
     data = dataclasses.replace(sweep.data, on_error="skip")  # a damaged image must not stop the others
     if data.class_order is not None:  # the file with the order may have moved
         data = dataclasses.replace(data, class_order=sidecar["request"]["dataset"]["class_names"])
-    like_here = sidecar["request"].get("platform", "").startswith(f"{jax.default_backend()},")
+    here = choose_devices()[0].platform  # and not of jax.default_backend(), which would start JAX on one CPU device
+    like_here = sidecar["request"].get("platform", "").startswith(f"{here},")
     program = Program(batch_size=sidecar["provenance"].get("batch") if like_here else None)  # a GPU's slows down a CPU
     sweep = dataclasses.replace(sweep, data=data, program=program, results=path)
     return use_paths(sweep, path, where)
@@ -215,7 +218,7 @@ def _draw_again(path, request, task, asked, inputs, lines, checks, found):
             yield f"image {index} drawn again: the same"
             missing.append(0)
             continue
-        comparison = _compare(request, asked, inputs, index, image, label, written[index], records)
+        comparison = _compare(request, task, asked, inputs, index, image, label, written[index], records)
         gains.append(comparison.gain)
         missing.append(comparison.missing)
         yield f"image {index} drawn again: {comparison}"
@@ -245,7 +248,7 @@ def time_of_all(lines, seconds, recorded):
     return f"--recount all takes less than {duration(lines * seconds[0])}, by the first image, compilation included"
 
 
-def _compare(request, asked, inputs, index, image, label, written, records):
+def _compare(request, task, asked, inputs, index, image, label, written, records):
     """The `near_ties.Comparison` of the records of one image with those drawn now."""
     if request["kind"] == "curves":
         return compare_points(written, records, request["n"])
@@ -253,8 +256,10 @@ def _compare(request, asked, inputs, index, image, label, written, records):
         return compare_attacks(written[0], records[0], request["n"])
     if request["kind"] == "pilot":
         return compare_pilots(written[0], records[0])
+    sigma = min(request["search"]["sigmas"]) if is_cascade(request) else written[0].sigma
+    nearby = draws_nearby(task, inputs, index, image, label, NUDGE * sigma)
     if is_cascade(request):
-        return compare_cascades(written[0], records[0], request)
+        return compare_cascades(written[0], records[0], nearby, request)
 
     def at_its_sigma():
         estimate = Fixed() if asked.estimate.votes_beta is None else asked.estimate
@@ -273,7 +278,7 @@ def _compare(request, asked, inputs, index, image, label, written, records):
         made = conclude(draw_image(plain, inputs.classify, image, key=key, **inputs.program))
         return one_record(index, label, 0.0, fields(plain, made))[0]
 
-    return compare_certificates(written[0], records[0], at_its_sigma, request)
+    return compare_certificates(written[0], records[0], at_its_sigma, nearby, request)
 
 
 def _plan_troubles(task, request, lines, indices):

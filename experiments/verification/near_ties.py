@@ -5,22 +5,27 @@ the program. An honest file may therefore have a copy or two of an image in anot
 """
 
 import dataclasses
+import itertools
+from collections.abc import Iterable
 
 from scipy import special
 
+from qcrs_jax.results.records import Record
 from qcrs_jax.sampling.counts import SOFT_ONE
 
 COPIES = 2  # copies of an image that may have moved in any case, but at most 1 in 100
 SHARE = 0.001  # share of an image's copies that may have moved if the radius stays
 RADIUS = 0.01  # relative difference up to which a radius counts as the same
 SEARCHED = 0.03  # the same, where the search chose another sigma
+NUDGE = 0.001  # by how much of sigma the noisy copies are moved, to see what near ties do to a search
 CHANCE = 0.01  # lines that all lean to one side are refused if honest ones do so with a smaller probability
 RULE = (
     f"rule for near ties: of an image's copies {COPIES} may be in another class (but not more than 1 in 100), or "
     f"{SHARE:.1%} of them if the radius is the same within {RADIUS:.0%}. The class has to be the same. Over all "
     "lines the copies that moved must not favour the certified class more often than chance allows. Where the search "
     "chose another sigma here, the counts at the file's sigma are compared in this way, and its radius has to agree "
-    f"with that of the search here within {SEARCHED:.0%}"
+    f"within {SEARCHED:.0%} with that of the search here, or lie among those of searches here on copies that are moved "
+    f"by {NUDGE:g} sigma, by which near ties fall otherwise"
 )
 
 
@@ -64,12 +69,29 @@ def close(a, b, share=RADIUS) -> bool:
     return abs(a - b) <= share * max(a, b)
 
 
-def compare_certificates(record, again, at_its_sigma, request: dict) -> Comparison:
+def reached(radius: float, here: float, nearby: Iterable[Record]) -> bool:
+    """Whether a search that near ties send another way may end at `radius`.
+
+    Args:
+        here: radius of the search here.
+        nearby: the Records of searches here on slightly moved copies. No more are drawn than are needed.
+    """
+    low = high = here
+    for record in itertools.chain([None], nearby):
+        if record is not None:
+            low, high = min(low, record.radius), max(high, record.radius)
+        if low <= radius <= high or close(radius, low, SEARCHED) or close(radius, high, SEARCHED):
+            return True
+    return False
+
+
+def compare_certificates(record, again, at_its_sigma, nearby, request: dict) -> Comparison:
     """Compares the Record of a file with the one drawn now.
 
     Args:
         again: the Record drawn now, with its sigma and its number of samples chosen anew.
         at_its_sigma: a function that returns the Record drawn now at the sigma and with the samples of the file.
+        nearby: the Records drawn now with slightly moved copies, see `reached`.
     """
     result = Comparison()
     n0 = request.get("n0") or 0
@@ -95,12 +117,8 @@ def compare_certificates(record, again, at_its_sigma, request: dict) -> Comparis
         result.troubles.append("that is more than near ties")
     if -1 not in (record.predict, again.predict) and record.predict != again.predict:
         result.troubles.append(f"the class is {record.predict} in the file and {again.predict} here")
-    if (
-        record.radius is not None
-        and not few
-        and not close(record.radius, again.radius, RADIUS if same_choice else SEARCHED)
-    ):
-        result.troubles.append(f"the radius is {record.radius:.6g} in the file and {again.radius:.6g} here")
+    if record.radius is not None and not few:
+        result.troubles += _radius_troubles(record, again, same_choice, nearby)
     if {record.robust, again.robust} == {0, 1}:
         result.troubles.append("robust differs")
     result.troubles += _soft_troubles(record, there, again, n, n0)
@@ -111,11 +129,11 @@ def compare_certificates(record, again, at_its_sigma, request: dict) -> Comparis
     return result
 
 
-def compare_cascades(record, again, request: dict) -> Comparison:
+def compare_cascades(record, again, nearby, request: dict) -> Comparison:
     """Compares the Record of a cascade with the one drawn now, stage by stage.
 
     After a near tie of the selection another number of stages may be sampled here. Stages that only one of the two has
-    sampled are not compared; the radius must then agree as after another choice of sigma.
+    sampled are not compared; the radius must then agree as after another choice of sigma, see `compare_certificates`.
     """
     result, stages = Comparison(), len(request["search"]["sigmas"])
     few, same_choice = True, True
@@ -139,13 +157,15 @@ def compare_cascades(record, again, request: dict) -> Comparison:
         result.troubles.append("its label differs")
     if -1 not in (record.predict, again.predict) and record.predict != again.predict:
         result.troubles.append(f"the class is {record.predict} in the file and {again.predict} here")
-    if (
-        record.radius is not None
-        and not (few and same_choice)
-        and not close(record.radius, again.radius, RADIUS if same_choice else SEARCHED)
-    ):
-        result.troubles.append(f"the radius is {record.radius:.6g} in the file and {again.radius:.6g} here")
+    if record.radius is not None and not (few and same_choice):
+        result.troubles += _radius_troubles(record, again, same_choice, nearby)
     return result
+
+
+def _radius_troubles(record, again, same_choice, nearby):
+    """The radius, if it differs from that drawn again by more than near ties explain."""
+    if not (close(record.radius, again.radius) if same_choice else reached(record.radius, again.radius, nearby)):
+        yield f"the radius is {record.radius:.6g} in the file and {again.radius:.6g} here"
 
 
 def _split(counts, stages):

@@ -14,6 +14,7 @@ from qcrs_jax.experiments.verification.near_ties import (
     leaning,
     moved,
     of_fewer_samples,
+    reached,
 )
 from qcrs_jax.results.records import Record
 
@@ -41,55 +42,68 @@ def test_copies_that_moved():
 
 @pytest.mark.parametrize("ours", [(9_998, 2, 0), (10_000, 0, 0), (9_999, 0, 0), (9_997, 2, 1)])
 def test_a_copy_or_two_pass_whatever_they_do_to_the_radius(ours):
-    result = compare_certificates(record(ours), record((9_999, 1, 0)), never, REQUEST)
+    result = compare_certificates(record(ours), record((9_999, 1, 0)), never, (), REQUEST)
     assert not result.troubles and 1 <= result.moved <= 2 and result.drawn == 10_100
     assert str(result).startswith(f"{result.moved} of 10100 copies in another class than in the file")
 
 
 def test_more_copies_pass_where_the_radius_stays():
-    assert not compare_certificates(record((7_010, 2_990, 0)), record((7_000, 3_000, 0)), never, REQUEST).troubles
-    troubles = compare_certificates(record((7_011, 2_989, 0)), record((7_000, 3_000, 0)), never, REQUEST).troubles
+    assert not compare_certificates(record((7_010, 2_990, 0)), record((7_000, 3_000, 0)), never, (), REQUEST).troubles
+    troubles = compare_certificates(record((7_011, 2_989, 0)), record((7_000, 3_000, 0)), never, (), REQUEST).troubles
     assert troubles == ["that is more than near ties"]
-    (trouble,) = compare_certificates(record((9_999, 1, 0)), record((9_990, 10, 0)), never, REQUEST).troubles
+    (trouble,) = compare_certificates(record((9_999, 1, 0)), record((9_990, 10, 0)), never, (), REQUEST).troubles
     assert "the radius is" in trouble  # nine copies more are worth much at the top
 
 
 def test_few_samples_have_no_copies_to_spare():
     small = {"n0": 100, "n": 50}
-    result = compare_certificates(record((50, 0, 0), n=50), record((49, 1, 0), n=50), never, small)
+    result = compare_certificates(record((50, 0, 0), n=50), record((49, 1, 0), n=50), never, (), small)
     assert result.troubles
 
 
 def test_another_class_never_passes_and_an_abstention_may_by_two_copies():
     flipped = compare_certificates(
-        record((0, 9_999, 1), (49, 51, 0)), record((9_999, 1, 0), (51, 49, 0)), never, REQUEST
+        record((0, 9_999, 1), (49, 51, 0)), record((9_999, 1, 0), (51, 49, 0)), never, (), REQUEST
     )
     assert any("the class is 1 in the file and 0 here" in trouble for trouble in flipped.troubles)
     level = [next(k for k in range(5_000, 6_000) if record((k, 10_000 - k, 0)).predict == 0) - d for d in (0, 1)]
     ours, theirs = (record((k, 10_000 - k, 0)) for k in level)
     assert (ours.predict, theirs.predict) == (0, -1)
-    assert not compare_certificates(ours, theirs, never, REQUEST).troubles
-    assert not compare_certificates(theirs, ours, never, REQUEST).troubles
+    assert not compare_certificates(ours, theirs, never, (), REQUEST).troubles
+    assert not compare_certificates(theirs, ours, never, (), REQUEST).troubles
 
 
 def test_a_search_that_went_another_way():
     ours, here = record((9_900, 100, 0), sigma=0.30), record((9_880, 120, 0), sigma=0.302)
-    result = compare_certificates(ours, here, lambda: record((9_901, 99, 0), sigma=0.30), REQUEST)
+    result = compare_certificates(ours, here, lambda: record((9_901, 99, 0), sigma=0.30), (), REQUEST)
     assert not result.troubles and result.moved == 1 and "its sigma differs from the one chosen here" in result.remark
-    forged = compare_certificates(ours, here, lambda: record((9_700, 300, 0), sigma=0.30), REQUEST)
+    forged = compare_certificates(ours, here, lambda: record((9_700, 300, 0), sigma=0.30), (), REQUEST)
     assert "that is more than near ties" in forged.troubles
-    better = compare_certificates(
-        record((9_900, 100, 0), sigma=0.4), here, lambda: record((9_900, 100, 0), sigma=0.4), REQUEST
-    )
-    assert any("the radius is" in trouble for trouble in better.troubles)  # a sigma that the search would not find
+    better = record((9_900, 100, 0), sigma=0.4)
+    for nearby, found in (((), 1), ([here] * 3, 1), ([here, record((9_890, 110, 0), sigma=0.41)], 0)):
+        result = compare_certificates(better, here, lambda: better, nearby, REQUEST)
+        assert sum("the radius is" in trouble for trouble in result.troubles) == found, nearby
+
+
+def test_the_radii_that_a_search_reaches():
+    drawn = []
+
+    def nearby(*radii):
+        for radius in radii:
+            drawn.append(radius)
+            yield record((9_900, 100, 0), radius=radius)
+
+    assert reached(0.51, 0.5, nearby(0.7)) and not drawn  # within 3%, nothing more is drawn
+    assert reached(0.6, 0.5, nearby(0.49, 0.7, 0.8)) and drawn == [0.49, 0.7]  # between two of them
+    assert not reached(0.6, 0.5, nearby(0.49, 0.55)) and not reached(0.4, 0.5, nearby(0.49, 0.45))
 
 
 def test_near_ties_change_no_other_field():
     ours = record((9_999, 1, 0))
     for change in ({"label": 1, "correct": False}, {"u": 0.5}, {"search_samples": 7}):
-        assert compare_certificates(dataclasses.replace(ours, **change), ours, never, REQUEST).troubles
+        assert compare_certificates(dataclasses.replace(ours, **change), ours, never, (), REQUEST).troubles
     robust = (dataclasses.replace(ours, robust=1), dataclasses.replace(ours, robust=0))
-    assert compare_certificates(*robust, never, REQUEST).troubles == ["robust differs"]
+    assert compare_certificates(*robust, never, (), REQUEST).troubles == ["robust differs"]
 
 
 def test_lines_that_lean_to_one_side_are_refused():
@@ -117,7 +131,7 @@ def test_curves_and_pilots():
 def test_lines_of_fewer_samples_than_the_sidecar_says():
     request = {"n0": 101, "n": 10_000}
     one, there = record((9_999, 1, 0)), record((9_999, 1, 0), counts0=(96, 5, 0))
-    result = compare_certificates(one, there, never, request)
+    result = compare_certificates(one, there, never, (), request)
     assert result.missing == 1 and not result.troubles  # of one line that may be
     assert "fewer samples were drawn than the sidecar says" in of_fewer_samples([1, 2, 1])
     assert of_fewer_samples([1, 0, 1]) is None and of_fewer_samples([]) is None and of_fewer_samples([-1, -2]) is None

@@ -2,6 +2,9 @@
 
 import functools
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +17,7 @@ from qcrs_jax.experiments.commands import demo
 from qcrs_jax.experiments.verification.inputs import recorded_sweep
 from qcrs_jax.experiments.verification.lines import recomputed_fields
 from qcrs_jax.experiments.verification.trusted_paths import Where
+from qcrs_jax.machine import usable_cpus
 from qcrs_jax.results.records import checksum, read_run, read_sidecar, sidecar_checksum
 
 COMMAND = "zoo:fashion_mnist-lenet-sigma0.25"
@@ -315,6 +319,21 @@ def test_the_batch_of_another_kind_of_device_is_not_taken(runs, tmp_path):
     assert recorded_sweep(path, Where()).program.batch_size == content["provenance"]["batch"]
     sum_up(path, request={**content["request"], "platform": "gpu, matmul precision None"})
     assert recorded_sweep(path, Where()).program.batch_size is None
+
+
+def test_verify_uses_a_device_for_each_core(runs, tmp_path):
+    path = Copies(runs, tmp_path) / "golden.tsv"
+    code = f"""
+from pathlib import Path
+import jax
+from qcrs_jax.experiments.verification.inputs import recorded_sweep
+from qcrs_jax.experiments.verification.trusted_paths import Where
+recorded_sweep(Path({str(path)!r}), Where())
+print(jax.local_device_count())
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert int(found.stdout) == usable_cpus()
 
 
 def test_the_output_states_the_probability_of_finding_a_forged_line(copies, capsys):
