@@ -129,6 +129,7 @@ def plain_net():
     return net.eval()
 
 
+@pytest.mark.slow
 def test_a_family_of_networks(written, tmp_path, monkeypatch):
     net, file = plain_net(), tmp_path / "plain.pth"
     torch.save({"state_dict": net.state_dict(), "epoch": 3}, file)
@@ -292,6 +293,7 @@ BOUND = '''
 '''
 
 
+@pytest.mark.slow
 def test_a_bound(written, monkeypatch):
     module = written("hoeffding", BOUND)
     with pytest.raises(ValueError, match="unknown bound 'hoeffding'; known are clopper-pearson, randomised, classes"):

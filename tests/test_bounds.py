@@ -199,6 +199,7 @@ def test_the_predictive_radius_is_the_mean_over_the_posterior():
     assert table[100] > bounds.radius_table(100, 0.001)[100]  # it does not saturate as the bound of 100 does
 
 
+@pytest.mark.slow_for("100000")
 @pytest.mark.parametrize("n", [1, 2, 10, 101, 1414, 100_000])
 def test_quantiles_of_binomials_are_scipy_s(n):
     levels = (np.arange(200) + 0.5) / 200
@@ -208,6 +209,7 @@ def test_quantiles_of_binomials_are_scipy_s(n):
     assert np.array_equal(bounds.binomial_quantiles(levels, n, bounds.PROBITS), theirs)
 
 
+@pytest.mark.slow
 def test_enough_samples_keep_the_expected_radius():
     m, n, tolerance = 100, 20_000, 0.02
     table = bounds.enough_table(m, n, 0.001, tolerance)

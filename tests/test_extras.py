@@ -215,6 +215,7 @@ main(["--help"])
 """
 
 
+@pytest.mark.slow
 def test_the_library_needs_no_extra(tmp_path):
     """In a process that has none of them; Optax and Orbax are there in any case, as Flax needs them."""
     program = LIBRARY.format(

@@ -35,6 +35,7 @@ def on_linear(distance, n=100_000, sigma=0.25, radius=0.9, **settings):
     return attack(linear, image, 0, Smoothed(sigma), radius=radius * distance, **options)
 
 
+@pytest.mark.slow_for("0.1")
 @pytest.mark.parametrize("distance", AWAY)
 def test_the_upper_bound_is_a_few_per_cent_above_the_exact_distance(distance):
     found = on_linear(distance)

@@ -14,6 +14,7 @@ CASCADE = Cascade((0.5, 0.25))
 SMALL = Attack(attempts=6, restarts=1, steps=10, draws=64)
 
 
+@pytest.mark.slow
 def test_of_a_linear_classifier_the_upper_bound_is_near_the_distance():
     made = certify_cascade(linear, at_distance(0.3), CASCADE, key=KEY, n=20_000)
     found = attack(

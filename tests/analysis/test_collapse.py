@@ -48,6 +48,7 @@ def test_accuracy_is_that_of_the_closed_form():
     assert found.lost_at == pytest.approx(0.3 / special.ndtri(0.75), rel=0.25)
 
 
+@pytest.mark.slow
 def test_a_classifier_that_becomes_constant_answers_one_class():
     levels = measured(tilted).levels
     assert levels[0].classes == pytest.approx(2.0) and levels[0].share == pytest.approx(0.5)

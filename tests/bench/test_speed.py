@@ -39,6 +39,7 @@ def test_the_benchmark_prints_rates_ratios_and_one_compilation():
     assert (unit, compilations) == ("s", "1") and float(first) > 0
 
 
+@pytest.mark.slow
 def test_there_is_a_row_for_each_interpreter(tmp_path, monkeypatch, capsys):
     """The samplers are made up: only what is shown of them."""
     pytest.importorskip("torch", reason=REASON)

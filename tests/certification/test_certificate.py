@@ -70,6 +70,7 @@ def certify_numpy(classify, image, sigma, key, n0, n, alpha):
     return (ABSTAIN, 0.0) if pa_lower < 0.5 else (top, sigma * stats.norm.ppf(pa_lower))
 
 
+@pytest.mark.slow_for("0.02")
 @pytest.mark.parametrize("level", [0.02, 0.2, 0.6])
 def test_certify_is_that_of_cohen(level):
     image = jnp.zeros(SHAPE).at[0, 0, 0].set(level).at[1, 1, 1].set(-level)
@@ -238,6 +239,7 @@ def test_these_searches_draw_afresh_each_time(search):
     assert np.all(np.asarray(found.sigmas)[:m] > 0)  # .1447 - .075 and less: never below the floor
 
 
+@pytest.mark.slow
 def test_certification_samples_are_fresh():
     # The same key, seen by search, selection and estimation: no two stages may share a noise vector.
     image = jnp.zeros(SHAPE)

@@ -41,12 +41,15 @@ def certified(tmp_path_factory, inputs):
 
 
 @pytest.fixture(scope="session")
-def predicted(certified):
-    """Predictions for the images of `certified`, with several N."""
+def predicted(tmp_path_factory, inputs):
+    """Predictions for three images, with several N, and certificates by the same noise."""
+    root = fill(tmp_path_factory.mktemp("predicted"), inputs)
+    for name, flags in (("cohen", ["--method", "cohen"]), ("golden", ["--search", "golden"])):
+        qcrs_jax("certify", "lenet.pth", f"{name}.tsv", *SMALL, *flags, "--max", 3, cwd=root)
     for n in (11, 60, 200):
         words = ["lenet.pth", f"p{n}.tsv", *PREDICT, "--N", n, "--max", 3]
-        (certified / f"p{n}.out").write_text(qcrs_jax("predict", *words, cwd=certified).stdout)
-    return certified
+        (root / f"p{n}.out").write_text(qcrs_jax("predict", *words, cwd=root).stdout)
+    return root
 
 
 @pytest.fixture

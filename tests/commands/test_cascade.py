@@ -79,6 +79,7 @@ def test_verify_finds_a_line_that_does_not_follow_from_its_counts(folder, column
     assert "image 0: " in refused("verify", "c.tsv", "--recount", "0", cwd=folder)
 
 
+@pytest.mark.slow
 def test_tables_and_comparisons_say_which_runs_are_sound_for_one_classifier(folder):
     words = ["--sigma", "0.25", "--n", "300", "--seed", "0", "--search", "grid", "--epsilon", "0.4", "--search_n", "20"]
     qcrs_jax("certify", NETWORK, "grid.tsv", *words, "--no-collapse", *DATA, cwd=folder)
@@ -118,6 +119,7 @@ def test_other_methods_take_no_stages_and_need_their_sigma(tmp_path):
     assert "required: --sigma" in refused(*words, cwd=tmp_path)
 
 
+@pytest.mark.slow
 def test_all_certificates_at_once_and_the_grid(tmp_path):
     words = ["--noise", "grid", "--simultaneous", "--n", "400"]
     qcrs_jax("certify", NETWORK, "x.tsv", *METHOD, *DATA, *words, cwd=tmp_path)

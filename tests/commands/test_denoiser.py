@@ -61,6 +61,7 @@ def test_the_request_has_the_denoiser_and_another_is_refused(behind):
     assert len(read_run(behind / "r.tsv").records) == 4
 
 
+@pytest.mark.slow
 def test_verify_opens_the_denoiser_and_accepts_no_other(behind):
     done = qcrs_jax("verify", "r.tsv", "--recount", "all", cwd=behind)
     assert "all 3 lines were drawn again and verified" in done.stdout and "denoiser unet, weights" in done.stdout
@@ -145,6 +146,7 @@ def test_a_run_notes_such_levels_once(there):
     assert "note: the denoiser" not in qcrs_jax(*words, "--left", "0.2", "--right", "0.5", cwd=there).stdout
 
 
+@pytest.mark.slow
 def test_a_classifier_of_python_stands_behind_it_too(there):
     (there / "net.py").write_text(
         "import jax.numpy as jnp\n\n\ndef load():\n"

@@ -76,6 +76,7 @@ def test_the_strip_is_the_image_under_growing_noise(drawn):
         np.testing.assert_allclose(noise, noises[0], atol=0.05)  # the same noise at all sigmas
 
 
+@pytest.mark.slow
 def test_the_figure_is_drawn_again_from_the_file_alone(drawn, monkeypatch, capsys):
     import matplotlib
 

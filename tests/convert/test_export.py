@@ -93,6 +93,7 @@ def test_the_command(tmp_path):
     assert "already exists" in refused(*command[1:], cwd=tmp_path)
 
 
+@pytest.mark.slow_for("resnet56-4bfd9763.th")
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the shared checkpoints are not there")
 @pytest.mark.parametrize("name", ["cifar_resnet20_noise_0.25.pth.tar", "resnet56-4bfd9763.th"])
 def test_real_files(tmp_path, name):

@@ -546,7 +546,7 @@ def test_flipped_bit_in_the_weights(tmp_path):
     assert str(path) in str(error.value)
 
 
-@pytest.mark.slow_for("resnet56-4bfd9763.th-56-True-module.-0.8")
+@pytest.mark.slow_for("cifar_resnet20_noise_0.25.pth.tar-20-False-1.-0.6", "resnet56-4bfd9763.th-56-True-module.-0.8")
 @pytest.mark.parametrize(
     "name, depth, option_a, prefix, accuracy",
     [

@@ -347,7 +347,7 @@ SIZES = {
 
 
 @pytest.mark.slow_for(
-    "28-3x3", "30x34-3x3", "28-7x7", "64x48-7x7", "30x34-wide", "64x48-wide", "30x34-7x7", "64x48-3x3"
+    "28-wide", "28-3x3", "30x34-3x3", "28-7x7", "64x48-7x7", "30x34-wide", "64x48-wide", "30x34-7x7", "64x48-3x3"
 )
 @pytest.mark.parametrize("name", SIZES)
 @pytest.mark.parametrize("size", [28, (30, 34), (64, 48)], ids=["28", "30x34", "64x48"])
@@ -380,7 +380,7 @@ def test_a_network_of_one_image_size_says_so(tmp_path):
     asked({"state_dict": of_classes(10).state_dict()}, tmp_path, "image_size", image_size=0)
 
 
-@pytest.mark.slow_for("3-10-False", "7-10-True", "7-1000-False")
+@pytest.mark.slow_for("3-200-True", "3-10-False", "7-10-True", "7-1000-False")
 @pytest.mark.parametrize("stem, classes, said", [(3, 10, False), (3, 200, True), (7, 10, True), (7, 1000, False)])
 def test_an_assumed_image_size_is_reported(tmp_path, stem, classes, said):
     net = ResNet((2, 2, 2, 2), None, stem, classes)
@@ -425,6 +425,7 @@ def test_a_max_pool_of_cifar_networks_and_of_those_that_have_no_choice(tmp_path)
     asked(macer(lenet()), tmp_path, "max_pool is of ResNets", max_pool=True)
 
 
+@pytest.mark.slow
 def test_advice_for_images_of_another_size(tmp_path):
     def message(net, shape, **given):
         classifier = load_classifier(save({"state_dict": net.state_dict()}, tmp_path / "net.pth"), "none", **given)

@@ -92,6 +92,7 @@ def test_a_program_of_one_image_is_that_of_any_number_under_vmap(files, name):
     assert_near(np.asarray(by_vmap), logits(many, x))
 
 
+@pytest.mark.slow_for("resnet0")
 @pytest.mark.parametrize("name", [pytest.param("resnet"), *(pytest.param(n, marks=pytest.mark.slow) for n in MAKERS)])
 def test_the_program_is_exported_with_a_batch_of_any_size(files, name):
     classify = load_classifier(files(name)).inference("tpu")
@@ -116,6 +117,7 @@ def test_a_denoiser_of_images_and_sigma_is_read(denoising):
         assert_near(numbers(found), numbers(denoiser()(x, sigma)))
 
 
+@pytest.mark.slow
 def test_programs_that_do_not_classify_images_and_sigma_are_refused(denoising, tmp_path):
     with pytest.raises(CheckpointError, match="numbers of the shape .'batch', 3, 32, 32.*a classifier gives logits"):
         load_classifier(denoising)

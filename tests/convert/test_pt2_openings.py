@@ -42,6 +42,7 @@ def test_the_metadata_of_a_program():
     assert load_classifier(FOLDER / "convolutions.pt2").spec.class_names is None
 
 
+@pytest.mark.slow
 def test_no_pytorch_is_needed():
     code = (
         "import sys; sys.modules['torch'] = None\n"

@@ -459,7 +459,7 @@ def beside_the_weights():
     }
 
 
-@pytest.mark.slow_for("zip-2")
+@pytest.mark.slow_for("zip-4", "zip-2")
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("protocol", [2, 4])
 @BOTH

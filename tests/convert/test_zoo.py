@@ -24,6 +24,7 @@ def test_every_classifier_of_the_zoo_agrees_with_its_entry(name):
     assert f"train {name} " in entry["command"] and f"--sigma {entry['sigma']:g}" in entry["command"]
 
 
+@pytest.mark.slow_for("fashion_mnist-lenet-sigma0.25")
 @pytest.mark.parametrize("name", [name for name in zoo.entries() if name.startswith("fashion_mnist")])
 def test_its_accuracy_is_that_of_its_log(name):
     dataset, entry = load_dataset("npz", demo.IMAGES), zoo.entries()[name]

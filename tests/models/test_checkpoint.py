@@ -254,6 +254,7 @@ def test_a_killed_write_leaves_the_earlier_classifier_or_the_new_one(
     raise AssertionError("it has no end")
 
 
+@pytest.mark.slow
 def test_a_killed_write_beside_other_things(original, written_before, tmp_path, monkeypatch):
     other = Classifier(dataclasses.replace(original.spec, source={"file": "of today"}), original.model)
     for step in range(100):

@@ -42,6 +42,7 @@ def noisy(count, shape=SHAPE, seed=0):
     return np.random.default_rng(seed).normal(0.5, 0.5, (count, *shape)).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_a_fresh_denoiser_is_the_best_linear_one():
     fresh = Denoiser(spec := DenoiserSpec(SHAPE, 2), build_denoiser(spec))
     images, sigma = noisy(3), np.array([0.1, 0.5, 2.0], np.float32)
@@ -55,6 +56,7 @@ def test_without_noise_the_estimate_is_the_image():
     np.testing.assert_allclose(error_scale(jnp.array([0.0, 1e-6, 1e6])), [0, 1e-6, SPREAD], rtol=1e-4)
 
 
+@pytest.mark.slow_for("shape1")
 @pytest.mark.parametrize("shape", [(28, 28, 1), (7, 10, 3)])
 def test_each_image_is_denoised_by_itself_at_its_own_level(shape):
     made, images, sigma = denoiser(shape), noisy(3, shape), np.array([0.1, 0.5, 2.0], np.float32)
@@ -65,6 +67,7 @@ def test_each_image_is_denoised_by_itself_at_its_own_level(shape):
     assert np.abs(found - denoised(made, images, sigma[::-1].copy())).max() > 0.01  # it hears the level
 
 
+@pytest.mark.slow
 def test_bfloat16_is_near_float32():
     made, images, sigma = denoiser(), noisy(4), np.full(4, 0.3, np.float32)
     low = denoised(made, images, sigma, dtype="bfloat16")

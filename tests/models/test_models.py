@@ -75,7 +75,7 @@ def test_the_form_of_a_tpu_is_the_same_function_under_vmap_and_with_derivatives(
         assert abs(tpu - cpu).max() <= 1e-5 * abs(cpu).max() > 0
 
 
-@pytest.mark.slow_for("form0", "form5", "form7")
+@pytest.mark.slow_for("form2", "form4", "form6", "form0", "form5", "form7")
 @pytest.mark.parametrize(
     "form",
     [
@@ -315,7 +315,7 @@ def test_spec_refuses(change, words):
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
-@pytest.mark.slow_for("resnet101", "resnet152", "wide_resnet50_2", "wide_resnet101_2")
+@pytest.mark.slow_for("resnet50", "resnet101", "resnet152", "wide_resnet50_2", "wide_resnet101_2")
 def test_every_architecture_gives_logits_per_image(arch):
     shape = (28, 28, 1) if arch == "lenet" else (32, 32, 3)
     spec = Spec(arch, 7, shape, (0.5,), (0.5,))

@@ -38,7 +38,7 @@ def test_impossible_sizes_are_refused(depth, widen):
         WideResNet(3, 10, depth=depth, widen=widen, rngs=nnx.Rngs(0))
 
 
-@pytest.mark.slow_for("7", "8-strides", "8-identity")
+@pytest.mark.slow_for("8-widens", "7", "8-strides", "8-identity")
 @pytest.mark.parametrize("features, stride", [(32, 2), (32, 1), (16, 1)], ids=["strides", "widens", "identity"])
 @pytest.mark.parametrize("size", [7, 8])
 def test_block(features, stride, size):

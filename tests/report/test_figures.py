@@ -67,7 +67,7 @@ def check_fonts(path):
         assert b"FontType 3" not in content and b"/FontType 42" in content
 
 
-@pytest.mark.slow_for("draw_images-pdf")
+@pytest.mark.slow_for("draw_training-ps", "draw_images-pdf")
 @pytest.mark.parametrize(("draw", "ending"), [*((draw, "pdf") for draw in DRAWINGS), (draw_training, "ps")])
 def test_no_figure_has_fonts_of_type_3(tmp_path, monkeypatch, runs, draw, ending):
     import matplotlib

@@ -207,6 +207,7 @@ def test_certified_accuracy_never_grows_with_the_radius(images, at):
     assert np.all(found >= 0) and np.all(found <= correct.mean())
 
 
+@pytest.mark.slow_for("qcrs_cifar10_resnet110_sigma0.50")
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_figures(name):
     path = RESULTS / f"{name}.tsv"

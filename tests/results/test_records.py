@@ -113,6 +113,7 @@ def test_writer_resumes_and_the_sidecar_stays(tmp_path):
     assert sorted(p.name for p in path.parent.iterdir()) == ["r.tsv", "r.tsv.json"]
 
 
+@pytest.mark.slow
 def test_a_file_torn_at_any_byte_is_completed_to_the_same_bytes(tmp_path):
     records = [make_record(i) for i in range(2)]
     whole_path = tmp_path / "whole.tsv"
@@ -445,6 +446,7 @@ def test_our_files_know_whether_sigma_was_chosen_per_input(tmp_path):
     assert read_run(tmp_path / "c").input_specific
 
 
+@pytest.mark.slow_for("qcrs_cifar10_resnet110_sigma0.50-10000-first3-True")
 @pytest.mark.parametrize(
     ("name", "images", "first", "specific"),
     [

@@ -50,6 +50,7 @@ def test_a_run_has_the_certificates_of_certify_and_continues(tmp_path, capsys):
     assert list(frame.idx) == list(range(5)) and list(frame.label) == LABELS.tolist() and frame.radius.max() > 0
 
 
+@pytest.mark.slow
 def test_a_search_an_estimate_and_shards(tmp_path):
     search = GoldenSection(0.1, 0.6, epsilon=0.2, search_n=40)
     whole = start(tmp_path / "whole.tsv", search=search, estimate=Tolerance(0.1), n=4000)
@@ -109,6 +110,7 @@ def test_a_certificate_is_printed_in_a_few_lines():
     assert "counts=[" in text and "u=" not in text
 
 
+@pytest.mark.slow
 def test_a_run_records_collapse_where_that_is_asked_for(tmp_path, capsys):
     images = np.linspace(0.3, 0.7, 60, dtype=np.float32)[:, None, None, None] * np.ones((1, *SHAPE), np.float32)
     labels = (np.arange(60) >= 30).astype(int)

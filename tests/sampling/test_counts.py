@@ -119,7 +119,7 @@ def soft_votes_numpy(logits, beta):
     return weights * 2**15 // weights.sum(-1, keepdims=True)
 
 
-@pytest.mark.slow_for("0.3")
+@pytest.mark.slow_for("1.0", "0.3")
 @pytest.mark.parametrize("beta", [0.3, 1.0, 16.0])
 def test_soft_votes_are_a_softmax_in_whole_numbers(beta):
     logits = np.asarray(3 * jax.random.normal(KEY, (300, 10)))

@@ -44,7 +44,7 @@ def whole_thresholds(sigma, steps):
     return [int(u) * 2**31 + int(v) for u, v in zip(upper, lower)]
 
 
-@pytest.mark.slow_for("3.5-255", "3.5-100")
+@pytest.mark.slow_for("0.3333-100", "3.5-1", "3.5-255", "3.5-100")
 @pytest.mark.parametrize("steps", [255, 100, 1])
 @pytest.mark.parametrize("sigma", [3.5, 0.3333, 0.25, 0.01, 0.0011, 1e-30])
 def test_thresholds_are_those_of_a_normal_number(sigma, steps):
@@ -181,7 +181,7 @@ def test_a_search_with_uniform_noise_finds_a_larger_l1_radius(search):
     assert found.sigma > 0.1
 
 
-@pytest.mark.slow_for("estimate0-noise0", "estimate2-noise0", "estimate2-noise1")
+@pytest.mark.slow_for("estimate1-noise0", "estimate0-noise0", "estimate2-noise0", "estimate2-noise1")
 @pytest.mark.parametrize("noise", [GridGaussian(), Uniform()])
 @pytest.mark.parametrize("estimate", [Sequential(decide=0.02), Sequential(precision=0.1), Soft()])
 def test_every_estimate_concludes_by_the_radius_of_the_noise(noise, estimate):

@@ -256,6 +256,7 @@ class Middle(QCRS):
         return Tables(aim.predictive(self.search_n))
 
 
+@pytest.mark.slow
 def test_a_search_of_one_s_own_is_one_class():
     found = certify(Partial(slab, 1.2), jnp.zeros(SHAPE), 0.2, key=jax.random.key(0), n=500, search=Middle(0.1, 1.6))
     assert found.search.evaluations == 3 and np.any(np.isclose(found.search.sigmas, 0.4))

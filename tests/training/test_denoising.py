@@ -23,6 +23,7 @@ def identity(images, sigma):
     return images
 
 
+@pytest.mark.slow_for("0.2")
 @pytest.mark.parametrize("sigma", [0.2, LogUniform(0.1, 1.0)])
 def test_the_squared_error_of_the_identity_is_that_of_the_noise(sigma):
     noise, sigmas = draw_noise(IMAGES, sigma, 1, KEY)
@@ -83,6 +84,7 @@ def test_the_error_falls_and_the_result_is_what_was_tested(dtype):
     assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), again.weights, state.weights))
 
 
+@pytest.mark.slow
 def test_the_levels_of_an_image_are_those_of_its_noise():
     for sigma in (0.3, LogUniform(0.1, 1.0)):
         _, sigmas = draw_noise(IMAGES, sigma, 3, KEY)
@@ -114,6 +116,7 @@ def spied(seen):
     return made
 
 
+@pytest.mark.slow_for("gaussian")
 @pytest.mark.parametrize("name", ["gaussian", pytest.param("smoothadv", marks=pytest.mark.slow)])
 def test_a_classifier_learns_from_denoised_images_alone(name):
     seen, spec = [], Spec("lenet", 10, (28, 28, 1), (0.0,), (1.0,))

@@ -108,6 +108,7 @@ def test_divergence_entropy_and_cross_entropy_are_those_of_pytorch():
     np.testing.assert_allclose(copied[:, 0], expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_parts_are_finite_and_exact_at_certain_predictions():
     certain, other = jax.nn.one_hot(jnp.array([0]), 3), jnp.array([[1e4, 0.0, 0.0]])
     assert entropy(certain)[0] == 0 and divergence(certain, other)[0] == 0
@@ -387,7 +388,7 @@ def test_losses_and_gradients_are_finite_where_the_network_is_certain(name):
         assert np.isfinite(value) and np.isfinite(gradient).all(), scale
 
 
-@pytest.mark.slow_for("macer")
+@pytest.mark.slow_for("smoothadv", "smoothmix", "consistency", "macer")
 @pytest.mark.parametrize("name", [name for name in METHODS if not METHODS[name].teacher])
 def test_methods_take_a_range_of_levels(name):
     method = dataclasses.replace(SMALL[name], sigma=LogUniform(0.05, 0.5))

@@ -96,6 +96,7 @@ def test_a_file_drawn_again_completely_is_verified_and_left_out_images_are_read(
     assert "1 images were left out; whether they can be read was not checked" in text
 
 
+@pytest.mark.slow_for("0", "2")
 @pytest.mark.parametrize("index", [0, 2, 4])
 def test_an_image_that_was_dropped_is_found(run, made, capsys, index):
     before = run.read_text()
@@ -394,6 +395,7 @@ def test_the_output_of_memory_records_images_left_out(run, capsys, made):
     assert verify(path, capsys, "--recount", "all")[0] == 2
 
 
+@pytest.mark.slow
 def test_a_request_that_lacks_one_of_its_fields_is_told_in_one_message(run, capsys):
     content = read(run)
     for name in content["request"]:

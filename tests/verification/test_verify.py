@@ -90,7 +90,7 @@ def sum_up(path: Path, **changes):
     sidecar.write_text(json.dumps({**content, "sidecar_sha256": sidecar_checksum(content)}))
 
 
-@pytest.mark.slow_for("classes", "decide", "soft", "ddrs", "bfloat16", "tolerance")
+@pytest.mark.slow_for("budget", "randomised", "curve", "classes", "decide", "soft", "ddrs", "bfloat16", "tolerance")
 @pytest.mark.parametrize("name", KINDS)
 def test_unchanged_files_are_verified_and_edited_ones_refused(copies, capsys, name):
     path = copies / f"{name}.tsv"
@@ -112,6 +112,7 @@ def test_unchanged_files_are_verified_and_edited_ones_refused(copies, capsys, na
         assert status == 2, (columns[column], text)  # at least the hash differs
 
 
+@pytest.mark.slow
 def test_an_edit_that_mends_the_sum_shows_in_the_bounds_or_when_all_is_drawn_again(copies, capsys):
     path = copies / "golden.tsv"
     before = path.read_text()
@@ -466,6 +467,7 @@ def test_a_log_without_sigma_or_radius_lists_what_was_not_checked(tmp_path, caps
     assert status == 2 and "no line can be drawn again" in text
 
 
+@pytest.mark.slow_for("qcrs_cifar10_resnet110_sigma0.50-flags0-0")
 @pytest.mark.parametrize(
     "name, flags, expected",
     [
