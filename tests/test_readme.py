@@ -58,7 +58,7 @@ OWN_TESTS = {
 }
 
 
-@pytest.mark.slow_for("docs/guides/attack.md")
+@pytest.mark.slow_for("docs/collapse.md", "docs/guides/cascade.md", "docs/guides/attack.md")
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks_of(PAGES[page], "python") and page not in OWN_TESTS])
 def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

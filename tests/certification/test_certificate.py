@@ -148,6 +148,7 @@ def test_one_compilation_serves_selection_search_and_estimation(search):
     assert len(traces) == len(compilations) == 1
 
 
+@pytest.mark.slow
 def test_another_bracket_compiles_nothing_for_ddrs_either():
     traces = []
 

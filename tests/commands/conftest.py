@@ -1,11 +1,12 @@
 """Small inputs of commands, and results of them."""
 
+import functools
 import io
 
 import numpy as np
 import pytest
 from PIL import Image
-from program import COHEN_FORMAT, PREDICT, QCRS_FORMAT, SMALL, fill, qcrs_jax
+from program import COHEN_FORMAT, METHODS, PREDICT, QCRS_FORMAT, SMALL, fill, qcrs_jax
 from with_torch import LeNet, torch
 
 
@@ -25,27 +26,31 @@ def here(tmp_path, inputs):
 
 
 @pytest.fixture(scope="session")
-def certified(tmp_path_factory, inputs):
-    """Results of three images by each method."""
+def by(tmp_path_factory, inputs):
+    """A function of a method: results of three images by it, which are made once."""
     root = fill(tmp_path_factory.mktemp("certified"), inputs)
-    methods = {
-        "cohen": ["--method", "cohen"],
-        **{s: ["--search", s] for s in ("golden", "bisection", "shrinking", "grid", "bayesian")},
-        "ddrs": "--method ddrs --ddrs_steps 4 --ddrs_draws 10 --ddrs_step_size 0.1".split(),
-    }
-    for name, flags in methods.items():
-        extra = ["--epsilon", "0.1", "--objective", "lcb"] if name == "grid" else []
-        done = qcrs_jax("certify", "lenet.pth", f"{name}.tsv", *SMALL, *flags, *extra, "--max", 3, cwd=root)
-        (root / f"{name}.out").write_text(done.stdout)
-    return root
+
+    @functools.cache
+    def make(method):
+        done = qcrs_jax("certify", "lenet.pth", f"{method}.tsv", *SMALL, *METHODS[method], "--max", 3, cwd=root)
+        (root / f"{method}.out").write_text(done.stdout)
+        return root / f"{method}.tsv"
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def certified(by):
+    """A folder with results by two methods."""
+    return [by(method).parent for method in ("cohen", "golden")][0]
 
 
 @pytest.fixture(scope="session")
 def predicted(tmp_path_factory, inputs):
     """Predictions for three images, with several N, and certificates by the same noise."""
     root = fill(tmp_path_factory.mktemp("predicted"), inputs)
-    for name, flags in (("cohen", ["--method", "cohen"]), ("golden", ["--search", "golden"])):
-        qcrs_jax("certify", "lenet.pth", f"{name}.tsv", *SMALL, *flags, "--max", 3, cwd=root)
+    for name in ("cohen", "golden"):
+        qcrs_jax("certify", "lenet.pth", f"{name}.tsv", *SMALL, *METHODS[name], "--max", 3, cwd=root)
     for n in (11, 60, 200):
         words = ["lenet.pth", f"p{n}.tsv", *PREDICT, "--N", n, "--max", 3]
         (root / f"p{n}.out").write_text(qcrs_jax("predict", *words, cwd=root).stdout)

@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 from format_1 import as_format_1
 from kill_runs import cut, lines
-from program import SMALL, assert_certificates, qcrs_jax, refused
+from program import METHODS, SMALL, assert_certificates, qcrs_jax, refused
 
 from qcrs_jax.results.records import read_run
 from qcrs_jax.results.sidecar import present
 
 
+@pytest.mark.slow_for("bisection", "shrinking", "grid", "bayesian")
 @pytest.mark.parametrize("name", ["cohen", "golden", "bisection", "shrinking", "grid", "bayesian", "ddrs"])
-def test_certify(certified, name):
-    path = certified / f"{name}.tsv"
+def test_certify(by, name):
+    path = by(name)
     header = path.read_text().split("\n")[0].split("\t")
     assert header[:8] == "idx label predict radius correct best_sigma pABar time".split()
     run = read_run(path)
@@ -35,13 +36,13 @@ def test_certify(certified, name):
         assert len({r.sigma for r in run.records}) > 1 and run.input_specific
     if name == "ddrs":
         assert run.request["search"]["method"] == "ddrs" and run.request["search"]["draws"] == 10
-        text = (certified / "ddrs.out").read_text()
+        text = path.with_suffix(".out").read_text()
         assert "DDRS, sigma 0.25 (ddrs.tsv)" in text and "Samples of DDRS's search are differentiated" in text
     elif name != "cohen":
         assert run.request["search"]["name"] == name
     if name == "bayesian":
         above = sum(r.sigma > 3.5 * 0.25 + 1e-6 for r in run.records)
-        assert f"above it for {above} of 3 images" in (certified / "bayesian.out").read_text()
+        assert f"above it for {above} of 3 images" in path.with_suffix(".out").read_text()
 
 
 def test_certify_ends_with_the_table(certified):
@@ -185,26 +186,26 @@ def test_a_results_file_that_cannot_be_written(here):
     assert "file" in refused("certify", "lenet.pth", "file/r.tsv", *SMALL, "--max", 1, cwd=here)
 
 
+@pytest.mark.slow_for("bayesian")
 @pytest.mark.parametrize("name", ["cohen", "golden", "bayesian", "ddrs"])
-def test_a_run_of_format_1_continues_and_is_finished_in_format_2(certified, name):
-    old = certified / f"old_{name}.tsv"
-    old.write_bytes((certified / f"{name}.tsv").read_bytes())
-    content = json.loads((certified / f"{name}.tsv.json").read_text())
+def test_a_run_of_format_1_continues_and_is_finished_in_format_2(by, name):
+    new = by(name)
+    old = new.with_name(f"old_{name}.tsv")
+    old.write_bytes(new.read_bytes())
+    content = json.loads(new.with_name(f"{name}.tsv.json").read_text())
     before = as_format_1(content)
     sidecar = old.with_name(f"{old.name}.json")
     sidecar.write_text(json.dumps(before))
     assert present(before)["request"] == content["request"] and "format" not in before
-    ascent = "--method ddrs --ddrs_steps 4 --ddrs_draws 10 --ddrs_step_size 0.1".split()
-    flags = {"cohen": ["--method", "cohen"], "ddrs": ascent}.get(name, ["--search", name])
-    words = ["certify", "lenet.pth", old.name, *SMALL, *flags]
-    assert "3 of 3 images are done" in qcrs_jax(*words, "--max", 3, cwd=certified).stdout
+    words = ["certify", "lenet.pth", old.name, *SMALL, *METHODS[name]]
+    assert "3 of 3 images are done" in qcrs_jax(*words, "--max", 3, cwd=new.parent).stdout
     finished = json.loads(sidecar.read_text())
     assert finished["format"] == 2 and finished["request"] == content["request"]
-    assert "alpha" in refused(*words, "--max", 3, "--alpha", 0.1, cwd=certified)
+    assert "alpha" in refused(*words, "--max", 3, "--alpha", 0.1, cwd=new.parent)
 
 
-def test_another_ascent_is_another_configuration(certified):
+def test_another_ascent_is_another_configuration(by):
     words = [*SMALL, *"--method ddrs --ddrs_steps 5 --ddrs_draws 10 --ddrs_step_size 0.1 --max 3".split()]
     assert "--ddrs_steps (search.steps): 4 in the file, 5 now" in refused(
-        "certify", "lenet.pth", "ddrs.tsv", *words, cwd=certified
+        "certify", "lenet.pth", "ddrs.tsv", *words, cwd=by("ddrs").parent
     )

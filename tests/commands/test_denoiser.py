@@ -72,6 +72,7 @@ def test_verify_opens_the_denoiser_and_accepts_no_other(behind):
     assert "classifier.denoiser.weights_sha256" in refused("verify", "r.tsv", cwd=behind)
 
 
+@pytest.mark.slow
 def test_verify_opens_no_denoiser_that_lies_elsewhere(behind, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     shutil.copytree(behind / "dn", elsewhere / "dn")

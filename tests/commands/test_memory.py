@@ -30,8 +30,8 @@ def test_memory_trims_a_run_and_leaves_it_as_it_is(crowded):
 
 
 @pytest.mark.slow
-def test_memory_keeps_all_that_a_run_of_ours_has(certified):
-    before = read_run(certified / "ddrs.tsv")
+def test_memory_keeps_all_that_a_run_of_ours_has(by, certified):
+    before = read_run(by("ddrs"))
     text = qcrs_jax("memory", "ddrs.tsv", *DATA, "--out", "ddrs_memory.tsv", cwd=certified).stdout
     after = read_run(certified / "ddrs_memory.tsv")
     assert after.records == before.records  # random images are far apart

@@ -92,6 +92,7 @@ def test_the_figure_is_drawn_again_from_the_file_alone(drawn, monkeypatch, capsy
     assert "certified with N = 200" in text and "confidence band" in text and "held fixed" in text
 
 
+@pytest.mark.slow
 def test_colours_and_a_fixed_sigma_can_be_drawn(drawn, tmp_path):
     _, content = drawn
     stream = io.BytesIO()

@@ -72,6 +72,7 @@ def test_pytorch_opens_it_as_cohen_s_program_does(tmp_path):
     np.testing.assert_array_equal(torch_logits(net, x), torch_logits(resnet(20), x))
 
 
+@pytest.mark.slow_for("DDRS")
 @pytest.mark.parametrize("case", ["DDRS", "wide"])
 def test_ddrs_s_program_opens_it(tmp_path, case):
     content = CASES[case]()

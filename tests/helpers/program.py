@@ -19,6 +19,14 @@ PROGRAM = str(Path(sys.executable).with_name("qcrs-jax"))
 SMALL = "--dataset npz --data_dir data.npz --sigma 0.25 --N 200 --N0 20 --gradient_n 50 --seed 0".split()
 
 
+METHODS = {
+    "cohen": ["--method", "cohen"],
+    **{s: ["--search", s] for s in ("golden", "bisection", "shrinking", "bayesian")},
+    "grid": "--search grid --epsilon 0.1 --objective lcb".split(),
+    "ddrs": "--method ddrs --ddrs_steps 4 --ddrs_draws 10 --ddrs_step_size 0.1".split(),
+}
+
+
 PUBLISHED = {
     "cohen": "./models/cifar10/resnet110/noise_0.25/checkpoint.pth.tar cifar_exp --sigma 0.25 --epsilon 0.03 "
     + "--left 0.08 --right 0.9 --epsilon_step 0.4 --skip 1",

@@ -132,6 +132,7 @@ def identity():
     return made
 
 
+@pytest.mark.slow
 def test_behind_the_identity_a_classifier_has_its_own_counts(classifier):
     image, key = np.clip(noisy(1)[0], 0, 1), jax.random.key(3)
     plain, behind = (

@@ -89,7 +89,16 @@ def start(options, together=1):
 
 
 @pytest.mark.slow_for(
-    "bayesian-1", "ddrs-1", "tolerance-1", "soft-1", "golden-2", "sequential-2", "labels-2", "golden-1", "sequential-1"
+    "labels-1",
+    "bayesian-1",
+    "ddrs-1",
+    "tolerance-1",
+    "soft-1",
+    "golden-2",
+    "sequential-2",
+    "labels-2",
+    "golden-1",
+    "sequential-1",
 )
 @pytest.mark.parametrize(
     ("name", "together"), [*((name, 1) for name in CALLS), ("golden", 2), ("sequential", 2), ("labels", 2)]

@@ -14,6 +14,7 @@ from places import ROOT, SHARED
 
 from qcrs_jax.experiments import cli
 from qcrs_jax.experiments.commands import demo
+from qcrs_jax.experiments.verification import nudge
 from qcrs_jax.experiments.verification.inputs import recorded_sweep
 from qcrs_jax.experiments.verification.lines import recomputed_fields
 from qcrs_jax.experiments.verification.trusted_paths import Where
@@ -90,7 +91,7 @@ def sum_up(path: Path, **changes):
     sidecar.write_text(json.dumps({**content, "sidecar_sha256": sidecar_checksum(content)}))
 
 
-@pytest.mark.slow_for("budget", "randomised", "curve", "classes", "decide", "soft", "ddrs", "bfloat16", "tolerance")
+@pytest.mark.slow_for("budget", "curve", "classes", "decide", "soft", "ddrs", "bfloat16", "tolerance")
 @pytest.mark.parametrize("name", KINDS)
 def test_unchanged_files_are_verified_and_edited_ones_refused(copies, capsys, name):
     path = copies / f"{name}.tsv"
@@ -135,6 +136,7 @@ def test_an_edit_that_mends_the_sum_shows_in_the_bounds_or_when_all_is_drawn_aga
     assert status == 2 and "image 0: counts is" in text and "when drawn again" in text
 
 
+@pytest.mark.slow_for("budget", "curve", "budget.tsv.pilot")
 @pytest.mark.parametrize(
     "name, changes, message",
     [
@@ -295,7 +297,10 @@ def test_near_ties_are_judged_by_the_rule_and_gains_are_found(copies, status, ru
 
 
 @pytest.mark.parametrize("stretch, status", [(1 + 1e-6, 0), (1.2, 2)])
-def test_a_search_that_ends_at_another_sigma_is_judged_at_the_file_s_own(stretch, status, runs, tmp_path, capsys):
+def test_a_search_that_ends_at_another_sigma_is_judged_at_the_file_s_own(
+    stretch, status, runs, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(nudge, "TURNS", 3)
     path = Copies(runs, tmp_path) / "golden.tsv"
     move(path, a_line_that_can_lose(path), 0, stretch)
     found, text = verify(path, capsys, "--recount", "all")
@@ -322,11 +327,13 @@ def test_the_batch_of_another_kind_of_device_is_not_taken(runs, tmp_path):
     assert recorded_sweep(path, Where()).program.batch_size is None
 
 
+@pytest.mark.slow
 def test_verify_uses_a_device_for_each_core(runs, tmp_path):
     path = Copies(runs, tmp_path) / "golden.tsv"
     code = f"""
 from pathlib import Path
 import jax
+from qcrs_jax.experiments.verification import nudge
 from qcrs_jax.experiments.verification.inputs import recorded_sweep
 from qcrs_jax.experiments.verification.trusted_paths import Where
 recorded_sweep(Path({str(path)!r}), Where())
