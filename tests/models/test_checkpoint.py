@@ -225,7 +225,7 @@ def killed_at(step, monkeypatch, act):
     return False
 
 
-@pytest.mark.slow_for("earlier")
+@pytest.mark.slow_for("of an earlier version")
 @pytest.mark.parametrize("before", ["nothing", "of this version", "of an earlier version", "what an earlier kill left"])
 def test_a_killed_write_leaves_the_earlier_classifier_or_the_new_one(
     original, written, written_before, tmp_path, monkeypatch, before

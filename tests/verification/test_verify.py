@@ -136,17 +136,18 @@ def test_an_edit_that_mends_the_sum_shows_in_the_bounds_or_when_all_is_drawn_aga
     assert status == 2 and "image 0: counts is" in text and "when drawn again" in text
 
 
-@pytest.mark.slow_for("budget", "curve", "budget.tsv.pilot")
 @pytest.mark.parametrize(
     "name, changes, message",
     [
         ("randomised", {"u": "1e-09"}, "image 0: u is 1e-09, but "),
         ("randomised", {"best_sigma": "0.5"}, "image 0: sigma is 0.5, but 0.25 by"),
-        ("budget", None, "image 0: is missing"),
-        ("budget", {"n": "99999"}, "image 0: n is 99999, but "),
-        ("curve", None, "image 0: has 3 lines, but 4 when"),
-        ("curve", {"idx": "77777"}, "image 77777: is not an image of the run"),
-        ("budget.tsv.pilot", {"mean": "3.5"}, "budget.tsv.pilot: image 0: mean is 3.5, but "),
+        pytest.param("budget", None, "image 0: is missing", marks=pytest.mark.slow),
+        pytest.param("budget", {"n": "99999"}, "image 0: n is 99999, but ", marks=pytest.mark.slow),
+        pytest.param("curve", None, "image 0: has 3 lines, but 4 when", marks=pytest.mark.slow),
+        pytest.param("curve", {"idx": "77777"}, "image 77777: is not an image of the run", marks=pytest.mark.slow),
+        pytest.param(
+            "budget.tsv.pilot", {"mean": "3.5"}, "budget.tsv.pilot: image 0: mean is 3.5, but ", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_edits_that_the_counts_do_not_show_are_found(copies, capsys, name, changes, message):
