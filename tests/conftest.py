@@ -3,12 +3,15 @@
 import io
 import os
 import tarfile
+import time
 
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 from places import SHARED
+
+OUT_OF_TIME = "the time of --until has come"
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -18,6 +21,22 @@ def pytest_collection_modifyitems(items):
         for mark in item.iter_markers("slow_for"):
             if {item.callspec.id, *item.callspec._idlist} & set(mark.args):
                 item.add_marker("slow")
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--until",
+        type=float,
+        metavar="SECONDS",
+        help="skip the tests that would start after this time, in seconds since 1970, and say so at the end",
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    until = item.config.getoption("--until")
+    if until is not None and time.time() > until:
+        pytest.skip(OUT_OF_TIME)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -54,6 +73,10 @@ def counted(request):
 
 
 def pytest_terminal_summary(terminalreporter):
+    late = [r for r in terminalreporter.stats.get("skipped", ()) if OUT_OF_TIME in str(r.longrepr)]
+    if late:
+        terminalreporter.section("time")
+        terminalreporter.write_line(f"{len(late)} tests were not run, because the time of --until had come")
     reports = [report for some in terminalreporter.stats.values() for report in some]
     texts = [text for report in reports for name, text in getattr(report, "user_properties", ()) if name == "counted"]
     if texts:

@@ -29,7 +29,7 @@ def add_arguments(parser: Parser) -> None:
     program = parser.add_argument_group("program")
     add_settings(program, Program, "")
     program.add_argument("--batch_size", "--batch", type=int, metavar="B", help="noisy copies per forward pass")
-    add_settings(program, Network, "dtype macer")
+    add_settings(program, Network, "denoiser dtype macer")
     add_settings(parser.add_argument_group("facts that a PyTorch file does not state"), Network, OPENING)
 
 
@@ -52,9 +52,9 @@ def run(args) -> None:
     from qcrs_jax.certification.export import export_certification
     from qcrs_jax.files import output, writing
 
-    from ..run.inputs import opening_of, print_notes
+    from ..run.inputs import behind, opening_of, print_notes
 
-    classifier = open_classifier(network.checkpoint, opening_of(network))
+    classifier = behind(network.denoiser, open_classifier(network.checkpoint, opening_of(network)))
     print_notes(network.checkpoint, classifier)
     spec = classifier.spec
     program = export_certification(

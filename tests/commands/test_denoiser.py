@@ -8,9 +8,10 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
+from jax import export
 from program import SMALL, qcrs_jax, refused
 
-from qcrs_jax import Denoised, NoiseConditional, load_classifier, load_denoiser, run, verify
+from qcrs_jax import Denoised, GoldenSection, NoiseConditional, certify, load_classifier, load_denoiser, run, verify
 from qcrs_jax.errors import UserError
 from qcrs_jax.experiments.commands import demo
 from qcrs_jax.experiments.report.training_curve import DenoiserEpoch, read_log
@@ -170,6 +171,21 @@ def test_the_other_commands_take_it(there):
     for name in ("p", "c", "cascade"):
         assert "denoiser" in read_run(there / f"{name}.tsv").request["classifier"] if name != "c" else True
         qcrs_jax("verify", f"{name}.tsv", "--recount", "all", cwd=there)
+
+
+@pytest.mark.slow
+def test_a_program_in_a_file_has_it(there):
+    words = ["lenet.pth", "program.jax", "--macer", "--sigma", 0.25, "--left", 0.1, "--right", 0.4, "--epsilon", 0.1]
+    qcrs_jax("export-program", *words, "--n", 100, "--platforms", "cpu", "--denoiser", "dn", cwd=there)
+    image = np.load(there / "data.npz")["x"][0][..., None] / np.float32(255)
+    numbers = np.uint32([0, 7]), np.float32(0.25), np.int32(100), np.int32(100)
+    found = export.deserialize(bytearray((there / "program.jax").read_bytes())).call(image, *numbers)
+    classify = Denoised(
+        load_classifier(there / "lenet.pth", normalization="none"), load_denoiser(there / "dn")
+    ).classify
+    search = GoldenSection(0.1, 0.4, epsilon=0.1)
+    alone = certify(classify, image, 0.25, key=jax.random.key(7), n=100, search=search)
+    assert found["counts"].tolist() == alone.counts.tolist() and float(found["sigma"]) == float(alone.sigma)
 
 
 @pytest.fixture(scope="module")
