@@ -16,7 +16,7 @@ from pathlib import Path
 from qcrs_jax.errors import SettingError
 
 from .flags import Parser, refuse
-from .method import add_request, cascade_of, print_unused, request_of
+from .method import add_request, cascade_of, print_unused, request_of, with_noise
 from .sweep import add_sweep, sweep_of
 
 
@@ -46,7 +46,8 @@ def run(args) -> None:
     from ..report.table import print_tables
     from ..run.certify import certify_dataset
 
-    path = certify_dataset(request, sweep, collapse=args.collapse)
+    request, inputs = with_noise(args, request, sweep)
+    path = certify_dataset(request, sweep, inputs, collapse=args.collapse)
     if path is None:  # only the first host has the file, and no dry run
         return
     print()
@@ -61,7 +62,8 @@ def _certify_cascade(args) -> None:
     from ..report.table import print_tables
     from ..run.certify import certify_cascade_dataset
 
-    path = certify_cascade_dataset(request, sweep)
+    request, inputs = with_noise(args, request, sweep)
+    path = certify_cascade_dataset(request, sweep, inputs)
     if path is not None:
         print()
         print_tables([path])

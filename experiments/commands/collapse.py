@@ -20,7 +20,7 @@ from ..report.layouts import FORMATS
 from ..run.settings import Data, Network, Program
 from .curve import grid_of
 from .flags import OPENING, Parser, add_settings, possible
-from .method import BRACKET, add_noise, noise_of
+from .method import AUTO, BRACKET, add_noise, noise_of
 from .sweep import declare_sweep, sweep_of
 
 MULTIPLES = (BRACKET["sigma_lower"], 4 * BRACKET["sigma_upper"])
@@ -57,6 +57,7 @@ def add_arguments(parser: Parser) -> None:
 
 def run(args) -> None:
     from qcrs_jax.errors import SettingError, UserError
+    from qcrs_jax.sampling.smoothing import check_largest
 
     from ..report.collapse import collapse_table, draw
     from ..report.figures import check_ending
@@ -74,8 +75,11 @@ def run(args) -> None:
 
     from ..run.collapse import FEWEST, choose, described, measure
     from ..run.inputs import open_inputs
+    from ..run.noise_of_data import noise_for
 
     inputs = open_inputs(sweep_of(args))
+    if args.noise == AUTO:
+        noise = noise_for(inputs.dataset, lambda grid: check_largest(grid, sigmas[-1], "sigmas"))
     inputs.warn_of_sigma(args.sigma)
     names = inputs.dataset.class_names
     chosen, _ = choose(inputs.dataset, None, args.image_count)

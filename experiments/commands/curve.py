@@ -8,7 +8,7 @@ the command. `qcrs-jax quasiconcavity RESULTS` describes the curves, and `qcrs_j
 """
 
 from .flags import Parser, possible
-from .method import add_noise, noise_of
+from .method import add_noise, noise_of, with_noise
 from .sweep import add_sweep, sweep_of
 
 
@@ -48,7 +48,8 @@ def measure(args):
     from ..run.runner import run_over_images
 
     request, sweep = curve_of(args), sweep_of(args)
-    return run_over_images(task(request), sweep)
+    request, inputs = with_noise(args, request, sweep)
+    return run_over_images(task(request), sweep, inputs)
 
 
 def grid_of(sigma: float, wanted, bracket: tuple[float, float], noise) -> tuple[float, ...]:

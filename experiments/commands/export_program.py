@@ -11,7 +11,7 @@ from qcrs_jax.extras import needed_for
 
 from ..run.settings import Network, Program
 from .flags import OPENING, Parser, add_settings, settings_of
-from .method import add_request, request_of
+from .method import add_request, refuse_auto_noise, request_of
 
 
 def add_arguments(parser: Parser) -> None:
@@ -37,6 +37,7 @@ def run(args) -> None:
     from qcrs_jax import Fixed
     from qcrs_jax.errors import SettingError, UserError
 
+    refuse_auto_noise(args)
     request, network = request_of(args), settings_of(Network, args)
     batch = settings_of(Program, args).batch_size
     if not isinstance(request.estimate, Fixed) or request.estimate.randomises or request.plans_n or request.at_once:

@@ -78,21 +78,45 @@ def add_cascade(group, stages) -> None:
 
 
 def add_noise(group) -> None:
-    """Adds the flag of the noise that is added to images."""
+    """Adds the flag of the noise that is added to images. A command that knows the images passes on `with_noise`."""
     group.add_argument(
         "--noise",
         default="gaussian",
         metavar="NAME",
         help="gaussian: normal noise in float32; grid: normal noise rounded to the grid of 8-bit images, which is "
-        "exact; uniform: radii are in L1 (default: gaussian)",
+        "exact; auto: grid for images of 8 bits a channel, gaussian for others; uniform: radii are in L1 (default: "
+        "gaussian)",
     )
 
 
 def noise_of(args: argparse.Namespace):
-    """The noise of parsed arguments. Raises SettingError for an unknown one."""
+    """The noise of parsed arguments; normal noise in the place of auto. Raises SettingError for an unknown one."""
     from qcrs_jax.sampling import smoothing
 
+    if args.noise == AUTO:
+        return smoothing.GAUSSIAN
     return smoothing.noise_of({"smoothing": {"name": args.noise}})
+
+
+def with_noise(args: argparse.Namespace, request, sweep):
+    """`request` with the noise of parsed arguments, and the inputs of the run if they were opened for that, else None.
+
+    Raises:
+        UserError: the inputs cannot be opened.
+    """
+    if args.noise != AUTO:
+        return request, None
+    from ..run.noise_of_data import with_noise_of_data
+
+    return with_noise_of_data(request, sweep)
+
+
+def refuse_auto_noise(args: argparse.Namespace) -> None:
+    """Raises SettingError for the noise auto, in a command that does not run over a data set."""
+    from qcrs_jax.errors import SettingError
+
+    if args.noise == AUTO:
+        raise SettingError("{noise} auto is for runs over a data set; give grid or gaussian")
 
 
 def _add_search(search, ascent, names, auto):

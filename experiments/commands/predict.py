@@ -8,7 +8,7 @@ to see how many samples suffice. With --sigmas it is the answer of a cascade, wh
 """
 
 from .flags import Parser, possible, refuse
-from .method import add_cascade, add_noise, given_cascade, noise_of
+from .method import add_cascade, add_noise, given_cascade, noise_of, with_noise
 from .sweep import add_sweep, sweep_of
 
 
@@ -43,7 +43,8 @@ def run(args) -> None:
             refuse(args, ("tau", "stages", "n0"), "is of a cascade; give {sigmas} with it")
             request = predict.Prediction(args.sigma, args.n, args.alpha, noise_of(args))
         request.check()
-    path = run_over_images((cascade if args.sigmas else predict).task(request), sweep)
+    request, inputs = with_noise(args, request, sweep)
+    path = run_over_images((cascade if args.sigmas else predict).task(request), sweep, inputs)
     if path is None:  # only the first host has the file, and no dry run
         return
     print()

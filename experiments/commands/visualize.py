@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .curve import add_curve, curve_of
 from .flags import Parser
-from .method import add_request, request_of
+from .method import add_request, refuse_auto_noise, request_of
 from .sweep import add_inputs, sweep_of
 
 
@@ -37,6 +37,7 @@ def run(args) -> None:
     from ..report.figures import check_ending
     from ..run.visualize import measure
 
+    refuse_auto_noise(args)
     request, sweep = request_of(args), sweep_of(args)
     if not (request.search.evaluations or request.search.keeps_sigma):
         raise SettingError("{method} ddrs has no evaluations to show; {method} qcrs or cohen has")

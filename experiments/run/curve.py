@@ -43,6 +43,10 @@ class Curve:
             raise SettingError(f"{{curve_n}} must lie between 1 and {MAX_N}, not {n}")
         return cls(sigma, tuple(sigma_grid(lower, upper, int(count), sigma)), n, noise)
 
+    def check(self) -> None:
+        """Raises SettingError where the noise cannot be drawn at one of the sigmas."""
+        check_largest(self.noise, self.sigmas[-1], "sigmas")
+
     def recorded(self) -> dict:
         """Its record in a sidecar."""
         return {

@@ -4,10 +4,11 @@ import json
 
 import numpy as np
 import pytest
-from program import refused
+from program import PREDICT, SMALL, qcrs_jax, refused
 
 from qcrs_jax import Sequential, Soft, Tolerance, read_results, run, verify
 from qcrs_jax.experiments.cli import main
+from qcrs_jax.results.records import read_sidecar
 from qcrs_jax.sampling.smoothing import Gaussian, GridGaussian, Uniform
 
 IMAGES = np.random.default_rng(3).integers(0, 256, (4, 6, 6, 3)).astype(np.float32) / np.float32(255)
@@ -106,3 +107,47 @@ def test_the_flag_refuses_impossible_noises(words, said, tmp_path):
 def test_each_estimate_is_verified_with_its_noise(estimate, tmp_path):
     made = certified(tmp_path, GridGaussian(), estimate=estimate)
     assert any("verified" in line for line in verify(made.path, classify, (IMAGES, LABELS), recount=4))
+
+
+def noise_in(path):
+    return read_sidecar(path)["request"].get("smoothing", {"name": "gaussian"})["name"]
+
+
+def test_auto_is_noise_on_the_grid_for_images_of_8_bits(here):
+    words = ["certify", "lenet.pth", "r.tsv", *SMALL, "--method", "cohen", "--max", 2]
+    said = qcrs_jax(*words, "--noise", "auto", cwd=here).stdout
+    assert "noise: grid, because the images have 8 bits a channel" in said and noise_in(here / "r.tsv") == "grid"
+    said = qcrs_jax(*words, "--max", 3, "--noise", "auto", cwd=here).stdout
+    assert "noise: grid, as in r.tsv" in said and "2 of 3 images are done" in said
+    assert "smoothing" in refused(*words, "--noise", "gaussian", cwd=here)
+
+
+def test_a_run_that_was_begun_with_other_noise_keeps_it_under_auto(here):
+    words = ["certify", "lenet.pth", "r.tsv", *SMALL, "--method", "cohen"]
+    for noise in ("gaussian", "uniform"):
+        qcrs_jax(*words, "--max", 1, "--noise", noise, cwd=here)
+        said = qcrs_jax(*words, "--max", 2, "--noise", "auto", cwd=here).stdout
+        assert f"noise: {noise}, as in r.tsv" in said and noise_in(here / "r.tsv") == noise
+        for file in ("r.tsv", "r.tsv.json"):
+            (here / file).unlink()
+
+
+@pytest.mark.slow
+def test_every_run_over_a_data_set_takes_auto(here):
+    data = "--dataset npz --data_dir data.npz --noise auto --max 2".split()
+    cascade = ["certify", "lenet.pth", "cascade.tsv", *data, "--method", "cascade", "--N0", 10, "--N", 50]
+    qcrs_jax(*cascade, "--sigmas", "0.5,0.25", cwd=here)
+    qcrs_jax("predict", "lenet.pth", "predict.tsv", *data, *PREDICT[-4:], "--N", 50, cwd=here)
+    qcrs_jax("curve", "lenet.pth", "curve.tsv", *data, "--sigma", 0.25, "--curve_n", 20, cwd=here)
+    for name in ("cascade", "predict", "curve"):
+        assert noise_in(here / f"{name}.tsv") == "grid"
+    said = refused("collapse", "lenet.pth", *data[:-2], "--sigma", 0.25, cwd=here)
+    assert "has fewer than 20 images" in said
+
+
+@pytest.mark.parametrize(
+    "words", ["export-program c p.jax --sigma 0.25", "visualize c --index 0 --out f.png --sigma 0.25"]
+)
+def test_auto_is_for_runs_over_a_data_set(words, tmp_path):
+    said = refused(*words.split(), "--noise", "auto", cwd=tmp_path)
+    assert "--noise auto is for runs over a data set; give grid or gaussian" in said
