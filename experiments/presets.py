@@ -29,7 +29,8 @@ class Preset:
     source: the place in the papers that it reproduces.
     takes: its time on two CPU cores, or its requirements.
     expect: the result to expect.
-    commands: commands of qcrs-jax, run in the folder of the results.
+    commands: commands of qcrs-jax, run in the folder of the results. Those that draw samples add normal noise in
+        float32, as the papers and the published results do.
     quick: flags that a quick run adds to the commands that certify or measure.
     """
 
@@ -39,6 +40,11 @@ class Preset:
     expect: str
     commands: tuple[str, ...]
     quick: str = "--max 21 --N 200 --N0 20"
+
+    def __post_init__(self):
+        drawing = ("certify ", "predict ", "curve ", "collapse ")
+        commands = (f"{c} --noise gaussian" if c.startswith(drawing) else c for c in self.commands)
+        object.__setattr__(self, "commands", tuple(commands))
 
 
 def _methods(checkpoint, name):

@@ -44,8 +44,9 @@ def run(args) -> None:
     print_unused(args, request.search)
 
     from ..report.table import print_tables
-    from ..run.certify import certify_dataset
+    from ..run.certify import certify_dataset, check_batch
 
+    check_batch(request, sweep)
     request, inputs = with_noise(args, request, sweep)
     path = certify_dataset(request, sweep, inputs, collapse=args.collapse)
     if path is None:  # only the first host has the file, and no dry run

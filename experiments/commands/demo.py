@@ -14,7 +14,7 @@ from qcrs_jax.extras import needed_for
 from ..presets import IMAGES
 from . import certify
 from .flags import Parser
-from .method import request_of
+from .method import request_of, with_noise
 from .report import write_report
 from .sweep import sweep_of
 
@@ -63,7 +63,8 @@ def run(args):
     print(cost(list(requests.values()), len(range(0, EMBEDDED, asked["cohen"].skip))))
     for name, words in commands.items():
         print("\nqcrs-jax certify", shlex.join(words))
-        paths.append(certify_dataset(requests[name], sweep_of(asked[name])))
+        request, inputs = with_noise(asked[name], requests[name], sweep_of(asked[name]))
+        paths.append(certify_dataset(request, sweep_of(asked[name]), inputs))
     print()
     table.print_tables(paths)
     plot.plot(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .curve import add_curve, curve_of
 from .flags import Parser
-from .method import add_request, refuse_auto_noise, request_of
+from .method import add_request, request_of, with_noise
 from .sweep import add_inputs, sweep_of
 
 
@@ -37,7 +37,6 @@ def run(args) -> None:
     from ..report.figures import check_ending
     from ..run.visualize import measure
 
-    refuse_auto_noise(args)
     request, sweep = request_of(args), sweep_of(args)
     if not (request.search.evaluations or request.search.keeps_sigma):
         raise SettingError("{method} ddrs has no evaluations to show; {method} qcrs or cohen has")
@@ -52,7 +51,8 @@ def run(args) -> None:
     curve = curve_of(args, (search.sigma_lower, search.sigma_upper) if search.evaluations else None)
     data = args.out.with_suffix(".json")
     search_figure.check_replaceable(data)
-    content = measure(request, curve, sweep, args.index)
+    request, inputs = with_noise(args, request, sweep)
+    content = measure(request, curve, sweep, args.index, inputs)
     with writing(data):
         write_text(data, json.dumps(content) + "\n")
     search_figure.draw(data, args.out)

@@ -33,15 +33,20 @@ def certify_dataset(
 
     With `collapse`, the collapse of the classifier is measured first and recorded, if the search has a bracket.
     """
-    batch = sweep.program.batch_size
-    if request.estimate.votes_beta is not None and isinstance(batch, int) and batch > SOFT_ONE:
-        raise SettingError(f"{{batch_size}} {batch}: soft votes are summed exactly only up to {SOFT_ONE}")
+    check_batch(request, sweep)
     if (collapse or request.to_collapse) and request.search.sigma_upper is not None:
         check_installed()
         request, inputs = with_collapse(request, sweep, open_inputs(sweep) if inputs is None else inputs)
     plans = pilot.plan(request, sweep, inputs) if request.budget else None
     leave = pilot.left_out(sweep.results) if request.budget else ()
     return run_over_images(lambda m: dataclasses.replace(task(request.of_each(m), plans), leave=leave), sweep, inputs)
+
+
+def check_batch(request: Request, sweep: Sweep) -> None:
+    """Raises SettingError for a batch whose soft votes could not be summed exactly."""
+    batch = sweep.program.batch_size
+    if request.estimate.votes_beta is not None and isinstance(batch, int) and batch > SOFT_ONE:
+        raise SettingError(f"{{batch_size}} {batch}: soft votes are summed exactly only up to {SOFT_ONE}")
 
 
 def task(request: Request, plans: Container | None) -> Task:

@@ -19,6 +19,7 @@ from qcrs_jax.search import FixedSigma, Search
 from .cascade import CascadeRequest
 from .certify import certify_cascade_dataset, certify_dataset
 from .inputs import Inputs, open_devices
+from .noise_of_data import with_noise_of_data
 from .python_classifier import given_classifier
 from .request import Request
 from .settings import IN_MEMORY, Images, Network, Noise, Program, Sweep
@@ -35,7 +36,7 @@ def run(
     *,
     search: Search | None = None,
     estimate: Estimate = Fixed(),  # noqa: B008
-    noise: smoothing.Noise = smoothing.GAUSSIAN,
+    noise: smoothing.Noise | None = None,
     n0: int = 100,
     n: int = 100_000,
     alpha: float = 0.001,
@@ -68,8 +69,10 @@ def run(
             bound by `jax.tree_util.Partial`; or a classifier from `load_classifier`.
         dataset: a data set from `load_dataset`, or a pair of images (m, h, w, c) in [0, 1] and integer labels (m,).
         results: path of the results file.
-        sigma, search, estimate, noise, n0, n, alpha: as for `certify`. A `Cascade` in the place of sigma is certified
-            as by `certify_cascade`.
+        sigma, search, estimate, n0, n, alpha: as for `certify`. A `Cascade` in the place of sigma is certified as by
+            `certify_cascade`.
+        noise: as for `certify`. None takes `GridGaussian()` for a data set whose images have 8 bits a channel, and
+            `Gaussian()` for any other; a file that is continued keeps its noise.
         simultaneous: whether alpha is the failure probability of all certificates of the run together.
         stop_when_wrong: whether an image whose selected class is not its label draws no certification samples.
         seed: seed of all noise, from 0 to 2**32 - 1; None commits the seed to the request.
@@ -94,8 +97,8 @@ def run(
     if isinstance(sigma, Cascade):
         if search is not None or estimate != Fixed() or stop_when_wrong or collapse:
             raise SettingError("a cascade takes no {search}, no {estimate}, no {stop_when_wrong} and no {collapse}")
-        asked = CascadeRequest(sigma, n0, n, alpha, noise, simultaneous)
-        return _run(asked, functools.partial(certify_cascade_dataset, asked), classify, dataset, sweep)
+        asked = CascadeRequest(sigma, n0, n, alpha, noise or smoothing.GAUSSIAN, simultaneous)
+        return _run(asked, noise, certify_cascade_dataset, classify, dataset, sweep)
     request = Request(
         sigma=sigma,
         n0=n0,
@@ -103,19 +106,21 @@ def run(
         alpha=alpha,
         search=FixedSigma() if search is None else search,
         estimate=estimate,
-        noise=noise,
+        noise=noise or smoothing.GAUSSIAN,
         stop_when_wrong=stop_when_wrong,
         at_once=simultaneous,
     )
-    return _run(request, functools.partial(certify_dataset, request, collapse=collapse), classify, dataset, sweep)
+    return _run(request, noise, functools.partial(certify_dataset, collapse=collapse), classify, dataset, sweep)
 
 
-def _run(request, certify, classify, dataset, sweep) -> Run:
-    """The run that `certify(sweep=, inputs=)` writes."""
+def _run(request, noise, certify, classify, dataset, sweep) -> Run:
+    """The run that `certify(request, sweep, inputs)` writes. `noise` is None where the data set decides it."""
     request.check()
     inputs = opened(classify, dataset, sweep)
+    if noise is None:
+        request, inputs = with_noise_of_data(request, sweep, inputs)
     try:
-        certify(sweep=sweep, inputs=inputs)
+        certify(request, sweep, inputs)
     except Stopped as error:
         raise (KeyboardInterrupt if error.status == 130 else SystemExit(error.status)) from error
     return read_run(sweep.results)

@@ -20,7 +20,7 @@ from .settings import Sweep
 GRID = GridGaussian()
 
 
-def with_noise_of_data(request, sweep: Sweep) -> tuple[Any, Inputs]:
+def with_noise_of_data(request, sweep: Sweep, inputs: Inputs | None = None) -> tuple[Any, Inputs]:
     """`request` with the noise that its images ask for, and the inputs of the run, opened. Prints which noise and why.
 
     A run that goes on keeps the noise of its file.
@@ -31,7 +31,7 @@ def with_noise_of_data(request, sweep: Sweep) -> tuple[Any, Inputs]:
     Raises:
         UserError: the inputs cannot be opened.
     """
-    inputs, begun = open_inputs(sweep), _begun(sweep.results)
+    inputs, begun = open_inputs(sweep) if inputs is None else inputs, _begun(sweep.results)
     if begun is None:
         noise = noise_for(inputs.dataset, lambda grid: dataclasses.replace(request, noise=grid).check())
     else:
@@ -78,5 +78,5 @@ def _begun(results: Path) -> Noise | None:
     """The noise of a results file that was begun; None where there is none to be read."""
     try:
         return noise_of(read_sidecar(results)["request"])
-    except (UserError, KeyError, TypeError, AttributeError):  # the run itself will say it
+    except (UserError, KeyError, TypeError, AttributeError, ValueError):  # the run itself will say it
         return None

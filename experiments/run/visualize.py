@@ -17,7 +17,7 @@ from qcrs_jax.search import FixedSigma
 from ..report.search_figure import axis_ends
 from .answers import draw_image, fields
 from .curve import Curve
-from .inputs import open_inputs
+from .inputs import Inputs, open_inputs
 from .progress import check_installed, progress
 from .request import Request
 from .settings import Sweep
@@ -25,14 +25,14 @@ from .settings import Sweep
 STRIP = 7  # noisy copies above a curve
 
 
-def measure(request: Request, curve: Curve, sweep: Sweep, indices: list[int]) -> dict:
+def measure(request: Request, curve: Curve, sweep: Sweep, indices: list[int], inputs: Inputs | None = None) -> dict:
     """Everything that the figure shows: counts, certificates, the search's trace and noisy copies of each image.
 
     Raises:
         UserError: the checkpoint or the data set do not fit, or there is no such image.
     """
     check_installed()
-    inputs = open_inputs(sweep)
+    inputs = open_inputs(sweep) if inputs is None else inputs
     inputs.warn_of_sigma(request.sigma)
     for index in indices:
         if not 0 <= index < len(inputs.dataset):

@@ -15,7 +15,7 @@ from qcrs_jax.results.records import CASCADE
 
 NETWORK = "zoo:fashion_mnist-lenet-sigma0.25"
 METHOD = ["--method", "cascade", "--sigmas", "0.5,0.25", "--n", "300", "--seed", "0"]
-DATA = ["--dataset", "npz", "--data_dir", demo.IMAGES, "--skip", "125"]
+DATA = ["--dataset", "npz", "--data_dir", demo.IMAGES, "--skip", "125", "--noise", "gaussian"]
 
 
 @pytest.fixture(scope="module")

@@ -137,7 +137,7 @@ def test_every_run_over_a_data_set_takes_auto(here):
     data = "--dataset npz --data_dir data.npz --noise auto --max 2".split()
     cascade = ["certify", "lenet.pth", "cascade.tsv", *data, "--method", "cascade", "--N0", 10, "--N", 50]
     qcrs_jax(*cascade, "--sigmas", "0.5,0.25", cwd=here)
-    qcrs_jax("predict", "lenet.pth", "predict.tsv", *data, *PREDICT[-4:], "--N", 50, cwd=here)
+    qcrs_jax("predict", "lenet.pth", "predict.tsv", *data, "--sigma", 0.25, "--seed", 0, "--N", 50, cwd=here)
     qcrs_jax("curve", "lenet.pth", "curve.tsv", *data, "--sigma", 0.25, "--curve_n", 20, cwd=here)
     for name in ("cascade", "predict", "curve"):
         assert noise_in(here / f"{name}.tsv") == "grid"
@@ -145,9 +145,6 @@ def test_every_run_over_a_data_set_takes_auto(here):
     assert "has fewer than 20 images" in said
 
 
-@pytest.mark.parametrize(
-    "words", ["export-program c p.jax --sigma 0.25", "visualize c --index 0 --out f.png --sigma 0.25"]
-)
-def test_auto_is_for_runs_over_a_data_set(words, tmp_path):
-    said = refused(*words.split(), "--noise", "auto", cwd=tmp_path)
-    assert "--noise auto is for runs over a data set; give grid or gaussian" in said
+def test_auto_needs_images(tmp_path):
+    said = refused(*"export-program c p.jax --sigma 0.25 --noise auto".split(), cwd=tmp_path)
+    assert "--noise auto depends on images, and this command reads none; give grid or gaussian" in said

@@ -17,6 +17,7 @@ PROGRAM = str(Path(sys.executable).with_name("qcrs-jax"))
 
 
 SMALL = "--dataset npz --data_dir data.npz --sigma 0.25 --N 200 --N0 20 --gradient_n 50 --seed 0".split()
+SMALL += ["--noise", "gaussian"]  # by which the library draws
 
 
 METHODS = {
@@ -89,7 +90,7 @@ def fill(root, inputs):
     return root
 
 
-PREDICT = "--dataset npz --data_dir data.npz --sigma 0.25 --seed 0".split()
+PREDICT = "--dataset npz --data_dir data.npz --sigma 0.25 --seed 0 --noise gaussian".split()
 
 
 COHEN_FORMAT = "idx\tlabel\tpredict\tradius\tcorrect\ttime\n{}"
