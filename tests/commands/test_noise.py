@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from program import PREDICT, SMALL, qcrs_jax, refused
+from program import SMALL, qcrs_jax, refused
 
 from qcrs_jax import Sequential, Soft, Tolerance, read_results, run, verify
 from qcrs_jax.experiments.cli import main
