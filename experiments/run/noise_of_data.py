@@ -57,7 +57,7 @@ def noise_for(dataset: Dataset, check: Callable[[Noise], None]) -> Noise:
         try:
             check(GRID)
         except SettingError:  # it passed with normal noise
-            against = f"noise on the grid can be drawn up to sigma {GRID.largest_sigma:.3g} alone"
+            against = f"a sigma may exceed {GRID.largest_sigma:.3g}, the largest for noise on the grid"
     noise = GRID if against is None else GAUSSIAN
     print(f"noise: {noise.name}, because {against or 'the images have 8 bits a channel'}")
     return noise

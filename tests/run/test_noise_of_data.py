@@ -33,7 +33,7 @@ def test_images_of_8_bits_have_noise_on_the_grid_and_others_do_not(capsys):
 
 def test_large_sigmas_and_large_images_have_normal_noise(capsys, monkeypatch):
     assert chosen(BYTES, sigma=4) == "gaussian"
-    assert "because noise on the grid can be drawn up to sigma 3.53 alone" in capsys.readouterr().out
+    assert "because a sigma may exceed 3.53, the largest for noise on the grid" in capsys.readouterr().out
     monkeypatch.setattr(noise_of_data, "LARGEST_IMAGE", 47)
     assert chosen(BYTES) == "gaussian"
     assert "because the images have more than 47 numbers" in capsys.readouterr().out
