@@ -15,6 +15,7 @@ from qcrs_jax.sampling.devices import broadcast_from_first
 from qcrs_jax.sampling.smoothing import GAUSSIAN, LARGEST_IMAGE, GridGaussian, Noise, noise_of
 
 from .inputs import Inputs, open_inputs
+from .pilot import pilot_path
 from .settings import Sweep
 
 GRID = GridGaussian()
@@ -31,7 +32,8 @@ def with_noise_of_data(request, sweep: Sweep, inputs: Inputs | None = None) -> t
     Raises:
         UserError: the inputs cannot be opened.
     """
-    inputs, begun = open_inputs(sweep) if inputs is None else inputs, _begun(sweep.results)
+    inputs = open_inputs(sweep) if inputs is None else inputs
+    begun = _begun(sweep.results)
     if begun is None:
         noise = noise_for(inputs.dataset, lambda grid: dataclasses.replace(request, noise=grid).check())
     else:
@@ -75,8 +77,10 @@ def _first_image(dataset):
 
 
 def _begun(results: Path) -> Noise | None:
-    """The noise of a results file that was begun; None where there is none to be read."""
-    try:
-        return noise_of(read_sidecar(results)["request"])
-    except (UserError, KeyError, TypeError, AttributeError, ValueError):  # the run itself will say it
-        return None
+    """The noise of a results file, or a pilot of it, that was begun; None where there is none to be read."""
+    for file in (results, pilot_path(results)) if results.name else ():
+        try:
+            return noise_of(read_sidecar(file)["request"])
+        except (UserError, KeyError, TypeError, AttributeError):  # the run itself will say it
+            continue
+    return None

@@ -132,6 +132,14 @@ def test_a_run_that_was_begun_with_other_noise_keeps_it_under_auto(here):
             (here / file).unlink()
 
 
+def test_a_pilot_decides_the_noise_of_its_run(here):
+    words = ["certify", "lenet.pth", "r.tsv", *SMALL, "--method", "cohen", "--budget", 100, "--max", 2]
+    qcrs_jax(*words, cwd=here)
+    (here / "r.tsv").unlink()
+    (here / "r.tsv.json").unlink()
+    assert "noise: gaussian, as in r.tsv" in qcrs_jax(*words, "--noise", "auto", cwd=here).stdout
+
+
 @pytest.mark.slow
 def test_every_run_over_a_data_set_takes_auto(here):
     data = "--dataset npz --data_dir data.npz --noise auto --max 2".split()
