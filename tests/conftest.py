@@ -4,6 +4,7 @@ import io
 import os
 import tarfile
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -46,6 +47,15 @@ def compiled_once(tmp_path_factory):
     for setting, value in (("compilation_cache_dir", folder), ("persistent_cache_min_compile_time_secs", 0.1)):
         os.environ[f"JAX_{setting}".upper()] = str(value)
         jax.config.update(f"jax_{setting}", value)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_programs():
+    """Forgets compiled programs after a file of tests, before they are so many that the system can map no more."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and len(maps.read_bytes().splitlines()) > 20_000:  # Linux allows 65 530
+        jax.clear_caches()
 
 
 @pytest.fixture(scope="session")
