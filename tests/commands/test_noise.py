@@ -7,7 +7,9 @@ import pytest
 from program import SMALL, qcrs_jax, refused
 
 from qcrs_jax import Sequential, Soft, Tolerance, read_results, run, verify
+from qcrs_jax.data.dataset import Dataset
 from qcrs_jax.experiments.cli import main
+from qcrs_jax.experiments.commands import demo
 from qcrs_jax.results.records import read_sidecar
 from qcrs_jax.sampling.smoothing import Gaussian, GridGaussian, Uniform
 
@@ -151,6 +153,23 @@ def test_every_run_over_a_data_set_takes_auto(here):
         assert noise_in(here / f"{name}.tsv") == "grid"
     said = refused("collapse", "lenet.pth", *data[:-2], "--sigma", 0.25, cwd=here)
     assert "has fewer than 20 images" in said
+
+
+@pytest.mark.slow
+def test_figures_and_collapse_take_auto_too(here):
+    qcrs_jax("visualize", "lenet.pth", "--index", 0, "--out", "f.png", *SMALL, "--noise", "auto", cwd=here)
+    assert json.loads((here / "f.json").read_text())["request"]["smoothing"]["name"] == "grid"
+    words = ["--data_dir", demo.IMAGES, "--sigma", 0.25, "--sigmas", 0.2, 0.4, 3, "--image_count", 20, "--copies", 1]
+    said = qcrs_jax("collapse", demo.CHECKPOINT, *words, "--noise", "auto", cwd=here).stdout
+    assert "noise: grid, because the images have 8 bits a channel" in said
+
+
+@pytest.mark.parametrize("images, name", [((255 * IMAGES).round().astype(np.uint8), "grid"), (IMAGES, "gaussian")])
+def test_the_library_leaves_the_noise_to_the_images(images, name, tmp_path):
+    numbers = {"n0": 20, "n": 50, "seed": 0, "batch_size": 8, "devices": 1}
+    dataset = Dataset("d", "test", "memory", ["0", "1", "2"], LABELS, images.__getitem__, "0")
+    run(classify, dataset, tmp_path / "r.tsv", 0.1, noise=None, **numbers)
+    assert noise_in(tmp_path / "r.tsv") == name
 
 
 def test_auto_needs_images(tmp_path):

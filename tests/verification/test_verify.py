@@ -334,7 +334,6 @@ def test_verify_uses_a_device_for_each_core(runs, tmp_path):
     code = f"""
 from pathlib import Path
 import jax
-from qcrs_jax.experiments.verification import nudge
 from qcrs_jax.experiments.verification.inputs import recorded_sweep
 from qcrs_jax.experiments.verification.trusted_paths import Where
 recorded_sweep(Path({str(path)!r}), Where())
