@@ -14,7 +14,7 @@ RESNET, RESNET_LARGE = "zoo:cifar10-resnet20-sigma0.25", "zoo:cifar10-resnet20-s
 RESNET_RANGE = "zoo:cifar10-resnet20-sigma0.12-0.5"
 SEED = "--seed 0"
 """The seed of the published results, which the same commands give again."""
-DATA = f"--dataset npz --data_dir {shlex.quote(str(IMAGES))} --sigma 0.25 --skip 10 {SEED}"
+DATA = f"--dataset npz --data_dir {shlex.quote(str(IMAGES))} --sigma 0.25 --skip 2 {SEED}"
 COHEN = "--max 1 --alpha 0.2 --N 4 --N0 4 --batch 2"
 TINY = f"{COHEN} --gradient_n 4"
 """Quick runs of networks that are slow on a CPU."""
@@ -29,8 +29,7 @@ class Preset:
     source: the place in the papers that it reproduces.
     takes: its time on two CPU cores, or its requirements.
     expect: the result to expect.
-    commands: commands of qcrs-jax, run in the folder of the results. Those that draw samples add normal noise in
-        float32, as the papers and the published results do.
+    commands: commands of qcrs-jax, run in the folder of the results.
     quick: flags that a quick run adds to the commands that certify or measure.
     """
 
@@ -39,12 +38,7 @@ class Preset:
     takes: str
     expect: str
     commands: tuple[str, ...]
-    quick: str = "--max 21 --N 200 --N0 20"
-
-    def __post_init__(self):
-        drawing = ("certify ", "predict ", "curve ", "collapse ")
-        commands = (f"{c} --noise gaussian" if c.startswith(drawing) else c for c in self.commands)
-        object.__setattr__(self, "commands", tuple(commands))
+    quick: str = "--max 5 --N 200 --N0 20"
 
 
 def _methods(checkpoint, name):
@@ -125,9 +119,9 @@ def _collapse(checkpoint, data, flags):
     )
 
 
-def _classes(checkpoint, flags):
+def _classes(checkpoint, flags, bracket):
     """Runs of one network with and without the bound over classes, and the latter given the bound afterwards."""
-    search = f"--sigma 0.25 {BRACKET} --search bayesian --search_n 500 --evaluations 13 --n 10000 --no-collapse"
+    search = f"--sigma 0.25 {bracket} --search bayesian --search_n 500 --evaluations 13 --n 10000"
     return (
         f"certify {checkpoint} usual.tsv {flags} {search}",
         f"certify {checkpoint} classes.tsv {flags} {search} --bound classes",
@@ -241,7 +235,7 @@ SHORT_TRAININGS = {
 def _trained_short(sigma):
     """Trainings of a LeNet on Fashion-MNIST by every method, all from one network, and the certificates of each."""
     data = f"--dataset fashion_mnist --data_dir {{base}}/data/fashion-mnist --sigma {sigma} --schedule onecycle"
-    images = DATA.replace("--sigma 0.25 --skip 10", "--n 10000")
+    images = DATA.replace("--sigma 0.25 --skip 2", "--n 10000")
     runs = {
         "cohen": f"--method cohen --sigma {sigma}",
         "cascade": f"--method cascade --sigmas 0.75,{sigma},0.25",
@@ -343,7 +337,7 @@ PRESETS = {
             f"curve {MACER} macer-curves.tsv {DATA} --sigmas 0.06 1.2 24 --curve_n 2000",
             "quasiconcavity gaussian-curves.tsv macer-curves.tsv --report report.txt --out exceptions.png",
         ),
-        quick="--max 21 --curve_n 50",
+        quick="--max 5 --curve_n 50",
     ),
     "overhead": Preset(
         asks="What do a finer epsilon and more samples for each evaluation gain, and what do they cost?",
@@ -376,7 +370,7 @@ PRESETS = {
         takes="about 25 minutes of one core",
         expect="accuracy is lost at 1.1; ACR 1.043 bisection and 1.069 bayesian, 1.043 and 1.068 where they end there; "
         "2 of 50 images of bayesian lie beyond and carry 11% of its gain over Cohen",
-        commands=_collapse(GAUSSIAN, DATA.partition(" --sigma")[0], f"--sigma 0.25 --skip 10 {SEED}"),
+        commands=_collapse(GAUSSIAN, DATA.partition(" --sigma")[0], f"--sigma 0.25 --skip 2 {SEED}"),
     ),
     "collapse_cifar10": Preset(
         asks="The same, for a ResNet-20 on CIFAR-10.",
@@ -396,7 +390,7 @@ PRESETS = {
         takes="about 25 minutes of one core",
         expect="ACR 0.912, and 0.932 with the bound: +2.2% (1.2% to 3.6%); 0.930 where the finished run is given the "
         "bound",
-        commands=_classes(GAUSSIAN, DATA.replace("--sigma 0.25 --skip 10", "--skip 2")),
+        commands=_classes(GAUSSIAN, DATA.replace("--sigma 0.25 ", ""), f"{BRACKET} --no-collapse"),
     ),
     "classes_cifar10": Preset(
         asks="The same as `classes`, for a ResNet-20 on CIFAR-10.",
@@ -405,7 +399,9 @@ PRESETS = {
         expect="ACR 0.577, and 0.604 with the bound: +4.6% (2.2% to 11.2%), three quarters of it beyond the sigma at "
         "which accuracy is lost; 0.586 where the finished run is given the bound",
         commands=_classes(
-            "zoo:cifar10-resnet20-sigma0.25", f"--dataset folder --data_dir {{base}}/cifar10 --skip 40 {SEED}"
+            "zoo:cifar10-resnet20-sigma0.25",
+            f"--dataset folder --data_dir {{base}}/cifar10 --skip 40 {SEED}",
+            "--left 0.08 --right auto",
         ),
     ),
     "cascade": Preset(
@@ -415,7 +411,7 @@ PRESETS = {
         takes="about 40 minutes of one core",
         expect="ACR 1.073 Cohen at the best sigma, 1.134 at sigma 1 with the bound over classes, 1.123 cascade; "
         "1.182 and 1.205 with a sigma for each image; 1.300 and 1.327 by Cohen and the cascade after Consistency",
-        commands=_cascade(RANGE, DATA.replace("--sigma 0.25 --skip 10", "--skip 2 --stop 400"), CONSISTENCY),
+        commands=_cascade(RANGE, DATA.replace("--sigma 0.25 ", "--stop 400 "), CONSISTENCY),
     ),
     "cascade_cifar10": Preset(
         asks="The same as `cascade`, for ResNet-20 on CIFAR-10: one trained on a range of sigmas, two at one each.",

@@ -252,13 +252,14 @@ def test_the_object_that_holds_a_classifier_is_not_the_function():
 
 STRICT = """
 import sys, jax, numpy as np
-from qcrs_jax import DDRS, Fixed, GoldenSection, Sequential, Soft, Tolerance, certify, load_classifier
-from qcrs_jax import predict, sample_counts, sample_curve, search_sigma
+from qcrs_jax import DDRS, Fixed, GoldenSection, GridGaussian, Sequential, Soft, Tolerance, Uniform, certify
+from qcrs_jax import load_classifier, predict, sample_counts, sample_curve, search_sigma
 from qcrs_jax.models import ARCHITECTURES, Classifier, Spec, build
 from qcrs_jax.search import SEARCHES
 assert jax.config.jax_debug_nans and jax.config.jax_numpy_rank_promotion == "raise"
 classify = load_classifier("zoo:fashion_mnist-lenet-sigma0.25").classify
-images, key = np.random.default_rng(0).uniform(0, 1, (2, 28, 28, 1)).astype(np.float32), jax.random.key(0)
+pixels, key = np.random.default_rng(0).integers(0, 256, (2, 28, 28, 1)), jax.random.key(0)
+images = np.float32(pixels / 255)
 alone = images[0]
 golden = GoldenSection(0.1, 0.6, epsilon=0.2, search_n=20)
 for kind in (kind for kind in SEARCHES.values() if kind.method == 'qcrs'):
@@ -272,6 +273,10 @@ certify(classify, alone, 0.25, key=key, n=200, estimate=Tolerance(0.1))
 certify(classify, alone, 0.25, key=key, n=200, estimate=Fixed("randomised"))
 certify(classify, images, 0.25, key=key, n=[200, 300], labels=[1, 2])
 jax.jit(lambda image: certify(classify, image, 0.25, key=key, n=50))(alone)
+for noise in (GridGaussian(), Uniform()):
+    certify(classify, images, 0.25, key=key, n=50, search=golden, noise=noise)
+    jax.jit(lambda image: certify(classify, image, 0.25, key=key, n=50, noise=noise))(alone)
+    sample_counts(classify, alone, 0.25, jax.random.key(0, impl="rbg"), 50, noise=noise)
 predict(classify, images, 0.25, key=jax.random.PRNGKey(0), n=50)
 sample_curve(classify, images, [0.1, 0.2], key=key, n=50)
 sample_counts(classify, alone, 0.25, jax.random.key(0, impl="rbg"), 50)

@@ -25,7 +25,7 @@ def add_arguments(parser: Parser) -> None:
         choices=["cpu", "cuda", "rocm", "tpu"],
         help="platforms on which it is to run (default: all)",
     )
-    add_request(parser)
+    add_request(parser, images=False)
     program = parser.add_argument_group("program")
     add_settings(program, Program, "")
     program.add_argument("--batch_size", "--batch", type=int, metavar="B", help="noisy copies per forward pass")

@@ -21,11 +21,12 @@ BRACKET = {"sigma_lower": 0.25, "sigma_upper": 3.5, "epsilon": 0.1}
 """Defaults of a search, in multiples of the original sigma."""
 
 
-def add_request(parser: Parser, auto: bool = False, cascade: bool = False) -> None:
+def add_request(parser: Parser, auto: bool = False, cascade: bool = False, images: bool = True) -> None:
     """Adds the flags of a Request.
 
     auto: whether the bracket may be ended where accuracy under noise is lost.
     cascade: whether the method may be a cascade.
+    images: whether the command reads images, which decide the noise by default.
     """
     group = parser.add_argument_group("method")
     add_settings(group, Images, "")  # which share a budget
@@ -54,7 +55,7 @@ def add_request(parser: Parser, auto: bool = False, cascade: bool = False) -> No
     search = parser.screen("search", "search: settings of --method qcrs and ddrs")
     ascent = parser.screen("search", "ascent: the settings of --method ddrs")
     guarantee = parser.screen("guarantee", "guarantee: the number of samples, and the claim that they support")
-    add_noise(parser.screen("guarantee", "noise: its kind, and the norm of the radii"))
+    add_noise(parser.screen("guarantee", "noise: its kind, and the norm of the radii"), images)
     parser.late(lambda parser: _add_search(search, ascent, parser.names, auto), "search")
     parser.late(lambda _: _add_estimate(guarantee), "guarantee")
 
@@ -77,15 +78,18 @@ def add_cascade(group, stages) -> None:
     add_settings(stages, Network, "stages")
 
 
-def add_noise(group) -> None:
-    """Adds the flag of the noise that is added to images. A command that reads images calls `with_noise`."""
+def add_noise(group, images: bool = True) -> None:
+    """Adds the flag of the noise that is added to images.
+
+    images: whether the command reads images, which decide the noise by default; see `with_noise`.
+    """
     group.add_argument(
         "--noise",
-        default="gaussian",
+        default=AUTO if images else "gaussian",
         metavar="NAME",
         help="gaussian: normal noise in float32; grid: normal noise rounded to the grid of 8-bit images, which is "
         "exact; auto: grid for images of 8 bits a channel, gaussian for others; uniform: radii are in L1 (default: "
-        "gaussian)",
+        f"{AUTO if images else 'gaussian'})",
     )
 
 

@@ -36,7 +36,7 @@ def run(
     *,
     search: Search | None = None,
     estimate: Estimate = Fixed(),  # noqa: B008
-    noise: smoothing.Noise | None = smoothing.GAUSSIAN,
+    noise: smoothing.Noise | None = None,
     n0: int = 100,
     n: int = 100_000,
     alpha: float = 0.001,

@@ -246,13 +246,14 @@ def _rounded_by_rows(words, index, scale, upper, lower, *, shape):
         magnitude = normal_magnitude(*magnitude_words(first, second))
         whole = jnp.floor(scale * magnitude)
         behind = scale * magnitude - whole
-        steps = (whole + (behind >= 0.5)).astype(jnp.int32)
+        steps = whole.astype(jnp.int32) + (behind >= 0.5).astype(jnp.int32)
         open = (jnp.abs(behind - 0.5) <= _ERROR * scale * magnitude) | (magnitude > _EXACT_UP_TO)
-        return 2 * jnp.where(is_negative(first), -steps, steps) + open  # one array, where two would be written
+        # One array, where two would be written.
+        return 2 * jnp.where(is_negative(first), -steps, steps) + open.astype(jnp.int32)
 
     columns = math.prod(shape[1:])
-    column = places(shape[1:]).astype(jnp.int32)
-    row = jnp.arange(shape[0], dtype=jnp.uint32) * np.uint32(columns)
+    column = places(shape[1:]).astype(jnp.int32)[None, None]
+    row = jnp.arange(shape[0], dtype=jnp.uint32)[None] * np.uint32(columns)
     spread = (...,) + (None,) * (len(shape) - 1)
 
     def first_open(steps):
