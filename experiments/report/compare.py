@@ -25,6 +25,7 @@ from .words import (
     left_out_notes,
     one_classifier,
     only_norm,
+    origin_notes,
     seed_notes,
 )
 
@@ -74,7 +75,8 @@ def comparison(reference, runs, format="terminal", names=None, top=0, beyond=Non
     if any(is_cascade(run.request) for run in (reference, *runs)):
         notes += f" {CASCADE}"
     everyone = (reference, *runs)
-    notes_on_runs = [*left_out_notes(everyone), *seed_notes(everyone), *earlier_notes(everyone)]
+    notes_on_runs = [*left_out_notes(everyone), *seed_notes(everyone), *origin_notes(everyone)]
+    notes_on_runs += earlier_notes(everyone)
     return page([body, *images, *beyond_notes(everyone, beyond, reference), notes, *notes_on_runs], format)
 
 

@@ -18,6 +18,11 @@ from qcrs_jax.results.records import (
 )
 from qcrs_jax.results.seeds import equal_but_for_seed, is_chosen, is_committed, text
 
+NOISE_WORDS = {
+    "gaussian": "normal noise in float32",
+    "grid": "normal noise rounded to the grid of the pixels",
+    "uniform": "uniform noise",
+}
 DDRS_SAMPLES = (
     "Samples of DDRS's search are differentiated: each costs a forward pass and one of its derivative, about twice a "
     "sample of QCRS's search or of a certificate."
@@ -129,7 +134,7 @@ def method(run) -> str:
             method,
             *(f"sigma {request[name]:g}" for name in ("sigma",) if name in request and not is_cascade(request)),
         ]
-    if "smoothing" in request:
+    if request.get("smoothing", {}).get("norm") == "L1":
         parts.append(f"{request['smoothing']['name']} noise")
     if is_soft(request):
         parts.append(f"soft, beta {request['estimate']['beta']:g}")
@@ -228,6 +233,26 @@ def seed_notes(runs) -> list[str]:
     return notes
 
 
+def origin_notes(runs) -> list[str]:
+    """Sentences on the noise of the runs, and on when and where they were made, as far as it is recorded."""
+    origins = {}
+    for run in runs:
+        origins.setdefault(_origin(run), []).append(run)
+    return [f"{_labels(of, runs)}: {origin}." for origin, of in origins.items() if origin]
+
+
+def _origin(run):
+    provenance = run.sidecar.get("provenance", {})
+    started, devices, versions = (provenance.get(name) for name in ("started", "devices", "versions"))
+    versions = versions if isinstance(versions, dict) else {}
+    packages = [f"{name} {versions[name]}" for name in ("qcrs_jax", "jax") if name in versions]
+    made = [f"on {str(started)[:10]}"] if started else []
+    made += [f"on {devices}"] if devices else []
+    made += [f"with {' and '.join(packages)}"] if packages else []
+    noise = NOISE_WORDS.get(run.request.get("smoothing", {}).get("name", "gaussian")) if "noise" in run.request else None
+    return "; ".join(part for part in (noise, f"made {' '.join(made)}" if made else None) if part)
+
+
 def left_out_notes(runs) -> list[str]:
     """Sentences on the images that `runs` left out, or on the lack of that record."""
     notes = []
@@ -256,7 +281,7 @@ def notes_on_runs(runs):
         kinds = {BUDGET: any(run.request.get("budget") for run in runs), DEPENDENT: not all(map(independent, runs))}
         notes.append(" ".join([INTERVALS, *(text for text, there_is in kinds.items() if there_is)]))
     notes += [f"{label(run)}: {text}." for run in runs if (text := claims(run))]
-    notes += left_out_notes(runs) + seed_notes(runs) + earlier_notes(runs)
+    notes += left_out_notes(runs) + seed_notes(runs) + origin_notes(runs) + earlier_notes(runs)
     for run in runs:
         spoilt = [missing for record in run.records if (missing := count_unclassified([record], run.request)[0])]
         if spoilt:

@@ -72,7 +72,8 @@ def test_tables_and_plots_keep_norms_apart(runs, tmp_path, capsys):
     l2, grid, l1 = (str(runs[name].path) for name in ("gaussian", "grid", "uniform"))
     main(["table", l2, grid, l1])
     text = capsys.readouterr().out
-    assert "radii of L1" in text and "grid noise" in text and "do not compare them" in text
+    assert "noise grid (grid.tsv)" in text and "made on 2" in text
+    assert "radii of L1" in text and "rounded to the grid of the pixels" in text and "do not compare them" in text
     for command in (["plot", l2, l1, "--out", str(tmp_path / "p.png")], ["compare", l2, l1]):
         assert "of L1, and" in refused(*command, cwd=tmp_path) and not (tmp_path / "p.png").exists()
     main(["plot", l1, "--out", str(tmp_path / "p.svg")])

@@ -409,18 +409,19 @@ def test_a_first_line_that_is_not_the_run_s(copies, capsys):
 
 
 SHIPPED = ROOT / "experiments" / "results"
+EARLIER = Path(__file__).parent / "earlier"
 
 
 def test_a_file_of_an_earlier_version_is_marked(capsys):
-    for name in ("fashion_mnist_acr/gaussian-golden.tsv", "fashion_mnist_quasiconcavity/gaussian-curves.tsv"):
-        status, text = verify(SHIPPED / name, capsys, "--recount", 0)
+    for name in ("gaussian-golden.tsv", "curves.tsv"):
+        status, text = verify(EARLIER / name, capsys, "--recount", 0)
         assert status == 0 and "no hashes are recorded, as in all files of that version" in text
         assert (
             "The noise of that version (threefry fold_in(seed, image, stage, draw, sample), jax.random.normal" in text
         )
         assert "not finished" not in text and "verified" not in text and "consistent" not in text
         assert "not proved: its " in text and "nothing shows that these were ever drawn" in text
-        status, text = verify(SHIPPED / name, capsys, "--recount", 1)
+        status, text = verify(EARLIER / name, capsys, "--recount", 1)
         assert (
             status == 2 and "no line can be drawn again: it is of an earlier version" in text and "--recount 0" in text
         )
@@ -429,7 +430,7 @@ def test_a_file_of_an_earlier_version_is_marked(capsys):
 def test_a_shipped_file_is_drawn_again(capsys, monkeypatch):
     monkeypatch.chdir(SHIPPED.parents[1])  # from where it was written
     status, text = verify(Path("experiments/results/fashion_mnist_frontier/cohen.tsv"), capsys, "--recount", 1)
-    assert status == 0 and "1 of 50 lines drawn again: a single forged line would be found with probability 2%" in text
+    assert status == 0 and "1 of 250 lines drawn again: a single forged line would be found with probability" in text
 
 
 HEADER = "idx\tlabel\tpredict\tradius\tcorrect\tbest_sigma\tpABar\n"
