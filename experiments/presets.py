@@ -301,9 +301,9 @@ PRESETS = {
     "acr": Preset(
         asks="What ACR does each way to choose sigma reach, at equal samples?",
         source="QCRS (Kung and Chen, AAAI 2024, arXiv 2302.00209), the tables of ACR",
-        takes="about 40 minutes of one core, half of them for the grid",
-        expect="ACR 0.69 Cohen, 1.04 bisection, 1.06 DDRS, 1.06 golden, 1.08 bayesian, 1.07 grid; "
-        "with MACER 0.73, 1.07, 1.10, 1.10, 1.12, 1.10",
+        takes="four minutes of an H200, or three hours of one core, half of them for the grid",
+        expect="ACR 0.610 Cohen, 0.879 bisection, 0.884 DDRS, 0.896 golden, 0.915 bayesian, 0.901 grid; "
+        "with MACER 0.621, 0.906, 0.924, 0.926, 0.941, 0.931",
         commands=(
             *_methods(GAUSSIAN, "gaussian"),
             *_methods(MACER, "macer"),
@@ -319,8 +319,8 @@ PRESETS = {
     "regret": Preset(
         asks="How near does each search come to an exhaustive one, image by image?",
         source="QCRS, its comparison with grid search",
-        takes="about 20 minutes of one core; nothing where the runs of acr are in the folder",
-        expect="a regret of 0.01 (golden, bayesian) to 0.03 (bisection, DDRS), and 0.41 for Cohen",
+        takes="half the time of acr; nothing where its runs are in the folder",
+        expect="a regret of 0.01 (golden, bayesian) to 0.03 (bisection, DDRS), and 0.33 for Cohen",
         commands=(
             *_methods(GAUSSIAN, "gaussian"),
             f"compare {_files('gaussian', 'grid bisection golden bayesian ddrs cohen')} --format markdown "
@@ -330,8 +330,8 @@ PRESETS = {
     "quasiconcavity": Preset(
         asks="Is R(sigma) quasiconcave?",
         source="QCRS, the assumption that its search stands on",
-        takes="about 16 minutes of one core",
-        expect="consistent with it, within the confidence band, for all 50 images of both networks",
+        takes="a minute of an H200, or 80 minutes of one core",
+        expect="consistent with it, within the confidence band, for 250 and 249 of 250 images",
         commands=(
             f"curve {GAUSSIAN} gaussian-curves.tsv {DATA} --sigmas 0.06 1.2 24 --curve_n 2000",
             f"curve {MACER} macer-curves.tsv {DATA} --sigmas 0.06 1.2 24 --curve_n 2000",
@@ -342,22 +342,22 @@ PRESETS = {
     "overhead": Preset(
         asks="What do a finer epsilon and more samples for each evaluation gain, and what do they cost?",
         source="QCRS, its ablations of both",
-        takes="about 15 minutes of one core",
-        expect="ACR 1.05 at any epsilon, 1.03 at 100 and 1.07 at 2000 samples an evaluation, and 0.66 for Cohen",
+        takes="a minute of an H200, or 75 minutes of one core",
+        expect="ACR 0.88 at any epsilon, 0.86 at 100 and 0.89 at 2000 samples an evaluation, and 0.59 for Cohen",
         commands=_settings(),
     ),
     "frontier": Preset(
         asks="How much does a search gain for its samples?",
         source="ours: the published bisection, and searches that use their samples better",
-        takes="about 10 minutes of one core",
-        expect="ACR 0.66 Cohen, 1.04 bisection, 1.05 golden, 1.06 to 1.08 bayesian, 1.05 with half the samples",
+        takes="two minutes of an H200, or 50 minutes of one core",
+        expect="ACR 0.589 Cohen, 0.879 bisection, 0.891 golden, 0.896 to 0.912 bayesian, 0.884 with half the samples",
         commands=_frontier(GAUSSIAN, f"{DATA} {BRACKET}"),
     ),
     "frontier_cifar10": Preset(
         asks="The same, for a ResNet-20 on CIFAR-10.",
         source="as above",
         takes="two minutes of an H200, or four hours of one core; the test images as ./cifar10/test/CLASS/IMAGE",
-        expect="ACR 0.37 Cohen, 0.47 bisection, 0.47 golden, 0.47 to 0.48 bayesian; the bracket ends at 0.398, where "
+        expect="ACR 0.367 Cohen, 0.471 bisection, 0.470 golden, 0.473 to 0.479 bayesian; it ends at 0.399, where "
         "accuracy is lost",
         commands=_frontier(
             "zoo:cifar10-resnet20-sigma0.25",
@@ -367,17 +367,17 @@ PRESETS = {
     "collapse": Preset(
         asks="What is left of the gain where a search ends at the sigma at which accuracy under noise is lost?",
         source="ours: the published bisection and the Bayesian search, with and without --right auto",
-        takes="about 25 minutes of one core",
-        expect="accuracy is lost at 1.1; ACR 1.043 bisection and 1.069 bayesian, 1.043 and 1.068 where they end there; "
-        "2 of 50 images of bayesian lie beyond and carry 11% of its gain over Cohen",
+        takes="two minutes of an H200, or two hours of one core",
+        expect="accuracy is lost at 1.1; ACR 0.879 bisection and 0.902 bayesian, 0.877 and 0.901 where they end there; "
+        "6 of 250 images of bayesian lie beyond and carry 6% of its gain over Cohen",
         commands=_collapse(GAUSSIAN, DATA.partition(" --sigma")[0], f"--sigma 0.25 --skip 2 {SEED}"),
     ),
     "collapse_cifar10": Preset(
         asks="The same, for a ResNet-20 on CIFAR-10.",
         source="as above",
         takes="two minutes of an H200, or five hours of one core; the test images as ./cifar10/test/CLASS/IMAGE",
-        expect="accuracy is lost at 0.40; ACR 0.517 bisection and 0.613 bayesian, 0.471 and 0.475 where they end "
-        "there; 49 and 47 of 250 images lie beyond, and carry 70% and 76% of the gain over Cohen",
+        expect="accuracy is lost at 0.40; ACR 0.516 bisection and 0.591 bayesian, 0.471 and 0.475 where they end "
+        "there; 47 and 48 of 250 images lie beyond, and carry 69% and 74% of the gain over Cohen",
         commands=_collapse(
             "zoo:cifar10-resnet20-sigma0.25",
             "--dataset folder --data_dir {base}/cifar10",
@@ -388,7 +388,7 @@ PRESETS = {
         asks="What does a bound over all classes add to the best search, at the same samples?",
         source="Delattre et al. (AISTATS 2025, arXiv 2504.02412) for the bound; the search that aims at it is ours",
         takes="about 25 minutes of one core",
-        expect="ACR 0.912, and 0.932 with the bound: +2.2% (1.2% to 3.6%); 0.930 where the finished run is given the "
+        expect="ACR 0.912, and 0.932 with the bound: +2.3% (1.3% to 3.7%); 0.930 where the finished run is given the "
         "bound",
         commands=_classes(GAUSSIAN, DATA.replace("--sigma 0.25 ", ""), f"{BRACKET} --no-collapse"),
     ),
@@ -396,8 +396,7 @@ PRESETS = {
         asks="The same as `classes`, for a ResNet-20 on CIFAR-10.",
         source="as there",
         takes="a minute of an H200, or two hours of one core; the test images as ./cifar10/test/CLASS/IMAGE",
-        expect="ACR 0.577, and 0.604 with the bound: +4.6% (2.2% to 11.2%), three quarters of it beyond the sigma at "
-        "which accuracy is lost; 0.586 where the finished run is given the bound",
+        expect="ACR 0.479, and 0.487 with the bound: +1.6% (1.2% to 2.3%); 0.486 where the finished run is given it",
         commands=_classes(
             "zoo:cifar10-resnet20-sigma0.25",
             f"--dataset folder --data_dir {{base}}/cifar10 --skip 40 {SEED}",
@@ -410,14 +409,14 @@ PRESETS = {
         "Delattre et al.'s",
         takes="about 40 minutes of one core",
         expect="ACR 1.073 Cohen at the best sigma, 1.134 at sigma 1 with the bound over classes, 1.123 cascade; "
-        "1.182 and 1.205 with a sigma for each image; 1.300 and 1.327 by Cohen and the cascade after Consistency",
+        "1.182 and 1.205 with a sigma for each image; 1.299 and 1.327 by Cohen and the cascade after Consistency",
         commands=_cascade(RANGE, DATA.replace("--sigma 0.25 ", "--stop 400 "), CONSISTENCY),
     ),
     "cascade_cifar10": Preset(
         asks="The same as `cascade`, for ResNet-20 on CIFAR-10: one trained on a range of sigmas, two at one each.",
         source="as there",
         takes="two minutes of an H200, or four hours of one core; the test images as ./cifar10/test/CLASS/IMAGE",
-        expect="ACR 0.374 Cohen at the best sigma, 0.391 with the bound over classes, 0.386 cascade; 0.446 and 0.466 "
+        expect="ACR 0.374 Cohen at the best sigma, 0.391 with the bound over classes, 0.386 cascade; 0.446 and 0.467 "
         "with a sigma for each image",
         commands=_cascade_cifar10(f"--dataset folder --data_dir {{base}}/cifar10 --skip 40 --n 10000 {SEED}"),
     ),
@@ -427,8 +426,8 @@ PRESETS = {
         takes="four minutes of an H200, or a night of two CPU cores; the four original files of Fashion-MNIST in "
         "./data/fashion-mnist",
         expect="ACR by Cohen 1.000 gaussian, 1.042 macer, 1.105 smoothadv, 1.094 consistency, 1.098 smoothmix, 1.108 "
-        "catrs; by the cascade 1.060, 1.128, 1.348, 1.287, 1.345, 1.358; with a sigma for each image 1.179, 1.237, "
-        "1.628, 1.492, 1.637, 1.649",
+        "catrs; by the cascade 1.060, 1.129, 1.348, 1.287, 1.345, 1.358; with a sigma for each image 1.180, 1.236, "
+        "1.628, 1.492, 1.637, 1.650",
         commands=_trained_short("0.5"),
     ),
     "denoised_cifar10": Preset(
@@ -436,8 +435,8 @@ PRESETS = {
         source="Salman et al. (NeurIPS 2020, arXiv 2003.01908) for denoiser and fine-tuning; the question is ours",
         takes="six minutes of an H200; CIFAR-10 as ./cifar10/train/CLASS/IMAGE and ./cifar10/test/CLASS/IMAGE, a "
         "ResNet-20 that was trained without noise as ./resnet20-12fca82f.th",
-        expect="no: 28% over the best sigma behind a denoiser, 26% for the network trained under that noise; ACR by "
-        "Cohen at 0.5 0.177 clean, 0.424 fine-tuned, 0.443 trained under noise",
+        expect="no: 25% over the best sigma behind a denoiser, 31% fine-tuned, 27% for the network trained under that "
+        "noise; ACR by Cohen at 0.5 0.176 clean, 0.426 fine-tuned, 0.442 trained under noise",
         commands=_denoised("{base}/resnet20-12fca82f.th", RESNET_RANGE),
     ),
     "attack": Preset(
@@ -445,7 +444,7 @@ PRESETS = {
         source="ours; attacks through soft votes after Salman et al. (NeurIPS 2019, arXiv 1906.04584)",
         takes="about 25 minutes of one core",
         expect="of 24 images that are certified correctly, 0 changed inside their radius and 24 beyond, at a mean of "
-        "1.59 for a mean radius of 1.10; the rule that searches sigma anew changed 2 inside",
+        "1.58 for a mean radius of 1.10; the rule that searches sigma anew changed 2 inside",
         commands=_attack(GAUSSIAN, DATA.partition(" --sigma")[0], f"--sigma 0.25 --skip 20 {SEED}"),
     ),
     "sequential": Preset(

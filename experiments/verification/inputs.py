@@ -29,13 +29,13 @@ from .choice import duration
 from .lines import differing_fields, lines_of, recorded_time, typed_lines
 from .near_ties import (
     NUDGE,
-    RULE,
     compare_cascades,
     compare_certificates,
     compare_pilots,
     compare_points,
     leaning,
     of_fewer_samples,
+    rule_for,
 )
 from .nudge import draws_nearby
 from .trusted_paths import Where, use_paths
@@ -127,7 +127,9 @@ def check_inputs(path, request, checks, found):
         for index, u in zip(own, uniform(uniform_words(inputs.keys(own))).tolist()):
             written = lines[index][0]["u"]
             troubles += [f"image {index}: u is {written}, but {u} by its seed"] * (written != repr(u))
-    yield from _draw_again(path, request, task, asked, inputs, {index: lines[index] for index in own}, checks, found)
+    rule = rule_for(request, sidecar["provenance"], now, inputs.provenance)
+    own = {index: lines[index] for index in own}
+    yield from _draw_again(path, request, task, asked, inputs, own, checks, found, rule)
 
 
 def _check_effort(path, request):
@@ -193,7 +195,7 @@ def _other_programs(then, now):
         yield f"this machine has {', '.join(parts)}: near ties may be rounded differently"
 
 
-def _draw_again(path, request, task, asked, inputs, lines, checks, found):
+def _draw_again(path, request, task, asked, inputs, lines, checks, found, rule):
     """Draws some lines again, and compares them."""
     chosen, seed = checks.choice.choose(lines)
     estimate = recorded_time(path, request) * len(chosen) / max(len(lines), 1)
@@ -218,7 +220,7 @@ def _draw_again(path, request, task, asked, inputs, lines, checks, found):
             yield f"image {index} drawn again: the same"
             missing.append(0)
             continue
-        comparison = _compare(request, task, asked, inputs, index, image, label, written[index], records)
+        comparison = _compare(request, task, asked, inputs, index, image, label, written[index], records, rule)
         gains.append(comparison.gain)
         missing.append(comparison.missing)
         yield f"image {index} drawn again: {comparison}"
@@ -229,7 +231,7 @@ def _draw_again(path, request, task, asked, inputs, lines, checks, found):
             found.by_rule += 1
     found.troubles += [trouble for trouble in (leaning(gains), of_fewer_samples(missing)) if trouble]
     if found.by_rule or len(found.troubles) > before:
-        yield ATTACK_RULE if request["kind"] == "attacks" else RULE
+        yield ATTACK_RULE if request["kind"] == "attacks" else str(rule)
     found.drawn = len(chosen)
     yield checks.choice.power(len(lines), found.one) + (
         "; not so if the maker of the file knew the seed" if checks.choice.seed is not None else ""
@@ -248,10 +250,10 @@ def time_of_all(lines, seconds, recorded):
     return f"--recount all takes less than {duration(lines * seconds[0])}, by the first image, compilation included"
 
 
-def _compare(request, task, asked, inputs, index, image, label, written, records):
+def _compare(request, task, asked, inputs, index, image, label, written, records, rule):
     """The `near_ties.Comparison` of the records of one image with those drawn now."""
     if request["kind"] == "curves":
-        return compare_points(written, records, request["n"])
+        return compare_points(written, records, request["n"], rule)
     if request["kind"] == "attacks":
         return compare_attacks(written[0], records[0], request["n"])
     if request["kind"] == "pilot":
@@ -259,7 +261,7 @@ def _compare(request, task, asked, inputs, index, image, label, written, records
     sigma = min(request["search"]["sigmas"]) if is_cascade(request) else written[0].sigma
     nearby = draws_nearby(task, inputs, index, image, label, NUDGE * sigma)
     if is_cascade(request):
-        return compare_cascades(written[0], records[0], nearby, request)
+        return compare_cascades(written[0], records[0], nearby, request, rule)
 
     def at_its_sigma():
         estimate = Fixed() if asked.estimate.votes_beta is None else asked.estimate
@@ -278,7 +280,7 @@ def _compare(request, task, asked, inputs, index, image, label, written, records
         made = conclude(draw_image(plain, inputs.classify, image, key=key, **inputs.program))
         return one_record(index, label, 0.0, fields(plain, made))[0]
 
-    return compare_certificates(written[0], records[0], at_its_sigma, nearby, request)
+    return compare_certificates(written[0], records[0], at_its_sigma, nearby, request, rule)
 
 
 def _plan_troubles(task, request, lines, indices):

@@ -14,19 +14,61 @@ from qcrs_jax.results.records import Record
 from qcrs_jax.sampling.counts import SOFT_ONE
 
 COPIES = 2  # copies of an image that may have moved in any case, but at most 1 in 100
-SHARE = 0.001  # share of an image's copies that may have moved if the radius stays
-RADIUS = 0.01  # relative difference up to which a radius counts as the same
-SEARCHED = 0.03  # the same, where the search chose another sigma
+SEARCHED = 0.03  # relative difference up to which a radius counts as the same, where the search chose another sigma
 NUDGE = 0.001  # by how much of sigma the noisy copies are moved, to see what near ties do to a search
 CHANCE = 0.01  # lines that all lean to one side are refused if honest ones do so with a smaller probability
-RULE = (
-    f"rule for near ties: of an image's copies {COPIES} may be in another class (but not more than 1 in 100), or "
-    f"{SHARE:.1%} of them if the radius is the same within {RADIUS:.0%}. The class has to be the same. Over all "
-    "lines the copies that moved must not favour the certified class more often than chance allows. Where the search "
-    "chose another sigma here, the counts at the file's sigma are compared in this way, and its radius has to agree "
-    f"within {SEARCHED:.0%} with that of the search here, or lie among those of searches here on copies that are moved "
-    f"by {NUDGE:g} sigma, by which near ties fall otherwise"
-)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """How much near ties may change in a line.
+
+    share: share of an image's copies that may have moved if the radius stays.
+    radius: difference up to which a radius counts as the same: a share of the radius, or of sigma if that is larger.
+        (Near radius 0, where the answer has half of the copies, any copy that moves is a large share of the radius.)
+    """
+
+    share: float = 0.001
+    radius: float = 0.01
+
+    def __str__(self):
+        return (
+            f"rule for near ties: of an image's copies {COPIES} may be in another class (but not more than 1 in 100), "
+            f"or {self.share:.1%} of them if the radius is the same within {self.radius:.0%} of it, or of sigma. The "
+            "class has to be the same. Over all lines the copies that moved must not favour the certified class more often than chance "
+            "allows. Where the search chose another sigma here, the counts at the file's sigma are compared in this "
+            f"way, and its radius has to agree within {SEARCHED:.0%} with that of the search here, or lie among those "
+            f"of searches here on copies that are moved by {NUDGE:g} sigma, by which near ties fall otherwise"
+        )
+
+    def same(self, record: Record, again: Record) -> bool:
+        """Whether the radii of two lines count as the same."""
+        return abs(record.radius - again.radius) <= self.radius * max(record.radius, again.radius, again.sigma or 0)
+
+
+SAME_ARITHMETIC = Rule()
+OTHER_DEVICE = Rule(share=0.005)
+"""For a GPU and a CPU, say. TF32 moves 0.03% of all copies, and 0.1% of some images near a boundary."""
+BFLOAT16 = Rule(share=0.03, radius=0.05)
+"""For another device or program in bfloat16, which moves up to 1.6% of an image's copies, and radii by up to 3%."""
+
+
+def rule_for(request: dict, provenance: dict, now: dict, provenance_now: dict) -> Rule:
+    """The rule for a file, by the devices and the precision that it records.
+
+    Args:
+        request, provenance: of the file.
+        now, provenance_now: the request and the provenance with which its lines are drawn again.
+    """
+    platform = str(request.get("platform"))
+    coarse = request.get("dtype") == "bfloat16" or platform.startswith("tpu") and not platform.endswith("highest")
+    if coarse and _made_by(provenance) != _made_by(provenance_now):
+        return BFLOAT16
+    return SAME_ARITHMETIC if platform == str(now.get("platform")) else OTHER_DEVICE
+
+
+def _made_by(provenance):
+    return provenance.get("devices"), provenance.get("versions", {}).get("jaxlib")
 
 
 @dataclasses.dataclass
@@ -64,7 +106,7 @@ def allowed(n: int) -> int:
     return min(COPIES, n // 100)
 
 
-def close(a, b, share=RADIUS) -> bool:
+def close(a: float, b: float, share: float) -> bool:
     """Whether two radii are the same within a share of the larger."""
     return abs(a - b) <= share * max(a, b)
 
@@ -85,7 +127,9 @@ def reached(radius: float, here: float, nearby: Iterable[Record]) -> bool:
     return False
 
 
-def compare_certificates(record, again, at_its_sigma, nearby, request: dict) -> Comparison:
+def compare_certificates(
+    record, again, at_its_sigma, nearby, request: dict, rule: Rule = SAME_ARITHMETIC
+) -> Comparison:
     """Compares the Record of a file with the one drawn now.
 
     Args:
@@ -113,15 +157,15 @@ def compare_certificates(record, again, at_its_sigma, nearby, request: dict) -> 
     pairs = ((record.counts0, there.counts0), (record.counts, there.counts))
     result.missing = max(sum(theirs or ()) - sum(ours or ()) for ours, theirs in pairs)
     few = estimation <= allowed(n) and same_choice
-    if selection > max(COPIES, SHARE * n0) or estimation > max(allowed(n), SHARE * n):
+    if selection > max(COPIES, rule.share * n0) or estimation > max(allowed(n), rule.share * n):
         result.troubles.append("that is more than near ties")
     if -1 not in (record.predict, again.predict) and record.predict != again.predict:
         result.troubles.append(f"the class is {record.predict} in the file and {again.predict} here")
     if record.radius is not None and not few:
-        result.troubles += _radius_troubles(record, again, same_choice, nearby)
+        result.troubles += _radius_troubles(record, again, same_choice, nearby, rule)
     if {record.robust, again.robust} == {0, 1}:
         result.troubles.append("robust differs")
-    result.troubles += _soft_troubles(record, there, again, n, n0)
+    result.troubles += _soft_troubles(record, there, again, n, n0, rule)
     if not same_choice and record.radius is not None:
         result.gain = (record.radius > again.radius) - (record.radius < again.radius)
     elif record.predict != -1:
@@ -129,7 +173,7 @@ def compare_certificates(record, again, at_its_sigma, nearby, request: dict) -> 
     return result
 
 
-def compare_cascades(record, again, nearby, request: dict) -> Comparison:
+def compare_cascades(record, again, nearby, request: dict, rule: Rule = SAME_ARITHMETIC) -> Comparison:
     """Compares the Record of a cascade with the one drawn now, stage by stage.
 
     After a near tie of the selection another number of stages may be sampled here. Stages that only one of the two has
@@ -146,7 +190,7 @@ def compare_cascades(record, again, nearby, request: dict) -> Comparison:
             result.moved, result.drawn = result.moved + count, result.drawn + drawn
             result.missing = max(result.missing, sum(ours) - sum(theirs))
             few &= count <= allowed(n)
-            most = max(COPIES, SHARE * n) if name == "stages0" else max(allowed(n), SHARE * n)
+            most = max(COPIES if name == "stages0" else allowed(n), rule.share * n)
             if count > most:
                 result.troubles.append("that is more than near ties")
             if record.predict != -1 and name == "stages":
@@ -158,13 +202,13 @@ def compare_cascades(record, again, nearby, request: dict) -> Comparison:
     if -1 not in (record.predict, again.predict) and record.predict != again.predict:
         result.troubles.append(f"the class is {record.predict} in the file and {again.predict} here")
     if record.radius is not None and not (few and same_choice):
-        result.troubles += _radius_troubles(record, again, same_choice, nearby)
+        result.troubles += _radius_troubles(record, again, same_choice, nearby, rule)
     return result
 
 
-def _radius_troubles(record, again, same_choice, nearby):
+def _radius_troubles(record, again, same_choice, nearby, rule):
     """The radius, if it differs from that drawn again by more than near ties explain."""
-    if not (close(record.radius, again.radius) if same_choice else reached(record.radius, again.radius, nearby)):
+    if not (rule.same(record, again) if same_choice else reached(record.radius, again.radius, nearby)):
         yield f"the radius is {record.radius:.6g} in the file and {again.radius:.6g} here"
 
 
@@ -174,27 +218,27 @@ def _split(counts, stages):
     return [counts[start : start + size] for start in range(0, len(counts), size)]
 
 
-def _soft_troubles(record, there, again, n, n0):
+def _soft_troubles(record, there, again, n, n0, rule):
     """The soft votes that differ, by the rule for counts.
 
     The votes of each class, and their squares, must agree within the share of the sum that all copies could give.
     """
     for name, whole in (("sums0", n0 * SOFT_ONE), ("sums", n * SOFT_ONE), ("squares", n * SOFT_ONE**2)):
         ours, theirs = getattr(record, name), getattr(there, name)
-        if ours and (len(ours) != len(theirs) or max(abs(a - b) for a, b in zip(ours, theirs)) > SHARE * whole):
+        if ours and (len(ours) != len(theirs) or max(abs(a - b) for a, b in zip(ours, theirs)) > rule.share * whole):
             yield f"its {name} differ by more than rounding"
-    if record.sums and not close(record.radius, again.radius):
+    if record.sums and not rule.same(record, again):
         yield f"the radius is {record.radius:.6g} in the file and {again.radius:.6g} here"
 
 
-def compare_points(points, again, n: int) -> Comparison:
+def compare_points(points, again, n: int, rule: Rule = SAME_ARITHMETIC) -> Comparison:
     """Compares the points of a curve of one image: each has the copies of one sigma."""
     result = Comparison()
     for point, other in zip(points, again):
         count = moved(point.counts, other.counts, n)
         result.moved, result.drawn = result.moved + count, result.drawn + n
         result.missing = max(result.missing, sum(other.counts) - sum(point.counts))
-        if point.sigma != other.sigma or point.label != other.label or count > max(allowed(n), SHARE * n):
+        if point.sigma != other.sigma or point.label != other.label or count > max(allowed(n), rule.share * n):
             result.troubles.append(f"at sigma {point.sigma:g} that is more than near ties")
     return result
 

@@ -7,6 +7,9 @@ import pytest
 from qcrs_jax.analysis.curves import Point
 from qcrs_jax.certification.verdict import make_certificate
 from qcrs_jax.experiments.verification.near_ties import (
+    BFLOAT16,
+    OTHER_DEVICE,
+    SAME_ARITHMETIC,
     allowed,
     compare_certificates,
     compare_pilots,
@@ -15,6 +18,7 @@ from qcrs_jax.experiments.verification.near_ties import (
     moved,
     of_fewer_samples,
     reached,
+    rule_for,
 )
 from qcrs_jax.results.records import Record
 
@@ -53,6 +57,42 @@ def test_more_copies_pass_where_the_radius_stays():
     assert troubles == ["that is more than near ties"]
     (trouble,) = compare_certificates(record((9_999, 1, 0)), record((9_990, 10, 0)), never, (), REQUEST).troubles
     assert "the radius is" in trouble  # nine copies more are worth much at the top
+
+
+def test_more_copies_may_move_between_devices():
+    few, many, here = (record((k, 10_000 - k, 0)) for k in (7_030, 7_050, 7_000))
+    assert compare_certificates(few, here, never, (), REQUEST).troubles == ["that is more than near ties"]
+    assert not compare_certificates(few, here, never, (), REQUEST, OTHER_DEVICE).troubles
+    (trouble,) = compare_certificates(many, here, never, (), REQUEST, OTHER_DEVICE).troubles
+    assert "the radius is" in trouble
+    assert not compare_certificates(many, here, never, (), REQUEST, BFLOAT16).troubles
+    curve, other = (Point(0, 0, 0.25, counts) for counts in ((995, 5), (999, 1)))
+    assert compare_points([curve], [other], 1000).troubles
+    assert not compare_points([curve], [other], 1000, OTHER_DEVICE).troubles
+
+
+def test_near_radius_0_a_radius_is_compared_with_sigma():
+    ours, here = record((5_180, 4_820, 0)), record((5_172, 4_828, 0))
+    assert 0 < here.radius < 0.9 * ours.radius
+    assert not compare_certificates(ours, here, never, (), REQUEST).troubles
+
+
+@pytest.mark.parametrize(
+    "platform, dtype, devices, rule",
+    [
+        ("gpu, matmul precision None", "float32", "1 x gpu NVIDIA H200", SAME_ARITHMETIC),
+        ("gpu, matmul precision None", "bfloat16", "1 x gpu NVIDIA H200", SAME_ARITHMETIC),
+        ("gpu, matmul precision None", "bfloat16", "1 x gpu NVIDIA H100", BFLOAT16),
+        ("cpu, matmul precision None", "float32", "2 x cpu cpu", OTHER_DEVICE),
+        ("cpu, matmul precision None", "bfloat16", "2 x cpu cpu", BFLOAT16),
+        ("tpu, matmul precision None", "float32", "8 x tpu TPU v5 lite", BFLOAT16),
+        ("tpu, matmul precision highest", "float32", "8 x tpu TPU v5 lite", OTHER_DEVICE),
+    ],
+)
+def test_the_rule_of_a_file(platform, dtype, devices, rule):
+    here = {"devices": "1 x gpu NVIDIA H200", "versions": {"jaxlib": "0.11.2"}}
+    there = {"devices": devices, "versions": {"jaxlib": "0.11.2"}}
+    assert rule_for({"platform": platform, "dtype": dtype}, there, {"platform": "gpu, matmul precision None"}, here) == rule
 
 
 def test_few_samples_have_no_copies_to_spare():
