@@ -8,9 +8,10 @@ from qcrs_jax.results.records import Run, flat
 
 from .words import method
 
-_TOLD = ("smoothing.name", "search.", "estimate.", "budget.", "n0", "n", "alpha", "stop_when_wrong", "dtype", "seed", "skip")
+_TOLD = "smoothing.name search. estimate. budget. n0 n alpha stop_when_wrong dtype seed skip".split()
 """Settings that distinguish runs of one method, the most important first. A final dot stands for all names below."""
-_CALLED = {"smoothing.name": "noise", "n": "N", "n0": "N0", "budget.mean": "budget", "search_n": "samples", "max_evaluations": "evaluations"}
+_CALLED = {"n": "N", "n0": "N0", "budget.mean": "budget", "search_n": "samples", "max_evaluations": "evaluations"}
+_CALLED |= {"smoothing.name": "noise"}
 
 
 def names_of(runs: Sequence[Run], given: Sequence[str] | None = None) -> list[str]:

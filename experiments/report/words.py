@@ -249,7 +249,8 @@ def _origin(run):
     made = [f"on {str(started)[:10]}"] if started else []
     made += [f"on {devices}"] if devices else []
     made += [f"with {' and '.join(packages)}"] if packages else []
-    noise = NOISE_WORDS.get(run.request.get("smoothing", {}).get("name", "gaussian")) if "noise" in run.request else None
+    name = run.request.get("smoothing", {}).get("name", "gaussian")
+    noise = NOISE_WORDS.get(name) if "noise" in run.request else None
     return "; ".join(part for part in (noise, f"made {' '.join(made)}" if made else None) if part)
 
 

@@ -35,10 +35,11 @@ class Rule:
         return (
             f"rule for near ties: of an image's copies {COPIES} may be in another class (but not more than 1 in 100), "
             f"or {self.share:.1%} of them if the radius is the same within {self.radius:.0%} of it, or of sigma. The "
-            "class has to be the same. Over all lines the copies that moved must not favour the certified class more often than chance "
-            "allows. Where the search chose another sigma here, the counts at the file's sigma are compared in this "
-            f"way, and its radius has to agree within {SEARCHED:.0%} with that of the search here, or lie among those "
-            f"of searches here on copies that are moved by {NUDGE:g} sigma, by which near ties fall otherwise"
+            "class has to be the same. Over all lines the copies that moved must not favour the certified class more "
+            "often than chance allows. Where the search chose another sigma here, the counts at the file's sigma are "
+            f"compared in this way, and its radius has to agree within {SEARCHED:.0%} with that of the search here, or "
+            f"lie among those of searches here on copies that are moved by {NUDGE:g} sigma, by which near ties fall "
+            "otherwise"
         )
 
     def same(self, record: Record, again: Record) -> bool:

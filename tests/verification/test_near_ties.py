@@ -92,7 +92,10 @@ def test_near_radius_0_a_radius_is_compared_with_sigma():
 def test_the_rule_of_a_file(platform, dtype, devices, rule):
     here = {"devices": "1 x gpu NVIDIA H200", "versions": {"jaxlib": "0.11.2"}}
     there = {"devices": devices, "versions": {"jaxlib": "0.11.2"}}
-    assert rule_for({"platform": platform, "dtype": dtype}, there, {"platform": "gpu, matmul precision None"}, here) == rule
+    assert (
+        rule_for({"platform": platform, "dtype": dtype}, there, {"platform": "gpu, matmul precision None"}, here)
+        == rule
+    )
 
 
 def test_few_samples_have_no_copies_to_spare():
