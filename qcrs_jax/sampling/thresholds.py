@@ -77,13 +77,16 @@ def _pieces_to_a_step(sigma, steps):
     exponent = (bits >> 23).astype(jnp.int32) - 150  # sigma = significand * 2**exponent
     divisor = (bits & np.uint32(2**23 - 1) | np.uint32(2**23)) * np.uint32(steps)
     start = 22 + math.floor(math.log2(steps))  # 2**start is less than the divisor
-    remainder, quotient = jnp.uint32(2**start), (jnp.uint32(0), jnp.uint32(0))
-    for _ in range(_QUOTIENT):
+
+    def digit(_, state):
+        remainder, *quotient = state
         double = remainder << 1
         goes = (remainder >> 31 == 1) | (double >= divisor)
-        remainder = jnp.where(goes, double - divisor, double)
-        quotient = _shifted_left(quotient, 1)
-        quotient = quotient[0], quotient[1] | goes.astype(jnp.uint32)
+        high, low = _shifted_left(quotient, 1)
+        return jnp.where(goes, double - divisor, double), high, low | goes.astype(jnp.uint32)
+
+    zero = jnp.zeros_like(divisor)
+    _, *quotient = jax.lax.fori_loop(0, _QUOTIENT, digit, (zero + np.uint32(2**start), zero, zero))
     # quotient = 2**(start + _QUOTIENT) / divisor, and wanted is _PIECE / 2 * 2**(_FRACTION - exponent) / divisor
     shift = start + _QUOTIENT - (int(math.log2(_PIECE // 2)) + _FRACTION - exponent)
     shift = jnp.clip(shift, -31, 63)
