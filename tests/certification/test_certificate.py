@@ -25,6 +25,7 @@ from qcrs_jax import (
     Bayesian,
     Fixed,
     GoldenSection,
+    GridGaussian,
     Sequential,
     Soft,
     Tolerance,
@@ -118,6 +119,15 @@ def test_images_together_are_the_images_one_by_one(search):
     together = certify(linear, images, 0.25, key=KEY, n=500, search=settings)
     for i, image in enumerate(images):
         alone = certify(linear, image, 0.25, key=jax.random.fold_in(KEY, i), n=500, search=settings)
+        jax.tree.map(lambda a, b, i=i: np.testing.assert_array_equal(a[i], b), together, alone)
+
+
+def test_images_together_are_the_images_one_by_one_with_noise_on_the_grid():
+    images = jnp.round(255 * jnp.stack([at_distance(d) for d in (0.1, -0.3)])) / 255
+    asked = {"n": 500, "search": GoldenSection(0.1, 0.6, epsilon=0.1, search_n=100), "noise": GridGaussian()}
+    together = certify(linear, images, 0.25, key=KEY, **asked)
+    for i, image in enumerate(images):
+        alone = certify(linear, image, 0.25, key=jax.random.fold_in(KEY, i), **asked)
         jax.tree.map(lambda a, b, i=i: np.testing.assert_array_equal(a[i], b), together, alone)
 
 

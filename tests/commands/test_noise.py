@@ -52,7 +52,7 @@ def test_such_a_file_is_verified_and_continued_with_its_noise_alone(runs, name, 
     done = certified(tmp_path, GridGaussian() if name == "grid" else Uniform())
     assert [r.counts for r in done.records] == [r.counts for r in read_results(path).records] and len(lines) == 5
     with pytest.raises(ValueError, match="noise"):
-        run(classify, (IMAGES, LABELS), part, 0.1, n=400, seed=0, batch_size=8, devices=1)
+        run(classify, (IMAGES, LABELS), part, 0.1, n=400, noise=Gaussian(), seed=0, batch_size=8, devices=1)
 
 
 @pytest.mark.slow
