@@ -178,8 +178,8 @@ def test_the_demo_s_table_is_the_same_everywhere():
 
 def test_the_first_table_is_that_of_the_results():
     rows = [line.split("|") for line in README.splitlines() if line.startswith(("| Cohen", "| QCRS"))][:4]
-    table = [line.split("|")[3:-3] for line in RESULTS.with_name("table.md").read_text().splitlines() if ".tsv)" in line]
-    table = [[float(cell.strip(" *")) for cell in cells] for cells in table]
+    lines = [line for line in RESULTS.with_name("table.md").read_text().splitlines() if ".tsv)" in line]
+    table = [[float(cell.strip(" *")) for cell in line.split("|")[3:-3]] for line in lines]
     for _, _, _, acr, *shares, samples, _ in rows:
         (found,) = [row for row in table if f"{row[0]:.3f}" == acr.strip() and list(map(float, shares)) == row[2:6]]
         assert found, samples
