@@ -39,7 +39,7 @@ class Rule:
             "often than chance allows. Where the search chose another sigma here, the counts at the file's sigma are "
             f"compared in this way, and its radius has to agree within {SEARCHED:.0%} with that of the search here, or "
             f"lie among those of searches here on copies that are moved by {NUDGE:g} sigma, by which near ties fall "
-            "otherwise"
+            "otherwise. The number of the search's samples has to be the same, or to lie among theirs"
         )
 
     def same(self, record: Record, again: Record) -> bool:
@@ -128,6 +128,19 @@ def reached(radius: float, here: float, nearby: Iterable[Record]) -> bool:
     return False
 
 
+def took(samples: int, here: int, nearby: Iterable[Record]) -> bool:
+    """Whether a search that near ties send another way may take `samples` samples, `here` of which it took here.
+
+    A search with a fixed number of samples takes no other. `nearby` is that of `reached`.
+    """
+    low = high = here
+    for record in nearby:
+        low, high = min(low, record.search_samples), max(high, record.search_samples)
+        if low <= samples <= high:
+            return True
+    return False
+
+
 def compare_certificates(
     record, again, at_its_sigma, nearby, request: dict, rule: Rule = SAME_ARITHMETIC
 ) -> Comparison:
@@ -150,7 +163,9 @@ def compare_certificates(
     else:
         there = again
         if record.search_samples != again.search_samples:
-            result.troubles.append("the search took another number of samples to the same sigma")
+            result.remark = f"; its search took {record.search_samples} samples, and {again.search_samples} here"
+            if not took(record.search_samples, again.search_samples, nearby):
+                result.troubles.append("the search took another number of samples to the same sigma")
     n = record.n if record.n is not None else request["n"]
     selection = moved(record.counts0, there.counts0, n0) if record.counts0 else 0
     estimation = moved(record.counts, there.counts, n)

@@ -141,6 +141,14 @@ def test_the_radii_that_a_search_reaches():
     assert not reached(0.6, 0.5, nearby(0.49, 0.55)) and not reached(0.4, 0.5, nearby(0.49, 0.45))
 
 
+def test_a_search_that_ended_after_another_number_of_samples():
+    ours, here = (record((9_900, 100, 0), search_samples=samples) for samples in (5_000, 4_500))
+    for numbers, found in (((), 1), ([4_500, 4_000], 1), ([4_500, 5_500, 6_000], 0)):
+        nearby = iter([record((9_900, 100, 0), search_samples=samples) for samples in numbers])
+        result = compare_certificates(ours, here, never, nearby, REQUEST)
+        assert len(result.troubles) == found and "its search took 5000 samples, and 4500 here" in result.remark
+
+
 def test_near_ties_change_no_other_field():
     ours = record((9_999, 1, 0))
     for change in ({"label": 1, "correct": False}, {"u": 0.5}, {"search_samples": 7}):
