@@ -15,6 +15,7 @@ from qcrs_jax.sampling.counts import SOFT_ONE
 
 COPIES = 2  # copies of an image that may have moved in any case, but at most 1 in 100
 SEARCHED = 0.03  # relative difference up to which a radius counts as the same, where the search chose another sigma
+EVALUATIONS = 2  # evaluations that a search which ends at the same sigma may take more, or less
 NUDGE = 0.001  # by how much of sigma the noisy copies are moved, to see what near ties do to a search
 CHANCE = 0.01  # lines that all lean to one side are refused if honest ones do so with a smaller probability
 
@@ -39,7 +40,8 @@ class Rule:
             "often than chance allows. Where the search chose another sigma here, the counts at the file's sigma are "
             f"compared in this way, and its radius has to agree within {SEARCHED:.0%} with that of the search here, or "
             f"lie among those of searches here on copies that are moved by {NUDGE:g} sigma, by which near ties fall "
-            "otherwise. The number of the search's samples has to be the same, or to lie among theirs"
+            f"otherwise. The number of the search's samples has to be the same within {EVALUATIONS} evaluations, or to "
+            "lie among theirs"
         )
 
     def same(self, record: Record, again: Record) -> bool:
@@ -128,11 +130,14 @@ def reached(radius: float, here: float, nearby: Iterable[Record]) -> bool:
     return False
 
 
-def took(samples: int, here: int, nearby: Iterable[Record]) -> bool:
-    """Whether a search that near ties send another way may take `samples` samples, `here` of which it took here.
+def took(samples: int, here: int, nearby: Iterable[Record], evaluation: int) -> bool:
+    """Whether a search that near ties send another way may take `samples` samples, where it takes `here`.
 
-    A search with a fixed number of samples takes no other. `nearby` is that of `reached`.
+    It may take one evaluation or two more or less, of `evaluation` samples each. `nearby` is that of `reached`.
     """
+    more, rest = divmod(abs(samples - here), max(evaluation, 1))
+    if rest == 0 and more <= EVALUATIONS and evaluation:
+        return True
     low = high = here
     for record in nearby:
         low, high = min(low, record.search_samples), max(high, record.search_samples)
@@ -164,7 +169,8 @@ def compare_certificates(
         there = again
         if record.search_samples != again.search_samples:
             result.remark = f"; its search took {record.search_samples} samples, and {again.search_samples} here"
-            if not took(record.search_samples, again.search_samples, nearby):
+            evaluation = request.get("search", {}).get("search_n", 0)
+            if not took(record.search_samples, again.search_samples, nearby, evaluation):
                 result.troubles.append("the search took another number of samples to the same sigma")
     n = record.n if record.n is not None else request["n"]
     selection = moved(record.counts0, there.counts0, n0) if record.counts0 else 0

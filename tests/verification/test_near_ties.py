@@ -147,6 +147,9 @@ def test_a_search_that_ended_after_another_number_of_samples():
         nearby = iter([record((9_900, 100, 0), search_samples=samples) for samples in numbers])
         result = compare_certificates(ours, here, never, nearby, REQUEST)
         assert len(result.troubles) == found and "its search took 5000 samples, and 4500 here" in result.remark
+    for search_n, found in ((500, 0), (250, 0), (100, 1), (400, 1)):
+        asked = {**REQUEST, "search": {"search_n": search_n}}
+        assert len(compare_certificates(ours, here, never, (), asked).troubles) == found
 
 
 def test_near_ties_change_no_other_field():
