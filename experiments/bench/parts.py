@@ -136,9 +136,9 @@ def compared(found, committed, n) -> tuple[list[int], int]:
     """Copies of each image in another class, and the number of images within the rule for near ties."""
     from qcrs_jax.bounds import certified_radius, clopper_pearson_lower
 
-    from ..verification.near_ties import SHARE, allowed, close, moved
+    from ..verification.near_ties import SAME_ARITHMETIC, allowed, close, moved
 
-    each, within = [], 0
+    each, within, rule = [], 0, SAME_ARITHMETIC
     for one, other in zip(found.tolist(), committed.tolist()):
         each.append(moved(one, other, n))
         top = max(range(len(other)), key=other.__getitem__)
@@ -147,7 +147,7 @@ def compared(found, committed, n) -> tuple[list[int], int]:
             for c in (one, other)
         ]
         radii = [max(0.0, radius) for radius in radii]
-        within += each[-1] <= allowed(n) or (each[-1] <= SHARE * n and close(*radii))
+        within += each[-1] <= allowed(n) or (each[-1] <= rule.share * n and close(*radii, rule.radius))
     return each, within
 
 
