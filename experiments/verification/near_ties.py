@@ -135,8 +135,7 @@ def took(samples: int, here: int, nearby: Iterable[Record], evaluation: int) -> 
 
     It may take one evaluation or two more or less, of `evaluation` samples each. `nearby` is that of `reached`.
     """
-    more, rest = divmod(abs(samples - here), max(evaluation, 1))
-    if rest == 0 and more <= EVALUATIONS and evaluation:
+    if abs(samples - here) in [evaluation * more for more in range(1, EVALUATIONS + 1)]:
         return True
     low = high = here
     for record in nearby:
