@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Float, Int, Real
 Scalar = Real[ArrayLike, ""]
 
 GOLDEN = (math.sqrt(5) - 1) / 2
+_SHARES = np.float32(GOLDEN ** np.arange(1, 33))  # more than float32 can narrow a bracket
 SHRINK = 0.75
 SLACK = 1 + 1e-4  # keeps rounding to float32 from deciding how often a stride shrinks
 
@@ -69,7 +70,7 @@ class _Golden(NamedTuple):
 
 
 def golden_section(
-    lower: Scalar, upper: Scalar, tolerance: Scalar, start: Scalar, interior: tuple[Scalar, Scalar] | None = None
+    lower: Scalar, upper: Scalar, tolerance: Scalar, start: Scalar, strides: Float[ArrayLike, "n"] | None = None
 ) -> AskTell:
     """Golden-section search (Kiefer 1953): one evaluation narrows the bracket by the factor 0.618.
 
@@ -80,12 +81,14 @@ def golden_section(
         lower, upper: ends of the bracket.
         tolerance: width of the bracket at which it stops.
         start: the first point to evaluate.
-        interior: the first two points inside, as `interior_points` computes them on the host. A compiler may round them
-            differently, depending on the code around them.
+        strides: distances from the ends of the bracket to the points inside, as `golden_strides` computes them on the
+            host. Then every point is one sum of two numbers, which rounds the same in all programs. A compiler may join
+            a product and a sum into one operation, or not, depending on the code around them.
     """
     lower, upper, tolerance, start = _bracket(lower, upper, tolerance, start)
-    left, right = (jnp.asarray(point, jnp.float32) for point in interior or _interior(lower, upper))
+    strides = jnp.asarray((upper - lower) * _SHARES if strides is None else strides, jnp.float32)
     unknown = jnp.float32(-jnp.inf)
+    left, right = upper - strides[0], lower + strides[0]
     init = _Golden(lower, upper, left, unknown, right, unknown, start, unknown, jnp.int32(0), jnp.bool_(True))
 
     def ask(s):
@@ -109,13 +112,13 @@ def golden_section(
         towards_best = s.best < (s.lower + s.upper) / 2
         keeps_left = jnp.where(s.left_value == s.right_value, towards_best, s.left_value > s.right_value)
         lower, upper = jnp.where(keeps_left, s.lower, s.left), jnp.where(keeps_left, s.right, s.upper)
-        left, right = _interior(lower, upper)
+        stride = strides[jnp.clip(s.told - 2, 0, len(strides) - 1)]
         return s._replace(
             lower=lower,
             upper=upper,
-            left=jnp.where(keeps_left, left, s.right),
+            left=jnp.where(keeps_left, upper - stride, s.right),
             left_value=jnp.where(keeps_left, unknown, s.right_value),
-            right=jnp.where(keeps_left, s.left, right),
+            right=jnp.where(keeps_left, s.left, lower + stride),
             right_value=jnp.where(keeps_left, s.left_value, unknown),
             asks_left=keeps_left,
         )
@@ -279,15 +282,9 @@ def grid_evaluations(lower: float, upper: float, tolerance: float) -> int:
     return 2 + max(1, math.ceil((upper - lower) / tolerance - 1e-4))
 
 
-def interior_points(lower: float, upper: float) -> tuple[np.float32, np.float32]:
-    """The first two points of `golden_section` inside the bracket, in float32."""
-    low, high = np.float32(lower), np.float32(upper)
-    step = np.float32(GOLDEN) * (high - low)
-    return high - step, low + step
-
-
-def _interior(lower, upper):
-    return upper - GOLDEN * (upper - lower), lower + GOLDEN * (upper - lower)
+def golden_strides(lower: float, upper: float) -> Float[np.ndarray, "n"]:
+    """The distances from an end of the bracket to the point inside, in float32: one for each narrowing."""
+    return (np.float32(upper) - np.float32(lower)) * _SHARES
 
 
 def _bracket(lower, upper, tolerance, start):

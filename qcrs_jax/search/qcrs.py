@@ -78,12 +78,12 @@ class _Derived:
     """Numbers that a search computes from its settings when it is made. They are no fields of the dataclass.
 
     capacity: number of evaluations that a trace has room for.
-    interior: the first two points inside the bracket.
+    strides: distances from the ends of the bracket to the points inside, for golden section.
     step: step of the central difference.
     """
 
     capacity: int
-    interior: tuple[np.float32, np.float32]
+    strides: np.ndarray
     step: float
 
 
@@ -279,14 +279,14 @@ class GoldenSection(_ByValues):
 
     def __post_init__(self):
         super().__post_init__()
-        object.__setattr__(self, "interior", maximisers.interior_points(self.sigma_lower, self.sigma_upper))
+        object.__setattr__(self, "strides", maximisers.golden_strides(self.sigma_lower, self.sigma_upper))
 
     @property
     def evaluations(self):
         return maximisers.golden_evaluations(*self.bracket)
 
     def maximiser(self, sigma, tables, num_classes):
-        return maximisers.golden_section(*self.bracket, sigma, self.interior)
+        return maximisers.golden_section(*self.bracket, sigma, self.strides)
 
 
 @dataclasses.dataclass(frozen=True)
