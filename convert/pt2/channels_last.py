@@ -3,12 +3,18 @@
 PyTorch's images are (batch, c, h, w). XLA's convolutions on a CPU, and most on other devices, prefer (batch, h, w, c).
 So the output of a convolution stays in that order, as a `Last`, through all operations that accept it. Any other
 operation gets the plain array.
+
+On a CPU some convolutions are faster on several images side by side (`models.layers.put_beside`). Their output stays
+so, as a `Beside`, through convolutions and elementwise operations. To any other operation it is a `Last`.
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
+
+from qcrs_jax.models.layers import put_apart, put_beside
 
 
 class Last:
@@ -17,7 +23,12 @@ class Last:
     ndim = 4
 
     def __init__(self, array):
-        self.array = array
+        self._array = array
+
+    @property
+    def array(self):
+        """The array (batch, h, w, c)."""
+        return self._array
 
     @property
     def shape(self):
@@ -35,9 +46,51 @@ class Last:
     def astype(self, dtype):
         return Last(self.array.astype(dtype))
 
+    def by_channel(self, function):
+        """The tensor whose array is `function` of an array with channels last. The function keeps its shape."""
+        return Last(function(self.array))
+
     def plain(self):
         """The array (batch, c, h, w)."""
         return jnp.transpose(self.array, (0, 3, 1, 2))
+
+
+class Beside(Last):
+    """A tensor (batch, c, h, w) whose images stand side by side, in an array (batch2, h, w, count, c)."""
+
+    def __init__(self, together):
+        self.together = together  # (batch2, h, w, count, c)
+
+    @property
+    def array(self):
+        return put_apart(self.together)
+
+    @property
+    def shape(self):
+        batch, h, w, count, c = self.together.shape
+        return (batch * count, c, h, w)
+
+    @property
+    def dtype(self):
+        return self.together.dtype
+
+    @property
+    def size(self):
+        return self.together.size
+
+    def astype(self, dtype):
+        return Beside(self.together.astype(dtype))
+
+    def by_channel(self, function):
+        return Beside(function(self.together))
+
+
+def beside(x, count: int) -> Beside:
+    """A tensor of four axes with its images side by side, up to `count` of them: as many as divide the batch."""
+    if isinstance(x, Beside):
+        return x
+    batch = x.shape[0]
+    return Beside(put_beside(last(x).array, math.gcd(batch, count) if isinstance(batch, int) else 1))
 
 
 def last(x) -> Last:
@@ -72,6 +125,12 @@ def of_images(function):
 
 def elementwise(function, arguments: dict):
     """An elementwise function of arguments with at least one Last, as a Last; None if their shapes do not allow it."""
+    tensors = [value for value in arguments.values() if getattr(value, "ndim", 0)]
+    together = [value for value in tensors if isinstance(value, Beside)]
+    if together and all(isinstance(value, Last) and value.shape[0] == together[0].shape[0] for value in tensors):
+        count = together[0].together.shape[3]
+        turned = {k: beside(v, count).together if isinstance(v, Last) else v for k, v in arguments.items()}
+        return Beside(function(**turned))
     turned = {}
     for name, value in arguments.items():
         if isinstance(value, Last):

@@ -3,7 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from .channels_last import of_images
+from qcrs_jax.models.layers import conv_beside
+
+from .channels_last import Beside, beside, of_images
 from .registry import operation
 
 _AXES = {1: ("NCH", "OIH", "NCH"), 2: ("NHWC", "HWIO", "NHWC"), 3: ("NCDHW", "OIDHW", "NCDHW")}
@@ -139,6 +141,14 @@ def joined(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     y = _convolved(input, weight, None, (1, 2), [(1, 1), (1, 1)], (1, 1), 1)
     y = jnp.reshape(y, (*input.shape[:3], -1))
     return y if bias is None else y + bias
+
+
+@operation("ours.beside", lasting=True)
+def images_beside(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, count=1):
+    """A 3x3 convolution of images side by side, `count` of them, with a kernel that may compute two rows at a time."""
+    rows = weight.shape[0] - 2
+    bias = bias if bias is None else jnp.tile(bias, rows)
+    return Beside(conv_beside(beside(input, count).together, weight, bias, rows))
 
 
 @operation("ours.depthwise", lasting=True)

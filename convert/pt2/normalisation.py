@@ -28,7 +28,7 @@ def _affine(x, mean, variance, weight, bias, eps, channels):
 
 def _normed(input, weight, bias, mean, variance, eps):
     if isinstance(input, Last):
-        return Last(_affine(input.array, mean, variance, weight, bias, eps, lambda values: values))
+        return input.by_channel(lambda x: _affine(x, mean, variance, weight, bias, eps, lambda values: values))
     return _affine(input, mean, variance, weight, bias, eps, lambda values: _beside(values, input.ndim))
 
 

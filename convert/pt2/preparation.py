@@ -2,12 +2,14 @@
 
 XLA's convolutions on a CPU are 60 times slower inside a loop where a kernel is not (h, w, in, out), and depthwise ones
 are slow everywhere: a sum over shifted images is 4 to 25 times faster. With few channels two columns at a time are
-faster.
+faster; since JAX 0.11, several images side by side (`models.layers.Form`).
 """
 
 import dataclasses
 
 import numpy as np
+
+from qcrs_jax.models.layers import Form
 
 from .schema import Graph, Ref, refs
 
@@ -15,8 +17,14 @@ _NORMS = {"batch_norm", "_native_batch_norm_legit_no_training"}
 _CONVOLUTIONS = {"conv1d", "conv2d", "conv3d", "convolution"}
 
 
-def prepared(graph: Graph, weights: dict[str, np.ndarray], platform: str) -> tuple[Graph, dict[str, np.ndarray]]:
-    """The graph with its weights for inference on `platform`, a name of JAX's: the same, but for rounding."""
+def prepared(
+    graph: Graph, weights: dict[str, np.ndarray], platform: str, beside: int | None = None
+) -> tuple[Graph, dict[str, np.ndarray]]:
+    """The graph with its weights for inference on `platform`, a name of JAX's: the same, but for rounding.
+
+    `beside` is how many images stand side by side on a CPU; 1 for none, None for what is fastest with this JAX.
+    """
+    beside = Form.of("cpu").beside if beside is None else beside
     graph, weights = folded(graph, weights)
     added, nodes = {}, []
     for node in graph.nodes:
@@ -26,11 +34,17 @@ def prepared(graph: Graph, weights: dict[str, np.ndarray], platform: str) -> tup
             continue
         arguments = {name: v for name, v in node.arguments.items() if name not in ("transposed", "output_padding")}
         kernel, name = kernel.transpose(2, 3, 1, 0), arguments["weight"].name
-        target = "ours.convolution"
+        target, shape = "ours.convolution", _shape(node, graph)
         if platform == "cpu" and _is_depthwise(kernel, arguments):
             target = "ours.depthwise"
-        elif platform == "cpu" and _can_join(kernel, arguments, graph.values.get(node.results[0])):
-            target, kernel, name = "ours.joined", _joined(kernel), f"{name}.joined"
+        elif platform == "cpu" and _keeps_shape(kernel, arguments, shape):
+            few = kernel.shape[3] <= FEW
+            if beside > 1 and _is_beside(kernel, shape):
+                target, arguments["count"] = "ours.beside", beside
+                if few and shape[2] % 2 == 0:
+                    kernel, name = _joined(kernel, axis=0), f"{name}.rows"
+            elif few and shape[3] % 2 == 0:
+                target, kernel, name = "ours.joined", _joined(kernel, axis=1), f"{name}.columns"
         added.setdefault(f"{name}.hwio", np.ascontiguousarray(kernel))
         arguments["weight"] = Ref(f"{name}.hwio")
         nodes.append(dataclasses.replace(node, target=target, arguments=arguments))
@@ -40,6 +54,7 @@ def prepared(graph: Graph, weights: dict[str, np.ndarray], platform: str) -> tup
 
 MOST_SHIFTS = 121  # largest kernel that is computed as a sum
 FEW = 16  # channels
+SHORT = 65536  # columns of a row, times channels in and out
 
 
 def _is_depthwise(kernel, arguments):
@@ -48,22 +63,35 @@ def _is_depthwise(kernel, arguments):
     return inputs == 1 and arguments.get("groups", 1) == outputs > 1 and h * w <= MOST_SHIFTS
 
 
-def _can_join(kernel, arguments, meta):
-    """Whether two neighbouring columns can be computed at a time, and are faster, as with few channels."""
-    one = all(arguments.get(name, [1]) in (1, [1], [1, 1]) for name in ("stride", "dilation", "groups"))
+def _shape(node, graph):
+    """The shape of the images that a convolution returns; () where rows and columns are not recorded as numbers."""
+    meta = graph.values.get(node.results[0])
+    shape = meta.shape if meta is not None else ()
+    return shape if len(shape) == 4 and all(type(size) is int for size in shape[2:]) else ()
+
+
+def _keeps_shape(kernel, arguments, shape):
+    """Whether a kernel (h, w, in, out) is 3x3 with a padding of 1, and nothing else, for images of a known shape."""
+    plain = all(arguments.get(name, 1) in (1, [1], [1, 1]) for name in ("stride", "dilation", "groups"))
     around = arguments.get("padding") in (1, [1], [1, 1])
-    width = meta.shape[3] if meta is not None and len(meta.shape) == 4 else None
-    few = kernel.shape[:2] == (3, 3) and kernel.shape[3] <= FEW and kernel.dtype == np.float32
-    return few and one and around and type(width) is int and width % 2 == 0
+    return bool(shape) and kernel.shape[:2] == (3, 3) and kernel.dtype == np.float32 and plain and around
 
 
-def _joined(kernel):
-    """The kernel (3, 4, in, 2 out) that computes two neighbouring columns, as in `models.layers.join_columns`."""
-    h, w, inputs, outputs = kernel.shape
-    joined = np.zeros((h, w + 1, inputs, 2, outputs), kernel.dtype)
+def _is_beside(kernel, shape):
+    """Whether images are faster side by side: where a row takes little work, but not for the few channels of images."""
+    return kernel.shape[2] >= 8 and kernel.shape[2] * kernel.shape[3] * shape[3] <= SHORT
+
+
+def _joined(kernel, axis):
+    """The kernel (h, w, in, 2 out) that computes two neighbouring rows (axis 0) or columns (axis 1) at a time.
+
+    As in `models.layers.join_rows` and `join_columns`.
+    """
+    kernel = np.moveaxis(kernel, axis, 0)
+    joined = np.zeros((len(kernel) + 1, *kernel.shape[1:-1], 2, kernel.shape[-1]), kernel.dtype)
     for j in range(2):
-        joined[:, j : j + w, :, j] = kernel
-    return joined.reshape(h, w + 1, inputs, 2 * outputs)
+        joined[j : j + len(kernel), ..., j, :] = kernel
+    return np.moveaxis(joined.reshape(*joined.shape[:-2], -1), 0, axis)
 
 
 def _kernel(node, weights):

@@ -84,7 +84,7 @@ class ConvNorm(nnx.Module):
 
     def __call__(self, x: Float[Array, "batch h w *beside c"]) -> Float[Array, "batch h2 w2 *beside c2"]:
         if x.ndim == 5:
-            return _conv_beside(self, x)
+            return conv_beside(x, self.conv.kernel[...], self.conv.bias[...], self.rows)
         if self.packed:
             return self.conv(_squares(x, self.conv.kernel.shape[-2]))
         x = x.reshape(*x.shape[:2], -1, self.features_in)  # undoes join_columns of the layer before
@@ -180,19 +180,24 @@ def put_apart(x: Float[Array, "batch2 h w count c"]) -> Float[Array, "batch h w 
     return x.reshape(-1, *x.shape[2:])
 
 
-def _conv_beside(unit, x):
-    """The folded 3x3 convolution `unit` of stride 1 on images side by side, with its rows in order again."""
+def conv_beside(
+    x: Float[Array, "batch2 h w beside c"],
+    kernel: Float[Array, "kh kw c c3"],
+    bias: Float[Array, "c3"] | None,
+    rows: int,
+) -> Float[Array, "batch2 h w beside c2"]:
+    """A 3x3 convolution of stride 1 on images side by side, with as many `rows` joined in its kernel and its bias."""
     batch, h, w, beside, c = x.shape
     y = jax.lax.conv_general_dilated(
         x.reshape(batch, h, w * beside, c),
-        unit.conv.kernel[...],
-        (unit.rows, 1),
+        kernel,
+        (rows, 1),
         ((1, 1), (beside, beside)),
         rhs_dilation=(1, beside),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
-    y = (y + unit.conv.bias[...]).reshape(batch, h // unit.rows, w * beside, unit.rows, -1)
-    return y.swapaxes(2, 3).reshape(batch, h, w, beside, -1)
+    y = y if bias is None else y + bias
+    return y.reshape(batch, h // rows, w * beside, rows, -1).swapaxes(2, 3).reshape(batch, h, w, beside, -1)
 
 
 def pack_pixels(unit: ConvNorm) -> None:

@@ -65,6 +65,17 @@ def test_logits_of_the_other_forms(files, name, form):
     assert_near(logits(classifier, images(7)), torch_logits(name, images(7)))
 
 
+@pytest.mark.parametrize("name", [*NAMES[:2], pytest.param("densenet", marks=pytest.mark.slow)])
+def test_images_side_by_side_give_the_same_logits(files, name):
+    apart, beside = (Read(files(name), "cpu", count) for count in (1, 4))
+    assert not any(node.target == "ours.beside" for node in apart.graph.nodes)
+    assert any(node.target == "ours.beside" for node in beside.graph.nodes)
+    for n in (1, 6, 8):
+        x = images(n, n)
+        (found,) = beside(x.transpose(0, 3, 1, 2))
+        assert_near(found, torch_logits(name, x))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MAKERS)
 def test_the_form_for_other_platforms_gives_the_same_logits(files, name):

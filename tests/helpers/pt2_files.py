@@ -53,7 +53,7 @@ def export(model, examples, path, form="functional", batch="any", **extra):
 class Read:
     """An exported program, read by our reader: a function of its inputs, in the layout of PyTorch."""
 
-    def __init__(self, path, platform=None):
+    def __init__(self, path, platform=None, beside=None):
         archive = ExportArchive(path)
         self.program = read_program(archive.document)
         refusals.check(self.program.graph, self.program.images)
@@ -61,7 +61,7 @@ class Read:
         self.weights = {name: kinds[kind][fqn] for name, (kind, fqn) in self.program.weights.items()}
         self.graph = self.program.graph
         if platform is not None:
-            self.graph, self.weights = prepared(self.graph, self.weights, platform)
+            self.graph, self.weights = prepared(self.graph, self.weights, platform, beside)
 
     def __call__(self, *inputs):
         """The outputs, computed in one compiled program."""
