@@ -84,7 +84,8 @@ class ConvNorm(nnx.Module):
 
     def __call__(self, x: Float[Array, "batch h w *beside c"]) -> Float[Array, "batch h2 w2 *beside c2"]:
         if x.ndim == 5:
-            return conv_beside(x, self.conv.kernel[...], self.conv.bias[...], self.rows)
+            bias = None if self.conv.bias is None else self.conv.bias[...]
+            return conv_beside(x, self.conv.kernel[...], bias, self.rows)
         if self.packed:
             return self.conv(_squares(x, self.conv.kernel.shape[-2]))
         x = x.reshape(*x.shape[:2], -1, self.features_in)  # undoes join_columns of the layer before

@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int, Real
 Scalar = Real[ArrayLike, ""]
 
 GOLDEN = (math.sqrt(5) - 1) / 2
-_SHARES = np.float32(GOLDEN ** np.arange(1, 33))  # more than float32 can narrow a bracket
+_SHARES = (GOLDEN ** np.arange(1, 33)).astype(np.float32)  # more than float32 can narrow a bracket
 SHRINK = 0.75
 SLACK = 1 + 1e-4  # keeps rounding to float32 from deciding how often a stride shrinks
 
@@ -284,7 +284,7 @@ def grid_evaluations(lower: float, upper: float, tolerance: float) -> int:
 
 def golden_strides(lower: float, upper: float) -> Float[np.ndarray, "n"]:
     """The distances from an end of the bracket to the point inside, in float32: one for each narrowing."""
-    return (np.float32(upper) - np.float32(lower)) * _SHARES
+    return _SHARES * (np.float32(upper) - np.float32(lower))
 
 
 def _bracket(lower, upper, tolerance, start):
