@@ -12,10 +12,12 @@ from scipy import special
 
 from qcrs_jax.results.records import Record
 from qcrs_jax.sampling.counts import SOFT_ONE
+from qcrs_jax.search import SEARCHES
 
 COPIES = 2  # copies of an image that may have moved in any case, but at most 1 in 100
 SEARCHED = 0.03  # relative difference up to which a radius counts as the same, where the search chose another sigma
-EVALUATIONS = 2  # evaluations that a search which ends at the same sigma may take more, or less
+EVALUATIONS = 2  # evaluations that a search of no fixed number may take more, or less, to the same sigma
+ROUNDING = 2**-22  # relative difference of sigmas that are the same but for the rounding of float32
 NUDGE = 0.001  # by how much of sigma the noisy copies are moved, to see what near ties do to a search
 CHANCE = 0.01  # lines that all lean to one side are refused if honest ones do so with a smaller probability
 
@@ -40,8 +42,8 @@ class Rule:
             "often than chance allows. Where the search chose another sigma here, the counts at the file's sigma are "
             f"compared in this way, and its radius has to agree within {SEARCHED:.0%} with that of the search here, or "
             f"lie among those of searches here on copies that are moved by {NUDGE:g} sigma, by which near ties fall "
-            f"otherwise. The number of the search's samples has to be the same within {EVALUATIONS} evaluations, or to "
-            "lie among theirs"
+            f"otherwise. The number of the search's samples has to be the same; where the search may end early, within "
+            f"{EVALUATIONS} evaluations, or among theirs"
         )
 
     def same(self, record: Record, again: Record) -> bool:
@@ -134,6 +136,7 @@ def took(samples: int, here: int, nearby: Iterable[Record], evaluation: int) -> 
     """Whether a search that near ties send another way may take `samples` samples, where it takes `here`.
 
     It may take one evaluation or two more or less, of `evaluation` samples each. `nearby` is that of `reached`.
+    Searches of a fixed number of samples have an `evaluation` of 0, and take the same number everywhere.
     """
     if abs(samples - here) in [evaluation * more for more in range(1, EVALUATIONS + 1)]:
         return True
@@ -168,8 +171,7 @@ def compare_certificates(
         there = again
         if record.search_samples != again.search_samples:
             result.remark = f"; its search took {record.search_samples} samples, and {again.search_samples} here"
-            evaluation = request.get("search", {}).get("search_n", 0)
-            if not took(record.search_samples, again.search_samples, nearby, evaluation):
+            if not took(record.search_samples, again.search_samples, nearby, _evaluation(request)):
                 result.troubles.append("the search took another number of samples to the same sigma")
     n = record.n if record.n is not None else request["n"]
     selection = moved(record.counts0, there.counts0, n0) if record.counts0 else 0
@@ -225,6 +227,13 @@ def compare_cascades(record, again, nearby, request: dict, rule: Rule = SAME_ARI
     if record.radius is not None and not (few and same_choice):
         result.troubles += _radius_troubles(record, again, same_choice, nearby, rule)
     return result
+
+
+def _evaluation(request):
+    """The samples of one evaluation of a search that may end early; 0 for another."""
+    search = request.get("search", {})
+    kind = SEARCHES.get(search.get("name", ""))
+    return search.get("search_n", 0) if kind is not None and kind.may_end_early else 0
 
 
 def _radius_troubles(record, again, same_choice, nearby, rule):
@@ -301,4 +310,4 @@ def of_fewer_samples(missing) -> str | None:
 
 
 def _same(a, b):
-    return a == b or (None not in (a, b) and abs(a - b) <= 1e-9 * abs(b))
+    return a == b or (None not in (a, b) and abs(a - b) <= ROUNDING * abs(b))

@@ -148,8 +148,14 @@ def test_a_search_that_ended_after_another_number_of_samples():
         result = compare_certificates(ours, here, never, nearby, REQUEST)
         assert len(result.troubles) == found and "its search took 5000 samples, and 4500 here" in result.remark
     for search_n, found in ((500, 0), (250, 0), (100, 1), (400, 1)):
-        asked = {**REQUEST, "search": {"search_n": search_n}}
-        assert len(compare_certificates(ours, here, never, (), asked).troubles) == found
+        for name, troubles in (("bayesian", found), ("golden", 1), ("ddrs", 1)):
+            asked = {**REQUEST, "search": {"name": name, "search_n": search_n}}
+            assert len(compare_certificates(ours, here, never, (), asked).troubles) == troubles
+
+
+def test_a_sigma_that_was_rounded_otherwise_is_the_same():
+    ours, here = (record((9_900, 100, 0), sigma=sigma) for sigma in (0.48196602, 0.48196605))
+    assert not compare_certificates(ours, here, never, (), REQUEST).remark
 
 
 def test_near_ties_change_no_other_field():
