@@ -9,7 +9,7 @@ import dataclasses
 
 import numpy as np
 
-from qcrs_jax.models.layers import Form
+from qcrs_jax.models.layers import Form, joined_kernel
 
 from .schema import Graph, Ref, refs
 
@@ -42,9 +42,9 @@ def prepared(
             if beside > 1 and _is_beside(kernel, shape):
                 target, arguments["count"] = "ours.beside", beside
                 if few and shape[2] % 2 == 0:
-                    kernel, name = _joined(kernel, axis=0), f"{name}.rows"
+                    kernel, name = joined_kernel(kernel, 2, -4), f"{name}.rows"
             elif few and shape[3] % 2 == 0:
-                target, kernel, name = "ours.joined", _joined(kernel, axis=1), f"{name}.columns"
+                target, kernel, name = "ours.joined", joined_kernel(kernel, 2, -3), f"{name}.columns"
         added.setdefault(f"{name}.hwio", np.ascontiguousarray(kernel))
         arguments["weight"] = Ref(f"{name}.hwio")
         nodes.append(dataclasses.replace(node, target=target, arguments=arguments))
@@ -80,18 +80,6 @@ def _keeps_shape(kernel, arguments, shape):
 def _is_beside(kernel, shape):
     """Whether images are faster side by side: where a row takes little work, but not for the few channels of images."""
     return kernel.shape[2] >= 8 and kernel.shape[2] * kernel.shape[3] * shape[3] <= SHORT
-
-
-def _joined(kernel, axis):
-    """The kernel (h, w, in, 2 out) that computes two neighbouring rows (axis 0) or columns (axis 1) at a time.
-
-    As in `models.layers.join_rows` and `join_columns`.
-    """
-    kernel = np.moveaxis(kernel, axis, 0)
-    joined = np.zeros((len(kernel) + 1, *kernel.shape[1:-1], 2, kernel.shape[-1]), kernel.dtype)
-    for j in range(2):
-        joined[j : j + len(kernel), ..., j, :] = kernel
-    return np.moveaxis(joined.reshape(*joined.shape[:-2], -1), 0, axis)
 
 
 def _kernel(node, weights):

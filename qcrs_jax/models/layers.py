@@ -155,15 +155,20 @@ def join_rows(unit: ConvNorm, rows: int) -> None:
 
 def _join(unit, count, axis):
     """Makes the kernel of `unit` give `count` neighbours along `axis`, -4 for rows or -3 for columns."""
-    kernel = np.moveaxis(np.asarray(unit.conv.kernel[...]), axis, 0)
-    joined = np.zeros((len(kernel) + count - 1, *kernel.shape[1:-1], count, kernel.shape[-1]), np.float32)
-    for j in range(count):
-        joined[j : j + len(kernel), ..., j, :] = kernel
-    joined = np.moveaxis(joined.reshape(*joined.shape[:-2], -1), 0, axis)
+    joined = joined_kernel(np.asarray(unit.conv.kernel[...]), count, axis)
     unit.conv.kernel = nnx.Param(jnp.asarray(joined))
     unit.conv.bias = nnx.Param(jnp.asarray(np.tile(np.asarray(unit.conv.bias[...]), count)))
     unit.conv.kernel_size = joined.shape[-4:-2]
     unit.conv.strides = (count, 1) if axis == -4 else (1, count)
+
+
+def joined_kernel(kernel: np.ndarray, count: int, axis: int) -> np.ndarray:
+    """The kernel (h, w, c, count c2) that gives `count` neighbours along `axis`, -4 for rows or -3 for columns."""
+    kernel = np.moveaxis(kernel, axis, 0)
+    joined = np.zeros((len(kernel) + count - 1, *kernel.shape[1:-1], count, kernel.shape[-1]), kernel.dtype)
+    for j in range(count):
+        joined[j : j + len(kernel), ..., j, :] = kernel
+    return np.moveaxis(joined.reshape(*joined.shape[:-2], -1), 0, axis)
 
 
 def put_beside(x: Float[Array, "batch h w c"], count: int) -> Float[Array, "batch2 h w count c"]:
