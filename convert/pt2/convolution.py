@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from qcrs_jax.models.layers import conv_beside
+from qcrs_jax.models.winograd import convolved
 
 from .channels_last import Beside, beside, of_images
 from .registry import operation
@@ -149,6 +150,13 @@ def images_beside(input, weight, bias=None, stride=1, padding=0, dilation=1, gro
     rows = weight.shape[0] - 2
     bias = bias if bias is None else jnp.tile(bias, rows)
     return Beside(conv_beside(beside(input, count).together, weight, bias, rows))
+
+
+@operation("ours.winograd", lasting=True)
+@of_images
+def winograd(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+    """A 3x3 convolution with a kernel of `models.winograd.turned_kernel`."""
+    return convolved(input, weight, 0.0 if bias is None else bias)
 
 
 @operation("ours.depthwise", lasting=True)

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from .layers import Form, compute_in
 from .registry import architecture, family_of
+from .winograd import use_winograd
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,9 +113,13 @@ class Classifier:
         inference = nnx.clone(self.model)
         inference.eval()
         prepare = getattr(inference, "prepare_inference", None)
+        form, dtype = Form.of(platform or jax.default_backend()), jnp.dtype(dtype)
+        form = dataclasses.replace(form, winograd=form.winograd and dtype == jnp.float32)
         if prepare is not None:
-            prepare(platform or jax.default_backend(), *self.spec.image_shape[:2])
-        compute_in(inference, dtype := jnp.dtype(dtype))
+            prepare(form, *self.spec.image_shape[:2])
+        compute_in(inference, dtype)
+        if form.winograd:
+            use_winograd(inference)
         graph, weights = nnx.split(inference)
         mean, std = (jnp.asarray(v, jnp.float32).reshape(1, 1, 1, -1) for v in (self.spec.mean, self.spec.std))
         return Partial(_Apply(graph, dtype), nnx.to_pure_dict(weights), mean, std)

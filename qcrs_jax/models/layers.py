@@ -23,6 +23,8 @@ class Form:
         packed: whether a 7x7 stem takes squares of four pixels at a time (`pack_pixels`).
         beside: how many images stand side by side in the stages (`put_beside`); 1 for none. Rows are joined then, not
             columns. Only networks with few channels have such stages.
+        winograd: whether 3x3 convolutions of many channels are computed by Winograd's algorithm (`use_winograd`), in
+            float32. They do not stand side by side.
     """
 
     joined: tuple[int, ...] = (2,)
@@ -30,6 +32,7 @@ class Form:
     slice_first: bool = False
     packed: bool = False
     beside: int = 1
+    winograd: bool = False
 
     @classmethod
     def of(cls, platform: "str | Form", jax_version: tuple[int, ...] = jax.__version_info__) -> "Form":
@@ -44,7 +47,7 @@ class Form:
         if platform == "tpu":
             return cls(joined=(2, 2), slice_first=True)
         if platform == "cpu":
-            return cls(beside=16 if jax_version >= (0, 11) else 1)
+            return cls(beside=16 if jax_version >= (0, 11) else 1, winograd=True)
         return cls(joined=(4, 2), unrolled=True, packed=True)
 
 

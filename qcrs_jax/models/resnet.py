@@ -26,6 +26,7 @@ from .layers import (
     scan_blocks,
     stack,
 )
+from .winograd import FEWEST
 
 
 class BasicBlock(nnx.Module):
@@ -74,6 +75,7 @@ class Stage(nnx.Module):
     def __init__(self, block, features_in: int, features: int, stride: int, depth: int, *, rngs: nnx.Rngs):
         self.first = block(features_in, features, stride, rngs=rngs)
         self.rest = stack(lambda r: block(features, features, 1, rngs=r), depth - 1, rngs) if depth > 1 else None
+        self.features = features
         self.slice_first = self.unrolled = False  # see scan_blocks
         self.beside = 1  # see put_beside
 
@@ -169,7 +171,8 @@ class ResNet(nnx.Module):
             return
         if height % 4 == 0:
             for stage in stages:
-                stage.beside = form.beside
+                if not form.winograd or stage.features < FEWEST:
+                    stage.beside = form.beside
         if form.joined:
             join_columns(self.conv1, 4)
         for stage, columns in zip(stages, form.joined):

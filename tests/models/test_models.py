@@ -14,6 +14,7 @@ from qcrs_jax.convert.load import load_classifier
 from qcrs_jax.models import ARCHITECTURES, Classifier, Spec, abstract, build
 from qcrs_jax.models.checkpoint import fill
 from qcrs_jax.models.layers import ConvNorm, Form, fold_norms, max_pool, put_apart, put_beside, scan_blocks, stack
+from qcrs_jax.models.winograd import Winograd
 
 CIFAR = {"num_classes": 10, "image_shape": (32, 32, 3), "mean": (0.0,), "std": (1.0,)}
 
@@ -87,6 +88,8 @@ def test_the_form_of_a_tpu_is_the_same_function_under_vmap_and_with_derivatives(
         Form((), beside=2),
         Form((2,), beside=16),
         Form((4, 2), beside=3),
+        Form((2,), winograd=True),
+        Form((2,), beside=16, winograd=True),
     ],
 )
 def test_all_forms_are_the_same_function(form):
@@ -109,6 +112,14 @@ def test_a_packed_stem_is_the_same_function(shape):
     packed = classifier.inference(Form(packed=True))
     assert _network(packed).conv1.conv.kernel.shape == (4, 4, 16 if shape[2] == 3 else 8, 64)
     np.testing.assert_allclose(jax.jit(packed)(x), jax.jit(classifier.inference(Form()))(x), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "platform, dtype, count", [("cpu", "float32", 6), ("cpu", "bfloat16", 0), ("tpu", "float32", 0)]
+)
+def test_winograd_is_for_a_cpu_and_float32(platform, dtype, count):
+    network = _network(drawn(Spec("cifar_resnet14", 10, (32, 32, 3), (0.5,), (0.25,))).inference(platform, dtype))
+    assert sum(isinstance(layer, Winograd) for _, layer in nnx.iter_modules(network)) == count
 
 
 def _network(classify):
