@@ -379,7 +379,7 @@ def test_runs_of_one_network_share_a_measurement(tmp_path, capsys, monkeypatch):
 
 @pytest.mark.slow
 def test_an_experiment_says_its_sum_before_it_starts(tmp_path, capsys, monkeypatch):
-    commands = tuple(f"certify {ZOO} {name}.tsv {' '.join(SMALL)} --skip 10 --method cohen" for name in ("one", "two"))
+    commands = tuple(f"certify {ZOO} {name}.tsv {' '.join(SMALL)} --skip 2 --method cohen" for name in ("one", "two"))
     preset = PRESETS["regret"]
     monkeypatch.setitem(PRESETS, "regret", type(preset)("a", "b", "c", "d", (*commands, "table one.tsv two.tsv")))
     words = ("experiment", "regret", "--quick", "--out", tmp_path)
