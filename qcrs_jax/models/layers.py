@@ -205,7 +205,7 @@ def conv_beside(
         rhs_dilation=(1, beside),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
-    y = y if bias is None else y + bias
+    y = y if bias is None else y + bias.reshape(1, 1, 1, -1)
     return y.reshape(batch, h // rows, w * beside, rows, -1).swapaxes(2, 3).reshape(batch, h, w, beside, -1)
 
 

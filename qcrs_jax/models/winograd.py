@@ -49,6 +49,7 @@ def _convolved(x, turned, bias):
     tiles = jnp.stack(tiles).reshape(TILE * TILE, -1, channels)
     y = jax.lax.dot_general(tiles, turned, (((2,), (1,)), ((0,), (0,))))
     y = y.reshape(TILE, TILE, batch, rows, columns, -1)
+    bias = jnp.reshape(jnp.asarray(bias, y.dtype), (1, 1, 1, -1))
     # The number in the middle goes into all four pixels of a tile with weight 1, so the bias is added to it alone.
     y = [[y[i, j] + bias if i == j == 1 else y[i, j] for j in range(TILE)] for i in range(TILE)]
     y = [_outward(row) for row in zip(*[_outward([row[j] for row in y]) for j in range(TILE)])]
