@@ -2,7 +2,7 @@
 
 An output tile of 2x2 pixels depends on a tile of 4x4. Sums and differences turn that tile and the kernel into 16
 numbers each. Their products, summed over the channels, are turned into the output tile. The products of all tiles are
-16 matrix products (Lavin and Gray, CVPR 2016: F(2x2, 3x3)). Rounding errors are as large as those of the plain sum.
+16 matrix products (Lavin and Gray, CVPR 2016: F(2x2, 3x3)). Rounding errors are no larger than those of the plain sum.
 """
 
 import math
