@@ -123,22 +123,14 @@ def test_golden_section_needs_one_evaluation_a_step():
     assert maximisers.golden_evaluations(0.08, 0.9, 0.03) == 2 + steps
 
 
-def test_golden_section_asks_for_the_same_points_in_every_program():
-    strides = maximisers.golden_strides(0.1, 0.6)
+def test_golden_section_computes_no_product():
+    # A compiler may join a product and a sum into one operation, whose rounding is another.
+    def step(lower, upper, strides, value):
+        search = golden_section(lower, upper, 0.03, 0.25, strides)
+        return search.tell(search.init, value), search.ask(search.init)
 
-    def points(top, strides):
-        search = golden_section(0.1, 0.6, 1e-3, 0.25, strides)
-        state, asked = search.init, []
-        for _ in range(12):
-            asked.append(search.ask(state))
-            state = search.tell(state, parabola(asked[-1], top))
-        return jnp.stack(asked)
-
-    tops = jnp.asarray([0.13, 0.3, 0.47])
-    together = jax.jit(jax.vmap(points, in_axes=(0, None)))(tops, strides)
-    for top, found in zip(tops, together):
-        for alone in (points, jax.jit(points)):  # operation by operation, and as one program
-            np.testing.assert_array_equal(alone(top, strides), found)
+    step_by_step = str(jax.make_jaxpr(step)(0.08, 0.9, maximisers.golden_strides(0.08, 0.9), 0.5))
+    assert " sub " in step_by_step and step_by_step.count(" mul ") == 1  # the finest tolerance
 
 
 @pytest.mark.parametrize("top", [0.1, 0.3])
