@@ -240,9 +240,11 @@ def stack(make, count: int, rngs: nnx.Rngs) -> Any:
 
 
 def scan_blocks(
-    blocks: nnx.Module, x: Float[Array, "..."], slice_first: bool = False, unrolled: bool = False
-) -> Float[Array, "..."]:
+    blocks: nnx.Module, x: Any, slice_first: bool = False, unrolled: bool = False, apply=lambda block, x: block(x)
+) -> Any:
     """x after stacked `blocks`, one after another, compiled as one block under `lax.scan`, or each if `unrolled`.
+
+    x is an array, or what else `apply` takes and gives.
 
     With `slice_first` a block's weights are cut from the stack before it begins. A TPU's compiler would cut them inside
     each convolution instead, where they lie in slower memory and cannot be brought into the order that it likes best.
@@ -254,13 +256,13 @@ def scan_blocks(
     )
     unroll = unrolled or training and jax.default_backend() == "cpu"
 
-    def apply(x, block):
+    def step(x, block):
         if slice_first:
             graph, weights = nnx.split(block)
             block = nnx.merge(graph, jax.lax.optimization_barrier(weights))
-        return block(x)
+        return apply(block, x)
 
-    run = nnx.scan(apply, in_axes=(nnx.Carry, 0), out_axes=nnx.Carry, unroll=unroll)
+    run = nnx.scan(step, in_axes=(nnx.Carry, 0), out_axes=nnx.Carry, unroll=unroll)
     return run(x, blocks)
 
 

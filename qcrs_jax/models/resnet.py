@@ -26,7 +26,7 @@ from .layers import (
     scan_blocks,
     stack,
 )
-from .winograd import FEWEST
+from .winograd import FEWEST, Phases, Winograd, on_phases
 
 
 class BasicBlock(nnx.Module):
@@ -49,6 +49,13 @@ class BasicBlock(nnx.Module):
             x = x.reshape(*x.shape[:2], -1, self.features_in)[:, :: self.stride, :: self.stride]
             x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (before, self.widens - before)))
         return nnx.relu(out + x.reshape(out.shape))
+
+    def on_phases(self, x: Phases) -> Phases:
+        """The same for phases, of a block whose convolutions are Winograd's."""
+        conv1, conv2 = self.conv1.conv, self.conv2.conv
+        assert isinstance(conv1, Winograd) and isinstance(conv2, Winograd)
+        out = conv2.on_phases(tuple(nnx.relu(phase) for phase in conv1.on_phases(x)))
+        return tuple(nnx.relu(phase + of_x) for phase, of_x in zip(out, x))
 
 
 class Bottleneck(nnx.Module):
@@ -91,7 +98,13 @@ class Stage(nnx.Module):
         return put_apart(self._run_rest(x))
 
     def _run_rest(self, x):
-        return x if self.rest is None else scan_blocks(self.rest, x, self.slice_first, self.unrolled)
+        if self.rest is None:
+            return x
+        run = functools.partial(scan_blocks, self.rest, slice_first=self.slice_first, unrolled=self.unrolled)
+        winograd = isinstance(self.rest, BasicBlock) and isinstance(self.rest.conv1.conv, Winograd)
+        if winograd and x.shape[1] % 2 == x.shape[2] % 2 == 0:
+            return on_phases(functools.partial(run, apply=BasicBlock.on_phases), x)
+        return run(x)
 
     def write_as(self, form: Form) -> None:
         """Sets how the blocks are run."""

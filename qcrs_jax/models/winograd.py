@@ -5,8 +5,6 @@ numbers each. Their products, summed over the channels, are turned into the outp
 16 matrix products (Lavin and Gray, CVPR 2016: F(2x2, 3x3)). Rounding errors are no larger than those of the plain sum.
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +15,7 @@ TILE = 4
 FEWEST = 32  # channels; with fewer the matrix products are too thin
 MOST = 2**21  # bytes of turned tiles at a time, which a core's share of the cache has room for
 
+_CORNERS = (0, 0), (0, 1), (1, 0), (1, 1)
 _KERNEL = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
 
 
@@ -26,40 +25,75 @@ def turned_kernel(kernel: Float[np.ndarray, "*n 3 3 c c2"]) -> Float[np.ndarray,
     return turned.reshape(*kernel.shape[:-4], TILE * TILE, *kernel.shape[-2:]).astype(np.float32)
 
 
-def convolved(
-    x: Float[Array, "batch h w c"], turned: Float[Array, "16 c c2"], bias: Float[Array, "c2"] | float = 0.0
-) -> Float[Array, "batch h w c2"]:
-    """The 3x3 convolution with padding 1 by a `turned_kernel`, of as many images at a time as the cache holds."""
+Phases = tuple[Float[Array, "batch rows columns _"], ...]
+"""The pixels of images as four arrays: of even rows those in even and in odd columns, then of odd rows. A tile of 2x2
+pixels has one in each, so tiles are made of whole arrays, and no pixel has to be picked out of a row."""
+
+
+def split(x: Float[Array, "batch h w c"]) -> Phases:
+    """The phases of images of even height and width."""
+    return tuple(jax.lax.slice(x, (0, row, column, 0), x.shape, (1, 2, 2, 1)) for row, column in _CORNERS)
+
+
+def merged(phases: Phases) -> Float[Array, "batch h w c"]:
+    """Undoes `split`."""
+    batch, rows, columns, channels = phases[0].shape
+    rows_of_two = [jnp.stack(phases[i : i + 2], axis=3) for i in (0, 2)]
+    return jnp.stack(rows_of_two, axis=2).reshape(batch, 2 * rows, 2 * columns, channels)
+
+
+def on_phases(run, x: Float[Array, "batch h w c"]) -> Float[Array, "batch h w c2"]:
+    """`run`, from phases to phases, on as many images at a time as the cache holds. Height and width must be even."""
     batch, height, width, channels = x.shape
-    if not isinstance(batch, int) or batch == 0:
-        return _convolved(x, turned, bias)
-    of_one = 4 * TILE * TILE * math.ceil(height / 2) * math.ceil(width / 2) * channels
-    count = next(n for n in range(max(1, min(batch, MOST // of_one)), 0, -1) if batch % n == 0)
+    count = batch
+    if isinstance(batch, int) and batch:  # a number, not a symbol
+        most = MOST // (4 * TILE * TILE * (height // 2) * (width // 2) * channels)
+        count = next(n for n in range(max(1, min(batch, most)), 0, -1) if batch % n == 0)
     if count == batch:
-        return _convolved(x, turned, bias)
-    parts = jax.lax.map(lambda part: _convolved(part, turned, bias), x.reshape(-1, count, *x.shape[1:]))
+        return merged(run(split(x)))
+    parts = jax.lax.map(lambda part: merged(run(split(part))), x.reshape(-1, count, *x.shape[1:]))
     return parts.reshape(batch, height, width, -1)
 
 
-def _convolved(x, turned, bias):
-    batch, height, width, channels = x.shape
-    rows, columns = -(-height // 2), -(-width // 2)
-    x = jnp.pad(x, ((0, 0), (1, 1 + height % 2), (1, 1 + width % 2), (0, 0)))
-    tiles = [tile for row in _inward(_every_second(x, 1, rows)) for tile in _inward(_every_second(row, 2, columns))]
-    tiles = jnp.stack(tiles).reshape(TILE * TILE, -1, channels)
-    y = jax.lax.dot_general(tiles, turned, (((2,), (1,)), ((0,), (0,))))
-    y = y.reshape(TILE, TILE, batch, rows, columns, -1)
-    bias = jnp.reshape(jnp.asarray(bias, y.dtype), (1, 1, 1, -1))
+def convolved(
+    x: Float[Array, "batch h w c"], turned: Float[Array, "16 c c2"], bias: Float[Array, "c2"] | float = 0.0
+) -> Float[Array, "batch h w c2"]:
+    """The 3x3 convolution with padding 1 by a `turned_kernel`."""
+    _, height, width, _ = x.shape
+    x = jnp.pad(x, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)))
+    return on_phases(lambda phases: convolved_phases(phases, turned, bias), x)[:, :height, :width]
+
+
+def convolved_phases(x: Phases, turned: Float[Array, "16 c c2"], bias: Float[Array, "c2"] | float = 0.0) -> Phases:
+    """The phases of `convolved`."""
+    shape = x[0].shape
+    tile = _pixels(x)
+    tile = [_inward(column) for column in zip(*[_inward(row) for row in tile])]
+    tile = [number.reshape(-1, shape[-1]) for row in zip(*tile) for number in row]
+    y = [jnp.matmul(number, turned[i]) for i, number in enumerate(tile)]
     # The number in the middle goes into all four pixels of a tile with weight 1, so the bias is added to it alone.
-    y = [[y[i, j] + bias if i == j == 1 else y[i, j] for j in range(TILE)] for i in range(TILE)]
-    y = [_outward(row) for row in zip(*[_outward([row[j] for row in y]) for j in range(TILE)])]
-    y = jnp.stack([jnp.stack(row, axis=3) for row in y], axis=2)  # (batch, rows, 2, columns, 2, c2)
-    return y.reshape(batch, 2 * rows, 2 * columns, -1)[:, :height, :width]
+    middle = TILE + 1
+    y[middle] += jnp.reshape(jnp.asarray(bias, y[middle].dtype), (1, -1))
+    rows = [_outward(y[i : i + TILE]) for i in range(0, TILE * TILE, TILE)]
+    return tuple(pixel.reshape(*shape[:-1], -1) for row in zip(*[_outward(c) for c in zip(*rows)]) for pixel in row)
 
 
-def _every_second(x, axis, count):
-    """The 4 arrays of the pixels i, i + 2, i + 4, ... along an axis, `count` of them."""
-    return [jax.lax.slice_in_dim(x, i, i + 2 * count - 1, 2, axis) for i in range(TILE)]
+def _pixels(x):
+    """Rows of the 4x4 arrays of the pixels that the tiles have in the same place, zeros beyond the edges."""
+    # The first pixel of a tile of 4 is the last of the tile of 2 before it: its phase is odd, and begins with a zero.
+    padded = [
+        jnp.pad(x[2 * row + column], ((0, 0), (row, 1 - row), (column, 1 - column), (0, 0)))
+        for row, column in _CORNERS
+    ]
+    padded = jax.lax.optimization_barrier(padded)
+    batch, rows, columns, channels = x[0].shape
+
+    def pixel(i, j):
+        (down, row), (right, column) = divmod(i, 2), divmod(j, 2)
+        phase = padded[2 * (1 - row) + 1 - column]
+        return jax.lax.slice(phase, (0, down, right, 0), (batch, down + rows, right + columns, channels))
+
+    return [[pixel(i, j) for j in range(TILE)] for i in range(TILE)]
 
 
 def _inward(a):
@@ -79,6 +113,10 @@ class Winograd(nnx.Module):
 
     def __call__(self, x: Float[Array, "batch h w c"]) -> Float[Array, "batch h w c2"]:
         return convolved(x, self.kernel[...], 0.0 if self.bias is None else self.bias[...])
+
+    def on_phases(self, x: Phases) -> Phases:
+        """The same for phases."""
+        return convolved_phases(x, self.kernel[...], 0.0 if self.bias is None else self.bias[...])
 
 
 def use_winograd(model: nnx.Module) -> None:

@@ -7,7 +7,16 @@ import pytest
 from flax import nnx
 
 from qcrs_jax.models import winograd
-from qcrs_jax.models.winograd import Winograd, convolved, turned_kernel, use_winograd
+from qcrs_jax.models.winograd import (
+    Winograd,
+    convolved,
+    convolved_phases,
+    merged,
+    on_phases,
+    split,
+    turned_kernel,
+    use_winograd,
+)
 
 
 def drawn(*shape):
@@ -34,6 +43,23 @@ def test_it_is_the_convolution(monkeypatch, shape, most):
     # Rounding errors are no larger than those of XLA's convolution, but for the last bit.
     last_bit = np.spacing(np.abs(wanted).max().astype(np.float32))
     assert np.abs(found - wanted).max() <= np.abs(ordinary + bias - wanted).max() + last_bit
+
+
+def test_phases_are_the_pixels_of_every_second_row_and_column():
+    x = drawn(3, 6, 10, 2)
+    phases = split(jnp.asarray(x))
+    np.testing.assert_array_equal(phases[1], x[:, ::2, 1::2])
+    np.testing.assert_array_equal(phases[2], x[:, 1::2, ::2])
+    np.testing.assert_array_equal(merged(phases), x)
+
+
+@pytest.mark.parametrize("most", [winograd.MOST, 1])
+def test_layers_on_phases_are_the_layers(monkeypatch, most):
+    monkeypatch.setattr(winograd, "MOST", most)
+    x, kernels = jnp.asarray(drawn(5, 8, 6, 32)), [jnp.asarray(turned_kernel(drawn(3, 3, 32, 32) / 10))] * 2
+    first, second = kernels
+    found = on_phases(lambda x: convolved_phases(convolved_phases(x, first), second), x)
+    np.testing.assert_allclose(found, convolved(convolved(x, first), second), rtol=1e-5, atol=1e-5)
 
 
 def test_under_vmap_and_grad():
