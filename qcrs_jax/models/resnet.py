@@ -100,11 +100,12 @@ class Stage(nnx.Module):
     def _run_rest(self, x):
         if self.rest is None:
             return x
-        run = functools.partial(scan_blocks, self.rest, slice_first=self.slice_first, unrolled=self.unrolled)
+        run = functools.partial(scan_blocks, slice_first=self.slice_first, unrolled=self.unrolled)
         winograd = isinstance(self.rest, BasicBlock) and isinstance(self.rest.conv1.conv, Winograd)
-        if winograd and x.shape[1] % 2 == x.shape[2] % 2 == 0:
-            return on_phases(functools.partial(run, apply=BasicBlock.on_phases), x)
-        return run(x)
+        if not winograd or x.shape[1] % 2 or x.shape[2] % 2:
+            return run(self.rest, x)
+        graph, weights = nnx.split(self.rest)  # merged again inside the loop of on_phases
+        return on_phases(lambda x: run(nnx.merge(graph, weights), x, apply=BasicBlock.on_phases), x)
 
     def write_as(self, form: Form) -> None:
         """Sets how the blocks are run."""

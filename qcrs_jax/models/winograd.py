@@ -82,8 +82,7 @@ def _pixels(x):
     """Rows of the 4x4 arrays of the pixels that the tiles have in the same place, zeros beyond the edges."""
     # The first pixel of a tile of 4 is the last of the tile of 2 before it: its phase is odd, and begins with a zero.
     padded = [
-        jnp.pad(x[2 * row + column], ((0, 0), (row, 1 - row), (column, 1 - column), (0, 0)))
-        for row, column in _CORNERS
+        jnp.pad(x[2 * row + column], ((0, 0), (row, 1 - row), (column, 1 - column), (0, 0))) for row, column in _CORNERS
     ]
     padded = jax.lax.optimization_barrier(padded)
     batch, rows, columns, channels = x[0].shape

@@ -11,7 +11,7 @@ from flax import nnx
 
 from qcrs_jax.convert.fill import count_parameters
 from qcrs_jax.convert.load import load_classifier
-from qcrs_jax.models import ARCHITECTURES, Classifier, Spec, abstract, build
+from qcrs_jax.models import ARCHITECTURES, Classifier, Spec, abstract, build, winograd
 from qcrs_jax.models.checkpoint import fill
 from qcrs_jax.models.layers import ConvNorm, Form, fold_norms, max_pool, put_apart, put_beside, scan_blocks, stack
 from qcrs_jax.models.winograd import Winograd
@@ -101,6 +101,15 @@ def test_all_forms_are_the_same_function(form):
     assert str(jaxpr).count("scan[") - str(jaxpr).count("unroll=2") == (0 if form.unrolled else 3)
     joined = [layer.columns for _, layer in nnx.iter_modules(_network(classify)) if isinstance(layer, ConvNorm)]
     assert (joined.count(1) == len(joined)) == (not form.joined) and joined[0] == (4 if form.joined else 1)
+
+
+@pytest.mark.parametrize("shape", [(32, 32, 3), (28, 36, 1), (30, 32, 3)])
+def test_winograd_of_more_images_than_the_cache_holds(monkeypatch, shape):
+    monkeypatch.setattr(winograd, "MOST", 2**17)  # of 32 channels one image at a time, of 64 two
+    classifier = drawn(Spec("cifar_resnet14", 5, shape, (0.5,), (0.25,)))
+    x = jnp.asarray(images(4, shape))
+    form = Form((), winograd=True)
+    np.testing.assert_allclose(run(classifier.inference(form), x), run(classifier.classify, x), atol=1e-5)
 
 
 @pytest.mark.slow
