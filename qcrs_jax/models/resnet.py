@@ -105,7 +105,7 @@ class Stage(nnx.Module):
         if not winograd or x.shape[1] % 2 or x.shape[2] % 2:
             return run(self.rest, x)
         graph, weights = nnx.split(self.rest)  # merged again inside the loop of on_phases
-        return on_phases(lambda x: run(nnx.merge(graph, weights), x, apply=BasicBlock.on_phases), x)
+        return on_phases(lambda x: run(nnx.merge(graph, weights, copy=True), x, apply=BasicBlock.on_phases), x)
 
     def write_as(self, form: Form) -> None:
         """Sets how the blocks are run."""
