@@ -5,6 +5,8 @@ numbers each. Their products, summed over the channels, are turned into the outp
 16 matrix products (Lavin and Gray, CVPR 2016: F(2x2, 3x3)). Rounding errors are no larger than those of the plain sum.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,7 +37,7 @@ def split(x: Float[Array, "batch h w c"]) -> Phases:
     return tuple(jax.lax.slice(x, (0, row, column, 0), x.shape, (1, 2, 2, 1)) for row, column in _CORNERS)
 
 
-def merged(phases: Phases) -> Float[Array, "batch h w c"]:
+def merged(phases: Sequence[Float[Array, "batch rows columns c"]]) -> Float[Array, "batch h w c"]:
     """Undoes `split`."""
     batch, rows, columns, channels = phases[0].shape
     rows_of_two = [jnp.stack(phases[i : i + 2], axis=3) for i in (0, 2)]
@@ -43,46 +45,16 @@ def merged(phases: Phases) -> Float[Array, "batch h w c"]:
 
 
 def on_phases(run, x: Float[Array, "batch h w c"]) -> Float[Array, "batch h w c2"]:
-    """`run`, from phases to phases, on as many images at a time as the cache holds. Height and width must be even."""
-    batch, height, width, channels = x.shape
-    count = batch
-    if isinstance(batch, int) and batch:  # a number, not a symbol
-        most = MOST // (4 * TILE * TILE * (height // 2) * (width // 2) * channels)
-        count = next(n for n in range(max(1, min(batch, most)), 0, -1) if batch % n == 0)
-    if count == batch:
-        return merged(run(split(x)))
-    parts = jax.lax.map(lambda part: merged(run(split(part))), x.reshape(-1, count, *x.shape[1:]))
-    return parts.reshape(batch, height, width, -1)
-
-
-def convolved(
-    x: Float[Array, "batch h w c"], turned: Float[Array, "16 c c2"], bias: Float[Array, "c2"] | float = 0.0
-) -> Float[Array, "batch h w c2"]:
-    """The 3x3 convolution with padding 1 by a `turned_kernel`."""
-    _, height, width, _ = x.shape
-    x = jnp.pad(x, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)))
-    return on_phases(lambda phases: convolved_phases(phases, turned, bias), x)[:, :height, :width]
+    """The images that `run`, from phases to phases, makes of x. Height and width must be even."""
+    return _in_groups(lambda part: merged(run(split(part))), x)
 
 
 def convolved_phases(x: Phases, turned: Float[Array, "16 c c2"], bias: Float[Array, "c2"] | float = 0.0) -> Phases:
-    """The phases of `convolved`."""
-    shape = x[0].shape
-    tile = _pixels(x)
-    tile = [_inward(column) for column in zip(*[_inward(row) for row in tile])]
-    tile = [number.reshape(-1, shape[-1]) for row in zip(*tile) for number in row]
-    y = [jnp.matmul(number, turned[i]) for i, number in enumerate(tile)]
-    # The number in the middle goes into all four pixels of a tile with weight 1, so the bias is added to it alone.
-    middle = TILE + 1
-    y[middle] += jnp.reshape(jnp.asarray(bias, y[middle].dtype), (1, -1))
-    rows = [_outward(y[i : i + TILE]) for i in range(0, TILE * TILE, TILE)]
-    return tuple(pixel.reshape(*shape[:-1], -1) for row in zip(*[_outward(c) for c in zip(*rows)]) for pixel in row)
-
-
-def _pixels(x):
-    """Rows of the 4x4 arrays of the pixels that the tiles have in the same place, zeros beyond the edges."""
+    """The phases of `convolved`. The products stay apart, so that each number of the tiles is one whole array."""
     # The first pixel of a tile of 4 is the last of the tile of 2 before it: its phase is odd, and begins with a zero.
     padded = [
-        jnp.pad(x[2 * row + column], ((0, 0), (row, 1 - row), (column, 1 - column), (0, 0))) for row, column in _CORNERS
+        jnp.pad(phase, ((0, 0), (row, 1 - row), (column, 1 - column), (0, 0)))
+        for phase, (row, column) in zip(x, _CORNERS)
     ]
     padded = jax.lax.optimization_barrier(padded)
     batch, rows, columns, channels = x[0].shape
@@ -92,7 +64,58 @@ def _pixels(x):
         phase = padded[2 * (1 - row) + 1 - column]
         return jax.lax.slice(phase, (0, down, right, 0), (batch, down + rows, right + columns, channels))
 
-    return [[pixel(i, j) for j in range(TILE)] for i in range(TILE)]
+    tiles = _tiles(pixel)
+    products = [jnp.matmul(tiles[i].reshape(-1, channels), turned[i]) for i in range(TILE * TILE)]
+    return tuple(phase.reshape(batch, rows, columns, -1) for phase in _pixels(products, bias))
+
+
+def convolved(
+    x: Float[Array, "batch h w c"], turned: Float[Array, "16 c c2"], bias: Float[Array, "c2"] | float = 0.0
+) -> Float[Array, "batch h w c2"]:
+    """The 3x3 convolution with padding 1 by a `turned_kernel`."""
+    return _in_groups(lambda part: _convolved(part, turned, bias), x)
+
+
+def _convolved(x, turned, bias):
+    batch, height, width, channels = x.shape
+    rows, columns = -(-height // 2), -(-width // 2)
+    x = jnp.pad(x, ((0, 0), (1, 1 + height % 2), (1, 1 + width % 2), (0, 0)))
+
+    def pixel(i, j):
+        return jax.lax.slice(x, (0, i, j, 0), (batch, i + 2 * rows - 1, j + 2 * columns - 1, channels), (1, 2, 2, 1))
+
+    products = jnp.matmul(jnp.stack(_tiles(pixel)).reshape(TILE * TILE, -1, channels), turned)
+    products = products.reshape(TILE * TILE, batch, rows, columns, -1)
+    return merged(_pixels(list(products), bias))[:, :height, :width]
+
+
+def _in_groups(run, x):
+    """`run` on as many images at a time as the cache holds."""
+    batch, height, width, channels = x.shape
+    if not isinstance(batch, int) or batch == 0:  # a symbol
+        return run(x)
+    of_one = 4 * TILE * TILE * -(-height // 2) * -(-width // 2) * channels
+    count = next(n for n in range(max(1, min(batch, MOST // of_one)), 0, -1) if batch % n == 0)
+    if count == batch:
+        return run(x)
+    parts = jax.lax.map(run, x.reshape(-1, count, *x.shape[1:]))
+    return parts.reshape(batch, *parts.shape[2:])
+
+
+def _tiles(pixel):
+    """The 16 numbers of the tiles, whose pixels in row i and column j are `pixel(i, j)`."""
+    columns = [_inward([pixel(i, j) for i in range(TILE)]) for j in range(TILE)]
+    return [number for row in zip(*columns) for number in _inward(row)]
+
+
+def _pixels(products, bias):
+    """The four pixels of the output tiles."""
+    # The number in the middle goes into all four pixels of a tile with weight 1, so the bias is added to it alone.
+    middle = products[TILE + 1]
+    bias = jnp.asarray(bias, middle.dtype).reshape((1,) * (middle.ndim - 1) + (-1,))
+    products = [*products[: TILE + 1], middle + bias, *products[TILE + 2 :]]
+    columns = [_outward(products[j::TILE]) for j in range(TILE)]
+    return [pixel for row in zip(*columns) for pixel in _outward(row)]
 
 
 def _inward(a):
