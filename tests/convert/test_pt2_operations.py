@@ -11,7 +11,7 @@ from pt2_files import FORMS, Read, array, export, exported, in_form, numbers, sa
 from pt2_operations import TABLES, Many, layers
 from with_torch import torch
 
-from qcrs_jax.convert.pt2.channels_last import Last, plain
+from qcrs_jax.convert.pt2.channels_last import beside, last, plain
 from qcrs_jax.convert.pt2.interpreter import compute
 from qcrs_jax.convert.pt2.registry import OPERATIONS
 
@@ -82,19 +82,36 @@ LASTING = {
     "sum": lambda x: {"self": x, "dim": [1]},
     "group_norm": lambda x: {"input": x, "num_groups": 2},
     "max_pool2d": lambda x: {"self": x, "kernel_size": [2, 2]},
-    "add": lambda x: {"self": x, "other": np.arange(28.0, dtype=np.float32).reshape(4, 7, 1)},
+    "add": lambda x: {"self": x, "other": np.arange(32.0, dtype=np.float32).reshape(4, 8, 1)},
     "mul": lambda x: {"self": x, "other": x},
+    "sub": lambda x: {"self": x, "other": 2.0, "alpha": 3},
+    "div": lambda x: {"self": x, "other": last(np.full((2, 4, 8, 10), 3, np.float32)) if hasattr(x, "plain") else 3.0},
+    "batch_norm": lambda x: {
+        "input": x,
+        "weight": None,
+        "bias": np.arange(4.0, dtype=np.float32),
+        "running_mean": np.ones(4, np.float32),
+        "running_var": np.arange(1.0, 5.0, dtype=np.float32),
+        "training": False,
+        "momentum": 0.1,
+        "eps": 1e-5,
+        "cudnn_enabled": False,
+    },
     "view": lambda x: {"self": x, "size": [2, -1]},
     "sym_size": lambda x: {"self": x, "dim": 1},
 }
 
 
+@pytest.mark.parametrize("form", [last, lambda x: beside(x, 2)], ids=["last", "beside"])
 @pytest.mark.parametrize("name", LASTING)
-def test_images_with_channels_last_give_the_same(name):
-    x = np.random.default_rng(0).normal(size=(2, 4, 7, 9)).astype(np.float32)
-    results = [compute(name, LASTING[name](image)) for image in (x, Last(x.transpose(0, 2, 3, 1)))]
-    for plainly, lasting in zip(*(jax.tree.leaves(plain(result)) for result in results), strict=True):
-        np.testing.assert_allclose(lasting, plainly, rtol=1e-5, atol=1e-6)
+def test_images_in_another_order_give_the_same(name, form):
+    x = np.random.default_rng(0).normal(size=(2, 4, 8, 10)).astype(np.float32)
+    results = [compute(name, LASTING[name](image)) for image in (x, form(x))]
+    for plainly, otherwise in zip(*(jax.tree.leaves(plain(result)) for result in results), strict=True):
+        np.testing.assert_allclose(otherwise, plainly, rtol=1e-5, atol=1e-6)
+    image = form(x)
+    assert (image.shape, image.size, image.dtype) == (x.shape, x.size, x.dtype)
+    np.testing.assert_array_equal(image.astype("float16").plain(), x.astype("float16"))
 
 
 @pytest.mark.parametrize(
