@@ -89,7 +89,8 @@ class Stage(nnx.Module):
     def __call__(self, x: Float[Array, "batch h w c"]) -> Float[Array, "batch h2 w2 c2"]:
         if self.beside == 1:
             return self._run_rest(self.first(x))
-        beside, features_in = math.gcd(len(x), self.beside), self.first.features_in
+        batch, features_in = x.shape[0], self.first.features_in
+        beside = math.gcd(batch, self.beside) if isinstance(batch, int) else 1  # a symbol may be any number
         x = x.reshape(*x.shape[:2], -1, features_in)  # undoes join_columns of the stem
         if self.first.stride > 1:  # a strided convolution needs the images apart
             x = put_beside(self.first(x), beside)

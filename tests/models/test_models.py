@@ -148,6 +148,15 @@ def test_images_side_by_side_do_not_see_each_other(batch, shape):
     np.testing.assert_allclose(alone, beside(x)[0], atol=1e-5)
 
 
+@pytest.mark.parametrize("form", [Form(beside=16), Form(winograd=True)], ids=["beside", "winograd"])
+def test_a_batch_of_any_size_is_exported(form):
+    classifier = drawn(Spec("cifar_resnet14", 5, (32, 32, 3), (0.5,), (0.25,)))
+    classify, x = classifier.inference(form), jnp.asarray(images(3, (32, 32, 3)))
+    any_batch = jax.ShapeDtypeStruct(jax.export.symbolic_shape("batch, 32, 32, 3"), jnp.float32)
+    exported = jax.export.export(jax.jit(lambda x: classify(x)))(any_batch)
+    np.testing.assert_allclose(exported.call(x), run(classifier.classify, x), atol=1e-5)
+
+
 def test_images_side_by_side_come_apart_as_they_were():
     x = jnp.asarray(images(12, (5, 3, 2)))
     beside = put_beside(x, 4)
