@@ -85,7 +85,7 @@ LASTING = {
     "add": lambda x: {"self": x, "other": np.arange(32.0, dtype=np.float32).reshape(4, 8, 1)},
     "mul": lambda x: {"self": x, "other": x},
     "sub": lambda x: {"self": x, "other": 2.0, "alpha": 3},
-    "div": lambda x: {"self": x, "other": last(np.full((2, 4, 8, 10), 3, np.float32)) if hasattr(x, "plain") else 3.0},
+    "div": lambda x: {"self": x, "other": last(np.full((2, 4, 8, 10), 3, np.float32))},
     "batch_norm": lambda x: {
         "input": x,
         "weight": None,
